@@ -1,0 +1,51 @@
+"""Where bundles are found: the shipped ones, one's own, or any path."""
+
+import json
+from pathlib import Path
+
+from d2nwg.errors import UserError
+from d2nwg.paths import cache_dir, shipped
+
+DEFAULT_BUNDLE = "heads-efficientnet-lite0"
+
+
+def list_bundles() -> dict[str, Path]:
+    """Name → folder of every bundle at hand: those in ``pretrained/``, then those in the cache's ``bundles/``."""
+    found: dict[str, Path] = {}
+    for root in (shipped("pretrained"), cache_dir() / "bundles"):
+        if root.is_dir():
+            for path in sorted(root.iterdir()):
+                if (path / "model_index.json").is_file():
+                    found.setdefault(path.name, path)
+    return found
+
+
+def resolve_bundle(bundle: str | Path | None = None) -> Path:
+    """The folder of a bundle: by name, by path, or the shipped default.
+
+    Raises:
+        UserError: there is none.
+    """
+    known = list_bundles()
+    name = str(bundle or DEFAULT_BUNDLE)
+    if name in known:
+        return known[name]
+    path = Path(name)
+    if (path / "model_index.json").is_file():
+        return path
+    if path.is_dir():
+        raise UserError(f"{path} is no bundle: it has no model_index.json; make one with `python -m d2nwg train`.")
+    at_hand = f"the ones at hand are {', '.join(known)}" if known else "none is at hand"
+    raise UserError(f"There is no bundle {name}: {at_hand}; or give the path of one.")
+
+
+def bundle_encoder(path: Path) -> str:
+    """The encoder that a bundle's heads sit on, without loading the bundle.
+
+    Raises:
+        UserError: the bundle is incomplete.
+    """
+    try:
+        return json.loads((path / "weight_space" / "config.json").read_text())["encoder"]
+    except (OSError, ValueError, KeyError) as reason:
+        raise UserError(f"The bundle {path} is incomplete: get or train it again.") from reason

@@ -1,0 +1,105 @@
+"""The data-set encoder: support features → class-wise embeddings and z_D (paper section 3.3, figure 5).
+
+A Set Transformer (Lee et al., 2019) pools the images of each class, another pools the classes. The second cannot know
+the order of the classes, so the class-wise embeddings are kept beside z_D, in slot order.
+"""
+
+import torch
+from diffusers import ModelMixin
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from torch import Tensor, nn
+
+from d2nwg.models.unet import Condition
+
+
+class SetAttention(nn.Module):
+    """The Set Transformer's MAB: queries attend to a set, then a feed-forward layer, both residual."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.before_q, self.before_x = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, queries: Tensor, members: Tensor, mask: Tensor) -> Tensor:
+        """(B, q, width), (B, n, width), (B, n) bool → (B, q, width); each row of ``mask`` has a True."""
+        x = self.before_x(members)
+        queries = queries + self.attention(self.before_q(queries), x, x, ~mask, need_weights=False)[0]
+        return queries + self.feed_forward(queries)
+
+
+class SetPool(nn.Module):
+    """Self-attention blocks over a set, then one learned query pools it (SAB, PMA)."""
+
+    def __init__(self, width: int, heads: int, depth: int):
+        super().__init__()
+        self.blocks = nn.ModuleList(SetAttention(width, heads) for _ in range(depth))
+        self.query = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.pool = SetAttention(width, heads)
+
+    def forward(self, members: Tensor, mask: Tensor) -> Tensor:
+        """(B, n, width), (B, n) bool → (B, width)."""
+        for block in self.blocks:
+            members = block(members, members, mask)
+        return self.pool(self.query.expand(len(members), -1, -1), members, mask).squeeze(1)
+
+
+class DatasetEncoder(ModelMixin, ConfigMixin):
+    """Support features of C classes → `Condition`.
+
+    A class's embedding is its mean feature, as it is, followed by what the Set Transformer makes of its images.
+
+    Args:
+        num_features: k, width of projected features.
+        width: of the Set Transformers, and E of z_D.
+        heads: attention heads.
+        depth: self-attention blocks within a class and across classes.
+        latent_size: numbers in a latent, for the alignment (`align`).
+    """
+
+    @register_to_config
+    def __init__(self, num_features: int, width: int = 128, heads: int = 4, depth: int = 1, latent_size: int = 1024):
+        super().__init__()
+        self.inward = nn.Linear(num_features, width)
+        self.within = SetPool(width, heads, depth)
+        self.across = SetPool(width, heads, depth)
+        self.latent_map = nn.Linear(latent_size, width)
+        self.temperature = nn.Parameter(torch.tensor(2.0))
+
+    @property
+    def slot_size(self) -> int:
+        """e, width of a class-wise embedding."""
+        return self.config.num_features + self.config.width
+
+    def forward(self, features: Tensor, mask: Tensor, latents: Tensor | None = None) -> Condition | Tensor:
+        """Encode B tasks; with their heads' latents, return the alignment loss instead.
+
+        Args:
+            features: (B, C, M, k) projected features of the support images.
+            mask: (B, C, M) bool, False for padding; a class without any image is an unused slot.
+            latents: (B, c, h, w), scaled.
+        """
+        batch, classes, images, width = features.shape
+        used = mask.any(-1)
+        flat_mask = mask.reshape(-1, images)
+        # Attention over an empty set is not defined: an unused slot looks at its zero padding, and is zeroed after.
+        safe = flat_mask | ~flat_mask.any(-1, keepdim=True)
+        embedded = self.within(self.inward(features.reshape(-1, images, width)), safe).reshape(batch, classes, -1)
+        weight = mask.unsqueeze(-1).to(features.dtype)
+        mean = (features * weight).sum(2) / weight.sum(2).clamp_min(1)
+        dataset = self.across(embedded, used)
+        slots = torch.cat([mean, embedded], -1) * used.unsqueeze(-1)
+        if latents is None:
+            return Condition(dataset=dataset, slots=slots, used=used)
+        return self._alignment_loss(dataset, latents)
+
+    def _alignment_loss(self, dataset: Tensor, latents: Tensor) -> Tensor:
+        """CLIP-style InfoNCE between z_D (B, E) and the latents of the same tasks' heads (paper equation 2)."""
+        left = nn.functional.normalize(dataset, dim=-1)
+        right = nn.functional.normalize(self.latent_map(latents.flatten(1)), dim=-1)
+        scores = left @ right.T * self.temperature.exp().clamp_max(100)
+        target = torch.arange(len(scores), device=scores.device)
+        cross_entropy = nn.functional.cross_entropy
+        return (cross_entropy(scores, target) + cross_entropy(scores.T, target)) / 2

@@ -1,0 +1,156 @@
+"""Scores of heads, many at once, and the rivals every generated head stands beside.
+
+A rival is a head a person would otherwise fit on the same support images: the class means, ridge regression and
+logistic regression, the last two with the strength of their regularisation chosen by cross-validation on the
+support alone. Rivals see features centred on a mean and scaled to unit length (`normalised`), which suits all
+three better than raw features.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from d2nwg.weights.networks import State
+
+MAX_LOGITS = 2**26  # held at a time while scoring: 256 MiB in float32
+RANDOM_HEADS = 20  # heads drawn for the score of a random head
+FOLDS = 5  # of the cross-validation, or the shots of the smallest class when those are fewer
+RIDGE_PENALTIES = 10.0 ** np.arange(-3.0, 2.5, 0.5)
+LOGISTIC_CS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+RIDGE_PENALTY, LOGISTIC_C = 0.3, 10.0  # where one image a class leaves nothing to cross-validate
+# Hundreds of small matrix products: threads that wait on each other make them 3 to 10 times slower.
+_ONE_THREAD = threadpool_limits.wrap(limits=1, user_api="blas")
+
+
+def accuracies(state: State, features: Tensor, labels: Tensor) -> Tensor:
+    """The accuracy of each of S heads, as fractions (S,).
+
+    ``state`` holds the heads as one batch (`d2nwg.weights.networks`), ``features`` (m, d), ``labels`` (m,). As many
+    heads are scored at a time as give `MAX_LOGITS` numbers.
+    """
+    import torch
+
+    from d2nwg.weights.networks import logits, pick
+
+    heads, classes = next(tensor for name, tensor in state.items() if name in ("bias", "2.bias")).shape
+    step = max(1, MAX_LOGITS // max(1, classes * len(features)))
+    scores = [
+        (logits(pick(state, slice(first, first + step)), features).argmax(-1) == labels).float().mean(-1)
+        for first in range(0, heads, step)
+    ]
+    return torch.cat(scores) if scores else torch.zeros(0)
+
+
+def normalised(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Features (n, d) centred on ``mean`` (d,) and scaled to unit length, as float64."""
+    centred = np.asarray(features, np.float64) - mean
+    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+
+
+def class_mean_head(X: np.ndarray, y: np.ndarray, C: int) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest class mean (Euclidean) as a linear head: weight (C, d) and bias (C,)."""
+    means = np.eye(C)[y].T @ X / np.bincount(y, minlength=C)[:, None]
+    return means, -0.5 * (means**2).sum(1)
+
+
+@_ONE_THREAD
+def ridge_head(X: np.ndarray, y: np.ndarray, C: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Ridge regression of ±1 targets: weight (C, d) and bias (C,). The penalty is the one with the best held-out
+    accuracy, ties broken by the held-out squared error."""
+    Z, basis = _coordinates(X)
+    targets = 2.0 * np.eye(C)[y] - 1.0
+    wrong, error = np.zeros((2, len(RIDGE_PENALTIES)))
+    folds = _folds(y, seed)
+    for train, held in folds:
+        weights, biases = _ridge(Z[train], targets[train], RIDGE_PENALTIES)
+        scores = Z[held] @ weights + biases[:, None]
+        wrong += (scores.argmax(2) != y[held]).sum(1)
+        error += ((scores - targets[held]) ** 2).sum((1, 2))
+    penalty = RIDGE_PENALTIES[np.lexsort((error, wrong))[0]] if folds else RIDGE_PENALTY
+    weights, biases = _ridge(Z, targets, np.array([penalty]))
+    return weights[0].T @ basis, biases[0]
+
+
+@_ONE_THREAD
+def logistic_regression_head(X: np.ndarray, y: np.ndarray, C: int, *,
+                             seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Multinomial logistic regression (scikit-learn, lbfgs): weight (C, d) and bias (C,). The strength is the one
+    with the least held-out log loss, which names a better one than the accuracy of so few images does."""
+    Z, basis = _coordinates(X)
+    loss = np.zeros(len(LOGISTIC_CS))
+    folds = _folds(y, seed)
+    for train, held in folds:
+        for i, c in enumerate(LOGISTIC_CS):
+            weight, bias = _logistic(Z[train], y[train], C, c, tolerance=1e-3)
+            logits = Z[held] @ weight.T + bias
+            loss[i] += (np.logaddexp.reduce(logits, 1) - logits[np.arange(len(held)), y[held]]).sum()
+    weight, bias = _logistic(Z, y, C, LOGISTIC_CS[loss.argmin()] if folds else LOGISTIC_C)
+    return weight @ basis, bias
+
+
+def rivals(support: Tensor, labels: Tensor, query: Tensor, query_labels: Tensor, *, mean: Tensor | None = None,
+           seed: int = 0) -> dict[str, float]:
+    """Accuracies on the query images, as fractions, of the heads a person could have had instead.
+
+    ``support`` (n, d) with ``labels`` (n,) fits them, ``query`` (m, d) with ``query_labels`` (m,) scores them;
+    every class occurs in the support. Features are centred on ``mean`` (d,), or on the support's own mean when
+    that is None. ``random`` is the average of 20 Gaussian heads.
+    """
+    import torch
+
+    X, y, Xq, yq = (torch.as_tensor(t).cpu().numpy() for t in (support, labels, query, query_labels))
+    centre = X.mean(0) if mean is None else torch.as_tensor(mean).cpu().numpy()
+    X, Xq, C = normalised(X, centre), normalised(Xq, centre), int(y.max()) + 1
+    heads = {"class_mean": class_mean_head(X, y, C), "ridge": ridge_head(X, y, C, seed=seed),
+             "logistic_regression": logistic_regression_head(X, y, C, seed=seed)}
+    rng = np.random.default_rng(seed)
+    weight = torch.from_numpy(np.concatenate([np.stack([w for w, _ in heads.values()]),
+                                              rng.standard_normal((RANDOM_HEADS, C, X.shape[1]))]))
+    bias = torch.from_numpy(np.concatenate([np.stack([b for _, b in heads.values()]),
+                                            np.zeros((RANDOM_HEADS, C))]))
+    scores = accuracies({"weight": weight, "bias": bias}, torch.from_numpy(Xq), torch.from_numpy(yq)).tolist()
+    return dict(zip(heads, scores, strict=False)) | {"random": float(np.mean(scores[len(heads):]))}
+
+
+def _folds(y: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(train, held-out) indices of a stratified k-fold; none where a class has one image only."""
+    k = min(FOLDS, int(np.bincount(y).min()))
+    if k < 2:
+        return []
+    from sklearn.model_selection import StratifiedKFold
+
+    return list(StratifiedKFold(k, shuffle=True, random_state=seed % 2**32).split(y, y))
+
+
+def _coordinates(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """X (n, d) = Z (n, r) @ basis (r, d) with orthonormal rows, r ≤ min(n, d).
+
+    Penalised heads lie in the span of what they are fitted on, so fitting on Z is the same, only faster.
+    """
+    U, s, basis = np.linalg.svd(X, full_matrices=False)
+    kept = s >= 1e-7 * s[0]  # also where all of X is zero
+    return U[:, kept] * s[kept], basis[kept]
+
+
+def _ridge(Z: np.ndarray, targets: np.ndarray, penalties: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ridge with a free intercept for all penalties at once: weights (L, r, C), biases (L, C)."""
+    centre, offset = Z.mean(0), targets.mean(0)
+    U, s, V = np.linalg.svd(Z - centre, full_matrices=False)
+    weights = V.T @ ((s / (s**2 + penalties[:, None]))[:, :, None] * (U.T @ (targets - offset)))
+    return weights, offset - centre @ weights
+
+
+def _logistic(Z: np.ndarray, y: np.ndarray, C: int, strength: float, *,
+              tolerance: float = 1e-4) -> tuple[np.ndarray, np.ndarray]:
+    """Logistic regression: weight (C, r) and bias (C,), one row a class also where there are two."""
+    from sklearn.linear_model import LogisticRegression
+
+    fitted = LogisticRegression(C=strength, tol=tolerance, max_iter=1000).fit(Z, y)
+    weight, bias = fitted.coef_, fitted.intercept_
+    return (weight, bias) if C > 2 else (np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2)

@@ -1,0 +1,62 @@
+"""Ready data sets of real images, made on first use from what a dependency carries; nothing is fetched."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from d2nwg.errors import UserError
+from d2nwg.paths import cache_dir, whole_folder
+from d2nwg.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class Example:
+    """A data set that needs no upload and no network."""
+
+    name: str  # what follows "example:"
+    title: str
+    description: str  # one sentence
+    licence: str  # with the source
+    images: Callable[[], Iterator[tuple[str, Image.Image]]]  # yields (class, image)
+
+    def folder(self, *, progress: Progress = silent) -> Path:
+        """The folder of class folders, made the first time (it appears whole or not at all)."""
+        target = cache_dir() / "examples" / self.name
+        if target.is_dir():
+            return target
+        with whole_folder(target) as partial:
+            for i, (label, image) in enumerate(self.images()):
+                if i % 50 == 0:
+                    progress("Making the example", i, 0)
+                (partial / label).mkdir(exist_ok=True)
+                image.save(partial / label / f"{i:04d}.png")
+        return target
+
+
+def example_folder(name: str, *, progress: Progress = silent) -> Path:
+    """The folder of the example of this name. Raises UserError when there is none."""
+    if name not in EXAMPLES:
+        raise UserError(f"There is no example named {name}; choose one of {', '.join(EXAMPLES)}.")
+    return EXAMPLES[name].folder(progress=progress)
+
+
+def _digits(a_class: int = 60) -> Iterator[tuple[str, Image.Image]]:
+    """The first images of each digit; 8 × 8 pixels of 0 … 16, enlarged so that an encoder sees strokes."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for label in range(10):
+        for pixels in digits.images[digits.target == label][:a_class]:
+            image = Image.fromarray(np.round(pixels * (255 / 16)).astype(np.uint8))
+            yield str(label), image.resize((64, 64), Image.Resampling.BICUBIC)
+
+
+EXAMPLES: dict[str, Example] = {example.name: example for example in (
+    Example("digits", "Handwritten digits",
+            "Real handwritten digits, scanned at 8 × 8 pixels and enlarged: 10 classes, 60 images each.",
+            "CC BY 4.0, E. Alpaydin and C. Kaynak: Optical Recognition of Handwritten Digits, via scikit-learn",
+            _digits),
+)}

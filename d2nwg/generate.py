@@ -1,0 +1,290 @@
+"""The main job, whole: labelled images in, generated heads and an honest report out."""
+
+import json
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from d2nwg.bundles import resolve_bundle
+from d2nwg.conditions.encoders import load_encoder
+from d2nwg.errors import UserError
+from d2nwg.evaluate import accuracies, rivals
+from d2nwg.heads import Head
+from d2nwg.images import ImageSet, candidates, split_support_query
+from d2nwg.pipeline import HeadSamples, WeightGenerationPipeline
+from d2nwg.progress import Progress, silent
+from d2nwg.weights.networks import State, logits, pick
+
+# Fewer support images than this a class are all needed by the generator; with more, a third can choose among samples.
+ENOUGH_TO_SELECT = 10
+
+
+@dataclass
+class Generation:
+    """What one generation gives.
+
+    Attributes:
+        head: the chosen one.
+        samples: all sampled heads as one batch on the encoder's features; linear: ``weight`` (S, C, D), ``bias`` (S, C).
+        report: what ``report.json`` holds.
+        confusion: (C, C) counts of the chosen head on the query images; rows are the true classes.
+        sample_accuracy: (S,) on the query images.
+    """
+
+    head: Head
+    samples: State
+    report: dict
+    confusion: np.ndarray
+    sample_accuracy: np.ndarray
+
+    def sample_head(self, index: int) -> Head:
+        """Sample ``index`` as a head of its own."""
+        info = {**self.head.info, "selection": f"sample {index}", "query_accuracy": float(self.sample_accuracy[index])}
+        return Head(pick(self.samples, index), self.head.encoder, self.head.classes, self.head.preprocessing, info)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``head.safetensors``, ``samples.safetensors``, ``report.json`` and ``README.md``."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.head.save(folder / "head.safetensors")
+        save_file({name: tensor.contiguous() for name, tensor in self.samples.items()}, folder / "samples.safetensors")
+        (folder / "report.json").write_text(json.dumps(self.report, indent=1, ensure_ascii=False), encoding="utf-8")
+        (folder / "README.md").write_text(_readme(self.report), encoding="utf-8")
+        return folder
+
+
+@lru_cache(maxsize=2)
+def load_pipeline(path: Path, device: str | None = None) -> WeightGenerationPipeline:
+    """The pipeline of a bundle, loaded once a process.
+
+    Raises:
+        UserError: the folder is no complete bundle.
+    """
+    try:
+        pipe = WeightGenerationPipeline.from_pretrained(path, local_files_only=True)
+    except Exception as reason:  # diffusers raises many types; all mean that the folder is damaged
+        raise UserError(f"The bundle {path} cannot be opened: {str(reason).splitlines()[0]}") from reason
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def generate_heads(
+    images: ImageSet,
+    *,
+    bundle: str | Path | None = None,
+    shots: int = 5,
+    num_samples: int = 50,
+    seed: int = 0,
+    steps: int | None = None,
+    max_query: int | None = 1000,
+    device: str | None = None,
+    progress: Progress = silent,
+) -> Generation:
+    """Generate heads for a data set from ``shots`` images a class, and score them on images generation never saw.
+
+    Args:
+        images: the data set.
+        bundle: name or path; by default the shipped one.
+        shots: support images a class.
+        num_samples: heads to sample.
+        seed: of the split and the noise.
+        steps: denoising steps; by default 20. The bundle's full number (1024) samples as the paper does, ancestrally.
+        max_query: most held-out images to score on.
+        progress: stages "Opening the bundle", "Reading images", "Sampling heads", "Fitting the rivals".
+    Raises:
+        UserError: see `d2nwg.images` and `WeightGenerationPipeline`.
+    """
+    started = time.perf_counter()
+    progress("Opening the bundle", 0, 1)
+    path = resolve_bundle(bundle)
+    pipe = load_pipeline(path, device)
+    space = pipe.weight_space
+    if len(images.classes) > space.max_classes:  # before minutes are spent on reading images
+        raise UserError(
+            f"{images.name} has {len(images.classes)} classes, and the bundle {path.name} makes heads for at most "
+            f"{space.max_classes}: leave some classes out, or choose another bundle."
+        )
+    encoder = load_encoder(space.config.encoder, device)
+    progress("Opening the bundle", 1, 1)
+
+    opened = time.perf_counter()
+    wanted = candidates(images, shots, seed=seed, max_query=max_query)
+    found, readable_wanted = encoder.encode([images.items[i] for i in wanted], progress=progress)
+    readable = np.zeros(len(images), bool)
+    readable[wanted] = readable_wanted
+    support, query = split_support_query(images, shots, seed=seed, readable=readable, max_query=max_query)
+    row = np.zeros(len(images), np.int64)
+    row[wanted] = np.arange(len(wanted))
+    x_support, x_query = found[row[support]], found[row[query]]
+    y_support, y_query = (torch.from_numpy(images.labels[i]) for i in (support, query))
+    read = time.perf_counter()
+
+    generator = torch.Generator().manual_seed(seed)
+    given, aside = _set_aside(y_support, shots, seed)
+    classes = range(len(images.classes))
+    by_class = [x_support[given][y_support[given] == c] for c in classes]
+    samples = sample(pipe, by_class, num_samples, generator, steps, progress)
+    samples.state = {name: tensor.cpu() for name, tensor in samples.state.items()}
+    chosen, average, selection = choose(samples.state, x_support[aside], y_support[aside])
+    distance = space.zoo_distance(samples.vectors, samples.num_classes)
+    sampled = time.perf_counter()
+
+    progress("Fitting the rivals", 0, 1)
+    scores = accuracies(samples.state, x_query, y_query)
+    mean = space.mean.cpu()
+    others = rivals(x_support, y_support, x_query, y_query, mean=mean, seed=seed)
+    predicted = logits(chosen, x_query).argmax(-1)
+    confusion = np.zeros((len(images.classes),) * 2, np.int64)
+    np.add.at(confusion, (y_query.numpy(), predicted.numpy()), 1)
+    progress("Fitting the rivals", 1, 1)
+    ended = time.perf_counter()
+
+    top3 = scores.topk(min(3, len(scores))).values.mean()
+    accuracy = {
+        "chosen": float((predicted == y_query).float().mean()),
+        "average": float(accuracies({n: t[None] for n, t in average.items()}, x_query, y_query)[0]),
+        "mean": float(scores.mean()),
+        "std": float(scores.std(correction=0)),
+        "oracle_top3": float(top3),
+        **others,
+    }
+    report = {
+        "data": images.name,
+        "classes": list(images.classes),
+        "bundle": path.name,
+        "encoder": encoder.name,
+        "shots": shots,
+        "num_support": len(support),
+        "num_query": len(query),
+        "num_samples": num_samples,
+        "seed": seed,
+        "selection": selection,
+        "query_accuracy": {name: round(value, 6) for name, value in accuracy.items()},
+        "per_class": _per_class(images.classes, confusion),
+        "samples": [
+            {"accuracy": round(a, 6), "nearest_zoo_distance": None if np.isnan(d) else round(d, 4)}
+            for a, d in zip(scores.tolist(), distance.tolist(), strict=True)
+        ],
+        "seconds": {
+            "opening": round(opened - started, 3),
+            "features": round(read - opened, 3),
+            "sampling": round(sampled - read, 3),
+            "rivals": round(ended - sampled, 3),
+            "total": round(ended - started, 3),
+        },
+        "device": str(encoder.device),
+        "notes": _notes(images, readable_wanted),
+    }
+    info = {
+        "bundle": path.name,
+        "data": images.name,
+        "seed": seed,
+        "shots": shots,
+        "selection": selection,
+        "query_accuracy": report["query_accuracy"]["chosen"],
+        "num_query": len(query),
+    }
+    head = Head(chosen, encoder.name, images.classes, encoder.preprocessing, info)
+    return Generation(head, samples.state, report, confusion, scores.numpy())
+
+
+def sample(
+    pipe: WeightGenerationPipeline,
+    by_class: list[Tensor],
+    num_samples: int,
+    generator: torch.Generator,
+    steps: int | None = None,
+    progress: Progress = silent,
+) -> HeadSamples:
+    """Sample heads with the bundle's own sampler; its full number of steps means the paper's ancestral one."""
+    kwargs = {"num_samples": num_samples, "generator": generator, "progress": progress}
+    if steps is None or steps < pipe.scheduler.config.num_train_timesteps:
+        return pipe(by_class, num_inference_steps=steps or 20, **kwargs)
+    slow = WeightGenerationPipeline(**pipe.components)
+    return slow(by_class, num_inference_steps=slow.use_ancestral_sampler(), **kwargs)
+
+
+def choose(samples: State, features: Tensor, labels: Tensor) -> tuple[State, State, str]:
+    """The head to hand out, without a look at the query images.
+
+    Args:
+        samples: a batch of S heads.
+        features: (n, D) support images that generation did not see; n may be 0.
+        labels: (n,).
+    Returns:
+        the chosen head, the average of the samples, and how it was chosen, in words.
+    """
+    average = {name: tensor.mean(0) for name, tensor in samples.items()}
+    count = len(next(iter(samples.values())))
+    if not len(labels):
+        return average, average, f"average of the {count} samples"
+    everyone = {name: torch.cat([average[name][None], tensor]) for name, tensor in samples.items()}
+    scores = accuracies(everyone, features, labels)
+    best = int(scores.argmax())  # the first among equals, so the average wins a tie
+    what = "the average of the samples" if best == 0 else f"sample {best - 1}"
+    words = f"{what}, best on {len(labels)} support images that generation did not see"
+    return pick(everyone, best), average, words
+
+
+def _set_aside(labels: Tensor, shots: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Support images (bool masks) that condition the generator, and those kept from it to choose among samples."""
+    aside = torch.zeros(len(labels), dtype=torch.bool)
+    if shots >= ENOUGH_TO_SELECT:
+        generator = torch.Generator().manual_seed(seed)
+        for label in labels.unique():
+            members = torch.nonzero(labels == label).squeeze(1)
+            aside[members[torch.randperm(len(members), generator=generator)[: len(members) // 3]]] = True
+    return ~aside, aside
+
+
+def _per_class(classes, confusion) -> dict[str, float | None]:
+    totals = confusion.sum(1)
+    return {
+        name: round(float(confusion[i, i] / totals[i]), 6) if totals[i] else None for i, name in enumerate(classes)
+    }
+
+
+def _notes(images: ImageSet, readable: np.ndarray) -> list[str]:
+    notes, bad = list(images.notes), int((~readable).sum())
+    if bad:
+        notes.append(f"{bad} unreadable image{'s were' if bad > 1 else ' was'} skipped.")
+    return notes
+
+
+def _readme(report: dict) -> str:
+    accuracy = report["query_accuracy"]
+    return f"""# A generated head for {report["data"]}
+
+`head.safetensors` classifies {len(report["classes"])} classes on the features of `{report["encoder"]}`. It was right on
+{accuracy["chosen"]:.1%} of {report["num_query"]} images that generation never saw (class mean {accuracy["class_mean"]:.1%},
+ridge {accuracy["ridge"]:.1%}, logistic regression {accuracy["logistic_regression"]:.1%}, from the same
+{report["num_support"]} images). Chosen: {report["selection"]}.
+
+With d2nwg:
+
+```
+python -m d2nwg predict head.safetensors picture.jpg
+```
+
+Anywhere else it is a state dict, with the encoder, the preprocessing and the class names in the file's metadata:
+
+```python
+import json, torch
+from safetensors import safe_open
+
+with safe_open("head.safetensors", "pt") as f:
+    state = {{name: f.get_tensor(name) for name in f.keys()}}
+    classes = json.loads(f.metadata()["classes"])
+    preprocessing = json.loads(f.metadata()["preprocessing"])
+head = torch.nn.Linear(*reversed(state["weight"].shape))
+head.load_state_dict(state)  # feed it the pooled features of {report["encoder"]}
+```
+
+`samples.safetensors` holds all {report["num_samples"]} sampled heads with a leading axis; `report.json` all numbers.
+"""

@@ -1,0 +1,211 @@
+"""A head: the classifier a person takes away, and what can be done with it.
+
+A head is a plain linear layer, or a two-layer MLP, on the features of a frozen encoder. Its file is a safetensors
+file whose metadata say which encoder, which preprocessing and which classes it belongs to.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from d2nwg.errors import UserError
+from d2nwg.names import some
+from d2nwg.progress import Progress, silent
+from d2nwg.weights.networks import build_head
+
+if TYPE_CHECKING:
+    from d2nwg.images import ImageSet
+
+FORMAT, VERSION = "d2nwg-head", "1"
+LINEAR, MLP = ("weight", "bias"), ("0.weight", "0.bias", "2.weight", "2.bias")
+_JSON_FIELDS = {"encoder": str, "classes": list, "preprocessing": dict, "info": dict}
+
+
+@dataclass
+class Head:
+    """A classifier on frozen features.
+
+    ``state`` is the state dict of `module`, float32: ``weight`` (C, d) and ``bias`` (C,); or, for an MLP of hidden
+    width h, ``0.weight`` (h, d), ``0.bias`` (h,), ``2.weight`` (C, h) and ``2.bias`` (C,).
+
+    Raises:
+        UserError: tensors that are none of these, are not finite, or disagree with each other or the classes.
+    """
+
+    state: dict[str, Tensor]
+    encoder: str
+    classes: tuple[str, ...]
+    preprocessing: dict
+    info: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.classes = tuple(self.classes)
+        self.state = {name: tensor.detach().cpu().float().contiguous() for name, tensor in self.state.items()}
+        if reason := self._flaw():
+            raise UserError(f"The head cannot be used because {reason}.")
+
+    @property
+    def num_features(self) -> int:
+        """The width d of the features it works on."""
+        return next(t for name, t in self.state.items() if name in ("weight", "0.weight")).shape[1]
+
+    def module(self) -> nn.Module:
+        """A new ``nn.Linear(d, C)``, or ``nn.Sequential(Linear, ReLU, Linear)``, that maps features to logits."""
+        return build_head(self.state).requires_grad_(False)
+
+    def save(self, path: str | Path) -> Path:
+        """Write a safetensors file; encoder, classes, preprocessing and info go into its metadata as JSON."""
+        metadata = {name: json.dumps(getattr(self, name), ensure_ascii=False) for name in _JSON_FIELDS}
+        save_file(self.state, path, {"format": FORMAT, "version": VERSION, **metadata})
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Head":
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: not such a file, or one whose numbers cannot be used.
+        """
+        try:
+            with safetensors.safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != FORMAT:  # asked before tensors of any size are read
+                    raise UserError(f"{path} is not a d2nwg head: give the head.safetensors that generate wrote.")
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except (OSError, safetensors.SafetensorError) as reason:
+            raise UserError(f"{path} cannot be read as a head: {_why(Path(path))}.") from reason
+        if metadata.get("version") != VERSION:
+            raise UserError(f"{path} was written by a newer d2nwg: update this one to read it.")
+        try:
+            fields = {name: json.loads(metadata[name]) for name in _JSON_FIELDS}
+        except (KeyError, ValueError, RecursionError):
+            fields = {}
+        if not fields or not all(isinstance(fields[name], kind) for name, kind in _JSON_FIELDS.items()):
+            raise UserError(f"{path} is damaged: its metadata cannot be read.")
+        try:
+            return cls(state, **fields)
+        except UserError as reason:
+            raise UserError(f"{path}: {reason}") from reason
+
+    @torch.inference_mode()
+    def probabilities(self, items: Sequence[Path | bytes], *, device: str | None = None,
+                      progress: Progress = silent) -> tuple[Tensor, np.ndarray]:
+        """Class probabilities (n, C) float32 of images, and a bool array (n,): False and a row of zeros where an
+        image could not be read.
+
+        Raises:
+            UserError: the encoder is not to be had, or is not the one this head was made for.
+        """
+        from d2nwg.conditions.encoders import load_encoder
+
+        encoder = load_encoder(self.encoder, device)
+        if encoder.num_features != self.num_features:
+            raise UserError(f"This head takes {self.num_features} features but {self.encoder} gives "
+                            f"{encoder.num_features}: make the head again.")
+        if encoder.preprocessing != self.preprocessing:
+            raise UserError(f"This head was made with another preprocessing than {self.encoder} has here: make "
+                            "the head again, or install the timm or open_clip version it was made with.")
+        features, readable = encoder.encode(items, progress=progress)
+        probabilities = self.module()(features).softmax(1)
+        probabilities[torch.from_numpy(~readable)] = 0
+        return probabilities, readable
+
+    def _flaw(self) -> str | None:
+        if len(self.classes) < 2 or not all(isinstance(name, str) and name for name in self.classes):
+            return "it needs the names of at least two classes"
+        if len(set(self.classes)) < len(self.classes):
+            return "two of its classes have the same name"
+        if set(self.state) not in (set(LINEAR), set(MLP)):
+            return "its tensors are neither those of a linear layer nor those of a two-layer MLP"
+        layers = [LINEAR] if len(self.state) == len(LINEAR) else [MLP[:2], MLP[2:]]
+        shapes = [(self.state[weight].shape, self.state[bias].shape) for weight, bias in layers]
+        if any(len(w) != 2 or 0 in w or b != w[:1] for w, b in shapes) \
+                or any(after[0][1] != before[0][0] for before, after in pairwise(shapes)):
+            return "the shapes of its tensors disagree"
+        if shapes[-1][0][0] != len(self.classes):
+            return f"it has {len(self.classes)} class names for {shapes[-1][0][0]} outputs"
+        if not all(tensor.isfinite().all() for tensor in self.state.values()):
+            return "some of its numbers are not finite"
+        return None
+
+
+def evaluate_head(head: Head, images: "ImageSet", *, device: str | None = None,
+                  progress: Progress = silent) -> dict:
+    """Score a head on an `ImageSet`: on its test split when there is one, otherwise on all of it.
+
+    Classes are matched by name; the images need not show all classes of the head.
+
+    Returns:
+        ``accuracy`` (fraction), ``per_class`` (name → fraction), ``num_images`` (scored), ``classes`` (the
+        head's), ``confusion`` (counts, a row a true class, a column a predicted one, in that order), ``skipped``
+        (images that could not be read), ``notes`` (sentences).
+    Raises:
+        UserError: classes the head does not know, or no readable image.
+    """
+    chosen = np.flatnonzero(images.is_test) if images.is_test.any() else np.arange(len(images.items))
+    row = {name: i for i, name in enumerate(head.classes)}
+    unknown = [name for name in (images.classes[c] for c in np.unique(images.labels[chosen])) if name not in row]
+    if unknown:
+        raise UserError(f"{images.name} has classes that the head does not know ({some(unknown)}): its own are "
+                        f"{some(head.classes, 8)}.")
+    items = [images.items[i] for i in chosen]
+    probabilities, readable = head.probabilities(items, device=device, progress=progress)
+    if not readable.any():
+        raise UserError(f"None of the {len(chosen)} images in {images.name} can be read.")
+    truth = np.array([row.get(name, -1) for name in images.classes])[images.labels[chosen[readable]]]
+    confusion = np.zeros((len(head.classes),) * 2, np.int64)
+    np.add.at(confusion, (truth, probabilities.argmax(1).numpy()[readable]), 1)
+    right, shown = confusion.diagonal(), confusion.sum(1)
+    notes = list(images.notes)
+    if not images.is_test.any():
+        notes.append("There is no test folder, so every image was scored: where the head was made from some of "
+                     "them, its accuracy on the others is the one to trust.")
+    return {
+        "accuracy": float(right.sum() / shown.sum()),
+        "per_class": {name: float(r / n) for name, r, n in zip(head.classes, right, shown, strict=True) if n},
+        "num_images": int(shown.sum()),
+        "classes": list(head.classes),
+        "confusion": confusion.tolist(),
+        "skipped": int((~readable).sum()),
+        "notes": notes,
+    }
+
+
+def predict_images(head: Head, paths: Sequence[str | Path], *, top: int = 5,
+                   device: str | None = None) -> list[dict]:
+    """What a head sees in image files, a dictionary an image: ``image`` (its path), ``label`` and ``probability``
+    of the likeliest class, ``top`` (the ``top`` likeliest as (label, probability), best first).
+
+    Raises:
+        UserError: files that are not there or cannot be read as images.
+    """
+    from d2nwg.decoding import open_image
+
+    files = [Path(path) for path in paths]
+    if missing := [str(file) for file in files if not file.is_file()]:
+        raise UserError(f"There is no such file: {some(missing)}.")
+    probabilities, readable = head.probabilities(files, device=device)
+    for i in np.flatnonzero(~readable):
+        open_image(files[i])  # says why it cannot be read
+        raise UserError(f"{files[i]} cannot be read.")
+    values, indices = probabilities.topk(min(top, len(head.classes)), 1)
+    rows = []
+    for path, p, k in zip(paths, values.tolist(), indices.tolist(), strict=True):
+        best = [(head.classes[i], value) for i, value in zip(k, p, strict=True)]
+        rows.append({"image": str(path), "label": best[0][0], "probability": best[0][1], "top": best})
+    return rows
+
+
+def _why(path: Path) -> str:
+    if path.is_dir():
+        return "it is a folder; name the head.safetensors in it"
+    return "it is not a safetensors file" if path.exists() else "there is no such file"

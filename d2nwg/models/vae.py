@@ -1,0 +1,78 @@
+"""The weight VAE: a vector of weights ↔ a small latent picture (paper section 3.2, equation 1)."""
+
+import torch
+from diffusers import AutoencoderKL, ModelMixin
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from torch import Tensor, nn
+
+
+class WeightVAE(ModelMixin, ConfigMixin):
+    """Linear in → picture → the encoder of latent diffusion → latent → its decoder → Linear out.
+
+    The vector is read as ``tokens`` equal pieces (see `WholeLayout`). Each piece goes through the same linear map to
+    one ``patch`` of the picture, patches stacked downwards, so piece i of the vector is row i of the latent. With one
+    token and a patch of 1×H×W this is the paper's VAE: one linear map from the whole vector to the whole picture.
+
+    Args:
+        size: N, length of a vector.
+        tokens: T, must divide N.
+        patch: (channels, height, width) of one token's part of the picture; height and width divisible by
+            2^(levels - 1).
+        channels: widths of the convolutional levels; each level after the first halves the picture.
+        latent_channels: channels of a latent.
+        norm_groups: groups of the group normalisation.
+        latent_scale: 1 / standard deviation of the latents over the training set, set after training.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        size: int,
+        tokens: int = 1,
+        patch: tuple[int, int, int] = (1, 64, 64),
+        channels: tuple[int, ...] = (32, 64, 128),
+        latent_channels: int = 4,
+        norm_groups: int = 8,
+        latent_scale: float = 1.0,
+    ):
+        super().__init__()
+        depth, height, width = patch
+        self.inward = nn.Linear(size // tokens, depth * height * width)
+        self.outward = nn.Linear(depth * height * width, size // tokens)
+        self.autoencoder = AutoencoderKL(
+            in_channels=depth,
+            out_channels=depth,
+            down_block_types=("DownEncoderBlock2D",) * len(channels),
+            up_block_types=("UpDecoderBlock2D",) * len(channels),
+            block_out_channels=tuple(channels),
+            layers_per_block=1,
+            latent_channels=latent_channels,
+            norm_num_groups=norm_groups,
+            sample_size=max(height * tokens, width),
+        )
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one latent."""
+        factor = 2 ** (len(self.config.channels) - 1)
+        _, height, width = self.config.patch
+        return self.config.latent_channels, self.config.tokens * height // factor, width // factor
+
+    def encode(self, vectors: Tensor) -> DiagonalGaussianDistribution:
+        """(B, N) standardised vectors → distribution over latents (B, c, h, w), unscaled."""
+        tokens, (depth, height, width) = self.config.tokens, self.config.patch
+        pieces = self.inward(vectors.reshape(len(vectors), tokens, -1)).reshape(-1, tokens, depth, height, width)
+        picture = pieces.transpose(1, 2).reshape(-1, depth, tokens * height, width)
+        return self.autoencoder.encode(picture).latent_dist
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Unscaled latents (B, c, h, w) → standardised vectors (B, N)."""
+        tokens, (depth, height, width) = self.config.tokens, self.config.patch
+        picture = self.autoencoder.decode(latents).sample.reshape(-1, depth, tokens, height, width)
+        return self.outward(picture.transpose(1, 2).reshape(len(latents), tokens, -1)).flatten(1)
+
+    def forward(self, vectors: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """(B, N) → reconstruction (B, N) from a sampled latent, and KL divergence (B,) from the unit Gaussian."""
+        posterior = self.encode(vectors)
+        return self.decode(posterior.sample(generator)), posterior.kl()

@@ -1,0 +1,156 @@
+"""The sampling pipeline: condition → latents → vectors → heads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDPMScheduler, DiffusionPipeline
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor, nn
+
+from d2nwg.conditions.dataset import DatasetEncoder
+from d2nwg.errors import UserError
+from d2nwg.models.space import WeightSpace
+from d2nwg.models.unet import ConditionalUNet
+from d2nwg.models.vae import WeightVAE
+from d2nwg.progress import Progress, silent
+from d2nwg.weights.networks import State, build_head, pick
+
+
+@dataclass
+class HeadSamples:
+    """Generated heads.
+
+    Attributes:
+        state: all heads as one batch, on the encoder's own features: for linear heads ``weight`` (S, C, D) and
+            ``bias`` (S, C).
+        vectors: (S, N) the same heads as standardised vectors of the bundle's layout, classes in canonical order.
+        num_classes: C.
+    """
+
+    state: State
+    vectors: Tensor
+    num_classes: int
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The heads as plain modules: `nn.Linear(D, C)` or ``Sequential(Linear, ReLU, Linear)``."""
+        return [build_head(pick(self.state, i)) for i in range(len(self))]
+
+
+class WeightGenerationPipeline(DiffusionPipeline):
+    """Samples classifier heads for a data set from a few images a class (D2NWG, section 3.4).
+
+    >>> pipe = WeightGenerationPipeline.from_pretrained("pretrained/heads-efficientnet-lite0")
+    >>> samples = pipe(support, num_samples=50, generator=torch.Generator().manual_seed(0))
+    >>> samples.state["weight"].shape, samples.modules[0]
+
+    A bundle is what `save_pretrained` writes. Any diffusers scheduler can take the place of ``pipe.scheduler``.
+    """
+
+    vae: WeightVAE
+    condition_encoder: DatasetEncoder
+    denoiser: ConditionalUNet
+    weight_space: WeightSpace
+
+    def __init__(self, vae, condition_encoder, denoiser, scheduler, weight_space):
+        super().__init__()
+        self.register_modules(
+            vae=vae,
+            condition_encoder=condition_encoder,
+            denoiser=denoiser,
+            scheduler=scheduler,
+            weight_space=weight_space,
+        )
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        support: Tensor | Sequence[Tensor],
+        num_samples: int = 50,
+        generator: torch.Generator | None = None,
+        num_inference_steps: int = 20,
+        guidance_scale: float = 1.0,
+        progress: Progress = silent,
+    ) -> HeadSamples:
+        """Sample heads.
+
+        Args:
+            support: features of the support images, (C, M, D) or a sequence of C tensors (M_i, D), from the encoder
+                that ``weight_space.config.encoder`` names.
+            num_samples: S.
+            generator: of the noise; the same one gives the same heads.
+            num_inference_steps: denoising steps.
+            guidance_scale: 1 samples the condition as learnt; above 1 exaggerates it (classifier-free guidance).
+            progress: called with the stage ``"Sampling heads"``.
+        Raises:
+            UserError: fewer than two classes or more than the bundle can hold, a class without images, or features
+                of another width.
+        """
+        support = self._check(support)
+        condition, order = self._condition(support)
+        latents = self._denoise(condition, num_samples, generator, num_inference_steps, guidance_scale, progress)
+        vectors = self.vae.decode(latents / self.vae.config.latent_scale)
+        state = self.weight_space.to_heads(vectors, order)
+        return HeadSamples(state=state, vectors=vectors, num_classes=len(support))
+
+    def use_ancestral_sampler(self) -> int:
+        """Swap in DDPM ancestral sampling (paper equation 6); returns its number of steps."""
+        self.scheduler = DDPMScheduler.from_config(self.scheduler.config)
+        return self.scheduler.config.num_train_timesteps
+
+    def _check(self, support) -> list[Tensor]:
+        space = self.weight_space
+        support = [images.to(space.mean.device, torch.float32) for images in support]
+        if not 2 <= len(support) <= space.max_classes:
+            raise UserError(
+                f"This bundle makes heads for 2 to {space.max_classes} classes, and the data set has {len(support)}: "
+                "leave some classes out, or choose another bundle."
+            )
+        for number, images in enumerate(support):
+            if not len(images):
+                raise UserError(f"Class number {number + 1} has no support image.")
+            if images.shape[-1] != space.config.num_features:
+                raise UserError(
+                    f"The features are {images.shape[-1]} wide, and this bundle takes {space.config.num_features}: "
+                    f"use its encoder, {space.config.encoder}."
+                )
+        return support
+
+    def _condition(self, support: list[Tensor]):
+        """The condition (batch of 1) in canonical class order, and that order."""
+        space = self.weight_space
+        projected = [space.project(images) for images in support]
+        order = space.canonical_order(torch.stack([images.mean(0) for images in projected]))
+        shots = max(map(len, projected))
+        features = projected[0].new_zeros(1, space.max_classes, shots, space.config.projected)
+        mask = torch.zeros(features.shape[:-1], dtype=torch.bool, device=features.device)
+        for slot, label in enumerate(order.tolist()):
+            features[0, slot, : len(projected[label])] = projected[label]
+            mask[0, slot, : len(projected[label])] = True
+        return self.condition_encoder(features, mask), order
+
+    def _denoise(self, condition, num_samples, generator, steps, guidance, progress) -> Tensor:
+        device = self.weight_space.mean.device
+        shape = (num_samples, *self.vae.latent_shape)
+        latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+        self.scheduler.set_timesteps(steps, device=device)
+        latents = latents * self.scheduler.init_noise_sigma
+        beside = self.denoiser.lay_out(condition)
+        if guidance != 1.0:
+            without = self.denoiser.lay_out(condition.dropped(torch.tensor([True], device=device)))
+        # Ancestral samplers draw noise at each step, multi-step ones take no generator.
+        extra = {"generator": generator} if isinstance(self.scheduler, DDPMScheduler) else {}
+        for number, time in enumerate(self.scheduler.timesteps):
+            progress("Sampling heads", number, len(self.scheduler.timesteps))
+            given = self.scheduler.scale_model_input(latents, time)
+            predicted = self.denoiser.denoise(given, time, beside)
+            if guidance != 1.0:
+                empty = self.denoiser.denoise(given, time, without)
+                predicted = empty + guidance * (predicted - empty)
+            latents = self.scheduler.step(predicted, time, latents, **extra).prev_sample
+        progress("Sampling heads", len(self.scheduler.timesteps), len(self.scheduler.timesteps))
+        return latents

@@ -1,0 +1,106 @@
+"""What can be chosen in training, and three presets."""
+
+from dataclasses import asdict, dataclass, replace
+
+from d2nwg.errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Every number of the three stages.
+
+    Attributes:
+        patch: (channels, height, width) of a token's part of the VAE's picture.
+        vae_channels, latent_channels: of the VAE.
+        unet_channels, unet_layers: of the denoiser.
+        encoder_width, encoder_depth: of the data-set encoder's Set Transformers.
+        vae_steps, align_steps, diffusion_steps: optimiser steps a stage.
+        batch_size: records a step.
+        vae_lr, align_lr, diffusion_lr: peak learning rates (Adam, Adam, AdamW: paper appendix B).
+        kl_weight: β of equation 1.
+        shots: support images a class that the condition sees in training, drawn from this list.
+        condition_dropout: share of training conditions left empty, for guidance.
+        prediction: what the denoiser predicts: ``epsilon``, ``v_prediction`` or ``sample``.
+        ema: decay of the denoiser's moving average, the weights that are sampled.
+        mixed_precision: accelerate's setting: ``no``, ``fp16`` or ``bf16``.
+        checkpoint_every: optimiser steps between checkpoints.
+        seed: of starts, batches and noise.
+    """
+
+    patch: tuple[int, int, int] = (64, 1, 2)
+    vae_channels: tuple[int, ...] = (64,)
+    latent_channels: int = 32
+    unet_channels: tuple[int, ...] = (64, 128)
+    unet_layers: int = 1
+    encoder_width: int = 128
+    encoder_depth: int = 1
+    vae_steps: int = 2_000
+    align_steps: int = 500
+    diffusion_steps: int = 4_000
+    batch_size: int = 64
+    vae_lr: float = 1e-3
+    align_lr: float = 5e-4
+    diffusion_lr: float = 5e-4
+    kl_weight: float = 1e-6
+    shots: tuple[int, ...] = (1, 2, 5, 10)
+    condition_dropout: float = 0.1
+    prediction: str = "epsilon"
+    ema: float = 0.999
+    mixed_precision: str = "no"
+    checkpoint_every: int = 500
+    seed: int = 0
+
+    @classmethod
+    def preset(cls, name: str, **changes) -> "TrainConfig":
+        """``tiny`` (seconds, for trying out), ``small`` (under an hour on two cores) or ``paper`` (a GPU)."""
+        if name not in PRESETS:
+            raise UserError(f"Preset {name!r} is not known: choose one of {', '.join(PRESETS)}.")
+        return replace(cls(**PRESETS[name]), **changes)
+
+    def to_config(self) -> dict:
+        """As JSON; `TrainConfig.from_config` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict) -> "TrainConfig":
+        """JSON turns tuples into lists; this turns them back."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
+
+
+PRESETS: dict[str, dict] = {
+    "tiny": dict(
+        vae_channels=(32,),
+        latent_channels=8,
+        unet_channels=(32, 64),
+        encoder_width=32,
+        vae_steps=300,
+        align_steps=60,
+        diffusion_steps=400,
+        batch_size=32,
+        vae_lr=3e-3,
+        diffusion_lr=2e-3,
+        ema=0.99,
+        checkpoint_every=100,
+    ),
+    "small": {},
+    "paper": dict(
+        patch=(1, 16, 64),
+        vae_channels=(64, 128, 256),
+        latent_channels=4,
+        unet_channels=(128, 256, 512),
+        unet_layers=2,
+        encoder_width=1024,
+        encoder_depth=2,
+        vae_steps=100_000,
+        align_steps=20_000,
+        diffusion_steps=300_000,
+        batch_size=128,
+        vae_lr=1e-4,
+        align_lr=1e-4,
+        diffusion_lr=1e-4,
+        shots=(5,),
+        ema=0.9999,
+        mixed_precision="bf16",
+        checkpoint_every=2_000,
+    ),
+}

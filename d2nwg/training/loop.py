@@ -1,0 +1,119 @@
+"""One training stage: steps, checkpoints that survive a kill, a JSONL log, progress."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from d2nwg.progress import Progress, silent
+
+# step number -> loss, and other numbers to log
+StepFunction = Callable[[int], tuple[Tensor, dict[str, float]]]
+
+
+def step_rng(seed: int, stage: str, step: int, rank: int = 0) -> tuple[np.random.Generator, torch.Generator]:
+    """The random numbers of one step, from the step's own name: a resumed run draws what an undisturbed one would."""
+    entropy = [seed, *stage.encode(), step, rank]
+    rng = np.random.default_rng(entropy)
+    return rng, torch.Generator().manual_seed(int(rng.integers(2**62)))
+
+
+class MetricsLog:
+    """A JSONL file of metrics, one line a record, written by the main process alone."""
+
+    def __init__(self, path: Path, accelerator: Accelerator):
+        self.path, self.enabled = path, accelerator.is_main_process
+
+    def __call__(self, **values) -> None:
+        if self.enabled:
+            with self.path.open("a") as log:
+                log.write(json.dumps({**values, "time": round(time.time(), 3)}) + "\n")
+
+
+def run_stage(
+    stage: str,
+    step: StepFunction,
+    *,
+    modules: dict[str, nn.Module],
+    optimiser: torch.optim.Optimizer,
+    steps: int,
+    checkpoint_every: int,
+    folder: Path,
+    accelerator: Accelerator,
+    log: MetricsLog,
+    ema=None,
+    progress: Progress = silent,
+    log_every: int = 20,
+) -> None:
+    """Run ``steps`` optimiser steps, going on from the stage's last checkpoint if there is one.
+
+    Args:
+        step: computes the loss of one step. Its batch must depend on the step number and `step_rng` alone.
+        modules: what is trained, already prepared by ``accelerator``; saved under these names.
+        optimiser: prepared as well. The learning rate falls linearly to zero over ``steps``.
+        folder: holds ``checkpoint`` (the last one) of this stage.
+        ema: a diffusers ``EMAModel`` of the only module, or None.
+        progress: may raise ``Cancelled``; the last checkpoint stays.
+    """
+    checkpoint = folder / "checkpoint"
+    start = _restore(checkpoint, modules, optimiser, ema) if checkpoint.exists() else 0
+    peak = [group.setdefault("initial_lr", group["lr"]) for group in optimiser.param_groups]
+    parameters = [p for module in modules.values() for p in module.parameters()]
+    for number in range(start, steps):
+        progress(stage, number, steps)
+        for group, rate in zip(optimiser.param_groups, peak, strict=True):
+            warm = min(1.0, (number + 1) / max(1, min(100, steps // 10)))
+            group["lr"] = rate * warm * (1 - number / steps)
+        loss, numbers = step(number)
+        optimiser.zero_grad()
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        if ema is not None:
+            ema.step(parameters)
+        if number % log_every == 0 or number + 1 == steps:
+            log(stage=stage, step=number + 1, steps=steps, loss=round(float(loss.detach()), 6), **numbers)
+        if (number + 1) % checkpoint_every == 0 or number + 1 == steps:
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                _save(checkpoint, number + 1, modules, optimiser, ema, accelerator)
+    progress(stage, steps, steps)
+
+
+def _save(checkpoint: Path, step: int, modules, optimiser, ema, accelerator) -> None:
+    """Write beside the last checkpoint, then rename: a kill while writing loses nothing."""
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    part = checkpoint.with_suffix(".part")
+    state = {
+        "step": step,
+        "modules": {name: accelerator.unwrap_model(m).state_dict() for name, m in modules.items()},
+        "optimiser": optimiser.state_dict(),
+        "ema": ema.state_dict() if ema is not None else None,
+    }
+    with part.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(checkpoint)
+
+
+def _restore(checkpoint: Path, modules, optimiser, ema) -> int:
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    for name, module in modules.items():
+        getattr(module, "module", module).load_state_dict(state["modules"][name])
+    optimiser.load_state_dict(state["optimiser"])
+    if ema is not None:
+        ema.load_state_dict(state["ema"])
+    return state["step"]
+
+
+def clear_checkpoints(folder: Path) -> None:
+    """Remove what only a resumed run would need."""
+    shutil.rmtree(folder, ignore_errors=True)

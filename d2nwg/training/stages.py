@@ -1,0 +1,126 @@
+"""The three stages of the paper: VAE (eq. 1), data-set encoder (eq. 2, algorithm 2), diffusion (eq. 5)."""
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+
+from d2nwg.conditions.dataset import DatasetEncoder
+from d2nwg.models.unet import ConditionalUNet
+from d2nwg.models.vae import WeightVAE
+from d2nwg.training.config import TrainConfig
+from d2nwg.training.data import ZooBatches
+from d2nwg.training.loop import run_stage, step_rng
+
+
+class Stages:
+    """What the stages share: configuration, batches, device, log. Each method runs one stage to its end."""
+
+    def __init__(self, config: TrainConfig, data: ZooBatches, folder, accelerator: Accelerator, log, progress):
+        self.config, self.data, self.folder = config, data, folder
+        self.accelerator, self.log, self.progress = accelerator, log, progress
+
+    def _run(self, stage: str, module: nn.Module, optimiser, loss, steps: int, ema=None) -> None:
+        module.train()
+        prepared, optimiser = self.accelerator.prepare(module, optimiser)
+
+        def step(number: int) -> tuple[Tensor, dict[str, float]]:
+            rng, generator = step_rng(self.config.seed, stage, number, self.accelerator.process_index)
+            with self.accelerator.autocast():
+                return loss(prepared, self.data.draw(self.config.batch_size, rng), rng, generator)
+
+        run_stage(
+            stage,
+            step,
+            modules={"model": prepared},
+            optimiser=optimiser,
+            steps=steps,
+            checkpoint_every=self.config.checkpoint_every,
+            folder=self.folder / stage.lower().replace(" ", "-"),
+            accelerator=self.accelerator,
+            log=self.log,
+            ema=ema,
+            progress=self.progress,
+        )
+        module.eval().requires_grad_(False)
+
+    def train_vae(self, vae: WeightVAE) -> dict[str, float]:
+        """Stage 1. Returns the accuracy of held-aside zoo heads, and of their reconstructions."""
+        config = self.config
+
+        def loss(model, batch, rng, generator):
+            rebuilt, kl = model(batch.vectors, generator)
+            counted = batch.mask.sum()
+            squares = ((rebuilt - batch.vectors).square() * batch.mask).sum() / counted
+            return squares + config.kl_weight * kl.sum() / counted, {"mse": round(float(squares.detach()), 6)}
+
+        optimiser = torch.optim.Adam(vae.parameters(), lr=config.vae_lr)
+        self._run("Training the VAE", vae, optimiser, loss, config.vae_steps)
+        vae.register_to_config(latent_scale=self._latent_scale(vae))
+        return self._reconstruction(vae)
+
+    @torch.inference_mode()
+    def _latent_scale(self, vae: WeightVAE) -> float:
+        """1 / std of the latents' means, over training records; unused rows count as the UNet will see them."""
+        rng, _ = step_rng(self.config.seed, "latent scale", 0)
+        latents = [vae.encode(self.data.draw(256, rng).vectors).mean for _ in range(8)]
+        return 1.0 / max(float(torch.cat(latents).std()), 1e-6)
+
+    @torch.inference_mode()
+    def _reconstruction(self, vae: WeightVAE) -> dict[str, float]:
+        rng, _ = step_rng(self.config.seed, "reconstruction", 0)
+        data, rows = self.data, list(self.data.aside)
+        records = data.zoo.records(rows)
+        vectors = data.layout.flatten({n: v.to(data.device) for n, v in records.state.items()})
+        mask = data.layout.mask(records.counts.to(data.device))
+        rebuilt = data.layout.unflatten(vae.decode(vae.encode(vectors * mask).mean))
+        original = data.layout.unflatten(vectors)
+        result = {
+            "zoo_accuracy": round(float(data.query_accuracy(original, records).mean()), 4),
+            "reconstructed_accuracy": round(float(data.query_accuracy(rebuilt, records).mean()), 4),
+        }
+        self.log(stage="Training the VAE", **result)
+        return result
+
+    def train_encoder(self, encoder: DatasetEncoder, vae: WeightVAE) -> None:
+        """Stage 2: z_D aligned with the latents of the heads; then frozen."""
+
+        def loss(model, batch, rng, generator):
+            with torch.no_grad():
+                latents = vae.encode(batch.vectors).mean * vae.config.latent_scale
+            value = model(*self.data.condition_input(batch.support, rng), latents=latents)
+            return value, {}
+
+        optimiser = torch.optim.Adam(encoder.parameters(), lr=self.config.align_lr)
+        self._run("Aligning the data-set encoder", encoder, optimiser, loss, self.config.align_steps)
+
+    def train_denoiser(self, denoiser: ConditionalUNet, encoder: DatasetEncoder, vae: WeightVAE, scheduler) -> None:
+        """Stage 3: noise prediction on scaled latents, VAE and encoder frozen; ends with the EMA weights."""
+        config, steps = self.config, scheduler.config.num_train_timesteps
+        rows = vae.latent_shape[1] // vae.config.tokens
+
+        def loss(model, batch, rng, generator):
+            with torch.no_grad():
+                latents = vae.encode(batch.vectors).sample(generator) * vae.config.latent_scale
+                condition = encoder(*self.data.condition_input(batch.support, rng))
+                drop = torch.rand(len(latents), generator=generator) < config.condition_dropout
+                condition = condition.dropped(drop.to(latents.device))
+            noise = torch.randn(latents.shape, generator=generator).to(latents)
+            time = torch.randint(steps, (len(latents),), generator=generator).to(latents.device)
+            noisy = scheduler.add_noise(latents, noise, time)
+            target = {
+                "epsilon": noise,
+                "sample": latents,
+                "v_prediction": scheduler.get_velocity(latents, noise, time),
+            }[config.prediction]
+            used = condition.used.to(latents).reshape(len(latents), vae.config.tokens, -1).amax(-1)
+            weight = used.repeat_interleave(rows, 1)[:, None, :, None].expand_as(latents)
+            squares = (model(noisy, time, condition).float() - target).square()
+            return (squares * weight).sum() / weight.sum(), {}
+
+        optimiser = torch.optim.AdamW(denoiser.parameters(), lr=config.diffusion_lr)
+        ema = EMAModel(denoiser.parameters(), decay=config.ema, use_ema_warmup=True, power=0.75)
+        ema.to(self.data.device)
+        self._run("Training the denoiser", denoiser, optimiser, loss, config.diffusion_steps, ema)
+        ema.copy_to(denoiser.parameters())
+

@@ -1,0 +1,37 @@
+"""Gradio components with our manners: files are uploaded, never fetched from an address, and never decoded unseen."""
+
+import gradio as gr
+from gradio_client.utils import is_http_url_like
+
+REFUSED = "not possible"  # the title of a refusal; gradio's own is a word we do not use
+
+
+class Refusal(gr.Error):
+    """A sentence for whoever calls an endpoint."""
+
+    def __init__(self, sentence: str):
+        super().__init__(sentence, title=REFUSED, print_exception=False)
+
+
+class _Uploaded:
+    async def async_move_resource_to_block_cache(self, path):
+        if path is not None and is_http_url_like(str(path)):
+            raise Refusal("Upload the file itself: addresses are not fetched.")
+        return await super().async_move_resource_to_block_cache(path)
+
+
+class Upload(_Uploaded, gr.File):
+    """A drop zone; handlers get paths."""
+
+    def get_block_name(self) -> str:
+        return "file"
+
+
+class Picture(_Uploaded, gr.Image):
+    """One picture; handlers get its path, and `d2nwg.images.open_image` looks at it before it is decoded."""
+
+    def get_block_name(self) -> str:
+        return "image"
+
+    def preprocess(self, payload) -> str | None:
+        return payload.path if payload else None

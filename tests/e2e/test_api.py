@@ -1,0 +1,132 @@
+"""The app's endpoints as a program uses them, and what the server gives away."""
+
+import json
+import os
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+
+from d2nwg.heads import Head
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def client(studio, tmp_path_factory):
+    return Client(studio.url, download_files=str(tmp_path_factory.mktemp("fetched")), verbose=False)
+
+
+@pytest.fixture(scope="module")
+def made(client, digits_zip):
+    return client.predict(files=[handle_file(digits_zip)], num_samples=6, seed=3, api_name="/generate")
+
+
+def test_every_action_is_documented(client):
+    info = client.view_api(return_format="dict")["named_endpoints"]
+    assert set(info) == {"/load_images", "/generate", "/predict", "/sample"}
+    assert all(endpoint["description"] for endpoint in info.values())
+    assert all(parameter["parameter_has_default"] for parameter in info["/generate"]["parameters"])
+
+
+def test_load_images(client, digits_zip, a_picture):
+    found = client.predict(files=[handle_file(digits_zip)], api_name="/load_images")
+    assert found["num_images"] == 80 and found["classes"]["digit 3"] == 16
+    assert client.predict(example="digits", api_name="/load_images")["num_images"] > 500
+    loose = [handle_file(a_picture.with_name(f"{name}.png")) for name in ("1-1", "1-2", "2-1", "2-2")]
+    assert client.predict(files=loose, api_name="/load_images")["classes"] == {"1": 2, "2": 2}
+    with pytest.raises(AppError, match="only one class"):
+        client.predict(files=loose[:2], api_name="/load_images")
+
+
+def test_generate(made):
+    sentence, report, head, samples, report_file = made
+    assert sentence.startswith("The generated head is right on ")
+    assert report["query_accuracy"]["chosen"] > 2 * report["query_accuracy"]["random"]
+    assert len(report["samples"]) == 6 and report["seed"] == 3
+    assert json.loads(Path(report_file).read_text())["query_accuracy"] == report["query_accuracy"]
+    assert Head.load(head).classes == tuple(f"digit {i}" for i in range(5))
+    assert Path(samples).stat().st_size > Path(head).stat().st_size
+
+
+def test_predict_and_sample(client, made, a_picture):
+    said = client.predict(head=handle_file(made[2]), image=handle_file(a_picture), api_name="/predict")
+    assert len(said["confidences"]) == 5 and said["label"].startswith("digit ")
+    taken = client.predict(head=handle_file(made[2]), samples=handle_file(made[3]), number=2, api_name="/sample")
+    assert Head.load(taken).classes == Head.load(made[2]).classes
+    with pytest.raises(AppError, match="samples 0 to 5"):
+        client.predict(head=handle_file(made[2]), samples=handle_file(made[3]), number=6, api_name="/sample")
+
+
+def test_mistakes_are_sentences(client, made, a_picture, tmp_path):
+    for call, words in (
+        (dict(api_name="/generate"), "one of the examples"),
+        (dict(example="digits", shots=0, api_name="/generate"), "Images per class should be"),
+        (dict(example="digits", shots=10**6, api_name="/generate"), "Images per class should be"),
+        (dict(head=handle_file(a_picture), image=handle_file(a_picture), api_name="/predict"), "3-15.png"),
+        (dict(head=handle_file(made[2]), image=handle_file(made[4]), api_name="/predict"), "cannot be read"),
+        (dict(head=handle_file(made[2]), samples=handle_file(made[4]), api_name="/sample"), "report.json is not"),
+        (dict(head=handle_file(made[2]), image=None, api_name="/predict"), "Give a head file and a picture"),
+    ):
+        with pytest.raises(AppError, match=words) as said:
+            client.predict(**call)
+        assert "Traceback" not in str(said.value) and "/session-" not in str(said.value)
+
+
+def test_a_strangers_head_cannot_name_any_encoder(client, made, a_picture, tmp_path):
+    head = Head.load(made[2])
+    head.encoder = "open_clip/ViT-B-32:/etc/passwd"
+    with pytest.raises(AppError, match="can be tried here"):
+        client.predict(head=handle_file(head.save(tmp_path / "h.safetensors")), image=handle_file(a_picture),
+                       api_name="/predict")
+
+
+def test_cancelling_a_job_frees_the_slot(client, made):
+    job = client.submit(example="digits", num_samples=1000, steps=1000, api_name="/generate")
+    deadline = time.monotonic() + 60
+    while not (said := job.status().progress_data) or said[-1].desc != "Sampling heads":
+        assert time.monotonic() < deadline and not job.done()
+        time.sleep(0.05)
+    assert job.cancel()
+    assert len(client.submit(example="digits", num_samples=3, api_name="/generate").result(timeout=60)) == 5
+
+
+def fetch(url: str) -> int:
+    try:
+        return urllib.request.urlopen(url, timeout=10).status
+    except urllib.error.HTTPError as refusal:
+        return refusal.code
+
+
+def test_nothing_else_is_servable(studio, client, made):
+    client.predict(example="digits", api_name="/load_images")
+    cached = next(file for file in studio.cache.rglob("*") if file.is_file())
+    own = next(studio.files.glob("d2nwg-app-*"))
+    paths = [REPO / "app.py", REPO / "requirements.txt", "app.py", "./requirements.txt", "assets/style.css", cached,
+             "/etc/passwd", studio.log, own, own / "..", own / f"../../{studio.log.name}", next(own.glob("call-*")),
+             "http://127.0.0.1:1/", "https://example.com/", f"file://{REPO / 'app.py'}"]
+    for path in paths:
+        for quoted in (str(path), urllib.parse.quote(str(path)), urllib.parse.quote(str(path), safe="")):
+            for route in ("gradio_api/file=", "file=", "gradio_api/file/", "gradio_api/proxy="):
+                code = fetch(f"{studio.url}/{route}{quoted}")
+                assert 400 <= code < 500, (code, route, quoted)
+    assert (own.stat().st_mode & 0o077) == 0 or os.name == "nt"
+
+
+def test_inputs_are_uploads_only(client, studio):
+    """A path or an address in place of an upload is refused, not opened."""
+    for path in (str(REPO / "app.py"), str(studio.log), "http://127.0.0.1:1/x.png"):
+        file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        with pytest.raises(Exception) as said:  # noqa: B017, PT011 (which one is gradio's to choose)
+            client.predict(files=[file], api_name="/load_images")
+        assert "import" not in str(said.value)
+
+
+def test_manifest(studio):
+    manifest = json.loads(urllib.request.urlopen(f"{studio.url}/manifest.json").read())
+    assert manifest["name"] == "D2NWG Studio" and manifest["icons"]

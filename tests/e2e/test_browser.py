@@ -1,0 +1,214 @@
+"""The Generate tab as a visitor uses it."""
+
+import json
+import subprocess
+import sys
+import time
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def status(page) -> str:
+    return page.inner_text("#status")
+
+
+def generate(page, **fields):
+    """Fill in fields, press the button, wait for the result."""
+    for name, value in fields.items():
+        page.fill(f"#{name} input", str(value))
+    page.click("#go")
+    page.wait_for_selector("#status .notice.good, #status .notice.bad", timeout=120_000)
+    assert page.locator("#status .good").count(), status(page)
+
+
+def download(page, button, folder):
+    with page.expect_download() as waiting:
+        page.click(button)
+    path = folder / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    return path
+
+
+def use_elsewhere(head, picture) -> dict:
+    """Load a head and look at a picture with it in a fresh process."""
+    code = ("import json, sys; from d2nwg import Head; head = Head.load(sys.argv[1]); "
+            "p, ok = head.probabilities([__import__('pathlib').Path(sys.argv[2])]); "
+            "print(json.dumps([head.classes, p[0].tolist(), bool(ok[0])]))")
+    done = subprocess.run([sys.executable, "-c", code, head, picture], capture_output=True, text=True, check=True)
+    classes, probabilities, readable = json.loads(done.stdout)
+    assert readable
+    return dict(zip(classes, probabilities, strict=True))
+
+
+def bars(page) -> dict:
+    """The likeliest classes as the page shows them, in percent."""
+    return {row.locator(".name").inner_text(): float(row.locator(".many").inner_text().split()[0])
+            for row in page.locator("#seen .likeliest li").all()}
+
+
+def test_first_sight(visit):
+    page = visit()
+    assert "10 classes" in page.inner_text("#images .summary")
+    assert page.locator("#images img").count() == 60
+    assert page.is_visible("#places") and not page.is_visible("#result")
+    assert page.is_enabled("#go") and not page.is_visible("#stop")
+
+
+def test_upload_generate_try_pick_download(visit, digits_zip, a_picture, tmp_path):
+    page = visit()
+    page.set_input_files("#files input[type=file]", digits_zip)
+    page.wait_for_selector("#images .summary:has-text('5 classes · 80 images')")
+    generate(page, samples=8)
+    sentence = page.inner_text("#sentence .answer")
+    assert sentence.startswith("The generated head is right on ") and "of 55 images it never saw" in sentence
+    page.wait_for_selector("#strip .js-plotly-plot")
+    page.wait_for_selector("#confusion .js-plotly-plot")
+    assert "The generator has not seen this picture" in page.inner_text("#seen")
+
+    page.click("#picture button[aria-label=Clear], #picture button[aria-label='Remove Image'], #picture [title=Clear]")
+    page.set_input_files("#picture input[type=file]", a_picture)
+    page.wait_for_selector("#seen:not(:has-text('not seen')) .likeliest")
+    assert len(bars(page)) == 5
+    chosen = download(page, "#download-head", tmp_path)
+    assert chosen.name == "head.safetensors"
+    elsewhere = use_elsewhere(chosen, a_picture)
+    for name, percent in bars(page).items():
+        assert percent == pytest.approx(100 * elsewhere[name], abs=0.2)
+
+    page.click("#table td:has-text('sample 3')")
+    page.wait_for_selector("#picked:has-text('In use: sample 3')")
+    page.wait_for_selector("#seen:has-text('Sample 3 says')")
+    picked = download(page, "#download-head", tmp_path)
+    assert picked.name == "head-sample-3.safetensors" and 'Head.load("head-sample-3.safetensors")' in page.inner_text("#snippet")
+    elsewhere = use_elsewhere(picked, a_picture)
+    for name, percent in bars(page).items():
+        assert percent == pytest.approx(100 * elsewhere[name], abs=0.2)
+
+    report = json.loads(download(page, "#download-report", tmp_path).read_text())
+    assert f"{100 * report['query_accuracy']['chosen']:.1f}\u00a0%" in sentence
+    assert len(report["samples"]) == 8
+    assert download(page, "#download-samples", tmp_path).stat().st_size > 8 * picked.stat().st_size * 0.9
+
+
+@pytest.mark.parametrize(("name", "content", "words"), [
+    ("notes.zip", b"this is no archive", "notes.zip"),
+    ("one.txt", b"hello", "one.txt"),
+    ("empty.zip", None, "no images"),
+    ("<img src=x onerror=alert(1)>.zip", b"no archive", "archive"),
+])
+def test_a_bad_upload_is_a_sentence(visit, tmp_path, name, content, words):
+    page = visit()
+    path = tmp_path / name
+    if content is None:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a/readme.txt", "nothing")
+    else:
+        path.write_bytes(content)
+    page.set_input_files("#files input[type=file]", path)
+    page.wait_for_selector("#status .notice.bad")
+    assert words in status(page) and "digits is still chosen." in status(page)
+    everything = page.inner_text("body")
+    assert "Error" not in everything and "Traceback" not in everything
+    assert page.locator("#status img").count() == 0
+    generate(page, samples=3)  # what was chosen before still works
+
+
+def test_a_failure_keeps_the_result(visit):
+    page = visit()
+    generate(page, samples=3)
+    sentence = page.inner_text("#sentence")
+    page.fill("#shots input", "60")
+    page.click("#go")
+    page.wait_for_selector("#status .notice.bad")
+    assert "class 0" in status(page) and "The result you had is still here." in status(page)
+    page.fill("#shots input", "0")
+    page.click("#go")
+    page.wait_for_selector("#status:has-text('Images per class should be a whole number')")
+    assert page.inner_text("#sentence") == sentence and page.is_enabled("#go")
+    assert "Error" not in page.inner_text("body")
+
+
+def test_cancel_really_stops(visit, tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "noise.zip"
+    with zipfile.ZipFile(path, "w") as archive:  # 3,000 images that no cache knows: long enough to be stopped
+        for i in range(3000):
+            file = tmp_path / "image.png"
+            Image.fromarray(rng.integers(0, 255, (24, 24, 3), np.uint8)).save(file)
+            archive.write(file, f"class {i % 3}/{i}.png")
+    page, other = visit(), visit()
+    page.set_input_files("#files input[type=file]", path)
+    page.wait_for_selector("#images .summary:has-text('3,000 images')")
+    page.click("text=Settings")
+    page.fill("#most input", "10000")
+    page.click("#go")
+    page.wait_for_selector("#status .working:has-text('Reading images')")
+    other.click("#go")  # waits for its turn
+    other.wait_for_selector("#status:has-text('Waiting for a free place')")
+    began = time.monotonic()
+    page.click("#stop")
+    page.wait_for_selector("#status:has-text('Cancelled.')")
+    assert time.monotonic() - began < 10
+    assert page.is_enabled("#go") and not page.is_visible("#stop") and page.is_visible("#places")
+    other.wait_for_selector("#status .good", timeout=60_000)
+    assert not page.is_visible("#result")
+
+
+def test_two_visitors_do_not_meet(visit, studio, digits_zip):
+    one, two = visit(), visit()
+    one.set_input_files("#files input[type=file]", digits_zip)
+    one.wait_for_selector("#images .summary:has-text('5 classes')")
+    generate(one, samples=3)
+    assert two.is_visible("#places") and not two.is_visible("#result")
+    assert "10 classes" in two.inner_text("#images .summary")
+    link = one.get_attribute("#download-head a, a#download-head, #download-head", "href") or one.evaluate(
+        "document.querySelector('#download-head').closest('a').href")
+    assert one.request.get(link).ok
+    folder = link.split("/session-")[1].split("/")[0]
+    assert not two.request.get(link.replace(folder, "x" * len(folder))).ok
+    one.context.close()
+    deadline = time.monotonic() + 20  # what one visitor made goes with them
+    while two.request.get(link).ok and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not two.request.get(link).ok
+
+
+def test_a_link_presets_the_controls(visit):
+    page = visit("?tab=generate&example=digits&shots=3&samples=7&seed=11")
+    assert page.input_value("#shots input") == "3" and page.input_value("#samples input") == "7"
+    page.fill("#shots input", "4")
+    page.wait_for_function("new URL(location.href).searchParams.get('shots') === '4'")
+    assert "seed=11" in page.url and "bundle=" in page.url
+    page = visit("?bundle=elsewhere&shots=many")
+    assert "bundle elsewhere and shots many" in status(page)
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_a_telephone(visit, mode):
+    page = visit(f"?__theme={mode}", width=390, height=844)
+    generate(page, samples=5)
+    page.wait_for_selector("#confusion .js-plotly-plot")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for figure in ("#strip", "#confusion"):
+        box = page.locator(f"{figure} .js-plotly-plot").bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+
+
+def test_hostile_names(visit, tmp_path, digits_zip):
+    """Class names are text everywhere: in rows, figures, the table and the likeliest classes."""
+    nasty = "<img src=x onerror=document.title='owned'>"
+    path = tmp_path / "nasty.zip"
+    with zipfile.ZipFile(digits_zip) as source, zipfile.ZipFile(path, "w") as archive:
+        for name in source.namelist():
+            archive.writestr(name.replace("digit 0", nasty).replace("digit 1", "<b>bold</b>"), source.read(name))
+    page = visit()
+    page.set_input_files("#files input[type=file]", path)
+    page.wait_for_selector("#images .summary:has-text('5 classes')")
+    assert nasty in page.inner_text("#images")
+    generate(page, samples=3)
+    page.wait_for_selector("#confusion .js-plotly-plot")
+    page.hover("#confusion .nsewdrag")
+    assert page.title() == "D2NWG Studio" and page.locator("#result img[onerror], #images img[onerror]").count() == 0
