@@ -4,10 +4,10 @@ import argparse
 import os
 import signal
 import sys
-import threading
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is sent or fetched
 
+from d2nwg.ui.actions import warm_up
 from d2nwg.ui.studio import build_app, launch_options
 
 demo = build_app()
@@ -17,27 +17,30 @@ def on_a_desktop() -> bool:
     """Whether somebody sits in front of this machine, so that a browser can be opened for them."""
     if os.environ.get("SPACE_ID") or os.environ.get("SSH_CONNECTION"):
         return False
-    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    return sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
 
 
 def main() -> None:
     """Parse the options and serve until stopped."""
-    parser = argparse.ArgumentParser(description="D2NWG Studio in the browser.", epilog="example: python app.py --port 7861")
+    parser = argparse.ArgumentParser(description="D2NWG Studio in the browser.",
+                                     epilog="example: python app.py --port 7861")
     parser.add_argument("--host", help="the address to listen on (127.0.0.1; 0.0.0.0 for the whole network)")
     parser.add_argument("--port", type=int, help="the port (the first free one from 7860)")
     parser.add_argument("--share", action="store_true", help="make a public link through gradio.live")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     args = parser.parse_args()
 
-    from d2nwg.ui.actions import warm_up
-
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop by the system cleans up as Ctrl+C does
-    threading.Thread(target=warm_up, daemon=True).start()
     try:
         demo.launch(server_name=args.host, server_port=args.port, share=args.share or None,
-                    inbrowser=on_a_desktop() and not args.no_browser, **launch_options())
+                    inbrowser=on_a_desktop() and not args.no_browser, prevent_thread_lock=True, **launch_options())
     except OSError as reason:
         sys.exit(f"The app cannot listen there: {str(reason).split('.')[0]}.")
+    try:
+        warm_up()  # while the first visitor looks around
+        demo.block_thread()
+    except KeyboardInterrupt:
+        demo.close()
 
 
 if __name__ == "__main__":

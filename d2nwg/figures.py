@@ -23,15 +23,15 @@ RIVALS = {"class_mean": "class mean", "ridge": "ridge", "logistic_regression": "
           "random": "random head"}
 
 pio.templates["d2nwg"] = go.layout.Template(layout=dict(
-    paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", colorway=[ACCENT, "#0072b2", "#d55e00", "#cc79a7",
-                                                                           "#e69f00", "#56b4e9"],
+    paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
+    colorway=[ACCENT, "#0072b2", "#d55e00", "#cc79a7", "#e69f00", "#56b4e9"],
     font=dict(family="IBM Plex Sans, system-ui, sans-serif", size=13, color=INK),
     margin=dict(l=8, r=12, t=8, b=8), showlegend=False, dragmode=False,
     hoverlabel=dict(bgcolor="#1d2521", bordercolor="#1d2521", font=dict(color="#ffffff", size=13), align="left"),
-    xaxis=dict(gridcolor=GRID, zeroline=False, automargin=True, title=dict(standoff=10, font=dict(size=13)), ticks="",
-               fixedrange=True),
-    yaxis=dict(gridcolor=GRID, zeroline=False, automargin=True, title=dict(standoff=8, font=dict(size=13)), ticks="",
-               ticklabelstandoff=6, fixedrange=True),
+    xaxis=dict(gridcolor=GRID, zeroline=False, automargin=True, ticks="", fixedrange=True,
+               title=dict(standoff=10, font=dict(size=13))),
+    yaxis=dict(gridcolor=GRID, zeroline=False, automargin=True, ticks="", ticklabelstandoff=6, fixedrange=True,
+               title=dict(standoff=8, font=dict(size=13))),
 ))
 
 
@@ -63,7 +63,7 @@ def samples_figure(report: dict, picked: int | None = None) -> go.Figure:
     ours = len(rows)
     rows += [(RIVALS[key], accuracy[key]) for key in RIVALS if key in accuracy]
 
-    # The axis is for telling the samples and the rivals apart: a random head, far to the left, is named at the edge.
+    # The axis is for telling samples and rivals apart: a random head, far to the left, is named at the edge.
     shown = np.concatenate([values, [value for name, value in rows if name != RIVALS["random"]]])
     room = 0.08 * np.ptp(shown) if np.ptp(shown) > 0.01 else 0.01
     low, high = max(0.0, shown.min() - room), min(1.0, shown.max() + room)
@@ -81,8 +81,8 @@ def samples_figure(report: dict, picked: int | None = None) -> go.Figure:
             text=[f"<b>{percent(value)}</b>" if i == 0 else percent(value)],
             textposition="middle right" if value < high - 0.25 * (high - low) else "middle left",
             textfont=dict(color=STRONG if i == 0 else INK),
-            marker=dict(size=13 if i < ours else 9, color=ACCENT if i < ours else RIVAL,
-                        symbol="triangle-left" if off else "diamond" if i == 0 else "circle" if i < ours else "square",
+            marker=dict(size=13 if i < ours else 9, color=ACCENT if i < ours else RIVAL, symbol=(
+                "triangle-left" if off else "diamond" if i == 0 else "circle" if i < ours else "square"),
                         line=dict(color=STRONG, width=2 if i == 0 else 0)),
             hovertemplate=f"{name}<br>{percent(value)}<extra></extra>")
 
@@ -117,7 +117,8 @@ def confusion_figure(confusion: np.ndarray, classes: Sequence[str], width: int =
     figure = go.Figure(go.Heatmap(
         z=share, zmin=0, zmax=1, colorscale=[[0, "rgba(0,158,115,0)"], [0.5, "rgba(0,143,104,0.55)"],
                                              [1, "rgba(0,103,76,1)"]],
-        showscale=n > 12, xgap=1, ygap=1, colorbar=dict(title="share", tickformat=".0%", thickness=10, outlinewidth=0),
+        showscale=n > 12, xgap=1, ygap=1,
+        colorbar=dict(title="share", tickformat=".0%", thickness=10, outlinewidth=0),
         hovertext=[[f"{full[i]} taken for {full[j]}<br>{counts[i, j]} of {counts[i].sum()}" if i != j else
                     f"{full[i]} recognised<br>{counts[i, i]} of {counts[i].sum()}" for j in range(n)]
                    for i in range(n)],

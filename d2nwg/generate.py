@@ -13,6 +13,7 @@ from torch import Tensor
 
 from d2nwg.bundles import resolve_bundle
 from d2nwg.conditions.encoders import load_encoder
+from d2nwg.devices import resolve_device
 from d2nwg.errors import UserError
 from d2nwg.evaluate import accuracies, rivals
 from d2nwg.heads import Head
@@ -59,19 +60,24 @@ class Generation:
         return folder
 
 
-@lru_cache(maxsize=2)
 def load_pipeline(path: Path, device: str | None = None) -> WeightGenerationPipeline:
-    """The pipeline of a bundle, loaded once a process.
+    """The pipeline of a bundle, loaded once a process, and again when the bundle has changed.
 
     Raises:
-        UserError: the folder is no complete bundle.
+        UserError: the folder is no complete bundle, or there is no such device.
     """
+    changed = (path / "model_index.json").stat().st_mtime_ns
+    return _load_pipeline(path.resolve(), resolve_device(device), changed)
+
+
+@lru_cache(maxsize=2)
+def _load_pipeline(path: Path, device: str, _changed: int) -> WeightGenerationPipeline:
     try:
         pipe = WeightGenerationPipeline.from_pretrained(path, local_files_only=True)
     except Exception as reason:  # diffusers raises many types; all mean that the folder is damaged
         raise UserError(f"The bundle {path} cannot be opened: {str(reason).splitlines()[0]}") from reason
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return pipe.to(device)
 
 
 def generate_heads(
@@ -126,7 +132,7 @@ def generate_heads(
     read = time.perf_counter()
 
     generator = torch.Generator().manual_seed(seed)
-    given, aside = _set_aside(y_support, shots, seed)
+    given, aside = set_aside(y_support, shots, seed)
     classes = range(len(images.classes))
     by_class = [x_support[given][y_support[given] == c] for c in classes]
     samples = sample(pipe, by_class, num_samples, generator, steps, progress)
@@ -232,8 +238,8 @@ def choose(samples: State, features: Tensor, labels: Tensor) -> tuple[State, Sta
     return pick(everyone, best), average, words
 
 
-def _set_aside(labels: Tensor, shots: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Support images (bool masks) that condition the generator, and those kept from it to choose among samples."""
+def set_aside(labels: Tensor, shots: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Split the support into the images (bool masks) that condition the generator, and those kept from it to choose among samples."""
     aside = torch.zeros(len(labels), dtype=torch.bool)
     if shots >= ENOUGH_TO_SELECT:
         generator = torch.Generator().manual_seed(seed)

@@ -99,7 +99,7 @@ class WeightGenerationPipeline(DiffusionPipeline):
 
     def use_ancestral_sampler(self) -> int:
         """Swap in DDPM ancestral sampling (paper equation 6); returns its number of steps."""
-        self.scheduler = DDPMScheduler.from_config(self.scheduler.config)
+        self.scheduler = DDPMScheduler.from_config(self.scheduler.config, clip_sample=False)
         return self.scheduler.config.num_train_timesteps
 
     def _check(self, support) -> list[Tensor]:

@@ -81,12 +81,11 @@ class DatasetEncoder(ModelMixin, ConfigMixin):
             mask: (B, C, M) bool, False for padding; a class without any image is an unused slot.
             latents: (B, c, h, w), scaled.
         """
-        batch, classes, images, width = features.shape
         used = mask.any(-1)
-        flat_mask = mask.reshape(-1, images)
-        # Attention over an empty set is not defined: an unused slot looks at its zero padding, and is zeroed after.
-        safe = flat_mask | ~flat_mask.any(-1, keepdim=True)
-        embedded = self.within(self.inward(features.reshape(-1, images, width)), safe).reshape(batch, classes, -1)
+        # Only classes that are there: attention over an empty set is not defined, and padding costs time.
+        pooled = self.within(self.inward(features[used]), mask[used])
+        embedded = pooled.new_zeros(*used.shape, pooled.shape[-1])
+        embedded[used] = pooled
         weight = mask.unsqueeze(-1).to(features.dtype)
         mean = (features * weight).sum(2) / weight.sum(2).clamp_min(1)
         dataset = self.across(embedded, used)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from d2nwg.devices import resolve_device
 from d2nwg.errors import UserError
 from d2nwg.images import open_image
 from d2nwg.paths import cache_dir
@@ -180,7 +181,6 @@ class FeatureCache:
             db.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
 
 
-@lru_cache(maxsize=2)
 def load_encoder(name: str = DEFAULT_ENCODER, device: str | None = None) -> Encoder:
     """The encoder of that name, loaded once a process.
 
@@ -188,9 +188,13 @@ def load_encoder(name: str = DEFAULT_ENCODER, device: str | None = None) -> Enco
         name: ``timm/MODEL`` or ``open_clip/ARCH:PRETRAINED`` (a Hub tag or a local checkpoint).
         device: ``"cpu"``, ``"cuda"``, …; by default CUDA where there is one.
     Raises:
-        UserError: unknown name, or weights that can be neither found nor fetched.
+        UserError: unknown name or device, or weights that can be neither found nor fetched.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return _load_encoder(name, resolve_device(device))
+
+
+@lru_cache(maxsize=2)
+def _load_encoder(name: str, device: str) -> Encoder:
     family, _, model = name.partition("/")
     if family == "timm" and model:
         return _load_timm(name, model, device)

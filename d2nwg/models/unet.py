@@ -44,6 +44,8 @@ class ConditionalUNet(ModelMixin, ConfigMixin):
         condition_channels: channels that the slots get.
         channels: widths of the UNet's levels.
         layers: residual blocks a level.
+        skip: a linear map of each token's slots guesses its rows of the clean latent; the UNet sees the guess and
+            predicts what it lacks. For ``prediction_type="sample"``: the UNet starts where a regression ends.
     """
 
     @register_to_config
@@ -57,16 +59,18 @@ class ConditionalUNet(ModelMixin, ConfigMixin):
         condition_channels: int = 16,
         channels: tuple[int, ...] = (64, 128),
         layers: int = 1,
+        skip: bool = False,
     ):
         super().__init__()
         latent_channels, height, width = latent_shape
         per_token = num_classes // tokens
         rows = height // tokens
-        self.slot_map = nn.Linear(per_token * (slot_size + 1), condition_channels * rows * width)
+        beside = condition_channels + (latent_channels if skip else 0)
+        self.slot_map = nn.Linear(per_token * (slot_size + 1), beside * rows * width)
         self.dataset_map = nn.Linear(dataset_size, condition_channels)
         self.unet = UNet2DModel(
             sample_size=(height, width),
-            in_channels=latent_channels + 2 * condition_channels + 1,
+            in_channels=latent_channels + beside + condition_channels + 1,
             out_channels=latent_channels,
             down_block_types=("DownBlock2D",) + ("AttnDownBlock2D",) * (len(channels) - 1),
             up_block_types=("AttnUpBlock2D",) * (len(channels) - 1) + ("UpBlock2D",),
@@ -75,6 +79,9 @@ class ConditionalUNet(ModelMixin, ConfigMixin):
             attention_head_dim=32,
             norm_num_groups=16,
         )
+        if skip:
+            nn.init.zeros_(self.unet.conv_out.weight)
+            nn.init.zeros_(self.unet.conv_out.bias)
 
     def forward(self, latents: Tensor, timestep: Tensor | int, condition: Condition) -> Tensor:
         """Scaled latents (B, c, h, w), step (B,) or one number, condition of B → (B, c, h, w)."""
@@ -82,17 +89,19 @@ class ConditionalUNet(ModelMixin, ConfigMixin):
 
     def denoise(self, latents: Tensor, timestep: Tensor | int, beside: Tensor) -> Tensor:
         """`forward` with the condition laid out before; ``beside`` (1 or B, …) is shared by all if it is one."""
-        return self.unet(torch.cat([latents, beside.expand(len(latents), -1, -1, -1)], 1), timestep).sample
+        predicted = self.unet(torch.cat([latents, beside.expand(len(latents), -1, -1, -1)], 1), timestep).sample
+        return predicted + beside[:, : latents.shape[1]] if self.config.skip else predicted
 
     def lay_out(self, condition: Condition) -> Tensor:
-        """The condition as channels beside the latent: (B, 2 k + 1, h, w), with k condition channels."""
+        """The condition as channels beside the latent, (B, channels, h, w): the guess at the latent if there is one,
+        the slots, z_D, and which rows are used."""
         _, height, width = self.config.latent_shape
-        tokens, channels = self.config.tokens, self.config.condition_channels
+        tokens = self.config.tokens
         batch = len(condition.slots)
         used = condition.used.to(condition.slots.dtype)
         slots = torch.cat([condition.slots, used.unsqueeze(-1)], -1).reshape(batch, tokens, -1)
-        beside = self.slot_map(slots).reshape(batch, tokens, channels, height // tokens, width)
-        beside = beside.transpose(1, 2).reshape(batch, channels, height, width)
+        beside = self.slot_map(slots).reshape(batch, tokens, -1, height // tokens, width)
+        beside = beside.transpose(1, 2).reshape(batch, -1, height, width)
         everywhere = self.dataset_map(condition.dataset)[:, :, None, None].expand(-1, -1, height, width)
         share = used.reshape(batch, tokens, -1).mean(-1)
         rows = share.repeat_interleave(height // tokens, 1)[:, None, :, None].expand(-1, 1, -1, width)

@@ -14,6 +14,9 @@ class WeightVAE(ModelMixin, ConfigMixin):
     one ``patch`` of the picture, patches stacked downwards, so piece i of the vector is row i of the latent. With one
     token and a patch of 1×H×W this is the paper's VAE: one linear map from the whole vector to the whole picture.
 
+    With ``skip`` a linear map from piece to latent row, and one back, run beside the convolutions, which then learn
+    what is left over: group normalisation makes them slow to learn a plain projection, which most of this job is.
+
     Args:
         size: N, length of a vector.
         tokens: T, must divide N.
@@ -22,6 +25,7 @@ class WeightVAE(ModelMixin, ConfigMixin):
         channels: widths of the convolutional levels; each level after the first halves the picture.
         latent_channels: channels of a latent.
         norm_groups: groups of the group normalisation.
+        skip: add the linear maps.
         latent_scale: 1 / standard deviation of the latents over the training set, set after training.
     """
 
@@ -34,6 +38,7 @@ class WeightVAE(ModelMixin, ConfigMixin):
         channels: tuple[int, ...] = (32, 64, 128),
         latent_channels: int = 4,
         norm_groups: int = 8,
+        skip: bool = False,
         latent_scale: float = 1.0,
     ):
         super().__init__()
@@ -51,6 +56,9 @@ class WeightVAE(ModelMixin, ConfigMixin):
             norm_num_groups=norm_groups,
             sample_size=max(height * tokens, width),
         )
+        if skip:
+            row = torch.Size(self.latent_shape).numel() // tokens
+            self.skip_in, self.skip_out = nn.Linear(size // tokens, row), nn.Linear(row, size // tokens)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -62,15 +70,27 @@ class WeightVAE(ModelMixin, ConfigMixin):
     def encode(self, vectors: Tensor) -> DiagonalGaussianDistribution:
         """(B, N) standardised vectors → distribution over latents (B, c, h, w), unscaled."""
         tokens, (depth, height, width) = self.config.tokens, self.config.patch
-        pieces = self.inward(vectors.reshape(len(vectors), tokens, -1)).reshape(-1, tokens, depth, height, width)
-        picture = pieces.transpose(1, 2).reshape(-1, depth, tokens * height, width)
-        return self.autoencoder.encode(picture).latent_dist
+        pieces = vectors.reshape(len(vectors), tokens, -1)
+        picture = self.inward(pieces).reshape(-1, tokens, depth, height, width)
+        picture = picture.transpose(1, 2).reshape(-1, depth, tokens * height, width)
+        posterior = self.autoencoder.encode(picture).latent_dist
+        if not self.config.skip:
+            return posterior
+        channels, rows, columns = self.latent_shape
+        plain = self.skip_in(pieces).reshape(-1, tokens, channels, rows // tokens, columns)
+        mean = posterior.mean + plain.transpose(1, 2).reshape(posterior.mean.shape)
+        return DiagonalGaussianDistribution(torch.cat([mean, posterior.logvar], 1))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Unscaled latents (B, c, h, w) → standardised vectors (B, N)."""
         tokens, (depth, height, width) = self.config.tokens, self.config.patch
         picture = self.autoencoder.decode(latents).sample.reshape(-1, depth, tokens, height, width)
-        return self.outward(picture.transpose(1, 2).reshape(len(latents), tokens, -1)).flatten(1)
+        pieces = self.outward(picture.transpose(1, 2).reshape(len(latents), tokens, -1))
+        if self.config.skip:
+            channels, rows, columns = self.latent_shape
+            plain = latents.reshape(-1, channels, tokens, rows // tokens, columns).transpose(1, 2)
+            pieces = pieces + self.skip_out(plain.reshape(len(latents), tokens, -1))
+        return pieces.flatten(1)
 
     def forward(self, vectors: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """(B, N) → reconstruction (B, N) from a sampled latent, and KL divergence (B,) from the unit Gaussian."""

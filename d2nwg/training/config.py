@@ -12,7 +12,9 @@ class TrainConfig:
     Attributes:
         patch: (channels, height, width) of a token's part of the VAE's picture.
         vae_channels, latent_channels: of the VAE.
-        unet_channels, unet_layers: of the denoiser.
+        vae_skip: linear maps beside the VAE's convolutions (`WeightVAE`).
+        unet_channels, unet_layers, condition_channels: of the denoiser.
+        unet_skip: the denoiser corrects a linear guess (`ConditionalUNet`); for ``prediction="sample"``.
         encoder_width, encoder_depth: of the data-set encoder's Set Transformers.
         vae_steps, align_steps, diffusion_steps: optimiser steps a stage.
         batch_size: records a step.
@@ -28,26 +30,29 @@ class TrainConfig:
     """
 
     patch: tuple[int, int, int] = (64, 1, 2)
-    vae_channels: tuple[int, ...] = (64,)
-    latent_channels: int = 32
+    vae_channels: tuple[int, ...] = (32,)
+    latent_channels: int = 48
+    vae_skip: bool = True
     unet_channels: tuple[int, ...] = (64, 128)
     unet_layers: int = 1
-    encoder_width: int = 128
+    condition_channels: int = 32
+    unet_skip: bool = True
+    encoder_width: int = 64
     encoder_depth: int = 1
-    vae_steps: int = 2_000
-    align_steps: int = 500
-    diffusion_steps: int = 4_000
+    vae_steps: int = 500
+    align_steps: int = 150
+    diffusion_steps: int = 2_000
     batch_size: int = 64
-    vae_lr: float = 1e-3
+    vae_lr: float = 2e-3
     align_lr: float = 5e-4
-    diffusion_lr: float = 5e-4
+    diffusion_lr: float = 1e-3
     kl_weight: float = 1e-6
     shots: tuple[int, ...] = (1, 2, 5, 10)
     condition_dropout: float = 0.1
-    prediction: str = "epsilon"
+    prediction: str = "sample"
     ema: float = 0.999
     mixed_precision: str = "no"
-    checkpoint_every: int = 500
+    checkpoint_every: int = 250
     seed: int = 0
 
     @classmethod
@@ -69,13 +74,13 @@ class TrainConfig:
 
 PRESETS: dict[str, dict] = {
     "tiny": dict(
-        vae_channels=(32,),
-        latent_channels=8,
-        unet_channels=(32, 64),
+        latent_channels=24,
+        unet_channels=(64,),
+        condition_channels=32,
         encoder_width=32,
-        vae_steps=300,
-        align_steps=60,
-        diffusion_steps=400,
+        vae_steps=200,
+        align_steps=40,
+        diffusion_steps=300,
         batch_size=32,
         vae_lr=3e-3,
         diffusion_lr=2e-3,
@@ -87,6 +92,7 @@ PRESETS: dict[str, dict] = {
         patch=(1, 16, 64),
         vae_channels=(64, 128, 256),
         latent_channels=4,
+        vae_skip=False,
         unet_channels=(128, 256, 512),
         unet_layers=2,
         encoder_width=1024,
@@ -98,6 +104,8 @@ PRESETS: dict[str, dict] = {
         vae_lr=1e-4,
         align_lr=1e-4,
         diffusion_lr=1e-4,
+        unet_skip=False,
+        prediction="epsilon",
         shots=(5,),
         ema=0.9999,
         mixed_precision="bf16",

@@ -69,7 +69,7 @@ class ZooBatches:
         members = torch.where(records.classes.unsqueeze(-1) >= 0, table[records.classes.clamp_min(0)], -1)
         used = (members.unsqueeze(-1) == records.support.unsqueeze(-2)).any(-1)
         query = torch.where(used, -1, members)
-        query = query.gather(-1, (query < 0).int().argsort(-1, stable=True))[..., :QUERY]
+        query = query.gather(-1, (query < 0).int().argsort(dim=-1, stable=True))[..., :QUERY]
         images = gather_images(self.features, query, self.device)
         return masked_accuracy(state, *images, records.counts.to(self.device)).cpu()
 

@@ -2,6 +2,7 @@
 
 import torch
 from accelerate import Accelerator
+from diffusers import DDPMScheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
@@ -61,10 +62,21 @@ class Stages:
 
     @torch.inference_mode()
     def _latent_scale(self, vae: WeightVAE) -> float:
-        """1 / std of the latents' means, over training records; unused rows count as the UNet will see them."""
+        """1 / std of the latents' means over training records; rows that hold no class do not count."""
         rng, _ = step_rng(self.config.seed, "latent scale", 0)
-        latents = [vae.encode(self.data.draw(256, rng).vectors).mean for _ in range(8)]
-        return 1.0 / max(float(torch.cat(latents).std()), 1e-6)
+        values = []
+        for _ in range(8):
+            batch = self.data.draw(256, rng)
+            latents = vae.encode(batch.vectors).mean
+            values.append(latents[self._latent_mask(batch.mask, vae)])
+        return 1.0 / max(float(torch.cat(values).std()), 1e-6)
+
+    @staticmethod
+    def _latent_mask(mask: Tensor, vae: WeightVAE) -> Tensor:
+        """(B, N) numbers that count → (B, c, h, w) latents of the tokens that have any."""
+        channels, rows, columns = vae.latent_shape
+        tokens = mask.reshape(len(mask), vae.config.tokens, -1).any(-1)
+        return tokens.repeat_interleave(rows // vae.config.tokens, 1)[:, None, :, None].expand(-1, channels, -1, columns)
 
     @torch.inference_mode()
     def _reconstruction(self, vae: WeightVAE) -> dict[str, float]:
@@ -97,6 +109,7 @@ class Stages:
     def train_denoiser(self, denoiser: ConditionalUNet, encoder: DatasetEncoder, vae: WeightVAE, scheduler) -> None:
         """Stage 3: noise prediction on scaled latents, VAE and encoder frozen; ends with the EMA weights."""
         config, steps = self.config, scheduler.config.num_train_timesteps
+        noiser = DDPMScheduler.from_config(scheduler.config)  # the same noise levels; not every sampler can add noise
         rows = vae.latent_shape[1] // vae.config.tokens
 
         def loss(model, batch, rng, generator):
@@ -107,14 +120,13 @@ class Stages:
                 condition = condition.dropped(drop.to(latents.device))
             noise = torch.randn(latents.shape, generator=generator).to(latents)
             time = torch.randint(steps, (len(latents),), generator=generator).to(latents.device)
-            noisy = scheduler.add_noise(latents, noise, time)
+            noisy = noiser.add_noise(latents, noise, time)
             target = {
                 "epsilon": noise,
                 "sample": latents,
-                "v_prediction": scheduler.get_velocity(latents, noise, time),
+                "v_prediction": noiser.get_velocity(latents, noise, time),
             }[config.prediction]
-            used = condition.used.to(latents).reshape(len(latents), vae.config.tokens, -1).amax(-1)
-            weight = used.repeat_interleave(rows, 1)[:, None, :, None].expand_as(latents)
+            weight = self._latent_mask(batch.mask, vae).to(latents)
             squares = (model(noisy, time, condition).float() - target).square()
             return (squares * weight).sum() / weight.sum(), {}
 

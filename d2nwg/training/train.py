@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from accelerate import Accelerator
 from diffusers import DPMSolverMultistepScheduler
 
 from d2nwg.conditions.dataset import DatasetEncoder
+from d2nwg.devices import resolve_device
 from d2nwg.errors import UserError
 from d2nwg.models.space import WeightSpace
 from d2nwg.models.unet import ConditionalUNet
@@ -27,7 +29,7 @@ from d2nwg.weights.layout import WholeLayout
 from d2nwg.weights.networks import head_shapes, select_classes
 from d2nwg.weights.zoo import Zoo
 
-ZOO_SAMPLE = 512  # zoo heads that a bundle keeps, for plots and for the distance to the nearest
+ZOO_SAMPLE = 256  # zoo heads that a bundle keeps, for plots and for the distance to the nearest
 
 
 def train_bundle(
@@ -46,8 +48,12 @@ def train_bundle(
     one.
 
     Raises:
-        UserError: ``out`` exists, or an unfinished run lies there and ``resume`` is False, or the reverse.
+        UserError: ``out`` exists, or an unfinished run lies there and ``resume`` is False, or the reverse; or there is
+            no such device.
     """
+    device = resolve_device(device)
+    if ":" in device:  # accelerate takes the current one
+        torch.cuda.set_device(device)
     out = Path(out)
     work = out.with_name(out.name + ".training")
     config = _open_run(out, work, zoo, config, resume)
@@ -57,15 +63,18 @@ def train_bundle(
     log = MetricsLog(work / "metrics.jsonl", accelerator)
 
     layout = _fit_layout(zoo)
+    if layout.tokens == 1:  # no rows: one square picture for the whole vector and a latent of 4 × 16 × 16, as the paper
+        levels = (config.vae_channels * 3)[:3]
+        config = replace(config, patch=(1, 64, 64), vae_channels=levels, latent_channels=4, condition_channels=8)
     data = ZooBatches(zoo, layout, config.shots, accelerator.device)
     width = zoo.images["projection"].shape[0]
     vae = WeightVAE(
         size=layout.size,
         tokens=layout.tokens,
-        # A layout of one token has no rows: the paper's square picture for the whole vector.
-        patch=config.patch if layout.tokens > 1 else (1, 64, 64),
+        patch=config.patch,
         channels=config.vae_channels,
         latent_channels=config.latent_channels,
+        skip=config.vae_skip,
     ).to(accelerator.device)
     stages = Stages(config, data, work, accelerator, log, progress)
     measured = stages.train_vae(vae)
@@ -80,8 +89,10 @@ def train_bundle(
         num_classes=layout.num_classes,
         slot_size=encoder.slot_size,
         dataset_size=config.encoder_width,
+        condition_channels=config.condition_channels,
         channels=config.unet_channels,
         layers=config.unet_layers,
+        skip=config.unet_skip,
     ).to(accelerator.device)
     scheduler = DPMSolverMultistepScheduler(
         num_train_timesteps=1024,
@@ -89,7 +100,6 @@ def train_bundle(
         beta_end=0.0155,
         beta_schedule="scaled_linear",
         prediction_type=config.prediction,
-        clip_sample=False,
     )
     stages.train_denoiser(denoiser, encoder, vae, scheduler)
     measured |= {"seconds": round(time.monotonic() - started)}
@@ -145,7 +155,7 @@ def _weight_space(zoo: Zoo, layout: WholeLayout) -> WeightSpace:
     mask = support >= 0
     means = (zoo.projected[some.support.clamp_min(0)] * mask).sum(2) / mask.sum(2).clamp_min(1)
     keys = means[..., 0].masked_fill(some.classes < 0, torch.inf)
-    order = keys.argsort(-1, stable=True)
+    order = keys.argsort(dim=-1, stable=True)
     rows = [select_classes({n: v[i] for n, v in some.state.items()}, order[i]) for i in range(size)]
     vectors = layout.flatten({name: torch.stack([row[name] for row in rows]) for name in some.state})
     vectors = vectors * layout.mask(some.counts)

@@ -1,5 +1,6 @@
 """What the app does, without gradio: each action is a library call and the files it leaves."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,8 +116,8 @@ def predict(head: str | None, image: str | None) -> dict[str, float]:
 
 
 def take_sample(head: str | None, samples: str | None, number: int, folder: Path) -> Path:
-    """Sample `number`, from 0, of an uploaded samples.safetensors, as a head file in `folder`; `head` is the chosen
-    head's file, which knows the classes and the encoder.
+    """Sample `number`, from 0, of an uploaded samples.safetensors, as a head file in `folder`. `head` is the file
+    of the chosen head, which knows the classes and the encoder.
 
     Raises:
         UserError: there is no such sample, or the files are not what they should be.
@@ -183,7 +184,7 @@ def draw(visit: Session) -> tuple[Any, str]:
 
 
 def preview(item: Path | bytes, folder: Path) -> str | None:
-    """A copy of a picture to show, at most 1024 pixels a side, as a file in `folder`; None when it cannot be read."""
+    """A copy of a picture, at most 1024 pixels a side, as a file in `folder`; None if it is unreadable."""
     from d2nwg.images import open_image
 
     try:
@@ -209,11 +210,14 @@ def own_file(path: str) -> Path:
 
 def warm_up() -> None:
     """Import what is slow and load the default encoder, so that the first click does not wait for it."""
-    import d2nwg.figures
-    import d2nwg.generate  # noqa: F401
-    from d2nwg.conditions.encoders import DEFAULT_ENCODER, load_encoder
+    try:
+        import d2nwg.figures
+        import d2nwg.generate  # noqa: F401
+        from d2nwg.conditions.encoders import DEFAULT_ENCODER, load_encoder
 
-    load_encoder(DEFAULT_ENCODER)
+        load_encoder(DEFAULT_ENCODER)
+    except Exception:  # the page is up: whoever needs it will be told
+        logging.getLogger("d2nwg.ui").exception("Warming up")
 
 
 def device_words() -> str:

@@ -16,12 +16,13 @@ from d2nwg.ui.work import UNEXPECTED, call
 
 log = logging.getLogger("d2nwg.ui")
 
+PROGRESS = gr.Progress()  # as a default it asks gradio for the call's own
 COMPUTE = dict(concurrency_limit=1, concurrency_id="compute")  # one slot for all that computes
 
 
 @contextmanager
 def refusals():
-    """Turns a `UserError` into a sentence for the caller, and what was not foreseen into another one and a log entry."""
+    """Turns a `UserError` into a sentence for the caller; what was not foreseen also goes to the log."""
     try:
         yield
     except UserError as reason:
@@ -43,8 +44,8 @@ async def load_images(files: list[str] | None = None, example: str | None = None
 
 
 async def generate(files: list[str] | None = None, example: str | None = None, bundle: str | None = None,
-                   shots: int = 5, num_samples: int = 50, seed: int = 0, steps: int | None = None,
-                   max_query: int = 1000, progress=gr.Progress()) -> tuple[str, dict, str, str, str]:
+                   shots: int = 5, num_samples: int = 50, seed: int = 0, steps: int = 20,
+                   max_query: int = 1000, progress=PROGRESS) -> tuple[str, dict, str, str, str]:
     folder = call_folder()
 
     def report_progress(stage: str, done: int, total: int) -> None:
@@ -52,8 +53,10 @@ async def generate(files: list[str] | None = None, example: str | None = None, b
 
     with refusals():
         settings = check_settings(bundle, shots, num_samples, seed, steps, max_query)
-        images = await call(partial(actions.read_images, files=files, example=example, into=folder), report_progress)
-        generation, made = await call(partial(actions.generate, images, settings, folder / "result"), report_progress)
+        read = partial(actions.read_images, files=files, example=example, into=folder)
+        images = await call(read, report_progress)
+        make = partial(actions.generate, images, settings, folder / "result")
+        generation, made = await call(make, report_progress)
     sentence = " ".join(views.result_sentences(generation.report))
     return sentence, generation.report, str(made["head"]), str(made["samples"]), str(made["report"])
 
@@ -71,28 +74,32 @@ async def sample(head: str | None = None, samples: str | None = None, number: in
 def add_endpoints() -> None:
     """Declare the endpoints. Their components are never shown: they give names, types and defaults."""
     with gr.Column(visible=False):
-        files = Upload(label="An archive with one folder a class, or pictures named by class", file_count="multiple")
+        files = Upload(label="An archive with one folder a class, or pictures named by class",
+                       file_count="multiple")
         example = gr.Dropdown(example_names(), value=None, label="An example, where no files are given")
         bundle = gr.Dropdown(bundle_names(), value=default_bundle(), label="Bundle")
         numbers = [gr.Number(DEFAULTS[key], precision=0, label=label) for key, label in (
-            ("shots", "Images per class the generator may see"), ("samples", "Heads to generate"), ("seed", "Seed"),
-            ("steps", "Sampling steps, or nothing for the bundle's own"), ("max_query", "Most images to measure on"))]
+            ("shots", "Images per class the generator may see"), ("samples", "Heads to generate"),
+            ("seed", "Seed"), ("steps", "Sampling steps; 1024 is the paper's way"),
+            ("max_query", "Most images to measure on"))]
         head = Upload(label="A head file, such as /generate returns")
         image = Picture(label="A picture")
         samples_file = Upload(label="All samples, as /generate returns them")
         number = gr.Number(0, precision=0, label="Number of the sample, from 0")
-        words, report, found = gr.Textbox(label="Result in words"), gr.JSON(label="Report"), gr.JSON(label="Images")
+        words, report = gr.Textbox(label="Result in words"), gr.JSON(label="Report")
         made = [gr.File(label=label) for label in ("Chosen head", "All samples", "Report file")]
-        taken, label = gr.File(label="Head file"), gr.Label(label="Likeliest classes", num_top_classes=actions.TOP)
+        found, taken = gr.JSON(label="Images"), gr.File(label="Head file")
+        label = gr.Label(label="Likeliest classes", num_top_classes=actions.TOP)
         run = gr.Button()
-    run.click(load_images, [files, example], found, api_name="load_images",
-              api_description="Read labelled images, given as files or as the name of an example, and say what is in "
-                              "them: name, number of images, images of each class, notes.")
+    run.click(load_images, [files, example], found, api_name="load_images", api_description=(
+        "Read labelled images, given as files or as the name of an example, and say what is in them: name, number "
+        "of images, images of each class, notes."))
     run.click(generate, [files, example, bundle, *numbers], [words, report, *made], api_name="generate", **COMPUTE,
-              api_description="Generate classifier heads for labelled images, given as files or as the name of an "
-                              "example. Returns the result in words, the report, and three files: the chosen head, all "
-                              "samples, and the report. Reports progress; cancelling the job stops the work.")
-    run.click(predict, [head, image], label, api_name="predict", **COMPUTE,
-              api_description="The likeliest classes of a picture by a head file from /generate or /sample.")
-    run.click(sample, [head, samples_file, number], taken, api_name="sample", **COMPUTE,
-              api_description="Take one sample out of all, as a head file, given the two files of /generate.")
+              api_description=(
+        "Generate classifier heads for labelled images, given as files or as the name of an example. Returns the "
+        "result in words, the report, and three files: the chosen head, all samples, and the report. Reports "
+        "progress; cancelling the job stops the work."))
+    run.click(predict, [head, image], label, api_name="predict", **COMPUTE, api_description=(
+        "The likeliest classes of a picture by a head file from /generate or /sample."))
+    run.click(sample, [head, samples_file, number], taken, api_name="sample", **COMPUTE, api_description=(
+        "Take one sample out of all, as a head file, given the two files of /generate."))

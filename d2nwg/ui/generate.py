@@ -20,6 +20,7 @@ log = logging.getLogger("d2nwg.ui")
 
 KEY, LABEL = "generate", "Generate"
 PRIVATE = dict(api_visibility="private", show_progress="hidden")
+OWN = ("Your own images", "own")
 
 SNIPPET = '''from d2nwg import Head
 
@@ -34,7 +35,7 @@ layer = head.module()  # a plain torch.nn.Linear on {encoder} features'''
 LINK = """(bundle, example, shots, samples, seed) => {
     const link = new URL(location.href), set = {tab: "generate", bundle, example, shots, samples, seed};
     for (const [key, value] of Object.entries(set))
-        value === null || value === "" ? link.searchParams.delete(key) : link.searchParams.set(key, value);
+        value === null || value === "own" ? link.searchParams.delete(key) : link.searchParams.set(key, value);
     history.replaceState(history.state, "", link);
 }"""
 
@@ -46,32 +47,33 @@ def build_tab(frame: SimpleNamespace) -> None:
             left = _left()
         with gr.Column(elem_classes="get", min_width=320):
             right = _right()
-    _wire(frame, left, right)
+    _wire_images(frame, left)
+    _wire_result(frame, left, right)
     add_endpoints()
 
 
 def _left() -> SimpleNamespace:
     """What a person chooses."""
+    number = partial(gr.Number, precision=0, min_width=120)
     with gr.Column(elem_classes="card images-card"):
         gr.HTML(views.title("Images"))
-        example = gr.Dropdown(example_names(), value=DEFAULTS["example"], label="Example", elem_id="example")
-        files = Upload(label="or your own", file_count="multiple", height=84, elem_id="files")
-        gr.HTML(views.hint("A zip or tar with one folder a class, or pictures named by class: cat_1.jpg, dog_1.jpg …"))
+        example = gr.Dropdown([*example_names(), OWN], value=DEFAULTS["example"], label="Example",
+                              elem_id="example")
+        files = Upload(label="Your own images", file_count="multiple", height=84, elem_id="files")
+        gr.HTML(views.hint("A zip or tar with one folder a class, or pictures named by class: "
+                           "cat_1.jpg, dog_1.jpg …"))
         shown = gr.HTML(elem_id="images")
     with gr.Column(elem_classes="card"):
         with gr.Row(elem_classes="pair"):
-            shots = gr.Number(DEFAULTS["shots"], precision=0, label="Images per class", min_width=120, elem_id="shots",
-                              info="the generator may see")
-            samples = gr.Number(DEFAULTS["samples"], precision=0, label="Samples", min_width=120, elem_id="samples",
-                                info="heads to generate")
+            shots = number(DEFAULTS["shots"], label="Images per class", info="the generator may see",
+                           elem_id="shots")
+            samples = number(DEFAULTS["samples"], label="Samples", info="heads to generate", elem_id="samples")
         with gr.Accordion("Settings", open=False):
             with gr.Row(elem_classes="pair"):
-                seed = gr.Number(DEFAULTS["seed"], precision=0, label="Seed", min_width=120, elem_id="seed",
-                                 info="same seed, same heads")
-                steps = gr.Number(None, precision=0, label="Steps", min_width=120, elem_id="steps",
-                                  info="empty: the bundle's own")
-            most = gr.Number(DEFAULTS["max_query"], precision=0, label="Most images to measure on", elem_id="most",
-                             info="the others are left out, in equal parts from each class")
+                seed = number(DEFAULTS["seed"], label="Seed", info="same seed, same heads", elem_id="seed")
+                steps = number(DEFAULTS["steps"], label="Steps", info="1024: the paper's way", elem_id="steps")
+            most = number(DEFAULTS["max_query"], label="Most images to measure on", elem_id="most",
+                          info="the others are left out, in equal parts from each class")
     with gr.Row(elem_classes="do"):
         go = gr.Button("Generate", variant="primary", elem_id="go", interactive=False)
         stop = gr.Button("Cancel", elem_id="stop", visible=False, min_width=100)
@@ -82,28 +84,28 @@ def _left() -> SimpleNamespace:
 
 def _right() -> SimpleNamespace:
     """What a person gets."""
-    places = gr.HTML(views.PLACES, elem_id="places")
+    places = gr.HTML(views.places(), elem_id="places")
     with gr.Column(visible=False, elem_id="result") as made:
         sentence = gr.HTML(elem_id="sentence")
-        with gr.Column(elem_classes="card figure"):
-            gr.HTML(views.title("How good are the samples?", "A dot a head. Lines: the chosen head, and heads fitted "
-                                "the usual way to the same images."))
+        with gr.Column(elem_classes="card"):
+            gr.HTML(views.title("How good are the samples?", "A dot a head. Lines: the chosen head, and heads "
+                                "fitted the usual way to the same images."))
             strip = gr.Plot(show_label=False, container=False, elem_id="strip")
         with gr.Row(elem_classes="two"):
-            with gr.Column(elem_classes="card figure"):
+            with gr.Column(elem_classes="card"):
                 gr.HTML(views.title("Where does it err?", "The chosen head on the held-out images."))
                 confusion = gr.Plot(show_label=False, container=False, elem_id="confusion")
             with gr.Column(elem_classes="card"):
                 gr.HTML(views.title("Try it on a picture"))
                 picture = Picture(show_label=False, sources=["upload", "clipboard"], height=190, buttons=[],
-                                  elem_id="picture", placeholder="Drop a picture here, or click to choose one")
+                                  alt_text="the picture to try", elem_id="picture",
+                                  placeholder="Drop a picture here, or click to choose one")
                 another = gr.Button("Show a held-out picture", size="sm", elem_id="another")
                 seen = gr.HTML(elem_id="seen")
         with gr.Column(elem_classes="card"):
-            gr.HTML(views.title("Pick a head", "Click a row: “Try it” and the first download then use that head. "
-                                "Click a column's name to sort."))
-            table = gr.Dataframe(interactive=False, datatype=["str", "number", "number"], type="array", max_height=270,
-                                 show_label=False, buttons=[], elem_id="table")
+            gr.HTML(views.title("Pick a head", "Click a row: “Try it” and the first download then use that head."))
+            table = gr.Dataframe(datatype=["str", "number", "number"], type="array", interactive=False,
+                                 show_label=False, max_height=270, buttons=[], elem_id="table")
             picked = gr.HTML(elem_id="picked")
         with gr.Column(elem_classes="card"):
             gr.HTML(views.title("Take it away"))
@@ -114,71 +116,82 @@ def _right() -> SimpleNamespace:
             snippet = gr.Code(language="python", label="Use it in Python", interactive=False, buttons=["copy"],
                               show_line_numbers=False, wrap_lines=True, elem_id="snippet")
     return SimpleNamespace(places=places, made=made, sentence=sentence, strip=strip, confusion=confusion,
-                           picture=picture, another=another, seen=seen, table=table, picked=picked,
-                           head=head, everything=everything, report=report, snippet=snippet)
+                           picture=picture, another=another, seen=seen, table=table, picked=picked, head=head,
+                           everything=everything, report=report, snippet=snippet)
 
 
-def _wire(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNamespace) -> None:
+def _busy(left: SimpleNamespace, status: str = "") -> dict:
+    return {left.go: gr.update(interactive=False), left.stop: gr.update(visible=True), left.status: status}
+
+
+def _idle(left: SimpleNamespace, status: str = "") -> dict:
+    return {left.go: gr.update(interactive=True), left.stop: gr.update(visible=False), left.status: status}
+
+
+def _wire_images(frame: SimpleNamespace, left: SimpleNamespace) -> None:
+    """Opening the page, and choosing images."""
     session, demo = frame.session, frame.demo
-    controls = [frame.bundle, left.example, left.shots, left.samples, left.seed]
+    linked = {"bundle": frame.bundle, **{key: vars(left)[key] for key in ("example", "shots", "samples", "seed")}}
 
-    def busy(text: str = "") -> dict:
-        return {left.go: gr.update(interactive=False), left.stop: gr.update(visible=True), left.status: text}
+    def open_page(request: gr.Request):
+        visit = Session(request.session_hash)
+        values, visit.news = from_link(dict(request.query_params))
+        return {session: visit, **{linked[key]: value for key, value in values.items()}}
 
-    def idle(text: str | None = None) -> dict:
-        return {left.go: gr.update(interactive=True), left.stop: gr.update(visible=False),
-                **({} if text is None else {left.status: text})}
-
-    # ------------------------------------------------------------------------------------------ images
-    async def load(kind: str, visit: Session | None, example: str | None, files: list[str] | None):
-        """Load the example, the files, or (when they were taken away) the first example again; what was there
-        before stays when it fails."""
+    async def load(kind: str, visit: Session | None, example: str, files: list[str] | None):
+        """Load the example, the files, or (when they were taken away) the first example again. What was there
+        before stays when that does not work."""
         visit = visit or Session()
+        if kind == "example" and example == "own":
+            ask = views.notice("Drop your images in the box below.", "note")
+            yield {left.example: visit.example, left.status: ask}
+            return
         if kind == "files":
             visit.uploads.update(map(Path, files or ()))
-            source, good = dict(files=files, into=visit.subfolder()), {left.example: None}
+            example, source, other = "own", dict(files=files, into=visit.subfolder()), {}
         else:
-            example = DEFAULTS["example"] if kind == "none" or example is None else example
-            source, good = dict(example=example), {left.example: example, left.files: None}
+            example = DEFAULTS["example"] if kind == "none" else example
+            source, other = dict(example=example), {left.files: None}
         if visit.work:
             visit.work.cancel()
         work = visit.work = Work(partial(actions.read_and_show, **source))
-        yield {session: visit, **busy()}
+        yield {session: visit, **_busy(left)}
+        images = visit.images
         try:
             async with aclosing(work.watch()) as stages:
                 async for stage in stages:
                     yield {left.status: views.progress(stage)}
-            loaded, shown = work.result()
-            update = {left.shown: shown, **good, **idle("")}
+            images, shown = work.result()
+            visit.example = example
+            news = views.notice(visit.news, "note") if visit.news else ""
+            update = {left.shown: shown, left.example: example, **other, **_idle(left, news)}
+            visit.news = ""
         except Cancelled:
-            loaded = visit.images
-            update = idle(views.notice("Stopped. " + views.kept(images=visit.images), "note"))
+            update = _idle(left, views.notice(f"Stopped. {views.kept(images=images)}", "note"))
         except UserError as reason:
-            loaded = visit.images
-            update = {left.files: None, **idle(views.notice(f"{reason} {views.kept(images=visit.images)}".strip()))}
+            update = {left.files: None, **_idle(left, views.notice(f"{reason} {views.kept(images=images)}"))}
         if visit.work is work:  # otherwise something newer has taken over
-            visit.images, visit.work = loaded, None
+            visit.images, visit.work = images, None
             yield update
 
-    images = [session, left.shown, left.status, left.go, left.stop, left.files, left.example]
-    def open_page(request: gr.Request):
-        values, missing = from_link(dict(request.query_params))
-        named = dict(bundle=frame.bundle, example=left.example, shots=left.shots, samples=left.samples, seed=left.seed)
-        return {session: Session(), left.status: views.notice(missing, "note") if missing else "",
-                **{named[key]: value for key, value in values.items()}}
-
-    opened = demo.load(open_page, None, [session, left.status, *controls], **PRIVATE)
     source = [session, left.example, left.files]
-    opened.then(partial(load, "example"), source, images, **PRIVATE)
-    left.example.input(partial(load, "example"), source, images, **PRIVATE)
-    left.files.upload(partial(load, "files"), source, images, **PRIVATE)
-    left.files.clear(partial(load, "none"), source, images, **PRIVATE)
-    gr.on([c.change for c in controls], None, controls, None, js=LINK, api_visibility="private")
+    changed = [session, left.shown, left.status, left.go, left.stop, left.files, left.example]
+    opened = demo.load(open_page, None, [session, *linked.values()], **PRIVATE)
+    opened.then(partial(load, "example"), source, changed, **PRIVATE)
+    left.example.input(partial(load, "example"), source, changed, **PRIVATE)
+    left.files.upload(partial(load, "files"), source, changed, **PRIVATE)
+    left.files.clear(partial(load, "none"), source, changed, **PRIVATE)
+    gr.on([control.change for control in linked.values()], None, list(linked.values()), None, js=LINK,
+          api_visibility="private")
 
-    # ---------------------------------------------------------------------------------------- generate
-    def start(visit: Session | None, bundle, *numbers):
+
+def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNamespace) -> None:
+    """Generating, stopping, and looking at what came out."""
+    session = frame.session
+
+    def start(visit: Session | None, bundle: str | None, *numbers):
         if visit is None or visit.images is None:
-            return {left.status: views.notice("This page has been left alone for long; please choose the images again.")}
+            return {left.status: views.notice("This page was left alone for long; choose the images again.")}
         if visit.work and visit.work.started:
             return gr.skip()
         try:
@@ -186,7 +199,7 @@ def _wire(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNamespace)
         except UserError as reason:
             return {left.status: views.notice(str(reason))}
         visit.work = Work(partial(actions.make_result, visit.images, settings, visit.subfolder()))
-        return busy(views.notice("Waiting for a free place …", "note"))
+        return _busy(left, views.notice("Waiting for a free place …", "note"))
 
     async def run(visit: Session | None):
         if visit is None or (work := visit.work) is None or work.started:
@@ -197,12 +210,12 @@ def _wire(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNamespace)
                 async for stage in stages:
                     yield {left.status: views.progress(stage)}
             visit.result, visit.picked = work.result(), None
-            update = {**show(visit), **idle(views.notice(
-                f"Done in {visit.result.generation.report['seconds']['total']:.1f} s.", "good"))}
+            seconds = visit.result.generation.report["seconds"]["total"]
+            update = {**show(visit), **_idle(left, views.notice(f"Done in {seconds:.1f} s.", "good"))}
         except Cancelled:
-            update = idle(views.notice(f"Cancelled. {views.kept(result=visit.result)}".strip(), "note"))
+            update = _idle(left, views.notice(f"Cancelled. {views.kept(result=visit.result)}", "note"))
         except UserError as reason:
-            update = idle(views.notice(f"{reason} {views.kept(result=visit.result)}".strip()))
+            update = _idle(left, views.notice(f"{reason} {views.kept(result=visit.result)}"))
         if visit.work is work:
             visit.work = None
             yield update
@@ -213,49 +226,28 @@ def _wire(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNamespace)
             return {left.status: views.notice("Stopping …", "note"), left.stop: gr.update(visible=False)}
         if visit:
             visit.work = None
-        return idle(views.notice("Cancelled.", "note"))
+        return _idle(left, views.notice("Cancelled.", "note"))
 
     def show(visit: Session) -> dict:
         """The whole result."""
-        result = visit.result
-        report, files = result.generation.report, result.files
+        result, report = visit.result, visit.result.generation.report
         visit.picture = actions.draw(visit)
         return {
             right.places: gr.update(visible=False), right.made: gr.update(visible=True),
-            right.sentence: views.result(report),
-            right.strip: result.figures[0], right.confusion: result.figures[1], right.table: views.table(report),
-            right.everything: str(files["samples"]), right.report: str(files["report"]),
-            **use(visit, str(files["head"])), **try_it(visit, with_picture=True)}
+            right.sentence: views.result(report), right.table: views.table(report),
+            right.strip: result.figures[0], right.confusion: result.figures[1],
+            right.everything: str(result.files["samples"]), right.report: str(result.files["report"]),
+            **use(visit, result.files["head"]), **try_it(visit, with_picture=True)}
 
-    def use(visit: Session, file: str) -> dict:
-        """The downloads and the words for the head in use."""
-        name, report = file.replace("\\", "/").rsplit("/", 1)[-1], visit.result.generation.report
-        chosen = visit.picked is None
-        words = f"In use: the chosen head ({report['selection']})." if chosen else \
-            f"In use: sample {visit.picked}, right on {views.percent(report['samples'][visit.picked]['accuracy'])}."
-        return {right.head: gr.update(value=file, label="Chosen head" if chosen else f"Sample {visit.picked}"),
-                right.picked: views.notice(words, "note"),
-                right.snippet: SNIPPET.format(file=name, encoder=visit.result.generation.head.encoder.split("/")[-1])}
-
-    rest = [right.places, right.made, right.sentence, right.strip, right.confusion, right.table, right.everything,
-            right.report, right.head, right.picked, right.snippet, right.picture, right.seen]
-    ready = left.go.click(start, [session, frame.bundle, left.shots, left.samples, left.seed, left.steps, left.most],
-                          [left.go, left.stop, left.status], queue=False, **PRIVATE)
-    done = ready.then(run, session, [left.go, left.stop, left.status, *rest], **COMPUTE, **PRIVATE)
-    done.failure(lambda: idle(views.notice("The queue is full; please try again in a minute.")), None,
-                 [left.go, left.stop, left.status], queue=False, **PRIVATE)
-    left.stop.click(cancel, session, [left.go, left.stop, left.status], queue=False, **PRIVATE)
-
-    # ------------------------------------------------------------------------------------- pick and try
-    def pick(visit: Session | None, event: gr.SelectData):
-        if visit is None or visit.result is None:
-            return gr.skip()
-        name = str(event.row_value[0])
-        visit.picked = int(name.split()[-1]) if name.startswith("sample ") else None
-        file = visit.subfolder() / ("head.safetensors" if visit.picked is None else
-                                    f"head-sample-{visit.picked}.safetensors")
-        visit.result.head(visit.picked).save(file)
-        return {right.strip: actions.strip(visit.result.generation.report, visit.picked), **use(visit, str(file)), **try_it(visit)}
+    def use(visit: Session, file: Path) -> dict:
+        """The download and the words for the head in use."""
+        generation, picked = visit.result.generation, visit.picked
+        name = "chosen head" if picked is None else f"sample {picked}"
+        about = generation.report["selection"] if picked is None else \
+            f"right on {views.percent(generation.report['samples'][picked]['accuracy'])}"
+        code = SNIPPET.format(file=file.name, encoder=generation.head.encoder.split("/")[-1])
+        return {right.head: gr.update(value=str(file), label=name.capitalize()), right.snippet: code,
+                right.picked: views.notice(f"In use: {name} ({about}).", "note")}
 
     def try_it(visit: Session, with_picture: bool = False) -> dict:
         """What the head in use sees in the picture at hand."""
@@ -270,14 +262,25 @@ def _wire(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNamespace)
         except Exception:
             log.exception("Unforeseen")
             seen = views.notice(UNEXPECTED)
-        return {right.seen: seen, **({right.picture: actions.preview(item, visit.subfolder())} if with_picture else {})}
+        picture = {right.picture: actions.preview(item, visit.subfolder())} if with_picture else {}
+        return {right.seen: seen, **picture}
+
+    def pick(visit: Session | None, event: gr.SelectData):
+        if visit is None or visit.result is None:
+            return gr.skip()
+        name = str(event.row_value[0])
+        visit.picked = int(name.split()[-1]) if name.startswith("sample ") else None
+        file = "head.safetensors" if visit.picked is None else f"head-sample-{visit.picked}.safetensors"
+        saved = visit.result.head(visit.picked).save(visit.subfolder() / file)
+        figure = actions.strip(visit.result.generation.report, visit.picked)
+        return {right.strip: figure, **use(visit, saved), **try_it(visit)}
 
     def try_upload(visit: Session | None, path: str | None):
         if visit is None or visit.result is None:
             return gr.skip()
+        visit.picture = (Path(path), None) if path else None
         if path:
             visit.uploads.add(Path(path))
-        visit.picture = (Path(path), None) if path else None
         return try_it(visit)
 
     def try_another(visit: Session | None):
@@ -286,7 +289,14 @@ def _wire(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNamespace)
         visit.picture = actions.draw(visit)
         return try_it(visit, with_picture=True)
 
-    right.table.select(pick, session, [right.strip, right.head, right.picked, right.snippet, right.seen],
+    doing = [left.go, left.stop, left.status]
+    chosen = [frame.bundle, left.shots, left.samples, left.seed, left.steps, left.most]
+    ready = left.go.click(start, [session, *chosen], doing, queue=False, **PRIVATE)
+    done = ready.then(run, session, [*doing, *vars(right).values()], **COMPUTE, **PRIVATE)
+    done.failure(lambda: _idle(left, views.notice("Too many people are waiting; please try again in a minute.")),
+                 None, doing, queue=False, **PRIVATE)
+    left.stop.click(cancel, session, doing, queue=False, **PRIVATE)
+    right.table.select(pick, session, [right.strip, right.head, right.snippet, right.picked, right.seen],
                        **COMPUTE, **PRIVATE)
     right.picture.input(try_upload, [session, right.picture], right.seen, **COMPUTE, **PRIVATE)
     right.another.click(try_another, session, [right.picture, right.seen], **COMPUTE, **PRIVATE)

@@ -1,4 +1,4 @@
-"""Gradio components with our manners: files are uploaded, never fetched from an address, and never decoded unseen."""
+"""Gradio components with our manners: files are uploaded, never fetched from an address, nor decoded unseen."""
 
 import gradio as gr
 from gradio_client.utils import is_http_url_like

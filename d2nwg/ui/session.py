@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 import tempfile
 import time
 from functools import lru_cache
@@ -39,11 +40,13 @@ def private_root() -> Path:
 
 
 def _alive(pid: int) -> bool:
+    if sys.platform == "win32":  # there, asking would end it
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # somebody else's process, or a system that cannot tell
+    except OSError:  # somebody else's process
         pass
     return True
 
@@ -68,18 +71,23 @@ class Session:
     """One visitor's images and result. Lives in a `gr.State`, which calls `close` at the end.
 
     Attributes:
+        page: gradio's name for the page the visitor has open.
         folder: the visitor's own, for everything made for them.
         images: the `d2nwg.images.ImageSet` in use, or None.
         result: the last `d2nwg.ui.actions.Result`, or None.
         uploads: the visitor's files that gradio keeps outside the folder.
         picked: the sample "try it" and the download use, None for the chosen head.
         picture: what "try it" was last given and its class where that is known, to look at with another head.
+        example: the example the images are of, or "own".
+        news: a sentence to show once the images are there.
         work: the `d2nwg.ui.work.Work` under way, or None.
     """
 
-    def __init__(self):
+    def __init__(self, page: str | None = None):
+        self.page = page
         self.folder = new_folder("session")
         self.images = self.result = self.picked = self.picture = self.work = None
+        self.example, self.news = "own", ""
         self.uploads: set[Path] = set()
         _open.add(self)
 
@@ -102,6 +110,13 @@ class Session:
 
 
 _open: set[Session] = set()
+
+
+def page_closed(page: str | None) -> None:
+    """Stop what is under way for a page that is gone. Its session outlives it by an hour."""
+    for session in list(_open):
+        if page and session.page == page and session.work:
+            session.work.cancel()
 
 
 def close(session: Session | None) -> None:

@@ -6,7 +6,7 @@ from d2nwg.bundles import list_bundles, resolve_bundle
 from d2nwg.errors import UserError
 from d2nwg.examples import EXAMPLES
 
-DEFAULTS = dict(example="digits", shots=5, samples=50, seed=0, steps=None, max_query=1000)
+DEFAULTS = dict(example="digits", shots=5, samples=50, seed=0, steps=20, max_query=1000)
 LIMITS = {"shots": ("Images per class", 1, 1000), "samples": ("Samples", 1, 1000), "seed": ("Seed", 0, 2**31 - 1),
           "steps": ("Steps", 1, 1024), "max_query": ("Most images to measure on", 10, 10_000)}
 
@@ -30,16 +30,14 @@ def default_bundle() -> str | None:
         return None
 
 
-def whole(key: str, value) -> int | None:
-    """A whole number within `LIMITS`; None where an empty field stands for the default.
+def whole(key: str, value) -> int:
+    """A whole number within `LIMITS`.
 
     Raises:
         UserError: it is not one.
     """
     name, low, high = LIMITS[key]
-    if value is None and DEFAULTS[key] is None:
-        return None
-    if not isinstance(value, (int, float)) or int(value) != value or not low <= value <= high:
+    if not isinstance(value, (int, float)) or not low <= value <= high or int(value) != value:
         raise UserError(f"{name} should be a whole number from {low:,} to {high:,}.")
     return int(value)
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from pathlib import Path
 from html import escape
+from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 
 from d2nwg.paths import shipped
 from d2nwg.ui import actions, generate
-from d2nwg.ui.session import close, private_root
+from d2nwg.ui.session import close, page_closed, private_root
 from d2nwg.ui.settings import bundle_names, default_bundle
 from d2nwg.ui.theme import studio_theme
 
@@ -22,16 +22,16 @@ MAX_UPLOAD = "512mb"
 MAX_WAITING = 32
 DAY = 24 * 3600
 
+DOTS = "".join(f'<circle cx="{8.5 + 7.5 * j}" cy="{8.5 + 7.5 * i}" r="{(1.4, 2, 2.8, 3.3, 3.7)[i + j]}"/>'
+               for i in range(3) for j in range(3))
 MARK = ('<svg class="mark" viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="8"/>'
-        '<g><circle cx="8.5" cy="8.5" r="1.4"/><circle cx="16" cy="8.5" r="2"/><circle cx="23.5" cy="8.5" r="2.8"/>'
-        '<circle cx="8.5" cy="16" r="2"/><circle cx="16" cy="16" r="2.8"/><circle cx="23.5" cy="16" r="3.3"/>'
-        '<circle cx="8.5" cy="23.5" r="2.8"/><circle cx="16" cy="23.5" r="3.3"/><circle cx="23.5" cy="23.5" r="3.7"/>'
-        "</g></svg>")
+        f"<g>{DOTS}</g></svg>")
 BRAND = (f'<header class="brand">{MARK}<div><h1>{NAME}</h1>'
          "<p>Classifier heads for your images, generated instead of trained</p></div></header>")
 TOOLS = """<div class="tools"><span class="device">%s</span>
 <button type="button" title="Copy a link to these settings" onclick="navigator.clipboard.writeText(location.href)
-.then(() => {this.textContent = 'Link copied'; setTimeout(() => this.textContent = 'Copy link', 1500)})">Copy link</button>
+.then(() => {this.textContent = 'Link copied'; setTimeout(() => this.textContent = 'Copy link', 1500)})">
+Copy link</button>
 <button type="button" aria-label="Light or dark" title="Light or dark"
 onclick="document.body.classList.toggle('dark')">◐</button></div>"""
 
@@ -55,6 +55,7 @@ def build_app() -> gr.Blocks:
                         tab.build_tab(frame)
             demo.load(_asked_tab, None, tabs, api_visibility="private", show_progress="hidden")
         demo.load(_tools, None, tools, api_visibility="private", show_progress="hidden")
+        demo.unload(_page_closed)
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=4)
     return demo
 
@@ -85,6 +86,10 @@ def _blocked() -> list[str]:
     """The folders with code and data, unless this process's own files lie in them."""
     root = private_root()
     return [str(path) for path in (ASSETS.parent, Path.cwd()) if not root.is_relative_to(path.resolve())]
+
+
+def _page_closed(request: gr.Request) -> None:
+    page_closed(request.session_hash)
 
 
 async def _tools() -> str:

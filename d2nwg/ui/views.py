@@ -26,7 +26,7 @@ def count(number: int, noun: str) -> str:
 def notice(text: str, kind: str = "bad") -> str:
     """A sentence that has to be seen: ``bad`` (it did not work), ``note`` or ``good``."""
     role = "alert" if kind == "bad" else "status"
-    return f'<div class="notice {kind}" role="{role}">{escape(text)}</div>'
+    return f'<div class="notice {kind}" role="{role}">{escape(text.strip())}</div>'
 
 
 def hint(text: str) -> str:
@@ -55,7 +55,8 @@ def thumbnails(images, progress: Progress = silent) -> str:
             if len(pictures) < SHOWN_IMAGES and (picture := _thumbnail(images.items[index])):
                 pictures.append(f'<img src="{picture}" alt="">')
         rows.append(f'<div class="row"><span class="name" title="{escape(name)}">{escape(name)}</span>'
-                    f'<span class="pictures">{"".join(pictures)}</span><span class="many">{counts[number]:,}</span></div>')
+                    f'<span class="pictures">{"".join(pictures)}</span>'
+                    f'<span class="many">{counts[number]:,}</span></div>')
     if len(shown) < len(images.classes):
         rows.append(f'<div class="row more">and {count(len(images.classes) - len(shown), "more class")}</div>')
     notes = "".join(f"<li>{escape(note)}</li>" for note in images.notes)
@@ -71,10 +72,11 @@ def _thumbnail(item) -> str | None:
     from d2nwg.images import open_image
 
     try:
-        picture = ImageOps.fit(open_image(item, min_side=THUMBNAIL), (THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+        picture = open_image(item, min_side=THUMBNAIL)
     except UserError:
         return None
     data = io.BytesIO()
+    picture = ImageOps.fit(picture, (THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
     picture.save(data, "webp", quality=75, method=0)
     return "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode()
 
@@ -94,18 +96,20 @@ def result_sentences(report: dict) -> tuple[str, str, str]:
         f"{percent(accuracy['class_mean'])}, ridge {percent(accuracy['ridge'])} and logistic regression "
         f"{percent(accuracy['logistic_regression'])}: the generated head is {stand}. A random head reaches "
         f"{percent(accuracy['random'])}.",
-        f"Chosen: {report['selection']}. {seconds['total']:.1f} s, of which {seconds['features']:.1f} s reading images.")
+        f"Chosen: {report['selection']}. {seconds['total']:.1f} s, of which {seconds['features']:.1f} s reading "
+        "images.")
 
 
 def result(report: dict) -> str:
     """The result card."""
     answer, rivals, made = map(escape, result_sentences(report))
     number = percent(report["query_accuracy"]["chosen"])
-    notes_html = "".join(f"<li>{escape(note)}</li>" for note in report["notes"])
+    notes = "".join(f"<li>{escape(note)}</li>" for note in report["notes"])
+    notes = f'<ul class="notes">{notes}</ul>' if notes else ""
     data = f"{escape(report['data'])} · {count(len(report['classes']), 'class')} · {report['shots']} a class seen"
     return (f'<section class="result"><p class="about">{data}</p>'
             f'<p class="answer">{answer.replace(number, f"<b>{number}</b>", 1)}</p><p>{rivals}</p>'
-            f'<p class="made">{made}</p>' + (f'<ul class="notes">{notes_html}</ul>' if notes_html else "") + "</section>")
+            f'<p class="made">{made}</p>{notes}</section>')
 
 
 def kept(images=None, result=None) -> str:
@@ -119,10 +123,10 @@ def seen(which: str, chances: dict[str, float], truth: str | None) -> str:
     """What a head says about a picture, and whether that is right where it is known."""
     best = max(chances, key=chances.get)
     said = f"{escape(which)} says <b>{escape(best)}</b>{':' if truth else ''}"
-    if truth is None:
-        return f'<p class="seen">{said}.</p>{likeliest(chances)}'
-    verdict = "✓ right" if best == truth else f"✗ it is <b>{escape(truth)}</b>"
-    return f'<p class="seen">{said} {verdict}. <span>The generator has not seen this picture.</span></p>{likeliest(chances)}'
+    if truth is not None:
+        verdict = "✓ right" if best == truth else f"✗ it is <b>{escape(truth)}</b>"
+        said = f"{said} {verdict}. <span>The generator has not seen this picture</span>"
+    return f'<p class="seen">{said}.</p>{likeliest(chances)}'
 
 
 def likeliest(chances: dict[str, float]) -> str:
@@ -136,31 +140,37 @@ def likeliest(chances: dict[str, float]) -> str:
 def table(report: dict) -> dict:
     """The rows of the table of heads: the chosen one, then the samples."""
     chosen = 100 * report["query_accuracy"]["chosen"]
-    rows = [("chosen", chosen, None)] + [(f"sample {i}", 100 * sample["accuracy"], sample["nearest_zoo_distance"])
-                                         for i, sample in enumerate(report["samples"])]
-    shown = [[name, f"{accuracy:.1f}", "" if distance is None else f"{distance:.3f}"] for name, accuracy, distance in rows]
-    return {"headers": ["head", "right, %", "distance to the nearest zoo head"], "data": [list(row) for row in rows],
-            "metadata": {"display_value": shown}}
+    rows = [("chosen", chosen, None), *(
+        (f"sample {i}", 100 * sample["accuracy"], sample["nearest_zoo_distance"])
+        for i, sample in enumerate(report["samples"]))]
+    shown = [[name, f"{right:.1f}", "" if far is None else f"{far:.3f}"] for name, right, far in rows]
+    return {"headers": ["head", "right, %", "distance to the nearest zoo head"],
+            "data": [list(row) for row in rows], "metadata": {"display_value": shown}}
 
 
 def title(question: str, under: str = "") -> str:
     """The heading of a card: a question, and what to know to read the answer."""
-    return f'<div class="title"><h3>{escape(question)}</h3>' + (f"<p>{escape(under)}</p>" if under else "") + "</div>"
+    under = f"<p>{escape(under)}</p>" if under else ""
+    return f'<div class="title"><h3>{escape(question)}</h3>{under}</div>'
 
 
-PLACES = """<div class="places">
-<section class="place wide"><h3>Your result will stand here</h3>
-<p>Choose images on the left and press <b>Generate</b>. The generator looks at a few images a class and writes
-classifier heads for them, without training. The others are kept aside to measure how often the heads are right.</p>
-<svg viewBox="0 0 400 84" aria-hidden="true" preserveAspectRatio="xMidYMid meet"><g class="dots">%s</g>
-<path d="M262 8v68M236 8v68M212 8v68" class="rivals"/><path d="M289 8v68" class="chosen"/></svg></section>
-<section class="place"><h3>Where does it err?</h3><p>A table of true against predicted classes.</p>
-<svg viewBox="0 0 84 84" aria-hidden="true"><g class="cells">%s</g></svg></section>
-<section class="place"><h3>Try it on a picture</h3><p>Drop one in, see the five likeliest classes.</p>
-<svg viewBox="0 0 84 84" aria-hidden="true"><g class="bars"><rect width="70" height="10" y="6"/><rect width="38"
-height="10" y="22"/><rect width="20" height="10" y="38"/><rect width="11" height="10" y="54"/><rect width="6"
-height="10" y="70"/></g></svg></section></div>""" % (
-    "".join(f'<circle cx="{170 + 210 * x:.0f}" cy="{12 + 60 * y:.0f}" r="4"/>' for x, y in zip(
-        np.clip(np.random.default_rng(3).normal(0.5, 0.17, 42), 0, 1), np.random.default_rng(4).random(42), strict=True)),
-    "".join(f'<rect x="{17 * j}" y="{17 * i}" width="15" height="15" style="opacity:{o}"/>' for i in range(5)
-            for j in range(5) for o in [0.85 if i == j else 0.3 if (i, j) in ((1, 3), (4, 2)) else 0.08]))
+def places() -> str:
+    """What will stand where, before there is a result."""
+    random = np.random.default_rng(3)
+    dots = "".join(f'<circle cx="{275 + 36 * x:.0f}" cy="{12 + 60 * y:.0f}" r="4"/>'
+                   for x, y in zip(random.normal(size=40).clip(-2.6, 2.6), random.random(40), strict=True))
+    likely = {(1, 3): 0.3, (4, 2): 0.3, **{(i, i): 0.85 for i in range(5)}}
+    cells = "".join(f'<rect x="{17 * j}" y="{17 * i}" width="15" height="15" '
+                    f'opacity="{likely.get((i, j), 0.08)}"/>' for i in range(5) for j in range(5))
+    bars = "".join(f'<rect width="{width}" height="10" y="{6 + 16 * i}"/>'
+                   for i, width in enumerate((70, 38, 20, 11, 6)))
+    return f"""<div class="places">
+<section class="place wide">{title("Your result will stand here")}
+<p>Choose images and press <b>Generate</b>. The generator looks at a few images of each class and writes classifier
+heads for them, without training. The other images are kept aside, to measure how often the heads are right.</p>
+<svg viewBox="150 0 250 84" aria-hidden="true"><path d="M262 8v68M236 8v68M212 8v68" class="rivals"/>
+<g class="dots">{dots}</g><path d="M289 8v68" class="chosen"/></svg></section>
+<section class="place">{title("Where does it err?")}<p>True classes against predicted ones.</p>
+<svg viewBox="0 0 84 84" aria-hidden="true"><g class="cells">{cells}</g></svg></section>
+<section class="place">{title("Try it on a picture")}<p>Drop one in and see the five likeliest classes.</p>
+<svg viewBox="0 0 84 84" aria-hidden="true"><g class="bars">{bars}</g></svg></section></div>"""

@@ -90,7 +90,7 @@ class Work:
 
 
 async def call(function: Callable[..., Any], progress: Progress | None = None) -> Any:
-    """Run ``function(progress=...)`` in a thread and return what it returns; stops it when the caller is cancelled."""
+    """Run ``function(progress=...)`` in a thread and return its result; it stops when the caller is cancelled."""
     work = Work(function)
     async with contextlib.aclosing(work.watch()) as stages:
         async for stage in stages:

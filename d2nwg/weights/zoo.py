@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from d2nwg.conditions.encoders import Encoder, content_hash
+from d2nwg.devices import resolve_device
 from d2nwg.errors import UserError
 from d2nwg.images import ImageSet
 from d2nwg.progress import Progress, silent
@@ -220,7 +221,7 @@ def build_zoo(
     for source in sources:
         if len(source.classes) < config.min_classes:
             raise UserError(f"{source.name} has {len(source.classes)} classes, fewer than {config.min_classes}.")
-    device = device or str(encoder.device)
+    device = resolve_device(device) if device else str(encoder.device)
     images = _encode_sets(sources, encoder, config, progress)
     out.parent.mkdir(parents=True, exist_ok=True)
     # Everything is written beside the goal and renamed at the end: a stopped build leaves no half a zoo.

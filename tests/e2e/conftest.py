@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
-BROWSER_OPTIONS = ("--no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
-                   "--disable-sync").split()
+BROWSER_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
+                   "--disable-component-update", "--disable-sync"]
 
 
 def pytest_collection_modifyitems(items):
@@ -46,8 +46,8 @@ def studio(tmp_path_factory):
     env = {**os.environ, "D2NWG_CACHE": str(running.cache), "GRADIO_TEMP_DIR": str(running.files),
            "GRADIO_IS_E2E_TEST": "1", "HF_HUB_OFFLINE": "1"}
     with running.log.open("w") as log:
-        process = subprocess.Popen([sys.executable, "app.py", "--no-browser", "--port", str(port)], cwd=REPO, env=env,
-                                   stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen([sys.executable, "app.py", "--no-browser", "--port", str(port)], cwd=REPO,
+                                   env=env, stdout=log, stderr=subprocess.STDOUT)
     try:
         deadline = time.monotonic() + 120
         while True:
@@ -87,8 +87,8 @@ def chromium():
 
 @pytest.fixture
 def visit(studio, chromium):
-    """A function that opens the app as a new visitor: ``visit(query="", **viewport)`` → page. Nothing that a page asks
-    for may lie elsewhere than in the app, and nothing may go wrong in its scripts."""
+    """A function that opens the app as a new visitor: ``visit(query="", **viewport)`` → page. Nothing that a page
+    asks for may lie elsewhere than in the app, and nothing may go wrong in its scripts."""
     contexts, elsewhere, failures = [], [], []
 
     def see(request):

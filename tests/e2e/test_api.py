@@ -107,9 +107,9 @@ def test_nothing_else_is_servable(studio, client, made):
     client.predict(example="digits", api_name="/load_images")
     cached = next(file for file in studio.cache.rglob("*") if file.is_file())
     own = next(studio.files.glob("d2nwg-app-*"))
-    paths = [REPO / "app.py", REPO / "requirements.txt", "app.py", "./requirements.txt", "assets/style.css", cached,
-             "/etc/passwd", studio.log, own, own / "..", own / f"../../{studio.log.name}", next(own.glob("call-*")),
-             "http://127.0.0.1:1/", "https://example.com/", f"file://{REPO / 'app.py'}"]
+    paths = [REPO / "app.py", REPO / "requirements.txt", "app.py", "./requirements.txt", "assets/style.css",
+             cached, "/etc/passwd", studio.log, own, own / "..", own / f"../../{studio.log.name}",
+             next(own.glob("call-*")), "http://127.0.0.1:1/", "https://example.com/", f"file://{REPO / 'app.py'}"]
     for path in paths:
         for quoted in (str(path), urllib.parse.quote(str(path)), urllib.parse.quote(str(path), safe="")):
             for route in ("gradio_api/file=", "file=", "gradio_api/file/", "gradio_api/proxy="):
@@ -122,7 +122,7 @@ def test_inputs_are_uploads_only(client, studio):
     """A path or an address in place of an upload is refused, not opened."""
     for path in (str(REPO / "app.py"), str(studio.log), "http://127.0.0.1:1/x.png"):
         file = {"path": path, "meta": {"_type": "gradio.FileData"}}
-        with pytest.raises(Exception) as said:  # noqa: B017, PT011 (which one is gradio's to choose)
+        with pytest.raises(Exception) as said:
             client.predict(files=[file], api_name="/load_images")
         assert "import" not in str(said.value)
 
