@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from d2nwg.bundles import resolve_bundle
 from d2nwg.conditions.encoders import load_encoder
 from d2nwg.evaluate import accuracies, rivals
 from d2nwg.generate import choose, load_pipeline, sample, set_aside
-from d2nwg.bundles import resolve_bundle
 from d2nwg.images import ImageSet, load_images
 from d2nwg.progress import TerminalProgress
 
@@ -54,7 +54,12 @@ def measure(pipe, features, images, ways, shots, seed, num_samples, query, steps
     scores = accuracies(state, xq, yq)
     one = {name: torch.stack([chosen[name], average[name]]) for name in chosen}
     best = accuracies(one, xq, yq)
-    own = {"chosen": best[0], "average": best[1], "mean": scores.mean(), "oracle_top3": scores.topk(3).values.mean()}
+    own = {
+        "chosen": best[0],
+        "average": best[1],
+        "mean": scores.mean(),
+        "oracle_top3": scores.topk(3).values.mean(),
+    }
     others = rivals(x, y, xq, yq, mean=pipe.weight_space.mean.cpu(), seed=seed)
     return {name: float(value) for name, value in own.items()} | others
 
@@ -114,22 +119,32 @@ def main() -> None:
             for shots in args.shots:
                 rows = []
                 for seed in range(args.seeds):
-                    rows.append(measure(pipe, features, images, ways, shots, seed, args.num_samples, args.query,
-                                        args.steps))
+                    rows.append(
+                        measure(pipe, features, images, ways, shots, seed, args.num_samples, args.query, args.steps)
+                    )
                     progress(f"{images.name}, {ways}-way, {shots} shots", seed + 1, args.seeds)
                 columns = {name: [row[name] for row in rows] for name in ROWS}
-                results.append({
-                    "data": images.name, "ways": ways, "shots": shots, "seeds": args.seeds,
-                    "mean": {name: statistics.mean(column) for name, column in columns.items()},
-                    "interval": {name: interval(column) for name, column in columns.items()},
-                })
+                results.append(
+                    {
+                        "data": images.name,
+                        "ways": ways,
+                        "shots": shots,
+                        "seeds": args.seeds,
+                        "mean": {name: statistics.mean(column) for name, column in columns.items()},
+                        "interval": {name: interval(column) for name, column in columns.items()},
+                    }
+                )
                 Path(args.out).write_text(json.dumps({"arguments": vars(args), "results": results}, indent=1))
-    command = (f"python -m benchmarks.unseen {' '.join(Path(d).name for d in args.data)} --bundle {bundle.name} "
-               f"--seeds {args.seeds} --num-samples {args.num_samples}")
-    words = (f"## Accuracy on data sets never trained on\n\nPercent, mean of {args.seeds} seeds (± half the 95 % interval "
-             f"of the mean), {args.num_samples} samples, at most {args.query} held-out images a class; every row sees "
-             f"the same support and query images. `oracle top3` is the papers' protocol: it looks at the query images. "
-             f"Command: `{command}`\n\n")
+    command = (
+        f"python -m benchmarks.unseen {' '.join(Path(d).name for d in args.data)} --bundle {bundle.name} "
+        f"--seeds {args.seeds} --num-samples {args.num_samples}"
+    )
+    words = (
+        f"## Accuracy on data sets never trained on\n\nPercent, mean of {args.seeds} seeds (± half the 95 % interval "
+        f"of the mean), {args.num_samples} samples, at most {args.query} held-out images a class; every row sees "
+        f"the same support and query images. `oracle top3` is the papers' protocol: it looks at the query images. "
+        f"Command: `{command}`\n\n"
+    )
     print(table(results))
     if args.write_card:
         write_card(bundle, words + table(results))

@@ -17,7 +17,9 @@ def resolve_device(name: str | None = None) -> str:
     kind, _, number = name.partition(":")
     if kind == "cuda" and int(number or 0) >= cuda:
         has = "none" if not cuda else f"{cuda}, counted from 0"
-        raise UserError(f"There is no CUDA device {name} here (PyTorch sees {has}): choose another --device, such as cpu.")
+        raise UserError(
+            f"There is no CUDA device {name} here (PyTorch sees {has}): choose another --device, such as cpu."
+        )
     if kind == "mps" and not torch.backends.mps.is_available():
         raise UserError("There is no MPS device here: choose another --device, such as cpu.")
     return name

@@ -78,8 +78,7 @@ def ridge_head(X: np.ndarray, y: np.ndarray, C: int, *, seed: int = 0) -> tuple[
 
 
 @_ONE_THREAD
-def logistic_regression_head(X: np.ndarray, y: np.ndarray, C: int, *,
-                             seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def logistic_regression_head(X: np.ndarray, y: np.ndarray, C: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Multinomial logistic regression (scikit-learn, lbfgs): weight (C, d) and bias (C,). The strength is the one
     with the least held-out log loss, which names a better one than the accuracy of so few images does."""
     Z, basis = _coordinates(X)
@@ -94,8 +93,15 @@ def logistic_regression_head(X: np.ndarray, y: np.ndarray, C: int, *,
     return weight @ basis, bias
 
 
-def rivals(support: Tensor, labels: Tensor, query: Tensor, query_labels: Tensor, *, mean: Tensor | None = None,
-           seed: int = 0) -> dict[str, float]:
+def rivals(
+    support: Tensor,
+    labels: Tensor,
+    query: Tensor,
+    query_labels: Tensor,
+    *,
+    mean: Tensor | None = None,
+    seed: int = 0,
+) -> dict[str, float]:
     """Accuracies on the query images, as fractions, of the heads a person could have had instead.
 
     ``support`` (n, d) with ``labels`` (n,) fits them, ``query`` (m, d) with ``query_labels`` (m,) scores them;
@@ -107,15 +113,18 @@ def rivals(support: Tensor, labels: Tensor, query: Tensor, query_labels: Tensor,
     X, y, Xq, yq = (torch.as_tensor(t).cpu().numpy() for t in (support, labels, query, query_labels))
     centre = X.mean(0) if mean is None else torch.as_tensor(mean).cpu().numpy()
     X, Xq, C = normalised(X, centre), normalised(Xq, centre), int(y.max()) + 1
-    heads = {"class_mean": class_mean_head(X, y, C), "ridge": ridge_head(X, y, C, seed=seed),
-             "logistic_regression": logistic_regression_head(X, y, C, seed=seed)}
+    heads = {
+        "class_mean": class_mean_head(X, y, C),
+        "ridge": ridge_head(X, y, C, seed=seed),
+        "logistic_regression": logistic_regression_head(X, y, C, seed=seed),
+    }
     rng = np.random.default_rng(seed)
-    weight = torch.from_numpy(np.concatenate([np.stack([w for w, _ in heads.values()]),
-                                              rng.standard_normal((RANDOM_HEADS, C, X.shape[1]))]))
-    bias = torch.from_numpy(np.concatenate([np.stack([b for _, b in heads.values()]),
-                                            np.zeros((RANDOM_HEADS, C))]))
+    weight = torch.from_numpy(
+        np.concatenate([np.stack([w for w, _ in heads.values()]), rng.standard_normal((RANDOM_HEADS, C, X.shape[1]))])
+    )
+    bias = torch.from_numpy(np.concatenate([np.stack([b for _, b in heads.values()]), np.zeros((RANDOM_HEADS, C))]))
     scores = accuracies({"weight": weight, "bias": bias}, torch.from_numpy(Xq), torch.from_numpy(yq)).tolist()
-    return dict(zip(heads, scores, strict=False)) | {"random": float(np.mean(scores[len(heads):]))}
+    return dict(zip(heads, scores, strict=False)) | {"random": float(np.mean(scores[len(heads) :]))}
 
 
 def _folds(y: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -146,8 +155,9 @@ def _ridge(Z: np.ndarray, targets: np.ndarray, penalties: np.ndarray) -> tuple[n
     return weights, offset - centre @ weights
 
 
-def _logistic(Z: np.ndarray, y: np.ndarray, C: int, strength: float, *,
-              tolerance: float = 1e-4) -> tuple[np.ndarray, np.ndarray]:
+def _logistic(
+    Z: np.ndarray, y: np.ndarray, C: int, strength: float, *, tolerance: float = 1e-4
+) -> tuple[np.ndarray, np.ndarray]:
     """Logistic regression: weight (C, r) and bias (C,), one row a class also where there are two."""
     from sklearn.linear_model import LogisticRegression
 

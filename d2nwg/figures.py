@@ -117,8 +117,7 @@ def confusion_figure(confusion: np.ndarray, classes: Sequence[str], width: int =
     figure = go.Figure(go.Heatmap(
         z=share, zmin=0, zmax=1, colorscale=[[0, "rgba(0,158,115,0)"], [0.5, "rgba(0,143,104,0.55)"],
                                              [1, "rgba(0,103,76,1)"]],
-        showscale=n > 12, xgap=1, ygap=1,
-        colorbar=dict(title="share", tickformat=".0%", thickness=10, outlinewidth=0),
+        showscale=False, xgap=1, ygap=1,
         hovertext=[[f"{full[i]} taken for {full[j]}<br>{counts[i, j]} of {counts[i].sum()}" if i != j else
                     f"{full[i]} recognised<br>{counts[i, i]} of {counts[i].sum()}" for j in range(n)]
                    for i in range(n)],
@@ -129,8 +128,10 @@ def confusion_figure(confusion: np.ndarray, classes: Sequence[str], width: int =
             figure.add_scatter(x=j, y=i, text=[str(c) for c in counts[i, j]], mode="text", hoverinfo="skip",
                                textfont=dict(color=colour, size=12))
     long = n > 6 and max(map(len, classes)) > 3
+    small = dict(tickfont=dict(size=11)) if n > 12 else {}
     figure.update_layout(
         template="d2nwg", height=int(np.clip(130 + 28 * n, 300, 560)),
-        xaxis=dict(title="predicted", range=[-0.5, n - 0.5], tickangle=-45 if long else 0, **ticks),
-        yaxis=dict(title="true", range=[n - 0.5, -0.5], **ticks))
+        xaxis=dict(title="predicted", range=[-0.5, n - 0.5], tickangle=0 if not long else -90 if small else -45,
+                   **ticks, **small),
+        yaxis=dict(title="true", range=[n - 0.5, -0.5], **ticks, **small))
     return figure

@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from d2nwg.bundles import resolve_bundle
-from d2nwg.conditions.encoders import load_encoder
+from d2nwg.conditions.encoders import Encoder, load_encoder
 from d2nwg.devices import resolve_device
 from d2nwg.errors import UserError
 from d2nwg.evaluate import accuracies, rivals
 from d2nwg.heads import Head
-from d2nwg.images import ImageSet, candidates, split_support_query
+from d2nwg.images import ImageSet, candidates, check_readable, split_support_query
 from d2nwg.pipeline import HeadSamples, WeightGenerationPipeline
 from d2nwg.progress import Progress, silent
 from d2nwg.weights.networks import State, logits, pick
@@ -46,7 +46,11 @@ class Generation:
 
     def sample_head(self, index: int) -> Head:
         """Sample ``index`` as a head of its own."""
-        info = {**self.head.info, "selection": f"sample {index}", "query_accuracy": float(self.sample_accuracy[index])}
+        info = {
+            **self.head.info,
+            "selection": f"sample {index}",
+            "query_accuracy": float(self.sample_accuracy[index]),
+        }
         return Head(pick(self.samples, index), self.head.encoder, self.head.classes, self.head.preprocessing, info)
 
     def save(self, folder: str | Path) -> Path:
@@ -120,14 +124,8 @@ def generate_heads(
     progress("Opening the bundle", 1, 1)
 
     opened = time.perf_counter()
-    wanted = candidates(images, shots, seed=seed, max_query=max_query)
-    found, readable_wanted = encoder.encode([images.items[i] for i in wanted], progress=progress)
-    readable = np.zeros(len(images), bool)
-    readable[wanted] = readable_wanted
-    support, query = split_support_query(images, shots, seed=seed, readable=readable, max_query=max_query)
-    row = np.zeros(len(images), np.int64)
-    row[wanted] = np.arange(len(wanted))
-    x_support, x_query = found[row[support]], found[row[query]]
+    features, support, query, notes = read_split(images, encoder, shots, seed, max_query, progress)
+    x_support, x_query = features[support], features[query]
     y_support, y_query = (torch.from_numpy(images.labels[i]) for i in (support, query))
     read = time.perf_counter()
 
@@ -185,7 +183,7 @@ def generate_heads(
             "total": round(ended - started, 3),
         },
         "device": str(encoder.device),
-        "notes": _notes(images, readable_wanted),
+        "notes": [*images.notes, *notes],
     }
     info = {
         "bundle": path.name,
@@ -198,6 +196,32 @@ def generate_heads(
     }
     head = Head(chosen, encoder.name, images.classes, encoder.preprocessing, info)
     return Generation(head, samples.state, report, confusion, scores.numpy())
+
+
+def read_split(
+    images: ImageSet, encoder: Encoder, shots: int, seed: int, max_query: int | None, progress: Progress = silent
+) -> tuple[Tensor, np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Read the images that a split needs; those that turn out unreadable are replaced by others of their class.
+
+    Returns:
+        features (n, D), of all n images of the set (zero where they were not read); the image numbers of the support
+        and of the query; sentences on what could not be read.
+    Raises:
+        UserError: most images are unreadable, or a class has too few that can be read.
+    """
+    features = torch.zeros(len(images), encoder.num_features)
+    looked, readable = np.zeros((2, len(images)), bool)
+    split = {"seed": seed, "max_query": max_query}
+    while True:
+        wanted = candidates(images, shots, unreadable=looked & ~readable, **split)
+        wanted = wanted[~looked[wanted]]
+        if not len(wanted):
+            break
+        features[wanted], readable[wanted] = encoder.encode([images.items[i] for i in wanted], progress=progress)
+        looked[wanted] = True
+        notes = check_readable(images, np.flatnonzero(looked), readable)
+    support, query = split_support_query(images, shots, readable=readable, **split)
+    return features, support, query, notes
 
 
 def sample(
@@ -239,7 +263,7 @@ def choose(samples: State, features: Tensor, labels: Tensor) -> tuple[State, Sta
 
 
 def set_aside(labels: Tensor, shots: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Split the support into the images (bool masks) that condition the generator, and those kept from it to choose among samples."""
+    """Split the support: bool masks of the images that condition the generator, and of those that choose a sample."""
     aside = torch.zeros(len(labels), dtype=torch.bool)
     if shots >= ENOUGH_TO_SELECT:
         generator = torch.Generator().manual_seed(seed)
@@ -251,16 +275,7 @@ def set_aside(labels: Tensor, shots: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def _per_class(classes, confusion) -> dict[str, float | None]:
     totals = confusion.sum(1)
-    return {
-        name: round(float(confusion[i, i] / totals[i]), 6) if totals[i] else None for i, name in enumerate(classes)
-    }
-
-
-def _notes(images: ImageSet, readable: np.ndarray) -> list[str]:
-    notes, bad = list(images.notes), int((~readable).sum())
-    if bad:
-        notes.append(f"{bad} unreadable image{'s were' if bad > 1 else ' was'} skipped.")
-    return notes
+    return {name: round(float(confusion[i, i] / totals[i]), 6) if totals[i] else None for i, name in enumerate(classes)}
 
 
 def _readme(report: dict) -> str:

@@ -97,8 +97,9 @@ class Head:
             raise UserError(f"{path}: {reason}") from reason
 
     @torch.inference_mode()
-    def probabilities(self, items: Sequence[Path | bytes], *, device: str | None = None,
-                      progress: Progress = silent) -> tuple[Tensor, np.ndarray]:
+    def probabilities(
+        self, items: Sequence[Path | bytes], *, device: str | None = None, progress: Progress = silent
+    ) -> tuple[Tensor, np.ndarray]:
         """Class probabilities (n, C) float32 of images, and a bool array (n,): False and a row of zeros where an
         image could not be read.
 
@@ -109,11 +110,15 @@ class Head:
 
         encoder = load_encoder(self.encoder, device)
         if encoder.num_features != self.num_features:
-            raise UserError(f"This head takes {self.num_features} features but {self.encoder} gives "
-                            f"{encoder.num_features}: make the head again.")
+            raise UserError(
+                f"This head takes {self.num_features} features but {self.encoder} gives "
+                f"{encoder.num_features}: make the head again."
+            )
         if encoder.preprocessing != self.preprocessing:
-            raise UserError(f"This head was made with another preprocessing than {self.encoder} has here: make "
-                            "the head again, or install the timm or open_clip version it was made with.")
+            raise UserError(
+                f"This head was made with another preprocessing than {self.encoder} has here: make "
+                "the head again, or install the timm or open_clip version it was made with."
+            )
         features, readable = encoder.encode(items, progress=progress)
         probabilities = self.module()(features).softmax(1)
         probabilities[torch.from_numpy(~readable)] = 0
@@ -128,8 +133,9 @@ class Head:
             return "its tensors are neither those of a linear layer nor those of a two-layer MLP"
         layers = [LINEAR] if len(self.state) == len(LINEAR) else [MLP[:2], MLP[2:]]
         shapes = [(self.state[weight].shape, self.state[bias].shape) for weight, bias in layers]
-        if any(len(w) != 2 or 0 in w or b != w[:1] for w, b in shapes) \
-                or any(after[0][1] != before[0][0] for before, after in pairwise(shapes)):
+        if any(len(w) != 2 or 0 in w or b != w[:1] for w, b in shapes) or any(
+            after[0][1] != before[0][0] for before, after in pairwise(shapes)
+        ):
             return "the shapes of its tensors disagree"
         if shapes[-1][0][0] != len(self.classes):
             return f"it has {len(self.classes)} class names for {shapes[-1][0][0]} outputs"
@@ -138,8 +144,7 @@ class Head:
         return None
 
 
-def evaluate_head(head: Head, images: "ImageSet", *, device: str | None = None,
-                  progress: Progress = silent) -> dict:
+def evaluate_head(head: Head, images: "ImageSet", *, device: str | None = None, progress: Progress = silent) -> dict:
     """Score a head on an `ImageSet`: on its test split when there is one, otherwise on all of it.
 
     Classes are matched by name; the images need not show all classes of the head.
@@ -155,8 +160,10 @@ def evaluate_head(head: Head, images: "ImageSet", *, device: str | None = None,
     row = {name: i for i, name in enumerate(head.classes)}
     unknown = [name for name in (images.classes[c] for c in np.unique(images.labels[chosen])) if name not in row]
     if unknown:
-        raise UserError(f"{images.name} has classes that the head does not know ({some(unknown)}): its own are "
-                        f"{some(head.classes, 8)}.")
+        raise UserError(
+            f"{images.name} has classes that the head does not know ({some(unknown)}): its own are "
+            f"{some(head.classes, 8)}."
+        )
     items = [images.items[i] for i in chosen]
     probabilities, readable = head.probabilities(items, device=device, progress=progress)
     if not readable.any():
@@ -167,8 +174,10 @@ def evaluate_head(head: Head, images: "ImageSet", *, device: str | None = None,
     right, shown = confusion.diagonal(), confusion.sum(1)
     notes = list(images.notes)
     if not images.is_test.any():
-        notes.append("There is no test folder, so every image was scored: where the head was made from some of "
-                     "them, its accuracy on the others is the one to trust.")
+        notes.append(
+            "There is no test folder, so every image was scored: where the head was made from some of "
+            "them, its accuracy on the others is the one to trust."
+        )
     return {
         "accuracy": float(right.sum() / shown.sum()),
         "per_class": {name: float(r / n) for name, r, n in zip(head.classes, right, shown, strict=True) if n},
@@ -180,8 +189,7 @@ def evaluate_head(head: Head, images: "ImageSet", *, device: str | None = None,
     }
 
 
-def predict_images(head: Head, paths: Sequence[str | Path], *, top: int = 5,
-                   device: str | None = None) -> list[dict]:
+def predict_images(head: Head, paths: Sequence[str | Path], *, top: int = 5, device: str | None = None) -> list[dict]:
     """What a head sees in image files, a dictionary an image: ``image`` (its path), ``label`` and ``probability``
     of the likeliest class, ``top`` (the ``top`` likeliest as (label, probability), best first).
 

@@ -58,7 +58,7 @@ class TerminalProgress:
 
 def format_seconds(seconds: float) -> str:
     """``75`` → ``"1 min 15 s"``."""
-    seconds = int(round(seconds))
+    seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
     if seconds < 3600:

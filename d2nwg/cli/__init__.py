@@ -20,8 +20,11 @@ VERBS = (zoo, train, generate, evaluate, predict)
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of every verb, in the order in which a person meets them."""
-    parser = Parser(prog="python -m d2nwg", description="Generates classifier heads from a few labelled images, "
-                    "and trains the generators that do it.", epilog="example: python -m d2nwg evaluate --help")
+    parser = Parser(
+        prog="python -m d2nwg",
+        description="Generates classifier heads from a few labelled images, and trains the generators that do it.",
+        epilog="example: python -m d2nwg evaluate --help",
+    )
     parser.add_argument("--version", action="version", version=f"d2nwg {__version__}")
     subparsers = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True)
     parent = parent_parser()

@@ -7,10 +7,13 @@ import json
 def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     """Add ``evaluate`` to the command line."""
     parser = subparsers.add_parser(
-        "evaluate", parents=[parent], help="score a head on labelled images",
+        "evaluate",
+        parents=[parent],
+        help="score a head on labelled images",
         description="Score a head on labelled images, on their test folder when they have one, and print JSON "
         "with accuracy, per_class, num_images, classes, confusion, skipped and notes.",
-        epilog="example: python -m d2nwg evaluate out/head.safetensors photos/")
+        epilog="example: python -m d2nwg evaluate out/head.safetensors photos/",
+    )
     parser.add_argument("head", metavar="HEAD", help="a head file, such as OUT/head.safetensors of generate")
     parser.add_argument("data", metavar="DATA", help="a folder of class folders, an archive of one, or a data set")
     parser.set_defaults(run=run)

@@ -8,20 +8,29 @@ from d2nwg.cli.common import positive
 def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     """Add ``generate`` to the command line."""
     parser = subparsers.add_parser(
-        "generate", parents=[parent], help="generate heads for a data set",
+        "generate",
+        parents=[parent],
+        help="generate heads for a data set",
         description="Generate classifier heads from a few images a class, score them on images that generation never "
         "saw beside what one could have had otherwise, and write head.safetensors, samples.safetensors, report.json "
         "and README.md.",
-        epilog="example: python -m d2nwg generate flowers/ --shots 5 --num-samples 50 --out flowers-head")
-    parser.add_argument("data", metavar="DATA", help="a folder of class folders (also under train/ and test/), an "
-                        "archive of one, a Hugging Face data set, or example:digits")
+        epilog="example: python -m d2nwg generate flowers/ --shots 5 --num-samples 50 --out flowers-head",
+    )
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help="a folder of class folders (also under train/ and test/), an "
+        "archive of one, a Hugging Face data set, or example:digits",
+    )
     parser.add_argument("--bundle", metavar="BUNDLE", help="name or folder of a bundle (the shipped one)")
     parser.add_argument("--shots", type=positive, default=5, metavar="K", help="images a class it may see (5)")
     parser.add_argument("--num-samples", type=positive, default=50, metavar="N", help="heads to sample (50)")
-    parser.add_argument("--steps", type=positive, metavar="T",
-                        help="denoising steps; 1024 samples as the paper does (20)")
-    parser.add_argument("--max-query", type=positive, default=1000, metavar="N",
-                        help="most held-out images to score on (1000)")
+    parser.add_argument(
+        "--steps", type=positive, metavar="T", help="denoising steps; 1024 samples as the paper does (20)"
+    )
+    parser.add_argument(
+        "--max-query", type=positive, default=1000, metavar="N", help="most held-out images to score on (1000)"
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
     parser.set_defaults(run=run)
 
@@ -34,11 +43,22 @@ def run(args: argparse.Namespace) -> None:
 
     progress = TerminalProgress()
     images = load_images(args.data, progress=progress)
-    made = generate_heads(images, bundle=args.bundle, shots=args.shots, num_samples=args.num_samples, seed=args.seed,
-                          steps=args.steps, max_query=args.max_query, device=args.device, progress=progress)
+    made = generate_heads(
+        images,
+        bundle=args.bundle,
+        shots=args.shots,
+        num_samples=args.num_samples,
+        seed=args.seed,
+        steps=args.steps,
+        max_query=args.max_query,
+        device=args.device,
+        progress=progress,
+    )
     folder, right = made.save(args.out), made.report["query_accuracy"]
     for note in made.report["notes"]:
         print(note)
-    print(f"The chosen head is right on {right['chosen']:.1%} of {made.report['num_query']} images it never saw (class "
-          f"mean {right['class_mean']:.1%}, ridge {right['ridge']:.1%}, logistic regression "
-          f"{right['logistic_regression']:.1%}, random {right['random']:.1%}). It is in {folder}.")
+    print(
+        f"The chosen head is right on {right['chosen']:.1%} of {made.report['num_query']} images it never saw (class "
+        f"mean {right['class_mean']:.1%}, ridge {right['ridge']:.1%}, logistic regression "
+        f"{right['logistic_regression']:.1%}, random {right['random']:.1%}). It is in {folder}."
+    )

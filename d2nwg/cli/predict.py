@@ -6,9 +6,12 @@ import argparse
 def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     """Add ``predict`` to the command line."""
     parser = subparsers.add_parser(
-        "predict", parents=[parent], help="label images with a head",
+        "predict",
+        parents=[parent],
+        help="label images with a head",
         description="Label images with a head: image, label and probability, a line an image, separated by tabs.",
-        epilog="example: python -m d2nwg predict out/head.safetensors cat.jpg dog.png")
+        epilog="example: python -m d2nwg predict out/head.safetensors cat.jpg dog.png",
+    )
     parser.add_argument("head", metavar="HEAD", help="a head file, such as OUT/head.safetensors of generate")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="an image file")
     parser.set_defaults(run=run)

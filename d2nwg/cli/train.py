@@ -6,13 +6,20 @@ import argparse
 def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     """Add ``train`` to the command line."""
     parser = subparsers.add_parser(
-        "train", parents=[parent], help="train a generator on a zoo",
+        "train",
+        parents=[parent],
+        help="train a generator on a zoo",
         description="Learn the distribution of a zoo in three stages (VAE, data-set encoder, diffusion) and write a "
         "bundle. A stopped run is taken up again with --resume.",
-        epilog="example: python -m d2nwg train --zoo zoo --preset small --out bundle")
+        epilog="example: python -m d2nwg train --zoo zoo --preset small --out bundle",
+    )
     parser.add_argument("--zoo", required=True, metavar="ZOO", help="a folder that zoo build wrote")
-    parser.add_argument("--preset", default="small", choices=("tiny", "small", "paper"),
-                        help="tiny: seconds, for trying out; small: under an hour on two cores; paper: a GPU (small)")
+    parser.add_argument(
+        "--preset",
+        default="small",
+        choices=("tiny", "small", "paper"),
+        help="tiny: seconds, for trying out; small: under an hour on two cores; paper: a GPU (small)",
+    )
     parser.add_argument("--out", required=True, metavar="BUNDLE", help="the folder to write")
     parser.add_argument("--resume", action="store_true", help="go on with the unfinished run of this bundle")
     parser.set_defaults(run=run)
@@ -26,6 +33,7 @@ def run(args: argparse.Namespace) -> None:
     from d2nwg.weights.zoo import Zoo
 
     config = TrainConfig.preset(args.preset, seed=args.seed)
-    bundle = train_bundle(Zoo(args.zoo), config, args.out, resume=args.resume, device=args.device,
-                          progress=TerminalProgress())
+    bundle = train_bundle(
+        Zoo(args.zoo), config, args.out, resume=args.resume, device=args.device, progress=TerminalProgress()
+    )
     print(f"The bundle is in {bundle}.")

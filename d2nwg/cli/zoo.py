@@ -8,29 +8,57 @@ from d2nwg.cli.common import positive
 def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     """Add ``zoo`` and its actions to the command line."""
     parser = subparsers.add_parser(
-        "zoo", help="make or inspect a zoo of trained heads", description="Make or inspect a zoo of trained heads.",
-        epilog="example: python -m d2nwg zoo build flowers/ birds.zip --subsets 2000 --out zoo")
+        "zoo",
+        help="make or inspect a zoo of trained heads",
+        description="Make or inspect a zoo of trained heads.",
+        epilog="example: python -m d2nwg zoo build flowers/ birds.zip --subsets 2000 --out zoo",
+    )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     build = actions.add_parser(
-        "build", parents=[parent], help="train probes on random class subsets",
+        "build",
+        parents=[parent],
+        help="train probes on random class subsets",
         description="Train thousands of probes on random class subsets of image data sets, all in one optimisation.",
-        epilog="example: python -m d2nwg zoo build flowers/ birds.zip --subsets 2000 --classes 2-10 --out zoo")
-    build.add_argument("data", metavar="DATA", nargs="+", help="a folder of class folders, an archive of one, "
-                       "or a Hugging Face data set")
-    build.add_argument("--encoder", metavar="NAME", default="timm/tf_efficientnet_lite0",
-                       help="timm/MODEL or open_clip/ARCH:PRETRAINED (timm/tf_efficientnet_lite0)")
+        epilog="example: python -m d2nwg zoo build flowers/ birds.zip --subsets 2000 --classes 2-10 --out zoo",
+    )
+    build.add_argument(
+        "data",
+        metavar="DATA",
+        nargs="+",
+        help="a folder of class folders, an archive of one, or a Hugging Face data set",
+    )
+    build.add_argument(
+        "--encoder",
+        metavar="NAME",
+        default="timm/tf_efficientnet_lite0",
+        help="timm/MODEL or open_clip/ARCH:PRETRAINED (timm/tf_efficientnet_lite0)",
+    )
     build.add_argument("--subsets", type=positive, default=10_000, metavar="N", help="probes to train (10000)")
-    build.add_argument("--classes", type=class_range, default=(2, 20), metavar="A-B",
-                       help="classes of a subset, drawn from this range (2-20)")
+    build.add_argument(
+        "--classes",
+        type=class_range,
+        default=(2, 20),
+        metavar="A-B",
+        help="classes of a subset, drawn from this range (2-20)",
+    )
     build.add_argument("--images", type=positive, default=20, metavar="M", help="images a class to train on (20)")
-    build.add_argument("--max-per-class", type=positive, default=40, metavar="M",
-                       help="images a class that are read at all, to train on and to score with (40)")
+    build.add_argument(
+        "--max-per-class",
+        type=positive,
+        default=40,
+        metavar="M",
+        help="images a class that are read at all, to train on and to score with (40)",
+    )
     build.add_argument("--probe", choices=("linear", "mlp"), default="linear", help="linear, or two layers (linear)")
     build.add_argument("--out", required=True, metavar="ZOO", help="the folder to write")
     build.set_defaults(run=run_build)
     info = actions.add_parser(
-        "info", parents=[parent], help="say what is in a zoo", description="Say what is in a zoo, as JSON.",
-        epilog="example: python -m d2nwg zoo info zoo")
+        "info",
+        parents=[parent],
+        help="say what is in a zoo",
+        description="Say what is in a zoo, as JSON.",
+        epilog="example: python -m d2nwg zoo info zoo",
+    )
     info.add_argument("zoo", metavar="ZOO", help="a folder that zoo build wrote")
     info.set_defaults(run=run_info)
 
@@ -55,8 +83,15 @@ def run_build(args: argparse.Namespace) -> None:
     from d2nwg.weights.zoo import ZooConfig, build_zoo
 
     progress = TerminalProgress()
-    config = ZooConfig(subsets=args.subsets, min_classes=args.classes[0], max_classes=args.classes[1],
-                       images=args.images, probe=args.probe, max_per_class=args.max_per_class, seed=args.seed)
+    config = ZooConfig(
+        subsets=args.subsets,
+        min_classes=args.classes[0],
+        max_classes=args.classes[1],
+        images=args.images,
+        probe=args.probe,
+        max_per_class=args.max_per_class,
+        seed=args.seed,
+    )
     sources = [load_images(source, progress=progress) for source in args.data]
     encoder = load_encoder(args.encoder, args.device)
     _print(build_zoo(sources, encoder, config, args.out, device=args.device, progress=progress))

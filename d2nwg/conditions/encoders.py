@@ -66,8 +66,10 @@ class Encoder:
         width, height = (max(size, round(edge * scale)) for edge in image.size)
         left, top = (width - size) / 2, (height - size) / 2
         # Resizing only the box that the crop keeps is the same picture for less work.
-        box = tuple(edge * image.size[i % 2] / (width, height)[i % 2]
-                    for i, edge in enumerate((left, top, left + size, top + size)))
+        box = tuple(
+            edge * image.size[i % 2] / (width, height)[i % 2]
+            for i, edge in enumerate((left, top, left + size, top + size))
+        )
         method = Image.Resampling[self.preprocessing["interpolation"].upper()]
         return np.asarray(image.resize((size, size), method, box=box))
 

@@ -76,11 +76,12 @@ class Stages:
         """(B, N) numbers that count → (B, c, h, w) latents of the tokens that have any."""
         channels, rows, columns = vae.latent_shape
         tokens = mask.reshape(len(mask), vae.config.tokens, -1).any(-1)
-        return tokens.repeat_interleave(rows // vae.config.tokens, 1)[:, None, :, None].expand(-1, channels, -1, columns)
+        return tokens.repeat_interleave(rows // vae.config.tokens, 1)[:, None, :, None].expand(
+            -1, channels, -1, columns
+        )
 
     @torch.inference_mode()
     def _reconstruction(self, vae: WeightVAE) -> dict[str, float]:
-        rng, _ = step_rng(self.config.seed, "reconstruction", 0)
         data, rows = self.data, list(self.data.aside)
         records = data.zoo.records(rows)
         vectors = data.layout.flatten({n: v.to(data.device) for n, v in records.state.items()})
@@ -110,7 +111,6 @@ class Stages:
         """Stage 3: noise prediction on scaled latents, VAE and encoder frozen; ends with the EMA weights."""
         config, steps = self.config, scheduler.config.num_train_timesteps
         noiser = DDPMScheduler.from_config(scheduler.config)  # the same noise levels; not every sampler can add noise
-        rows = vae.latent_shape[1] // vae.config.tokens
 
         def loss(model, batch, rng, generator):
             with torch.no_grad():
@@ -135,4 +135,3 @@ class Stages:
         ema.to(self.data.device)
         self._run("Training the denoiser", denoiser, optimiser, loss, config.diffusion_steps, ema)
         ema.copy_to(denoiser.parameters())
-

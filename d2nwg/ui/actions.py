@@ -184,14 +184,15 @@ def draw(visit: Session) -> tuple[Any, str]:
 
 
 def preview(item: Path | bytes, folder: Path) -> str | None:
-    """A copy of a picture, at most 1024 pixels a side, as a file in `folder`; None if it is unreadable."""
+    """A copy of a picture, of a size to look at, as a file in `folder`; None if it is unreadable."""
     from d2nwg.images import open_image
 
     try:
         picture = open_image(item, min_side=512)
     except UserError:
         return None
-    picture.thumbnail((1024, 1024))
+    scale = min(1024 / max(picture.size), max(1, 192 // max(picture.size)))  # small ones are shown larger
+    picture = picture.resize([max(1, round(side * scale)) for side in picture.size])
     picture.save(folder / "picture.webp", quality=90)
     return str(folder / "picture.webp")
 

@@ -93,7 +93,7 @@ def _right() -> SimpleNamespace:
             strip = gr.Plot(show_label=False, container=False, elem_id="strip")
         with gr.Row(elem_classes="two"):
             with gr.Column(elem_classes="card"):
-                gr.HTML(views.title("Where does it err?", "The chosen head on the held-out images."))
+                gr.HTML(views.title("Where does it err?", "The chosen head on the held-out images; the darker, the more."))
                 confusion = gr.Plot(show_label=False, container=False, elem_id="confusion")
             with gr.Column(elem_classes="card"):
                 gr.HTML(views.title("Try it on a picture"))

@@ -43,7 +43,7 @@ def fit_linear(
     Returns:
         ``weight`` (B, checkpoints, C, d) and ``bias`` (B, checkpoints, C); unused rows are zero.
     """
-    batch, count, width = features.shape
+    batch, _, width = features.shape
     used = torch.arange(max_classes, device=features.device) < num_classes.unsqueeze(1)
     share = image_weight / image_weight.sum(1, keepdim=True)
     x = torch.cat([features, torch.ones_like(features[..., :1])], dim=-1)
@@ -103,7 +103,9 @@ def fit_mlp(
         log_p = logits(state, features).masked_fill(~used.unsqueeze(1), -torch.inf).log_softmax(-1)
         loss = -(log_p.gather(-1, labels.unsqueeze(-1)).squeeze(-1) * share).sum()
         # Summed over problems, so that every problem has its own gradient whatever the batch.
-        loss = loss + 0.5 * l2 * (state["0.weight"].square().sum() + (state["2.weight"] * rows["2.weight"]).square().sum())
+        loss = loss + 0.5 * l2 * (
+            state["0.weight"].square().sum() + (state["2.weight"] * rows["2.weight"]).square().sum()
+        )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -112,7 +114,9 @@ def fit_mlp(
     return {name: torch.stack([k[name] for k in kept], 1) for name in state}
 
 
-def masked_accuracy(state: State, features: Tensor, labels: Tensor, image_weight: Tensor, num_classes: Tensor) -> Tensor:
+def masked_accuracy(
+    state: State, features: Tensor, labels: Tensor, image_weight: Tensor, num_classes: Tensor
+) -> Tensor:
     """Accuracy of each head on its own images.
 
     Args:
