@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import torch
 from safetensors.torch import save_file
@@ -18,7 +19,7 @@ from d2nwg.errors import UserError
 from d2nwg.evaluate import accuracies, rivals
 from d2nwg.heads import Head
 from d2nwg.images import ImageSet, candidates, check_readable, split_support_query
-from d2nwg.pipeline import HeadSamples, WeightGenerationPipeline
+from d2nwg.pipeline import DEFAULT_STEPS, HeadSamples, WeightGenerationPipeline
 from d2nwg.progress import Progress, silent
 from d2nwg.weights.networks import State, logits, pick
 
@@ -32,10 +33,11 @@ class Generation:
 
     Attributes:
         head: the chosen one.
-        samples: all sampled heads as one batch on the encoder's features; linear: ``weight`` (S, C, D), ``bias`` (S, C).
+        samples: all sampled heads as one batch on the encoder's features: ``weight`` (S, C, D), ``bias`` (S, C).
         report: what ``report.json`` holds.
         confusion: (C, C) counts of the chosen head on the query images; rows are the true classes.
         sample_accuracy: (S,) on the query images.
+        query: (m,) numbers of the query images in the data set.
     """
 
     head: Head
@@ -43,6 +45,7 @@ class Generation:
     report: dict
     confusion: np.ndarray
     sample_accuracy: np.ndarray
+    query: np.ndarray
 
     def sample_head(self, index: int) -> Head:
         """Sample ``index`` as a head of its own."""
@@ -57,10 +60,11 @@ class Generation:
         """Write ``head.safetensors``, ``samples.safetensors``, ``report.json`` and ``README.md``."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        probe = "linear" if "weight" in self.samples else "mlp"
         self.head.save(folder / "head.safetensors")
         save_file({name: tensor.contiguous() for name, tensor in self.samples.items()}, folder / "samples.safetensors")
         (folder / "report.json").write_text(json.dumps(self.report, indent=1, ensure_ascii=False), encoding="utf-8")
-        (folder / "README.md").write_text(_readme(self.report), encoding="utf-8")
+        (folder / "README.md").write_text(_readme(self.report, probe), encoding="utf-8")
         return folder
 
 
@@ -76,6 +80,7 @@ def load_pipeline(path: Path, device: str | None = None) -> WeightGenerationPipe
 
 @lru_cache(maxsize=2)
 def _load_pipeline(path: Path, device: str, _changed: int) -> WeightGenerationPipeline:
+    diffusers.utils.logging.disable_progress_bar()
     try:
         pipe = WeightGenerationPipeline.from_pretrained(path, local_files_only=True)
     except Exception as reason:  # diffusers raises many types; all mean that the folder is damaged
@@ -104,7 +109,7 @@ def generate_heads(
         shots: support images a class.
         num_samples: heads to sample.
         seed: of the split and the noise.
-        steps: denoising steps; by default 20. The bundle's full number (1024) samples as the paper does, ancestrally.
+        steps: denoising steps; by default 5. The bundle's full number (1024) samples as the paper does, ancestrally.
         max_query: most held-out images to score on.
         progress: stages "Opening the bundle", "Reading images", "Sampling heads", "Fitting the rivals".
     Raises:
@@ -195,7 +200,7 @@ def generate_heads(
         "num_query": len(query),
     }
     head = Head(chosen, encoder.name, images.classes, encoder.preprocessing, info)
-    return Generation(head, samples.state, report, confusion, scores.numpy())
+    return Generation(head, samples.state, report, confusion, scores.numpy(), query)
 
 
 def read_split(
@@ -235,7 +240,7 @@ def sample(
     """Sample heads with the bundle's own sampler; its full number of steps means the paper's ancestral one."""
     kwargs = {"num_samples": num_samples, "generator": generator, "progress": progress}
     if steps is None or steps < pipe.scheduler.config.num_train_timesteps:
-        return pipe(by_class, num_inference_steps=steps or 20, **kwargs)
+        return pipe(by_class, num_inference_steps=steps or DEFAULT_STEPS, **kwargs)
     slow = WeightGenerationPipeline(**pipe.components)
     return slow(by_class, num_inference_steps=slow.use_ancestral_sampler(), **kwargs)
 
@@ -278,14 +283,21 @@ def _per_class(classes, confusion) -> dict[str, float | None]:
     return {name: round(float(confusion[i, i] / totals[i]), 6) if totals[i] else None for i, name in enumerate(classes)}
 
 
-def _readme(report: dict) -> str:
-    accuracy = report["query_accuracy"]
+def _readme(report: dict, probe: str) -> str:
+    right = {name: f"{value:.1%}" for name, value in report["query_accuracy"].items()}
+    build = {
+        "linear": 'head = torch.nn.Linear(*reversed(state["weight"].shape))',
+        "mlp": """hidden, width = state["0.weight"].shape
+head = torch.nn.Sequential(
+    torch.nn.Linear(width, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, len(classes))
+)""",
+    }[probe]
     return f"""# A generated head for {report["data"]}
 
-`head.safetensors` classifies {len(report["classes"])} classes on the features of `{report["encoder"]}`. It was right on
-{accuracy["chosen"]:.1%} of {report["num_query"]} images that generation never saw (class mean {accuracy["class_mean"]:.1%},
-ridge {accuracy["ridge"]:.1%}, logistic regression {accuracy["logistic_regression"]:.1%}, from the same
-{report["num_support"]} images). Chosen: {report["selection"]}.
+`head.safetensors` tells {len(report["classes"])} classes apart, on the features of `{report["encoder"]}`. It was right
+on {right["chosen"]} of {report["num_query"]} images that generation never saw. Others from the same
+{report["num_support"]} images: class mean {right["class_mean"]}, ridge {right["ridge"]}, logistic regression
+{right["logistic_regression"]}. Chosen: {report["selection"]}.
 
 With d2nwg:
 
@@ -293,7 +305,7 @@ With d2nwg:
 python -m d2nwg predict head.safetensors picture.jpg
 ```
 
-Anywhere else it is a state dict, with the encoder, the preprocessing and the class names in the file's metadata:
+Anywhere else it is a state dict; encoder, preprocessing and class names are in the file's metadata:
 
 ```python
 import json, torch
@@ -303,7 +315,7 @@ with safe_open("head.safetensors", "pt") as f:
     state = {{name: f.get_tensor(name) for name in f.keys()}}
     classes = json.loads(f.metadata()["classes"])
     preprocessing = json.loads(f.metadata()["preprocessing"])
-head = torch.nn.Linear(*reversed(state["weight"].shape))
+{build}
 head.load_state_dict(state)  # feed it the pooled features of {report["encoder"]}
 ```
 

@@ -26,7 +26,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     parser.add_argument("--shots", type=positive, default=5, metavar="K", help="images a class it may see (5)")
     parser.add_argument("--num-samples", type=positive, default=50, metavar="N", help="heads to sample (50)")
     parser.add_argument(
-        "--steps", type=positive, metavar="T", help="denoising steps; 1024 samples as the paper does (20)"
+        "--steps", type=positive, metavar="T", help="denoising steps; 1024 samples as the paper does (5)"
     )
     parser.add_argument(
         "--max-query", type=positive, default=1000, metavar="N", help="most held-out images to score on (1000)"

@@ -20,8 +20,8 @@ class WeightSpace(ModelMixin, ConfigMixin):
         projected: k, principal components that heads are learnt on.
         zoo_size: heads of the zoo that the bundle keeps.
 
-    Tensors: ``mean`` (D,), ``projection`` (k, D), and of the kept zoo heads ``zoo_vectors`` (Z, N) standardised, classes
-    in canonical order, ``zoo_counts`` (Z,) and ``zoo_accuracy`` (Z,).
+    Tensors: ``mean`` (D,), ``projection`` (k, D), and of the kept zoo heads ``zoo_vectors`` (Z, N) standardised,
+    classes in canonical order, ``zoo_counts`` (Z,) and ``zoo_accuracy`` (Z,).
     """
 
     @register_to_config

@@ -209,7 +209,10 @@ samples = pipe(support, num_samples=50)  # support: one (images, features) tenso
 
 ## Training
 
-Command: `{" ".join(["python -m d2nwg", *sys.argv[1:]])}`
+```
+{zoo.command()}
+{" ".join(["python -m d2nwg", *sys.argv[1:]])}
+```
 
 Zoo: {summary["records"]} {summary["probe"]} probes of {summary["min_classes"]}–{summary["max_classes"]} classes on
 {summary["num_images"]} images, learnt on {zoo.config.width} principal components.

@@ -93,7 +93,7 @@ def _right() -> SimpleNamespace:
             strip = gr.Plot(show_label=False, container=False, elem_id="strip")
         with gr.Row(elem_classes="two"):
             with gr.Column(elem_classes="card"):
-                gr.HTML(views.title("Where does it err?", "The chosen head on the held-out images; the darker, the more."))
+                gr.HTML(views.title("Where does it err?", "The chosen head on the held-out images; more is darker."))
                 confusion = gr.Plot(show_label=False, container=False, elem_id="confusion")
             with gr.Column(elem_classes="card"):
                 gr.HTML(views.title("Try it on a picture"))
@@ -276,11 +276,16 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
         return {right.strip: figure, **use(visit, saved), **try_it(visit)}
 
     def try_upload(visit: Session | None, path: str | None):
+        if visit is None or visit.result is None or path is None:
+            return gr.skip()
+        visit.uploads.add(Path(path))
+        visit.picture = (Path(path), None)
+        return try_it(visit)
+
+    def try_nothing(visit: Session | None):
         if visit is None or visit.result is None:
             return gr.skip()
-        visit.picture = (Path(path), None) if path else None
-        if path:
-            visit.uploads.add(Path(path))
+        visit.picture = None
         return try_it(visit)
 
     def try_another(visit: Session | None):
@@ -298,5 +303,7 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
     left.stop.click(cancel, session, doing, queue=False, **PRIVATE)
     right.table.select(pick, session, [right.strip, right.head, right.snippet, right.picked, right.seen],
                        **COMPUTE, **PRIVATE)
-    right.picture.input(try_upload, [session, right.picture], right.seen, **COMPUTE, **PRIVATE)
+    # not .input, which fires on clearing too, still with the picture that was there
+    right.picture.upload(try_upload, [session, right.picture], right.seen, **COMPUTE, **PRIVATE)
+    right.picture.clear(try_nothing, session, right.seen, **PRIVATE)
     right.another.click(try_another, session, [right.picture, right.seen], **COMPUTE, **PRIVATE)

@@ -34,7 +34,7 @@ class WholeLayout:
     std: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
-        self.shapes = {name: tuple(shape) for name, shape in self.shapes.items()}
+        self.shapes = {name: tuple(shape) for name, shape in dict(self.shapes).items()}
         for name in self.shapes:
             self.mean.setdefault(name, 0.0)
             self.std.setdefault(name, 1.0)
@@ -94,5 +94,6 @@ class WholeLayout:
         return masks
 
     def to_config(self) -> dict:
-        """As JSON; `WholeLayout(**config)` reads it back."""
-        return asdict(self)
+        """As JSON; `WholeLayout(**config)` reads it back. The shapes become a list: their order is the layout's, and
+        writers of JSON may sort the keys of an object."""
+        return {**asdict(self), "shapes": list(self.shapes.items())}

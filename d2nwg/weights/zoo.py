@@ -121,7 +121,10 @@ class Zoo:
     @cached_property
     def images(self) -> dict[str, Tensor]:
         """``features`` (N, D) float16, ``label`` (N,), ``mean`` (D,), ``projection`` (k, D)."""
-        return load_file(self.path / "features.safetensors")
+        try:
+            return load_file(self.path / "features.safetensors")
+        except (OSError, SafetensorError) as reason:
+            raise UserError(f"The zoo {self.path} is incomplete: build it again.") from reason
 
     @cached_property
     def projected(self) -> Tensor:
@@ -150,6 +153,15 @@ class Zoo:
             "num_images": self.num_images,
             "datasets": [{"name": d["name"], "classes": len(d["classes"])} for d in self.datasets],
         }
+
+    def command(self) -> str:
+        """The command line that builds this zoo, its data sets by name."""
+        c = self.config
+        return (
+            f"python -m d2nwg zoo build {' '.join(d['name'] for d in self.datasets)} --encoder {self.encoder} "
+            f"--subsets {c.subsets} --classes {c.min_classes}-{c.max_classes} --images {c.images} "
+            f"--max-per-class {c.max_per_class} --probe {c.probe} --seed {c.seed} --out {self.path.name}"
+        )
 
     def accuracies(self) -> Tensor:
         """(R,) accuracy of each record's last checkpoint on images it was not trained on."""
