@@ -138,15 +138,15 @@ def test_alignment_is_best_for_the_right_pairs():
     encoder, (features, mask) = make("data-set encoder"), support(8)
     latents = torch.randn(8, 4, C, 2)
     optimiser = torch.optim.Adam(encoder.parameters(), lr=3e-3)
-    start = float(encoder(features, mask, latents))
+    start = encoder(features, mask, latents).item()
     for _ in range(30):
         optimiser.zero_grad()
         loss = encoder(features, mask, latents)
         loss.backward()
         optimiser.step()
-    assert float(loss) < 0.2 * start
+    assert loss.item() < 0.2 * start
     with torch.no_grad():
-        assert float(encoder(features, mask, latents.flip(0))) > 2 * float(loss)
+        assert float(encoder(features, mask, latents.flip(0))) > 2 * loss.item()
 
 
 @pytest.mark.parametrize("kind", ["unet", "unet with skip"])
@@ -189,10 +189,11 @@ def space(zoo: int = 4, probe: str = "linear") -> WeightSpace:
 def test_vectors_become_heads_on_the_encoders_features(probe, tmp_path):
     made = space(probe=probe)
     made.save_pretrained(tmp_path)
-    made = WeightSpace.from_pretrained(tmp_path)
+    before, made = made, WeightSpace.from_pretrained(tmp_path)
     vectors, x = torch.randn(3, made.layout.size), torch.randn(7, 20)
     order = torch.tensor([2, 0, 1])  # slot 0 holds the user's class 2, …
     heads = made.to_heads(vectors, order)
+    assert all(torch.equal(heads[name], tensor) for name, tensor in before.to_heads(vectors, order).items())
     on_projected = logits(made.layout.unflatten(vectors), made.project(x))
     torch.testing.assert_close(logits(heads, x), on_projected[..., [1, 2, 0]], rtol=1e-4, atol=1e-4)
 

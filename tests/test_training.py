@@ -132,7 +132,7 @@ def test_a_zoo_too_small_to_learn_from(subsets, cheap_encoder, patterns, tmp_pat
     from d2nwg.images import load_images
 
     zoo = build_zoo([load_images(patterns)], cheap_encoder, ZooConfig(subsets=subsets, width=16), tmp_path / "zoo")
-    with pytest.raises(UserError, match=f"has only {subsets} record"):
+    with pytest.raises(UserError, match=f"has only {subsets} records"):
         train_bundle(zoo, quick_config(**SHORT), tmp_path / "bundle", device="cpu")
 
 

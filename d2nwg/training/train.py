@@ -52,6 +52,8 @@ def train_bundle(
             no such device.
     """
     device = resolve_device(device)
+    if len(zoo) < 5:  # a fifth of the records scores what the others train
+        raise UserError(f"The zoo {zoo.path} has only {len(zoo)} records: build one of thousands.")
     if ":" in device:  # accelerate takes the current one
         torch.cuda.set_device(device)
     out = Path(out)
