@@ -10,10 +10,6 @@ from torch import Tensor
 from d2nwg.weights.networks import State, head_shapes, logits
 
 
-def _masked_softmax(scores: Tensor, class_mask: Tensor) -> Tensor:
-    return scores.masked_fill(~class_mask.unsqueeze(-2), -torch.inf).softmax(-1)
-
-
 def fit_linear(
     features: Tensor,
     labels: Tensor,
@@ -43,27 +39,28 @@ def fit_linear(
     Returns:
         ``weight`` (B, checkpoints, C, d) and ``bias`` (B, checkpoints, C); unused rows are zero.
     """
-    batch, _, width = features.shape
-    used = torch.arange(max_classes, device=features.device) < num_classes.unsqueeze(1)
+    # Class-major scores (B, C, n): the softmax then runs along contiguous images, and products have long rows.
     share = image_weight / image_weight.sum(1, keepdim=True)
-    x = torch.cat([features, torch.ones_like(features[..., :1])], dim=-1)
-    target = torch.nn.functional.one_hot(labels, max_classes).to(x.dtype)
-    weighted = x * share.unsqueeze(-1)
-    penalty = torch.full((width + 1,), l2, dtype=x.dtype, device=x.device)
+    x = torch.nn.functional.pad(features, (0, 1), value=1.0)
+    penalty = torch.full_like(x[0, 0], l2)
     penalty[-1] = l2 * 1e-3
-    hessian = 0.5 * weighted.mT @ x + torch.diag(penalty)
-    factor = torch.linalg.cholesky(hessian)
-    theta = x.new_zeros(batch, width + 1, max_classes)
-    previous, momentum, kept = theta, 1.0, []
+    used = torch.arange(max_classes, device=x.device) < num_classes.unsqueeze(1)
+    unused = torch.where(used, 0.0, -torch.inf).to(x.dtype).unsqueeze(-1)
+    target = torch.nn.functional.one_hot(labels, max_classes).mT.to(x.dtype, memory_format=torch.contiguous_format)
+    share = share.unsqueeze(1)
+    hessian = torch.baddbmm(torch.diag(penalty).expand(len(x), -1, -1), x.mT * share, x, alpha=0.5)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
+    theta = previous = x.new_zeros(len(x), max_classes, x.shape[-1])
+    momentum, kept = 1.0, []
     for step in range(iterations):
         following = 0.5 * (1 + (1 + 4 * momentum**2) ** 0.5)
-        point = theta + (momentum - 1) / following * (theta - previous)
-        residual = _masked_softmax(x @ point, used) - target
-        gradient = weighted.mT @ residual + penalty.unsqueeze(-1) * point
-        previous, theta, momentum = theta, point - torch.cholesky_solve(gradient, factor), following
+        point = torch.lerp(previous, theta, 1 + (momentum - 1) / following)
+        residual = (point @ x.mT).add_(unused).softmax(1).sub_(target).mul_(share)
+        gradient = (residual @ x).addcmul_(point, penalty)
+        previous, theta, momentum = theta, torch.baddbmm(point, gradient, inverse, alpha=-1), following
         if step >= iterations - checkpoints:
             kept.append(theta)
-    path = torch.stack(kept, 1).mT * used[:, None, :, None]
+    path = torch.stack(kept, 1) * used[:, None, :, None]
     return {"weight": path[..., :-1].contiguous(), "bias": path[..., -1].contiguous()}
 
 

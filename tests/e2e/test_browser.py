@@ -22,7 +22,7 @@ def generate(page, **fields):
         page.fill(f"#{name} input", str(value))
     page.evaluate("document.querySelector('#status .notice')?.classList.add('earlier')")
     page.click("#go")
-    page.wait_for_selector("#status .notice:is(.good, .bad):not(.earlier)", timeout=120_000)
+    page.wait_for_selector("#status .notice:is(.good, .bad):not(.earlier)", timeout=300_000)
     assert page.locator("#status .good").count(), status(page)
 
 
