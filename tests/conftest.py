@@ -116,7 +116,9 @@ def tiny_zoo(tmp_path_factory, patterns, cheap_encoder):
     from d2nwg.weights.zoo import ZooConfig, build_zoo
 
     config = ZooConfig(subsets=300, min_classes=2, max_classes=6, images=8, width=16)
-    return build_zoo([load_images(patterns)], cheap_encoder, config, tmp_path_factory.mktemp("zoos") / "zoo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("d2nwg.weights.zoo.BATCH", 20)  # a batch has one number of classes: with many, all occur
+        return build_zoo([load_images(patterns)], cheap_encoder, config, tmp_path_factory.mktemp("zoos") / "zoo")
 
 
 def quick_config(**changes):
@@ -133,3 +135,17 @@ def tiny_bundle(tmp_path_factory, tiny_zoo) -> Path:
     from d2nwg.training.train import train_bundle
 
     return train_bundle(tiny_zoo, quick_config(), tmp_path_factory.mktemp("bundles") / "tiny", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny_mlp_bundle(tmp_path_factory, patterns, cheap_encoder) -> Path:
+    """A bundle of two-layer heads with 6 hidden units, for up to 5 classes, trained for a step or two."""
+    from d2nwg.images import load_images
+    from d2nwg.training.train import train_bundle
+    from d2nwg.weights.zoo import ZooConfig, build_zoo
+
+    folder = tmp_path_factory.mktemp("mlp")
+    config = ZooConfig(subsets=10, max_classes=5, images=4, width=8, probe="mlp", hidden=6)
+    zoo = build_zoo([load_images(patterns)], cheap_encoder, config, folder / "zoo")
+    steps = quick_config(vae_steps=2, align_steps=1, diffusion_steps=2, batch_size=2)
+    return train_bundle(zoo, steps, folder / "mlp", device="cpu")

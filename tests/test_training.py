@@ -149,15 +149,10 @@ def test_any_prediction_target_trains(prediction, tiny_zoo, tmp_path):
     assert all(tensor.isfinite().all() for tensor in samples.state.values())
 
 
-def test_two_layer_heads_train_and_sample(cheap_encoder, patterns, tmp_path):
-    from d2nwg.images import load_images
+def test_two_layer_heads_train_and_sample(tiny_mlp_bundle):
     from d2nwg.pipeline import WeightGenerationPipeline
 
-    config = ZooConfig(subsets=10, max_classes=5, images=4, width=8, probe="mlp", hidden=6)
-    zoo = build_zoo([load_images(patterns)], cheap_encoder, config, tmp_path / "zoo")
-    steps = dict(vae_steps=2, align_steps=1, diffusion_steps=2, batch_size=2)
-    bundle = train_bundle(zoo, quick_config(**SHORT | steps), tmp_path / "bundle", device="cpu")
-    pipe = WeightGenerationPipeline.from_pretrained(bundle)
+    pipe = WeightGenerationPipeline.from_pretrained(tiny_mlp_bundle)
     samples = pipe(torch.rand(3, 2, 48), num_samples=2, num_inference_steps=2)
     assert {n: tuple(t.shape) for n, t in samples.state.items()} == {
         "0.weight": (2, 6, 48), "0.bias": (2, 6), "2.weight": (2, 3, 6), "2.bias": (2, 3)}
@@ -208,7 +203,7 @@ def test_a_batch_is_zero_where_nothing_counts(batches):
     batch = batches.draw(10, rng)
     assert batch.vectors.shape == batch.mask.shape == (10, 6 * 17)
     assert not batch.vectors[~batch.mask].any() and torch.equal(batch.mask, batches.layout.mask(batch.counts))
-    features, mask = batches.condition_input(batch.support, rng)
+    features, mask = batches.condition_input(batch, rng)
     assert features.shape == (10, 6, 2, 16) and torch.equal(mask.any(-1).sum(1), batch.counts)
     assert mask.sum(-1).max() == 2 and not features[~mask].any()
 
@@ -231,3 +226,17 @@ def test_the_held_aside_score_is_the_zoos_own_measure(batches):
     wrong = replace(records, support=records.support)
     flipped = {name: -tensor for name, tensor in records.state.items()}
     assert float(batches.query_accuracy(flipped, wrong).mean()) < 0.2
+
+
+def test_a_mirrored_head_says_of_mirrored_features_what_the_head_says(batches):
+    records = batches.zoo.records(range(8))
+    batch = batches.batch(records, step_rng(0, "test", 3)[0])
+    state, support = shuffle_classes(records, step_rng(0, "test", 3)[0])
+    assert set(batch.signs.unique().tolist()) == {-1.0, 1.0} and torch.equal(batch.support, support)
+    mirrored = batches.layout.unflatten(batch.vectors)
+    for i in range(8):
+        features = batches.zoo.projected[support[i, 0, 0]]
+        used = slice(0, int(batch.counts[i]))
+        expected = state["weight"][i, used] @ features + state["bias"][i, used]
+        logits = mirrored["weight"][i, used] @ (features * batch.signs[i]) + mirrored["bias"][i, used]
+        torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3)

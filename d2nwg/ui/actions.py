@@ -22,7 +22,6 @@ class Result(NamedTuple):
     images: Any  # the `ImageSet` it was made from
     generation: Any  # the `Generation`
     files: dict[str, Path]  # head, samples, report
-    query: np.ndarray  # the images that scored the heads, as indices
     figures: tuple  # samples, confusion
 
     def head(self, picked: int | None):
@@ -70,9 +69,8 @@ def make_result(images, settings: dict, folder: Path, progress: Progress = silen
     generation, files = generate(images, settings, folder, progress)
     from d2nwg.figures import confusion_figure
 
-    query = held_out(images, settings, generation.head.encoder)
     figures = strip(generation.report), confusion_figure(generation.confusion, generation.head.classes)
-    return Result(images, generation, files, query, figures)
+    return Result(images, generation, files, figures)
 
 
 def strip(report: dict, picked: int | None = None):
@@ -164,23 +162,11 @@ def _check_encoder(name: str) -> None:
         raise UserError(f"This head is for {name[:100]}; heads for {', '.join(sorted(known))} can be tried here.")
 
 
-def held_out(images, settings: dict, encoder: str) -> np.ndarray:
-    """The images that scored the heads, as indices; `settings` are those of the generation, whose choice this
-    repeats on the features it has cached."""
-    from d2nwg.conditions.encoders import load_encoder
-    from d2nwg.images import candidates, split_support_query
-
-    split = {"seed": settings["seed"], "max_query": settings["max_query"]}
-    looked = candidates(images, settings["shots"], **split)
-    readable = np.zeros(len(images.items), bool)
-    readable[looked] = load_encoder(encoder).encode([images.items[i] for i in looked])[1]
-    return split_support_query(images, settings["shots"], readable=readable, **split)[1]
-
-
 def draw(visit: Session) -> tuple[Any, str]:
     """One of the visitor's held-out images, another one each time, and its class."""
-    index = np.random.default_rng().choice(visit.result.query)
-    return visit.result.images.items[index], visit.result.images.classes[visit.result.images.labels[index]]
+    images = visit.result.images
+    index = np.random.default_rng().choice(visit.result.generation.query)
+    return images.items[index], images.classes[images.labels[index]]
 
 
 def preview(item: Path | bytes, folder: Path) -> str | None:
