@@ -93,7 +93,8 @@ assert not any(name.partition(".")[0] in ("d2nwg", "timm", "diffusers") for name
 features = torch.linspace(-1, 1, head.in_features)
 print(json.dumps([head(features).tolist(), classes, preprocessing["size"]]))
 """
-    process = subprocess.run([sys.executable, "-c", code], cwd=work / "out", capture_output=True, text=True, timeout=120)
+    process = subprocess.run([sys.executable, "-c", code], cwd=work / "out", capture_output=True, text=True,
+                             timeout=120)
     assert process.returncode == 0, process.stderr
     logits, classes, size = json.loads(process.stdout)
     head = Head.load(work / "out" / "head.safetensors")

@@ -23,23 +23,16 @@ class Batch:
         mask: (B, N) bool, the numbers that count.
         counts: (B,) classes.
         support: (B, C_max, M) image numbers, -1 for padding.
-        signs: (B, k), the principal components that are mirrored, see `ZooBatches`.
     """
 
     vectors: Tensor
     mask: Tensor
     counts: Tensor
     support: Tensor
-    signs: Tensor
 
 
 class ZooBatches:
-    """Draws training batches from a zoo, by step, and keeps the last records aside.
-
-    Each record is seen in a mirror: some principal components change sign, in the head and in the features alike. The
-    head is as right as before, the covariance of the features is the same, and the classes are new ones: a generator
-    that sees only the zoo's own classes learns them by heart.
-    """
+    """Draws training batches from a zoo, by step, and keeps the last records aside."""
 
     def __init__(self, zoo: Zoo, layout: WholeLayout, shots: tuple[int, ...], device: torch.device):
         self.zoo, self.layout, self.shots, self.device = zoo, layout, shots, device
@@ -59,20 +52,16 @@ class ZooBatches:
         state, support = shuffle_classes(records, rng)
         counts = records.counts.to(self.device)
         state = {name: value.to(self.device) for name, value in state.items()}
-        signs = torch.from_numpy(rng.choice([-1.0, 1.0], (len(support), self.features.shape[1]))).to(self.features)
-        first = "weight" if "weight" in state else "0.weight"
-        state[first] = state[first] * signs.unsqueeze(1)
         mask = self.layout.mask(counts)
-        return Batch(self.layout.flatten(state) * mask, mask, counts, support, signs)
+        return Batch(self.layout.flatten(state) * mask, mask, counts, support)
 
-    def condition_input(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def condition_input(self, support: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Support images cut to a random number of shots → features (B, C_max, m, k) and mask (B, C_max, m)."""
-        support = batch.support
         keys = torch.from_numpy(rng.random(support.shape)) + (support < 0)
         shots = min(int(rng.choice(self.shots)), support.shape[-1])
         chosen = support.gather(-1, keys.argsort(-1))[..., :shots].to(self.device)
         mask = chosen >= 0
-        return self.features[chosen.clamp_min(0)] * batch.signs[:, None, None] * mask.unsqueeze(-1), mask
+        return self.features[chosen.clamp_min(0)] * mask.unsqueeze(-1), mask
 
     def query_accuracy(self, state: State, records: Records) -> Tensor:
         """(B,) accuracy of heads for these records, on images of their classes outside their support."""

@@ -66,7 +66,7 @@ class Stages:
         rng, _ = step_rng(self.config.seed, "latent scale", 0)
         values = []
         for _ in range(8):
-            batch = self.data.draw(min(256, 8 * self.config.batch_size), rng)
+            batch = self.data.draw(256, rng)
             latents = vae.encode(batch.vectors).mean
             values.append(latents[self._latent_mask(batch.mask, vae)])
         return 1.0 / max(float(torch.cat(values).std()), 1e-6)
@@ -101,7 +101,7 @@ class Stages:
         def loss(model, batch, rng, generator):
             with torch.no_grad():
                 latents = vae.encode(batch.vectors).mean * vae.config.latent_scale
-            value = model(*self.data.condition_input(batch, rng), latents=latents)
+            value = model(*self.data.condition_input(batch.support, rng), latents=latents)
             return value, {}
 
         optimiser = torch.optim.Adam(encoder.parameters(), lr=self.config.align_lr)
@@ -115,7 +115,7 @@ class Stages:
         def loss(model, batch, rng, generator):
             with torch.no_grad():
                 latents = vae.encode(batch.vectors).sample(generator) * vae.config.latent_scale
-                condition = encoder(*self.data.condition_input(batch, rng))
+                condition = encoder(*self.data.condition_input(batch.support, rng))
                 drop = torch.rand(len(latents), generator=generator) < config.condition_dropout
                 condition = condition.dropped(drop.to(latents.device))
             noise = torch.randn(latents.shape, generator=generator).to(latents)
