@@ -305,8 +305,8 @@ def table(results: dict) -> str:
         right = r["accuracy"]
         rows += [
             (
-                "probes a second of `zoo build`, against a loop of LogisticRegression on the same subsets and 128 features "
-                f"(right on {right['ours']:.1%} and {right['rival']:.1%} of held-out images)",
+                "probes a second of `zoo build`, against a loop of LogisticRegression on the same subsets and "
+                f"128 features (right on {right['ours']:.1%} and {right['rival']:.1%} of held-out images)",
                 f"{rate['ours']:.0f}",
                 f"{rate['proj']:.1f}",
                 f"{r['ratio_projected']:.0f}×",

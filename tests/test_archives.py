@@ -8,12 +8,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import make_image_folder
 
 from d2nwg import archives
 from d2nwg.archives import extract_images
 from d2nwg.errors import Cancelled, UserError
 from d2nwg.images import load_files, load_images, open_image
+from tests.conftest import make_image_folder
 
 PIXEL = b"\x89PNG"  # nothing is decoded while unpacking
 

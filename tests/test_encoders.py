@@ -5,13 +5,13 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import make_pattern_folder
 from PIL import Image
 
 from d2nwg.conditions import encoders
 from d2nwg.conditions.encoders import DEFAULT_ENCODER, Encoder, load_encoder, load_in_order
 from d2nwg.devices import resolve_device
 from d2nwg.errors import Cancelled, UserError
+from tests.conftest import make_pattern_folder
 
 
 @pytest.fixture(scope="module")

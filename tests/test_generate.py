@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import make_pattern_folder
 from safetensors.torch import load_file
 
 from d2nwg import generate
@@ -15,6 +14,7 @@ from d2nwg.generate import choose, generate_heads, set_aside
 from d2nwg.heads import Head
 from d2nwg.images import load_images
 from d2nwg.pipeline import DEFAULT_STEPS
+from tests.conftest import make_pattern_folder
 
 STAGES = ["Opening the bundle", "Reading images", "Sampling heads", "Fitting the rivals"]
 

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import make_image_folder
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -15,6 +14,7 @@ from d2nwg.conditions import encoders
 from d2nwg.errors import UserError
 from d2nwg.heads import Head, evaluate_head, predict_images
 from d2nwg.images import load_images
+from tests.conftest import make_image_folder
 
 PREPROCESSING = {"size": 8, "crop_pct": 1.0, "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3}
 

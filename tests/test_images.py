@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_image_folder
 from PIL import Image
 
 from d2nwg.errors import UserError
@@ -18,6 +17,7 @@ from d2nwg.images import (
     load_images,
     split_support_query,
 )
+from tests.conftest import make_image_folder
 
 
 def touch(root: Path, *paths: str) -> Path:

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import quick_config
 from safetensors.torch import load_file
 
 from d2nwg.errors import Cancelled, UserError
@@ -16,6 +15,7 @@ from d2nwg.training.train import train_bundle
 from d2nwg.weights.layout import WholeLayout
 from d2nwg.weights.networks import head_shapes, logits
 from d2nwg.weights.zoo import Zoo, ZooConfig, build_zoo
+from tests.conftest import quick_config
 
 STAGES = ("Training the VAE", "Aligning the data-set encoder", "Training the denoiser")
 SHORT = dict(vae_steps=6, align_steps=6, diffusion_steps=6, batch_size=4, checkpoint_every=2)

@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import make_image_folder, make_pattern_folder
 from safetensors.torch import load_file
 
 from d2nwg.errors import Cancelled, UserError
@@ -14,6 +13,7 @@ from d2nwg.images import load_images
 from d2nwg.weights import zoo as zoos
 from d2nwg.weights.networks import logits, pick, select_classes
 from d2nwg.weights.zoo import Zoo, ZooConfig, build_zoo, fit_projection
+from tests.conftest import make_image_folder, make_pattern_folder
 
 CONFIG = dict(subsets=40, min_classes=2, max_classes=5, images=4, width=8, checkpoints=2, hidden=6)
 
