@@ -1,6 +1,12 @@
-"""Which device to compute on."""
+"""Which device to compute on, and one model loaded at a time."""
+
+import threading
 
 from d2nwg.errors import UserError
+
+# While diffusers builds a model it patches torch.nn.Module for the whole process: a network that another thread
+# builds meanwhile would be left without its weights.
+loading = threading.RLock()
 
 
 def resolve_device(name: str | None = None) -> str:

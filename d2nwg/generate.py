@@ -14,7 +14,7 @@ from torch import Tensor
 
 from d2nwg.bundles import resolve_bundle
 from d2nwg.conditions.encoders import Encoder, load_encoder
-from d2nwg.devices import resolve_device
+from d2nwg.devices import loading, resolve_device
 from d2nwg.errors import UserError
 from d2nwg.evaluate import accuracies, rivals
 from d2nwg.heads import Head
@@ -75,7 +75,8 @@ def load_pipeline(path: Path, device: str | None = None) -> WeightGenerationPipe
         UserError: the folder is no complete bundle, or there is no such device.
     """
     changed = (path / "model_index.json").stat().st_mtime_ns
-    return _load_pipeline(path.resolve(), resolve_device(device), changed)
+    with loading:
+        return _load_pipeline(path.resolve(), resolve_device(device), changed)
 
 
 @lru_cache(maxsize=2)

@@ -41,12 +41,13 @@ class TerminalProgress:
 
     def __init__(self, stream=None):
         self.stream = stream or sys.stderr
-        self._left, self._last, self._stage = TimeLeft(), 0.0, None
+        # Elsewhere than on a terminal, short work is silent: a mistake found at once is then the only line.
+        self._left, self._last = TimeLeft(), 0.0 if self.stream.isatty() else time.monotonic()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         left, now, tty = self._left(stage, done, total), time.monotonic(), self.stream.isatty()
         finished = total and done >= total
-        if not finished and now - self._last < (0.2 if tty else 10.0):
+        if now - self._last < (0.2 if tty else 10.0) and not (finished and tty):
             return
         self._last = now
         text = stage + (f" {done}/{total}" if total else "")

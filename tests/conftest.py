@@ -15,6 +15,11 @@ import pytest
 from PIL import Image
 
 
+def pytest_collection_modifyitems(items):
+    """The browser's tests come last: playwright keeps an event loop running, in which no other test could run one."""
+    items.sort(key=lambda item: "e2e" in item.path.parts)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache():
     """The cache folder of this session, for processes that tests start as well."""

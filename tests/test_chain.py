@@ -118,7 +118,7 @@ def test_the_head_on_other_images(work, capsys):
     (["generate", "unseen", "--bundle", "bundle", "--shots", "20", "--out", "x"], "14 images but 21 are needed"),
     (["generate", "unseen", "--bundle", "nowhere", "--out", "x"], "There is no bundle nowhere"),
     (["generate", "unseen", "--bundle", "zoo", "--out", "x"], "zoo is no bundle"),
-    (["generate", "nowhere", "--bundle", "bundle", "--out", "x"], "no folder or archive at nowhere"),
+    (["generate", "./nowhere", "--bundle", "bundle", "--out", "x"], "no folder or archive at ./nowhere"),
     (["train", "--zoo", "known", "--out", "x"], "known is no zoo"),
     (["train", "--zoo", "zoo", "--out", "bundle"], "bundle exists already"),
     (["train", "--zoo", "zoo", "--out", "x", "--resume"], "no unfinished run"),

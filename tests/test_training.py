@@ -208,21 +208,6 @@ def test_a_batch_is_zero_where_nothing_counts(batches):
     assert mask.sum(-1).max() == 2 and not features[~mask].any()
 
 
-def test_a_mirrored_head_is_as_right_as_before(batches):
-    """Head and features change the signs of the same components, so the logits are the record's own."""
-    records = batches.zoo.records(range(10))
-    batch = batches.batch(records, step_rng(0, "test", 0)[0])
-    assert set(batch.signs.unique().tolist()) == {-1, 1} and batch.signs.shape == (10, 16)
-    features = batches.features[:7]
-    mirrored = logits(batches.layout.unflatten(batch.vectors), features * batch.signs.unsqueeze(1))
-    labels = batches.zoo.images["label"]
-    plain = logits(records.state, features)
-    for i in range(10):
-        count = int(records.counts[i])
-        place = [records.classes[i].tolist().index(int(labels[n])) for n in batch.support[i, :count, 0]]
-        torch.testing.assert_close(mirrored[i, :, :count], plain[i][:, place], rtol=1e-4, atol=1e-4)
-
-
 def test_records_kept_aside_are_never_drawn(batches):
     aside = set(batches.aside)
     assert len(aside) == 60 and max(aside) == 299

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from d2nwg.devices import resolve_device
+from d2nwg.devices import loading, resolve_device
 from d2nwg.errors import UserError
 from d2nwg.images import open_image
 from d2nwg.paths import cache_dir
@@ -192,7 +192,8 @@ def load_encoder(name: str = DEFAULT_ENCODER, device: str | None = None) -> Enco
     Raises:
         UserError: unknown name or device, or weights that can be neither found nor fetched.
     """
-    return _load_encoder(name, resolve_device(device))
+    with loading:
+        return _load_encoder(name, resolve_device(device))
 
 
 @lru_cache(maxsize=2)

@@ -33,35 +33,39 @@ def fit_linear(
         image_weight: (B, n), 1 for an image and 0 for padding.
         num_classes: (B,) classes of each problem.
         max_classes: C, rows of the result.
-        l2: strength of the penalty on W; the bias has a thousandth of it.
+        l2: strength of the penalty on W; the bias is free.
         iterations: Newton steps.
         checkpoints: how many of the last iterates to return.
     Returns:
         ``weight`` (B, checkpoints, C, d) and ``bias`` (B, checkpoints, C); unused rows are zero.
     """
-    # Class-major scores (B, C, n): the softmax then runs along contiguous images, and products have long rows.
-    share = image_weight / image_weight.sum(1, keepdim=True)
-    x = torch.nn.functional.pad(features, (0, 1), value=1.0)
-    penalty = torch.full_like(x[0, 0], l2)
-    penalty[-1] = l2 * 1e-3
-    used = torch.arange(max_classes, device=x.device) < num_classes.unsqueeze(1)
-    unused = torch.where(used, 0.0, -torch.inf).to(x.dtype).unsqueeze(-1)
-    target = torch.nn.functional.one_hot(labels, max_classes).mT.to(x.dtype, memory_format=torch.contiguous_format)
-    share = share.unsqueeze(1)
-    hessian = torch.baddbmm(torch.diag(penalty).expand(len(x), -1, -1), x.mT * share, x, alpha=0.5)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
-    theta = previous = x.new_zeros(len(x), max_classes, x.shape[-1])
+    classes = torch.arange(max_classes, device=features.device)
+    used = classes < num_classes.unsqueeze(1)
+    offset = torch.where(used, 0.0, -torch.inf).to(features.dtype).unsqueeze(-1)
+    share = (image_weight / image_weight.sum(1, keepdim=True)).unsqueeze(1)
+    # On centred features the bias stands alone in the bound on the Hessian: its entry is a half.
+    mean = share @ features
+    x = features - mean
+    # Everything is class-major, (B, C, n), and both products read contiguous rows: three times as fast on a CPU.
+    flipped = x.mT.contiguous()
+    target = (labels.unsqueeze(1) == classes.unsqueeze(1)).to(x.dtype)
+    ridge = (l2 * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)).expand(len(x), -1, -1)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(torch.baddbmm(ridge, flipped * share, x, alpha=0.5)))
+    weight = old_weight = x.new_zeros(len(x), max_classes, x.shape[-1])
+    bias = old_bias = x.new_zeros(len(x), max_classes, 1)
     momentum, kept = 1.0, []
     for step in range(iterations):
         following = 0.5 * (1 + (1 + 4 * momentum**2) ** 0.5)
-        point = torch.lerp(previous, theta, 1 + (momentum - 1) / following)
-        residual = (point @ x.mT).add_(unused).softmax(1).sub_(target).mul_(share)
-        gradient = (residual @ x).addcmul_(point, penalty)
-        previous, theta, momentum = theta, torch.baddbmm(point, gradient, inverse, alpha=-1), following
+        ahead, momentum = 1 + (momentum - 1) / following, following
+        w, b = torch.lerp(old_weight, weight, ahead), torch.lerp(old_bias, bias, ahead)
+        residual = torch.baddbmm(b + offset, w, flipped).softmax(1).sub_(target).mul_(share)
+        gradient = torch.baddbmm(w, residual, x, beta=l2)
+        old_weight, weight = weight, torch.baddbmm(w, gradient, inverse, alpha=-1)
+        old_bias, bias = bias, b - 2 * residual.sum(-1, keepdim=True)
         if step >= iterations - checkpoints:
-            kept.append(theta)
-    path = torch.stack(kept, 1) * used[:, None, :, None]
-    return {"weight": path[..., :-1].contiguous(), "bias": path[..., -1].contiguous()}
+            kept.append((weight, bias - weight @ mean.mT))
+    weights, biases = (torch.stack(path, 1) * used[:, None, :, None] for path in zip(*kept, strict=True))
+    return {"weight": weights, "bias": biases.squeeze(-1)}
 
 
 def fit_mlp(

@@ -36,6 +36,7 @@ from d2nwg.weights.networks import State, head_shapes
 from d2nwg.weights.probes import fit_linear, fit_mlp, masked_accuracy
 
 BATCH = 128  # problems optimised together; all of one batch have the same number of classes
+PIECE = 16  # of which a CPU works on so many at a time, to stay in its cache
 SHARD = 16 * BATCH  # records a file
 QUERY = 15  # held-out images a class that score a probe
 
@@ -311,26 +312,17 @@ def _train_batch(size, features, table, owner, config, rng, generator, device) -
     classes = _draw_classes(size, owner, config, rng)  # (B, C)
     count = classes.shape[1]
     support, query = _draw_images(classes, table, config.images, rng)
-    fit_kwargs = {"l2": config.l2, "checkpoints": config.checkpoints}
-    numbers = torch.full((size,), count, device=device)
-    train = gather_images(features, support, device)
-    if config.probe == "linear":
-        state = fit_linear(*train, numbers, count, **fit_kwargs)
-    else:
-        state = fit_mlp(*train, numbers, count, hidden=config.hidden, generator=generator, **fit_kwargs)
-    held_out = gather_images(features, query, device)
-    accuracy = torch.stack(
-        [
-            masked_accuracy({n: v[:, k] for n, v in state.items()}, *held_out, numbers)
-            for k in range(config.checkpoints)
-        ],
-        dim=1,
-    )
+    piece = PIECE if device == "cpu" else size
+    pieces = [
+        _train_piece(*chosen, count, features, config, generator, device)
+        for chosen in zip(support.split(piece), query.split(piece), strict=True)
+    ]
+    state = {name: torch.cat([made[name] for made, _ in pieces]) for name in pieces[0][0]}
+    accuracy = torch.cat([scores for _, scores in pieces])
     padded = {}
     for name, shape in head_shapes(config.probe, features.shape[1], config.max_classes, config.hidden).items():
         full = torch.zeros(size, config.checkpoints, *shape)
-        value = state[name].cpu()
-        full[tuple(slice(s) for s in value.shape)] = value
+        full[tuple(slice(s) for s in state[name].shape)] = state[name]
         padded[name] = full
     more = config.max_classes - count
     pad = torch.nn.functional.pad
@@ -338,8 +330,22 @@ def _train_batch(size, features, table, owner, config, rng, generator, device) -
         **padded,
         "classes": pad(classes, (0, more), value=-1).int(),
         "support": pad(support, (0, 0, 0, more), value=-1).int(),
-        "accuracy": accuracy.cpu(),
+        "accuracy": accuracy,
     }
+
+
+def _train_piece(support, query, count, features, config, generator, device) -> tuple[State, Tensor]:
+    """Probes of the support images (B, C, M), on the CPU, and their accuracies (B, K) on the query images."""
+    numbers = torch.full((len(support),), count, device=device)
+    train, held_out = (gather_images(features, chosen, device) for chosen in (support, query))
+    kwargs = {"l2": config.l2, "checkpoints": config.checkpoints}
+    if config.probe == "linear":
+        state = fit_linear(*train, numbers, count, **kwargs)
+    else:
+        state = fit_mlp(*train, numbers, count, hidden=config.hidden, generator=generator, **kwargs)
+    steps = [{name: value[:, k] for name, value in state.items()} for k in range(config.checkpoints)]
+    accuracy = torch.stack([masked_accuracy(step, *held_out, numbers) for step in steps], dim=1)
+    return {name: value.cpu() for name, value in state.items()}, accuracy.cpu()
 
 
 def _draw_classes(size: int, owner: np.ndarray, config: ZooConfig, rng: np.random.Generator) -> Tensor:

@@ -49,7 +49,7 @@ def studio(tmp_path_factory):
         process = subprocess.Popen([sys.executable, "app.py", "--no-browser", "--port", str(port)], cwd=REPO,
                                    env=env, stdout=log, stderr=subprocess.STDOUT)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while True:
             try:
                 urllib.request.urlopen(running.url, timeout=5).read()
