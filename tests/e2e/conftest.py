@@ -97,7 +97,7 @@ def visit(studio, chromium):
 
     def open_page(query: str = "", width: int = 1280, height: int = 900):
         context = chromium.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(120_000)
         contexts.append(context)
         page = context.new_page()
         page.on("request", see)
