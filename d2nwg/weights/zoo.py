@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from d2nwg.conditions.encoders import Encoder, content_hash
-from d2nwg.devices import resolve_device
+from d2nwg.devices import resolve_device, workers
 from d2nwg.errors import UserError
 from d2nwg.images import ImageSet
 from d2nwg.progress import Progress, silent
@@ -294,29 +295,31 @@ def _write_records(sources, images, config, folder, device, progress) -> None:
     table = class_table(images["label"], int(images["label"].max()) + 1)
     owner = np.repeat(np.arange(len(sources)), [len(s.classes) for s in sources])
     rng = np.random.default_rng(config.seed)
-    generator = torch.Generator().manual_seed(config.seed)
     pending: list[dict[str, Tensor]] = []
     done = written = 0
-    while done < config.subsets:
-        size = min(BATCH, config.subsets - done)
-        pending.append(_train_batch(size, features, table, owner, config, rng, generator, device))
-        done += size
-        progress("Training probes", done, config.subsets)
-        if len(pending) * BATCH == SHARD or done == config.subsets:
-            shard = {name: torch.cat([p[name] for p in pending]) for name in pending[0]}
-            save_file(shard, folder / f"records-{written:05d}.safetensors")
-            pending, written = [], written + 1
+    with workers(device) as pool:
+        while done < config.subsets:
+            size = min(BATCH, config.subsets - done)
+            pending.append(_train_batch(size, features, table, owner, config, rng, device, pool))
+            done += size
+            progress("Training probes", done, config.subsets)
+            if len(pending) * BATCH == SHARD or done == config.subsets:
+                shard = {name: torch.cat([p[name] for p in pending]) for name in pending[0]}
+                save_file(shard, folder / f"records-{written:05d}.safetensors")
+                pending, written = [], written + 1
 
 
-def _train_batch(size, features, table, owner, config, rng, generator, device) -> dict[str, Tensor]:
+def _train_batch(size, features, table, owner, config, rng, device, pool) -> dict[str, Tensor]:
     classes = _draw_classes(size, owner, config, rng)  # (B, C)
     count = classes.shape[1]
     support, query = _draw_images(classes, table, config.images, rng)
     piece = PIECE if device == "cpu" else size
-    pieces = [
-        _train_piece(*chosen, count, features, config, generator, device)
-        for chosen in zip(support.split(piece), query.split(piece), strict=True)
-    ]
+    seeds = rng.integers(2**62, size=-(-size // piece)) if config.probe == "mlp" else repeat(0)
+
+    def train(support: Tensor, query: Tensor, seed: int) -> tuple[State, Tensor]:
+        return _train_piece(support, query, count, features, config, int(seed), device)
+
+    pieces = list(pool.map(train, support.split(piece), query.split(piece), seeds))
     state = {name: torch.cat([made[name] for made, _ in pieces]) for name in pieces[0][0]}
     accuracy = torch.cat([scores for _, scores in pieces])
     padded = {}
@@ -334,7 +337,7 @@ def _train_batch(size, features, table, owner, config, rng, generator, device) -
     }
 
 
-def _train_piece(support, query, count, features, config, generator, device) -> tuple[State, Tensor]:
+def _train_piece(support, query, count, features, config, seed, device) -> tuple[State, Tensor]:
     """Probes of the support images (B, C, M), on the CPU, and their accuracies (B, K) on the query images."""
     numbers = torch.full((len(support),), count, device=device)
     train, held_out = (gather_images(features, chosen, device) for chosen in (support, query))
@@ -342,6 +345,7 @@ def _train_piece(support, query, count, features, config, generator, device) -> 
     if config.probe == "linear":
         state = fit_linear(*train, numbers, count, **kwargs)
     else:
+        generator = torch.Generator().manual_seed(seed)
         state = fit_mlp(*train, numbers, count, hidden=config.hidden, generator=generator, **kwargs)
     steps = [{name: value[:, k] for name, value in state.items()} for k in range(config.checkpoints)]
     accuracy = torch.stack([masked_accuracy(step, *held_out, numbers) for step in steps], dim=1)
