@@ -1,10 +1,13 @@
 """Which device to compute on, and one model loaded at a time."""
 
+import ctypes
 import os
+import platform
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 
 from d2nwg.errors import UserError
 
@@ -22,8 +25,9 @@ def resolve_device(name: str | None = None) -> str:
     import torch
 
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name is None:
-        return "cuda" if cuda else "cpu"
+    name = name or ("cuda" if cuda else "cpu")
+    if name == "cpu":
+        _keep_freed_memory()
     kind, _, number = name.partition(":")
     if kind == "cuda" and int(number or 0) >= cuda:
         has = "none" if not cuda else f"{cuda}, counted from 0"
@@ -55,3 +59,17 @@ def workers(device: str) -> Iterator[Executor]:
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         torch.set_num_threads(threads)  # some of the libraries below torch share one number among all threads
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep what torch frees instead of returning it to the system and asking again.
+
+    Activations are allocated and freed at every layer; where fresh pages are dear (virtual machines above all), that
+    costs as much as the arithmetic: networks run up to twice as fast with it. Elsewhere it does nothing.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        trim_threshold, top_pad, mmap_max = -1, -2, -4  # names in malloc.h
+        libc = ctypes.CDLL(None)
+        for option, value in ((trim_threshold, 2**31 - 1), (top_pad, 64 * 2**20), (mmap_max, 0)):
+            libc.mallopt(option, value)

