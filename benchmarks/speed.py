@@ -28,14 +28,13 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from d2nwg.bundles import resolve_bundle
+from d2nwg.bundles import DEFAULT_STEPS, resolve_bundle
 from d2nwg.conditions.encoders import EMBEDDED_WEIGHTS, Encoder, load_encoder
 from d2nwg.decoding import open_image
 from d2nwg.devices import workers
 from d2nwg.evaluate import accuracies, logistic_regression_head, normalised
 from d2nwg.generate import choose, load_pipeline, sample
 from d2nwg.images import load_images, split_support_query
-from d2nwg.pipeline import DEFAULT_STEPS
 from d2nwg.progress import TerminalProgress
 from d2nwg.weights import zoo as zoos
 

@@ -1,67 +1,164 @@
-"""Accuracy on data sets that no part of a bundle was trained on; writes JSON, and the table of the model card.
+"""Accuracy on data sets that no part of a bundle was trained on; writes JSON, and tables of README or model card.
 
-    python -m benchmarks.unseen DATA... --bundle BUNDLE --out RESULTS.json [--write-card]
+    python -m benchmarks.unseen DATA... --bundles BUNDLE... --out RESULTS.json [--write-card] [--readme]
 
-For every data set, number of classes, number of shots and seed, the same support and query images score every row:
-the generated heads (chosen without the query images), and the rivals fitted on the same support.
+For every data set, number of classes, number of shots and seed, the same support and query images score every row: the
+rivals tuned on the support, and of each bundle the chosen head, one sample, and the best three by the query images (the
+papers' protocol); for a dual bundle also the head made with unlabelled images of the same classes beside the support.
+What RESULTS.json holds already is not measured again.
 """
 
 import argparse
 import json
 import statistics
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from d2nwg.bundles import resolve_bundle
+from d2nwg.bundles import bundle_encoder, resolve_bundle
 from d2nwg.conditions.encoders import load_encoder
-from d2nwg.evaluate import accuracies, rivals
+from d2nwg.evaluate import RANDOM_HEADS, accuracies, calibration_error, normalised, rival_heads
 from d2nwg.generate import choose, load_pipeline, sample, set_aside
 from d2nwg.images import ImageSet, load_images
 from d2nwg.progress import TerminalProgress
+from d2nwg.weights.networks import logits
 
-ROWS = ("chosen", "average", "mean", "oracle_top3", "class_mean", "ridge", "logistic_regression", "random")
+RIVALS = ("class_mean", "ridge", "logistic_regression")
+ALL = 0  # shots: every image that is not held out
+MANY = 400  # support images from which on fewer seeds are drawn: tuning the rivals takes minutes
 START, END = "<!-- measured -->", "<!-- /measured -->"
 
 
-def episode(features, images: ImageSet, ways: int, shots: int, query: int, seed: int):
-    """One task: ``ways`` random classes, ``shots`` support images of each, and up to ``query`` held-out ones."""
+def episode(images: ImageSet, ways: int, shots: int, query: int, unlabelled: int, seed: int) -> dict[str, np.ndarray]:
+    """One task: numbers of ``support``, ``query`` and ``unlabelled`` images, and labels of the first two.
+
+    Of ``ways`` random classes, ``shots`` images each, up to ``query`` held-out ones (of the test split where there is
+    one), and up to ``unlabelled`` of those that are left.
+    """
     rng = np.random.default_rng([seed, ways, shots])
     split = bool(images.is_test.any())
-    picked = {"support": [], "query": []}
+    picked = defaultdict(list)
     for label, c in enumerate(rng.permutation(len(images.classes))[:ways]):
         own = np.flatnonzero(images.labels == c)
         train, test = rng.permutation(own[~images.is_test[own]]), rng.permutation(own[images.is_test[own]])
-        held_out = test if split else train[shots:]
-        picked["support"] += [(i, label) for i in train[:shots]]
-        picked["query"] += [(i, label) for i in held_out[:query]]
-    result = []
-    for pairs in picked.values():
-        index, labels = zip(*pairs, strict=True)
-        result += [features[list(index)], torch.tensor(labels)]
-    return result
+        if not split:
+            most = min(query, len(train) // 3)
+            test, train = (train[:most], train[most:]) if shots == ALL else (train[shots:], train)
+        given = len(train) if shots == ALL else shots
+        asked = test[:query]
+        left = np.setdiff1d(train[given:], asked, assume_unique=True)
+        picked["support"] += list(train[:given])
+        picked["query"] += list(asked)
+        picked["unlabelled"] += list(left[:unlabelled])
+        picked["labels"] += [label] * given
+        picked["query_labels"] += [label] * len(asked)
+    return {name: np.array(values, np.int64) for name, values in picked.items()}
 
 
-def measure(pipe, features, images, ways, shots, seed, num_samples, query, steps) -> dict[str, float]:
-    """Accuracy of every row on one task."""
-    x, y, xq, yq = episode(features, images, ways, shots, query, seed)
-    given, aside = set_aside(y, shots, seed)
+def score(state, features, labels) -> dict[str, float]:
+    """Accuracy and calibration error of one head."""
+    chance = logits(state, features).double().softmax(-1)
+    right = (chance.argmax(-1) == labels).double().mean().item()
+    return {"accuracy": right, "ece": calibration_error(chance.numpy(), labels.numpy())}
+
+
+def measure_rivals(x, y, xq, yq, seed: int) -> dict[str, dict]:
+    """The rivals' scores, and a random head's. Features are centred on the support's mean and of unit length."""
+    centre = x.numpy().mean(0)
+    X, Xq = normalised(x.numpy(), centre), torch.from_numpy(normalised(xq.numpy(), centre))
+    rows = {}
+    for name, (weight, bias) in rival_heads(X, y.numpy(), seed=seed).items():
+        rows[name] = score({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)}, Xq, yq)
     generator = torch.Generator().manual_seed(seed)
-    samples = sample(pipe, [x[given][y[given] == c] for c in range(ways)], num_samples, generator, steps)
-    state = {name: tensor.cpu() for name, tensor in samples.state.items()}
-    chosen, average, _ = choose(state, x[aside], y[aside])
-    scores = accuracies(state, xq, yq)
-    one = {name: torch.stack([chosen[name], average[name]]) for name in chosen}
-    best = accuracies(one, xq, yq)
-    own = {
-        "chosen": best[0],
-        "average": best[1],
-        "mean": scores.mean(),
-        "oracle_top3": scores.topk(3).values.mean(),
+    weight = torch.randn(RANDOM_HEADS, int(y.max()) + 1, X.shape[1], generator=generator, dtype=torch.double)
+    right = accuracies({"weight": weight, "bias": weight.new_zeros(weight.shape[:2])}, Xq, yq)
+    return rows | {"random": {"accuracy": right.mean().item()}}
+
+
+def measure_bundle(pipe, x, y, xq, yq, free, shots: int, seed: int, args) -> dict[str, dict]:
+    """The scores of a bundle's heads: chosen, one sample on average, oracle top 3, and chosen with unlabelled images;
+    and how the samples' disagreement about an image tells that the chosen head is wrong (area under the curve)."""
+    given, aside = set_aside(y, len(y) if shots == ALL else shots, seed, pipe)
+    by_class = [x[given][y[given] == c] for c in range(int(y.max()) + 1)]
+    rows = {}
+    for suffix, extra in (("", None), ("_unlabelled", free)):
+        if suffix and (not pipe.is_dual or not len(free)):
+            continue
+        generator = torch.Generator().manual_seed(seed)
+        samples = sample(pipe, by_class, args.num_samples, generator, args.steps, unlabelled=extra)
+        state = {name: tensor.cpu() for name, tensor in samples.state.items()}
+        chosen = choose(state, x[aside], y[aside])[0]
+        rows[f"chosen{suffix}"] = score(chosen, xq, yq)
+        if not suffix:
+            each = accuracies(state, xq, yq)
+            rows["sample"] = {"accuracy": each.mean().item()}
+            rows["oracle_top3"] = {"accuracy": each.topk(min(3, len(each))).values.mean().item()}
+            rows["chosen"]["spread_tells"] = spread_tells(state, chosen, xq, yq)
+    return rows
+
+
+def spread_tells(state, chosen, xq, yq) -> float:
+    """Chance that of two images, one right and one wrong, the samples disagree more about the wrong one."""
+    from sklearn.metrics import roc_auc_score
+
+    wrong = (logits(chosen, xq).argmax(-1) != yq).numpy()
+    if wrong.all() or not wrong.any():
+        return float("nan")
+    mean = torch.stack([logits({n: t[i] for n, t in state.items()}, xq).softmax(-1) for i in range(20)])
+    disagreement = torch.special.entr(mean.mean(0)).sum(-1) - torch.special.entr(mean).sum(-1).mean(0)
+    return float(roc_auc_score(wrong, disagreement.numpy()))
+
+
+def measure(args, cells: dict, save) -> None:
+    """Fill in the cells that are missing: "data|ways|shots|seed" → method → scores."""
+    progress = TerminalProgress()
+    bundles = {path.name: path for path in map(resolve_bundle, args.bundles)}
+    encoder = load_encoder(args.encoder or bundle_encoder(next(iter(bundles.values()))))
+    for source in args.data:
+        images = load_images(source)
+        features, readable = encoder.encode(images.items, progress=progress)
+        assert readable.all()
+        every = len(images.classes)
+        plan = [(w, k) for w in sorted({w for w in args.ways if w < every} | {every}) for k in args.shots]
+        for ways, shots in plan:
+            for seed in range(args.seeds):
+                task = episode(images, ways, shots, args.query, args.unlabelled, seed)
+                if len(task["support"]) > MANY and seed >= args.seeds_many:
+                    break
+                x, xq, free = (features[task[name]] for name in ("support", "query", "unlabelled"))
+                y, yq = torch.from_numpy(task["labels"]), torch.from_numpy(task["query_labels"])
+                cell = cells.setdefault(f"{images.name}|{ways}|{shots}|{seed}", {})
+                if "class_mean" not in cell and not args.no_rivals:
+                    cell |= measure_rivals(x, y, xq, yq, seed)
+                for name, path in bundles.items():
+                    pipe = load_pipeline(path)
+                    if f"{name}/chosen" in cell or (not pipe.is_dual and ways > pipe.weight_space.max_classes):
+                        continue
+                    rows = measure_bundle(pipe, x, y, xq, yq, free, shots, seed, args)
+                    cell |= {f"{name}/{row}": scores for row, scores in rows.items()}
+                progress(f"{images.name}, {ways}-way, {shots or 'all'} shots", seed + 1, args.seeds)
+            save()
+
+
+def summarise(cells: dict) -> dict[tuple, dict[str, dict[str, float]]]:
+    """(data, ways, shots) → method → mean accuracy and ECE over seeds, and half the 95 % interval of the accuracy."""
+    groups = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for key, cell in cells.items():
+        data, ways, shots, _ = key.split("|")
+        for method, scores in cell.items():
+            for what, value in scores.items():
+                if value == value:
+                    groups[data, int(ways), int(shots)][method][what].append(value)
+    return {
+        group: {
+            method: {what: statistics.mean(values) for what, values in scores.items()}
+            | {"interval": interval(scores["accuracy"]), "seeds": len(scores["accuracy"])}
+            for method, scores in methods.items()
+        }
+        for group, methods in groups.items()
     }
-    others = rivals(x, y, xq, yq, mean=pipe.weight_space.mean.cpu(), seed=seed)
-    return {name: float(value) for name, value in own.items()} | others
 
 
 def interval(values: list[float]) -> float:
@@ -69,85 +166,144 @@ def interval(values: list[float]) -> float:
     return 1.96 * statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
 
 
-def table(results: list[dict]) -> str:
-    """Markdown: mean accuracy in percent, and half the 95 % interval of `chosen`."""
-    heads = ["data set", "way", "shots", *(r.replace("_", " ") for r in ROWS)]
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    for row in results:
-        cells = [f"{100 * row['mean'][name]:.1f}" for name in ROWS]
-        cells[0] += f" ± {100 * row['interval']['chosen']:.1f}"
-        lines.append("| " + " | ".join([row["data"], str(row["ways"]), str(row["shots"]), *cells]) + " |")
-    for shots in sorted({row["shots"] for row in results}):
-        part = [row for row in results if row["shots"] == shots]
-        cells = [f"**{100 * statistics.mean(row['mean'][name] for row in part):.1f}**" for name in ROWS]
-        lines.append("| " + " | ".join(["**all of these**", "", str(shots), *cells]) + " |")
+def columns_of(summary: dict, first: str) -> list[str]:
+    """The methods in the order of the table: rivals, the other bundles' chosen heads, then those of ``first``."""
+    found = list(dict.fromkeys(method for methods in summary.values() for method in methods))
+    own = [f"{first}/{row}" for row in ("chosen", "chosen_unlabelled", "sample", "oracle_top3")]
+    others = [m for m in found if m.endswith("/chosen") and m not in own]
+    return [m for m in (*RIVALS, "random", *others, *own) if m in found]
+
+
+def title(method: str, first: str) -> str:
+    """A column's heading."""
+    bundle, _, row = method.rpartition("/")
+    row = {"chosen_unlabelled": "chosen, with unlabelled", "oracle_top3": "oracle top 3"}.get(row, row)
+    return row.replace("_", " ") if bundle in ("", first) else f"`{bundle}`"
+
+
+def full_table(summary: dict, first: str) -> str:
+    """Every data set, number of classes and shots, in percent, with half the 95 % interval."""
+    columns = columns_of(summary, first)
+    lines = ["| data set | way | shots | " + " | ".join(title(c, first) for c in columns) + " |"]
+    lines.append("|" + "---|" * (len(columns) + 3))
+    for (data, ways, shots), methods in summary.items():
+        cells = [
+            f"{100 * methods[c]['accuracy']:.1f} ± {100 * methods[c]['interval']:.1f}" if c in methods else "–"
+            for c in columns
+        ]
+        lines.append(f"| {data} | {ways} | {shots or 'all'} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def write_card(bundle: Path, text: str) -> None:
-    """Put the table into the bundle's README, in place of an earlier one."""
-    card = bundle / "README.md"
-    before, _, rest = card.read_text().partition(START)
+def short_table(summary: dict, first: str) -> str:
+    """Averages by number of shots, over the rows that every method has."""
+    columns = columns_of(summary, first)
+    lines = ["| shots | " + " | ".join(title(c, first) for c in columns) + " |", "|" + "---|" * (len(columns) + 1)]
+    for shots in sorted({key[2] for key in summary}, key=lambda s: (s == ALL, s)):
+        rows = [methods for key, methods in summary.items() if key[2] == shots]
+        here = [c for c in columns if any(c in r for r in rows)]
+        for what, name in (("accuracy", ""), ("ece", " (ECE)")):
+            cells = []
+            for c in columns:
+                # A bundle that cannot do all tasks is compared on what it can, against the rivals there.
+                values = [r[c][what] for r in rows if c in r and what in r[c]]
+                part = "" if len(values) == len(rows) or not values else "*"
+                cells.append(f"{100 * statistics.mean(values):.1f}{part}" if values and c in here else "–")
+            lines.append(f"| {shots or 'all'}{name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def goals(summary: dict, first: str) -> dict:
+    """How far ahead of each rival the chosen head is, on average and where it is worst, in points."""
+    result = {}
+    for shots in sorted({key[2] for key in summary}):
+        rows = {key: m for key, m in summary.items() if key[2] == shots and f"{first}/chosen" in m}
+        own = {key: m[f"{first}/chosen"]["accuracy"] for key, m in rows.items()}
+        lead = {r: 100 * statistics.mean(own[k] - m[r]["accuracy"] for k, m in rows.items()) for r in RIVALS}
+        by_set = defaultdict(list)
+        for key, m in rows.items():
+            by_set[key[0]].append(100 * (own[key] - np.array([m[r]["accuracy"] for r in RIVALS])))
+        worst = {data: float(np.mean(v, 0).min()) for data, v in by_set.items()}  # under the set's best rival
+        more = [
+            100 * (m[f"{first}/chosen_unlabelled"]["accuracy"] - own[k])
+            for k, m in rows.items()
+            if f"{first}/chosen_unlabelled" in m
+        ]
+        gains = defaultdict(list)
+        for (data, *_), gain in zip(
+            [k for k, m in rows.items() if f"{first}/chosen_unlabelled" in m], more, strict=True
+        ):
+            gains[data].append(gain)
+        result[str(shots or "all")] = {
+            "lead": {r: round(v, 2) for r, v in lead.items()},
+            "against_best_rival_of_each_set": {d: round(v, 2) for d, v in worst.items()},
+            "unlabelled_gain": round(statistics.mean(more), 2) if more else None,
+            "unlabelled_gain_by_set": {d: round(statistics.mean(v), 2) for d, v in gains.items()},
+        }
+    return result
+
+
+def write_between(path: Path, text: str) -> None:
+    """Put the text into a page, in place of an earlier one."""
+    before, _, rest = path.read_text().partition(START)
     after = rest.partition(END)[2]
-    card.write_text(f"{before.rstrip()}\n\n{START}\n{text}\n{END}\n{after.lstrip()}")
+    path.write_text(f"{before.rstrip()}\n\n{START}\n{text}\n{END}\n{after}")
 
 
 def main() -> None:
-    """Measure, print the table, and write it where asked."""
+    """Measure, print the tables, and write them where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="+")
-    parser.add_argument("--bundle")
+    parser.add_argument("--bundles", nargs="+", required=True, help="the first one is the tables' own")
+    parser.add_argument("--encoder", help="another than the first bundle's (dual bundles)")
     parser.add_argument("--out", required=True)
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
+    parser.add_argument("--seeds-many", type=int, default=3, help=f"where the support is larger than {MANY} images")
+    parser.add_argument("--shots", type=int, nargs="+", default=[1, 5, 20, ALL], help="0: all that are not held out")
     parser.add_argument("--ways", type=int, nargs="+", default=[5, 10], help="besides all classes")
+    parser.add_argument("--unlabelled", type=int, default=15, help="images without labels a class")
     parser.add_argument("--num-samples", type=int, default=50)
-    parser.add_argument("--query", type=int, default=40, help="most held-out images a class")
+    parser.add_argument("--query", type=int, default=30, help="most held-out images a class")
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--write-card", action="store_true", help="put the table into the bundle's README.md")
+    parser.add_argument("--no-rivals", action="store_true")
+    parser.add_argument("--write-card", action="store_true", help="put the tables into the first bundle's README.md")
+    parser.add_argument("--readme", action="store_true", help="put the short table into README.md")
     args = parser.parse_args()
-    bundle = resolve_bundle(args.bundle)
-    pipe = load_pipeline(bundle)
-    encoder = load_encoder(pipe.weight_space.config.encoder)
-    progress, results = TerminalProgress(), []
-    for source in args.data:
-        images = load_images(source)
-        features, readable = encoder.encode(images.items, progress=progress)
-        assert readable.all()
-        every = len(images.classes)
-        for ways in sorted({w for w in args.ways if w < every} | {every}):
-            for shots in args.shots:
-                rows = []
-                for seed in range(args.seeds):
-                    rows.append(
-                        measure(pipe, features, images, ways, shots, seed, args.num_samples, args.query, args.steps)
-                    )
-                    progress(f"{images.name}, {ways}-way, {shots} shots", seed + 1, args.seeds)
-                columns = {name: [row[name] for row in rows] for name in ROWS}
-                results.append(
-                    {
-                        "data": images.name,
-                        "ways": ways,
-                        "shots": shots,
-                        "seeds": args.seeds,
-                        "mean": {name: statistics.mean(column) for name, column in columns.items()},
-                        "interval": {name: interval(column) for name, column in columns.items()},
-                    }
-                )
-                Path(args.out).write_text(json.dumps({"arguments": vars(args), "results": results}, indent=1))
-    command = (
-        f"python -m benchmarks.unseen {' '.join(Path(d).name for d in args.data)} --bundle {bundle.name} "
-        f"--seeds {args.seeds} --num-samples {args.num_samples}"
-    )
+    out = Path(args.out)
+    cells = json.loads(out.read_text())["cells"] if out.exists() else {}
+    names = [resolve_bundle(bundle).name for bundle in args.bundles]
+
+    def save() -> None:
+        summary = summarise(cells)
+        rows = [{"data": d, "ways": w, "shots": s, "methods": m} for (d, w, s), m in summary.items()]
+        arguments = {**vars(args), "data": [Path(d).name for d in args.data], "bundles": names}
+        result = {"arguments": arguments, "goals": goals(summary, names[0]), "summary": rows, "cells": cells}
+        out.write_text(json.dumps(result, indent=1))
+
+    measure(args, cells, save)
+    save()
+    summary = summarise(cells)
+    short, full = short_table(summary, names[0]), full_table(summary, names[0])
+    print(short, json.dumps(goals(summary, names[0]), indent=1), sep="\n\n")
     words = (
-        f"## Accuracy on data sets never trained on\n\nPercent, mean of {args.seeds} seeds (± half the 95 % interval "
-        f"of the mean), {args.num_samples} samples, at most {args.query} held-out images a class; every row sees "
-        f"the same support and query images. `oracle top3` is the papers' protocol: it looks at the query images. "
-        f"Command: `{command}`\n\n"
+        f"Percent right, mean of {args.seeds} seeds (of {args.seeds_many} where the support has more than {MANY} "
+        f"images); at most {args.query} held-out images a class, {args.num_samples} samples, every column on the same "
+        f"support and query images. *with unlabelled*: {args.unlabelled} images a class without labels beside the "
+        "support. *oracle top 3* is the papers' protocol, which looks at the query images to choose. ECE: expected "
+        "calibration error. \\*: on those tasks that it can do."
     )
-    print(table(results))
+    command = (
+        f"python -m benchmarks.unseen {' '.join(Path(d).name for d in args.data)} --bundles {' '.join(names)}"
+        f"{f' --encoder {args.encoder}' if args.encoder else ''} --out unseen.json"
+    )
+    if args.readme:
+        write_between(Path("README.md"), f"{words}\n\n{short}\n\n`{command} --readme`")
     if args.write_card:
-        write_card(bundle, words + table(results))
+        card = resolve_bundle(args.bundles[0]) / "README.md"
+        text = (
+            f"## Accuracy on data sets never trained on\n\n{words}\n\n{short}\n\nWith half the 95 % interval:\n\n{full}"
+        )
+        write_between(card, f"{text}\n\n`{command} --write-card`")
 
 
 if __name__ == "__main__":

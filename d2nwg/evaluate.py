@@ -93,6 +93,16 @@ def logistic_regression_head(X: np.ndarray, y: np.ndarray, C: int, *, seed: int 
     return weight @ basis, bias
 
 
+def rival_heads(X: np.ndarray, y: np.ndarray, *, seed: int = 0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The three rivals by name, as weight (C, d) and bias (C,) on `normalised` features X (n, d) with labels y (n,)."""
+    C = int(y.max()) + 1
+    return {
+        "class_mean": class_mean_head(X, y, C),
+        "ridge": ridge_head(X, y, C, seed=seed),
+        "logistic_regression": logistic_regression_head(X, y, C, seed=seed),
+    }
+
+
 def rivals(
     support: Tensor,
     labels: Tensor,
@@ -112,19 +122,25 @@ def rivals(
 
     X, y, Xq, yq = (torch.as_tensor(t).cpu().numpy() for t in (support, labels, query, query_labels))
     centre = X.mean(0) if mean is None else torch.as_tensor(mean).cpu().numpy()
-    X, Xq, C = normalised(X, centre), normalised(Xq, centre), int(y.max()) + 1
-    heads = {
-        "class_mean": class_mean_head(X, y, C),
-        "ridge": ridge_head(X, y, C, seed=seed),
-        "logistic_regression": logistic_regression_head(X, y, C, seed=seed),
-    }
+    X, Xq = normalised(X, centre), normalised(Xq, centre)
+    heads = rival_heads(X, y, seed=seed)
     rng = np.random.default_rng(seed)
+    C = int(y.max()) + 1
     weight = torch.from_numpy(
         np.concatenate([np.stack([w for w, _ in heads.values()]), rng.standard_normal((RANDOM_HEADS, C, X.shape[1]))])
     )
     bias = torch.from_numpy(np.concatenate([np.stack([b for _, b in heads.values()]), np.zeros((RANDOM_HEADS, C))]))
     scores = accuracies({"weight": weight, "bias": bias}, torch.from_numpy(Xq), torch.from_numpy(yq)).tolist()
     return dict(zip(heads, scores, strict=False)) | {"random": float(np.mean(scores[len(heads) :]))}
+
+
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error (Guo et al., 2017): how far confidence and accuracy lie apart, averaged over bins of
+    equal width. ``probabilities`` (m, C), ``labels`` (m,)."""
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [abs(confidence[index == b].sum() - right[index == b].sum()) for b in range(bins)]
+    return float(sum(gaps) / len(labels))
 
 
 def _folds(y: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from d2nwg.bundles import resolve_bundle
+from d2nwg.bundles import DEFAULT_STEPS, resolve_bundle
 from d2nwg.conditions.encoders import Encoder, load_encoder
 from d2nwg.devices import loading, resolve_device
 from d2nwg.errors import UserError
 from d2nwg.evaluate import accuracies, rivals
 from d2nwg.heads import Head
 from d2nwg.images import ImageSet, candidates, check_readable, split_support_query
-from d2nwg.pipeline import DEFAULT_STEPS, HeadSamples, WeightGenerationPipeline
+from d2nwg.pipeline import HeadSamples, WeightGenerationPipeline
 from d2nwg.progress import Progress, silent
 from d2nwg.weights.networks import State, logits, pick
 
@@ -237,9 +237,10 @@ def sample(
     generator: torch.Generator,
     steps: int | None = None,
     progress: Progress = silent,
+    unlabelled: Tensor | None = None,
 ) -> HeadSamples:
     """Sample heads with the bundle's own sampler; its full number of steps means the paper's ancestral one."""
-    kwargs = {"num_samples": num_samples, "generator": generator, "progress": progress}
+    kwargs = {"num_samples": num_samples, "generator": generator, "progress": progress, "unlabelled": unlabelled}
     if steps is None or steps < pipe.scheduler.config.num_train_timesteps:
         return pipe(by_class, num_inference_steps=steps or DEFAULT_STEPS, **kwargs)
     slow = WeightGenerationPipeline(**pipe.components)
@@ -268,10 +269,11 @@ def choose(samples: State, features: Tensor, labels: Tensor) -> tuple[State, Sta
     return pick(everyone, best), average, words
 
 
-def set_aside(labels: Tensor, shots: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Split the support: bool masks of the images that condition the generator, and of those that choose a sample."""
+def set_aside(labels: Tensor, shots: int, seed: int, pipe: WeightGenerationPipeline) -> tuple[Tensor, Tensor]:
+    """Split the support: bool masks of the images that condition the generator, and of those that choose a sample. The
+    dual generator gains more from seeing all of them than from a choice among its samples."""
     aside = torch.zeros(len(labels), dtype=torch.bool)
-    if shots >= ENOUGH_TO_SELECT:
+    if shots >= ENOUGH_TO_SELECT and not pipe.is_dual:
         generator = torch.Generator().manual_seed(seed)
         for label in labels.unique():
             members = torch.nonzero(labels == label).squeeze(1)

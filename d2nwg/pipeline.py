@@ -2,22 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
+from d2nwg.bundles import DEFAULT_STEPS
 from d2nwg.conditions.dataset import DatasetEncoder
 from d2nwg.errors import UserError
+from d2nwg.models.dual import COEFFICIENTS, DualDenoiser
 from d2nwg.models.space import WeightSpace
 from d2nwg.models.unet import ConditionalUNet
 from d2nwg.models.vae import WeightVAE
 from d2nwg.progress import Progress, silent
 from d2nwg.weights.networks import State, build_head, pick
-
-# Five steps of the multistep solver were as good as twenty on the training sets: the latents' spread is narrow.
-DEFAULT_STEPS = 5
 
 
 @dataclass
@@ -27,16 +27,17 @@ class HeadSamples:
     Attributes:
         state: all heads as one batch, on the encoder's own features: for linear heads ``weight`` (S, C, D) and
             ``bias`` (S, C).
-        vectors: (S, N) the same heads as standardised vectors of the bundle's layout, classes in canonical order.
+        vectors: (S, N) the same heads as standardised vectors of the bundle's layout, classes in canonical order; None
+            where the layout cannot hold them: more classes than it has rows, or another encoder.
         num_classes: C.
     """
 
     state: State
-    vectors: Tensor
+    vectors: Tensor | None
     num_classes: int
 
     def __len__(self) -> int:
-        return len(self.vectors)
+        return len(next(iter(self.state.values())))
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -52,11 +53,16 @@ class WeightGenerationPipeline(DiffusionPipeline):
     >>> samples.state["weight"].shape, samples.modules[0]
 
     A bundle is what `save_pretrained` writes. Any diffusers scheduler can take the place of ``pipe.scheduler``.
+
+    The denoiser says which kind of bundle it is: with a `ConditionalUNet` a VAE and a data-set encoder belong to it and
+    heads have up to ``weight_space.max_classes`` classes; a `DualDenoiser` needs neither, and takes any number of
+    classes and any encoder's features.
     """
 
-    vae: WeightVAE
-    condition_encoder: DatasetEncoder
-    denoiser: ConditionalUNet
+    _optional_components: ClassVar = ["vae", "condition_encoder"]
+    vae: WeightVAE | None
+    condition_encoder: DatasetEncoder | None
+    denoiser: ConditionalUNet | DualDenoiser
     weight_space: WeightSpace
 
     def __init__(self, vae, condition_encoder, denoiser, scheduler, weight_space):
@@ -77,6 +83,8 @@ class WeightGenerationPipeline(DiffusionPipeline):
         generator: torch.Generator | None = None,
         num_inference_steps: int = DEFAULT_STEPS,
         guidance_scale: float = 1.0,
+        unlabelled: Tensor | None = None,
+        noise_scale: float = 1.0,
         progress: Progress = silent,
     ) -> HeadSamples:
         """Sample heads.
@@ -87,18 +95,63 @@ class WeightGenerationPipeline(DiffusionPipeline):
             num_samples: S.
             generator: of the noise; the same one gives the same heads.
             num_inference_steps: denoising steps.
-            guidance_scale: 1 samples the condition as learnt; above 1 exaggerates it (classifier-free guidance).
+            guidance_scale: 1 samples the condition as learnt; above 1 exaggerates it (classifier-free guidance, UNet
+                bundles only).
+            unlabelled: (m, D) features of images of the same classes without labels, in any order and proportion. Dual
+                bundles learn from them; others leave them aside.
+            noise_scale: temperature of the first noise: below 1 the samples are more alike.
             progress: called with the stage ``"Sampling heads"``.
         Raises:
             UserError: fewer than two classes or more than the bundle can hold, a class without images, or features
                 of another width.
         """
         support = self._check(support)
+        make = self._sample_dual if self.is_dual else self._sample_unet
+        run = (num_samples, generator, num_inference_steps, noise_scale, progress)
+        return make(support, unlabelled if self.is_dual else guidance_scale, *run)
+
+    @property
+    def is_dual(self) -> bool:
+        """Whether the bundle diffuses coefficients on the support images."""
+        return isinstance(self.denoiser, DualDenoiser)
+
+    def _sample_unet(self, support: list[Tensor], guidance: float, num_samples: int, *run) -> HeadSamples:
         condition, order = self._condition(support)
-        latents = self._denoise(condition, num_samples, generator, num_inference_steps, guidance_scale, progress)
+        beside = self.denoiser.lay_out(condition)
+        predict = self.denoiser.denoise
+        if guidance != 1.0:
+            drop = torch.tensor([True], device=beside.device)
+            without = self.denoiser.lay_out(condition.dropped(drop))
+
+            def predict(latents, time, beside):
+                empty = self.denoiser.denoise(latents, time, without)
+                return empty + guidance * (self.denoiser.denoise(latents, time, beside) - empty)
+
+        shape = (num_samples, *self.vae.latent_shape)
+        latents = self._denoise(lambda latents, time: predict(latents, time, beside), shape, *run)
         vectors = self.vae.decode(latents / self.vae.config.latent_scale)
         state = self.weight_space.to_heads(vectors, order)
         return HeadSamples(state=state, vectors=vectors, num_classes=len(support))
+
+    def _sample_dual(self, support: list[Tensor], unlabelled: Tensor | None, num_samples: int, *run) -> HeadSamples:
+        features = torch.cat(support).unsqueeze(0)
+        labels = torch.arange(len(support)).repeat_interleave(torch.tensor([len(images) for images in support]))
+        targets = torch.eye(len(support), device=features.device)[labels.to(features.device)].unsqueeze(0)
+        if unlabelled is not None:
+            unlabelled = unlabelled.to(features).unsqueeze(0)
+        condition = self.denoiser.encode(features, targets, unlabelled)
+        shape = (num_samples, condition.num_tokens, COEFFICIENTS)
+        latents = self._denoise(lambda latents, time: self.denoiser(latents, time, condition), shape, *run)
+        state = self.denoiser.to_heads(latents, condition)
+        return HeadSamples(state=state, vectors=self._vectors(state, support), num_classes=len(support))
+
+    def _vectors(self, state: State, support: list[Tensor]) -> Tensor | None:
+        """Heads on the encoder's features in the layout of the zoo's, where it can hold them."""
+        space = self.weight_space
+        if len(support) > space.max_classes or support[0].shape[-1] != space.config.num_features:
+            return None
+        order = space.canonical_order(torch.stack([space.project(images).mean(0) for images in support]))
+        return space.to_vectors(state, order)
 
     def use_ancestral_sampler(self) -> int:
         """Swap in DDPM ancestral sampling (paper equation 6); returns its number of steps."""
@@ -108,7 +161,9 @@ class WeightGenerationPipeline(DiffusionPipeline):
     def _check(self, support) -> list[Tensor]:
         space = self.weight_space
         support = [images.to(space.mean.device, torch.float32) for images in support]
-        if not 2 <= len(support) <= space.max_classes:
+        if self.is_dual and len(support) < 2:
+            raise UserError(f"A head tells at least two classes apart, and the data set has {len(support)}.")
+        if not self.is_dual and not 2 <= len(support) <= space.max_classes:
             raise UserError(
                 f"This bundle makes heads for 2 to {space.max_classes} classes, and the data set has {len(support)}: "
                 "leave some classes out, or choose another bundle."
@@ -116,7 +171,7 @@ class WeightGenerationPipeline(DiffusionPipeline):
         for number, images in enumerate(support):
             if not len(images):
                 raise UserError(f"Class number {number + 1} has no support image.")
-            if images.shape[-1] != space.config.num_features:
+            if images.shape[-1] != (support[0].shape[-1] if self.is_dual else space.config.num_features):
                 raise UserError(
                     f"The features are {images.shape[-1]} wide, and this bundle takes {space.config.num_features}: "
                     f"use its encoder, {space.config.encoder}."
@@ -136,24 +191,17 @@ class WeightGenerationPipeline(DiffusionPipeline):
             mask[0, slot, : len(projected[label])] = True
         return self.condition_encoder(features, mask), order
 
-    def _denoise(self, condition, num_samples, generator, steps, guidance, progress) -> Tensor:
+    def _denoise(self, predict, shape, generator, steps, noise_scale, progress) -> Tensor:
+        """From noise to clean latents (S, …); ``predict(latents, time)`` is the denoiser with its condition."""
         device = self.weight_space.mean.device
-        shape = (num_samples, *self.vae.latent_shape)
         latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
         self.scheduler.set_timesteps(steps, device=device)
-        latents = latents * self.scheduler.init_noise_sigma
-        beside = self.denoiser.lay_out(condition)
-        if guidance != 1.0:
-            without = self.denoiser.lay_out(condition.dropped(torch.tensor([True], device=device)))
+        latents = latents * (self.scheduler.init_noise_sigma * noise_scale)
         # Ancestral samplers draw noise at each step, multi-step ones take no generator.
         extra = {"generator": generator} if isinstance(self.scheduler, DDPMScheduler) else {}
         for number, time in enumerate(self.scheduler.timesteps):
             progress("Sampling heads", number, len(self.scheduler.timesteps))
             given = self.scheduler.scale_model_input(latents, time)
-            predicted = self.denoiser.denoise(given, time, beside)
-            if guidance != 1.0:
-                empty = self.denoiser.denoise(given, time, without)
-                predicted = empty + guidance * (predicted - empty)
-            latents = self.scheduler.step(predicted, time, latents, **extra).prev_sample
+            latents = self.scheduler.step(predict(given, time), time, latents, **extra).prev_sample
         progress("Sampling heads", len(self.scheduler.timesteps), len(self.scheduler.timesteps))
         return latents

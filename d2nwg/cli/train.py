@@ -9,16 +9,35 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         "train",
         parents=[parent],
         help="train a generator on a zoo",
-        description="Learn the distribution of a zoo in three stages (VAE, data-set encoder, diffusion) and write a "
-        "bundle. A stopped run is taken up again with --resume.",
+        description="Train a generator on a zoo and write a bundle. A stopped run is taken up again with --resume.",
         epilog="example: python -m d2nwg train --zoo zoo --preset small --out bundle",
     )
-    parser.add_argument("--zoo", required=True, metavar="ZOO", help="a folder that zoo build wrote")
+    parser.add_argument(
+        "--zoo",
+        required=True,
+        nargs="+",
+        metavar="ZOO",
+        help="a folder that zoo build wrote; the dual generator takes several, of different encoders",
+    )
+    parser.add_argument(
+        "--generator",
+        default="unet",
+        choices=("unet", "dual"),
+        help="unet: the paper's, in three stages (VAE, data-set encoder, diffusion); dual: coefficients on the "
+        "support images, for any number of classes and any encoder (unet)",
+    )
+    parser.add_argument(
+        "--held-out",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="dual: data sets of the zoo to keep out of training; the weights that do best on them are kept",
+    )
     parser.add_argument(
         "--preset",
         default="small",
         choices=("tiny", "small", "paper"),
-        help="tiny: seconds, for trying out; small: under an hour on two cores; paper: a GPU (small)",
+        help="tiny: seconds, for trying out; small: under an hour on two cores; paper: a GPU, unet only (small)",
     )
     parser.add_argument("--out", required=True, metavar="BUNDLE", help="the folder to write")
     parser.add_argument("--resume", action="store_true", help="go on with the unfinished run of this bundle")
@@ -28,12 +47,18 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Train, and say where the bundle is."""
     from d2nwg.progress import TerminalProgress
-    from d2nwg.training.config import TrainConfig
+    from d2nwg.training.config import GENERATORS
     from d2nwg.training.train import train_bundle
     from d2nwg.weights.zoo import Zoo
 
-    config = TrainConfig.preset(args.preset, seed=args.seed)
+    extra = {"held_out": tuple(args.held_out)} if args.generator == "dual" else {}
+    config = GENERATORS[args.generator].preset(args.preset, seed=args.seed, **extra)
     bundle = train_bundle(
-        Zoo(args.zoo), config, args.out, resume=args.resume, device=args.device, progress=TerminalProgress()
+        [Zoo(path) for path in args.zoo],
+        config,
+        args.out,
+        resume=args.resume,
+        device=args.device,
+        progress=TerminalProgress(),
     )
     print(f"The bundle is in {bundle}.")

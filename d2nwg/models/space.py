@@ -61,6 +61,18 @@ class WeightSpace(ModelMixin, ConfigMixin):
         state = select_classes(self.layout.unflatten(vectors), torch.argsort(order))
         return fold_projection(state, self.projection, self.mean)
 
+    def to_vectors(self, state: State, order: Tensor) -> Tensor:
+        """The reverse of `to_heads` for linear heads on the encoder's features, ``weight`` (S, C, D) and ``bias``
+        (S, C): (S, N), by least squares where a head does not lie in the projected space."""
+        inverse = torch.linalg.pinv(self.projection)  # (D, k)
+        rows = {"weight": state["weight"] @ inverse, "bias": state["bias"] + state["weight"] @ self.mean}
+        count = len(order)
+        padded = {name: t.new_zeros(len(t), self.max_classes, *t.shape[2:]) for name, t in rows.items()}
+        for name, tensor in select_classes(rows, order).items():
+            padded[name][:, :count] = tensor
+        counts = torch.full((len(state["bias"]),), count, device=self.mean.device)
+        return self.layout.flatten(padded) * self.layout.mask(counts)
+
     def zoo_distance(self, vectors: Tensor, count: int) -> Tensor:
         """How far vectors (S, N) are from the nearest kept zoo head with as many classes: Euclidean distance over the
         numbers that count, divided by the vector's own length, (S,). NaN where the sample of the zoo has none."""

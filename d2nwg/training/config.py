@@ -1,4 +1,4 @@
-"""What can be chosen in training, and three presets."""
+"""What can be chosen in training, and the presets."""
 
 from dataclasses import asdict, dataclass, replace
 
@@ -112,3 +112,70 @@ PRESETS: dict[str, dict] = {
         checkpoint_every=2_000,
     ),
 }
+
+
+@dataclass(frozen=True)
+class DualConfig:
+    """Every number of training the dual-coordinate generator.
+
+    Attributes:
+        width, depth, heads: of the denoiser (`DualDenoiser`).
+        steps: optimiser steps; each sees ``tasks`` tasks of one shape.
+        lr, weight_decay: of AdamW; the rate falls linearly to zero.
+        max_classes: most classes of a task; the number is drawn log-uniformly from 2.
+        shots: support images a class, drawn from this list.
+        unlabelled: images without labels a class, drawn from this list; a quarter of them is left out at random.
+        max_images: most support images of a task, and most unlabelled ones.
+        query: held-out images a class that the task loss looks at.
+        denoising: weight of the denoising loss beside the task loss.
+        held_out: data sets never trained on; the moving average that is best on them is kept.
+        validate_every: steps between looks at them.
+        ema: decay of the moving average, the weights that are sampled.
+        mixed_precision: accelerate's setting: ``no``, ``fp16`` or ``bf16``.
+        checkpoint_every: optimiser steps between checkpoints.
+        seed: of starts, tasks and noise.
+    """
+
+    width: int = 64
+    depth: int = 2
+    heads: int = 4
+    steps: int = 2_000
+    tasks: int = 8
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    max_classes: int = 100
+    shots: tuple[int, ...] = (1, 1, 1, 2, 3, 5, 5, 5, 10, 20, 50)
+    unlabelled: tuple[int, ...] = (0, 0, 5, 15)
+    max_images: int = 250
+    query: int = 10
+    denoising: float = 0.1
+    held_out: tuple[str, ...] = ()
+    validate_every: int = 250
+    ema: float = 0.995
+    mixed_precision: str = "no"
+    checkpoint_every: int = 250
+    seed: int = 0
+
+    @classmethod
+    def preset(cls, name: str, **changes) -> "DualConfig":
+        """``tiny`` (seconds, for trying out) or ``small`` (minutes on two cores)."""
+        if name not in DUAL_PRESETS:
+            raise UserError(f"The dual generator has no preset {name!r}: choose one of {', '.join(DUAL_PRESETS)}.")
+        return replace(cls(**DUAL_PRESETS[name]), **changes)
+
+    def to_config(self) -> dict:
+        """As JSON; `DualConfig.from_config` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict) -> "DualConfig":
+        """JSON turns tuples into lists; this turns them back."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
+
+
+DUAL_PRESETS: dict[str, dict] = {
+    "tiny": dict(width=32, depth=1, steps=100, tasks=4, max_images=60, validate_every=50, checkpoint_every=50),
+    "small": {},
+}
+
+GENERATORS = {"unet": TrainConfig, "dual": DualConfig}

@@ -1,11 +1,11 @@
-"""A zoo in, a bundle out."""
+"""A zoo, or several, in; a bundle out."""
 
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,8 +21,11 @@ from d2nwg.models.unet import ConditionalUNet
 from d2nwg.models.vae import WeightVAE
 from d2nwg.pipeline import WeightGenerationPipeline
 from d2nwg.progress import Progress, silent
-from d2nwg.training.config import TrainConfig
+from d2nwg.training.card import model_card
+from d2nwg.training.config import GENERATORS, DualConfig, TrainConfig
 from d2nwg.training.data import ZooBatches
+from d2nwg.training.dual import train_dual
+from d2nwg.training.episodes import ZooEpisodes
 from d2nwg.training.loop import MetricsLog, clear_checkpoints
 from d2nwg.training.stages import Stages
 from d2nwg.weights.layout import WholeLayout
@@ -33,38 +36,63 @@ ZOO_SAMPLE = 256  # zoo heads that a bundle keeps, for plots and for the distanc
 
 
 def train_bundle(
-    zoo: Zoo,
-    config: TrainConfig,
+    zoo: Zoo | Sequence[Zoo],
+    config: TrainConfig | DualConfig,
     out: str | Path,
     *,
     resume: bool = False,
     device: str | None = None,
     progress: Progress = silent,
 ) -> Path:
-    """Run the three stages and write the bundle to ``out``.
+    """Train a generator and write the bundle to ``out``: the paper's three stages, or the dual-coordinate generator.
 
     Until it is finished everything lies in ``out`` + ``.training``: the configuration, ``metrics.jsonl`` and a
     checkpoint a stage, from which ``resume=True`` goes on. A resumed run ends with the same bundle as an undisturbed
     one.
 
+    Args:
+        zoo: the dual generator takes several, of different encoders; the first one's encoder is the bundle's default.
+        config: its type says which generator.
     Raises:
-        UserError: ``out`` exists, or an unfinished run lies there and ``resume`` is False, or the reverse; or there is
-            no such device.
+        UserError: ``out`` exists, or an unfinished run lies there and ``resume`` is False, or the reverse; or the zoos
+            do not suit the generator; or there is no such device.
     """
+    zoos = [zoo] if isinstance(zoo, Zoo) else list(zoo)
     device = resolve_device(device)
-    if len(zoo) < 5:  # a fifth of the records scores what the others train
-        raise UserError(f"The zoo {zoo.path} has only {len(zoo)} records: build one of thousands.")
+    for one in zoos:
+        if len(one) < 5:  # a fifth of the records scores what the others train
+            raise UserError(f"The zoo {one.path} has only {len(one)} records: build one of thousands.")
+    if isinstance(config, TrainConfig) and len(zoos) > 1:
+        raise UserError("The UNet generator is trained on one zoo: give one, or choose --generator dual.")
     if ":" in device:  # accelerate takes the current one
         torch.cuda.set_device(device)
     out = Path(out)
     work = out.with_name(out.name + ".training")
-    config = _open_run(out, work, zoo, config, resume)
+    config = _open_run(out, work, zoos, config, resume)
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=config.mixed_precision)
     torch.manual_seed(config.seed)
     started = time.monotonic()
     log = MetricsLog(work / "metrics.jsonl", accelerator)
+    layout = _fit_layout(zoos[0])
+    run = (work, accelerator, log, progress)
+    if isinstance(config, DualConfig):
+        scheduler = _scheduler("sample")
+        episodes = ZooEpisodes(zoos, config, accelerator.device)
+        denoiser, measured = train_dual(config, episodes, scheduler, *run)
+        parts = (None, None, denoiser, scheduler)
+    else:
+        parts, measured = _train_unet(zoos[0], layout, config, *run)
+    measured |= {"seconds": round(time.monotonic() - started)}
+    log(stage="Finished", **measured)
+    if accelerator.is_main_process:
+        pipe = WeightGenerationPipeline(*parts, _weight_space(zoos[0], layout))
+        _write_bundle(pipe.to("cpu"), out, work, zoos, config, measured)
+    accelerator.wait_for_everyone()
+    return out
 
-    layout = _fit_layout(zoo)
+
+def _train_unet(zoo, layout, config, work, accelerator, log, progress) -> tuple[tuple, dict]:
+    """The paper's three stages: (VAE, data-set encoder, denoiser, scheduler), and what was measured."""
     if layout.tokens == 1:  # no rows: one square picture for the whole vector and a latent of 4 × 16 × 16, as the paper
         levels = (config.vae_channels * 3)[:3]
         config = replace(config, patch=(1, 64, 64), vae_channels=levels, latent_channels=4, condition_channels=8)
@@ -96,38 +124,38 @@ def train_bundle(
         layers=config.unet_layers,
         skip=config.unet_skip,
     ).to(accelerator.device)
-    scheduler = DPMSolverMultistepScheduler(
+    scheduler = _scheduler(config.prediction)
+    stages.train_denoiser(denoiser, encoder, vae, scheduler)
+    return (vae, encoder, denoiser, scheduler), measured
+
+
+def _scheduler(prediction: str) -> DPMSolverMultistepScheduler:
+    """The authors' noise levels, and a sampler that needs few steps."""
+    return DPMSolverMultistepScheduler(
         num_train_timesteps=1024,
         beta_start=0.0015,
         beta_end=0.0155,
         beta_schedule="scaled_linear",
-        prediction_type=config.prediction,
+        prediction_type=prediction,
     )
-    stages.train_denoiser(denoiser, encoder, vae, scheduler)
-    measured |= {"seconds": round(time.monotonic() - started)}
-    log(stage="Finished", **measured)
-    if accelerator.is_main_process:
-        pipe = WeightGenerationPipeline(vae, encoder, denoiser, scheduler, _weight_space(zoo, layout))
-        _write_bundle(pipe.to("cpu"), out, work, zoo, config, measured)
-    accelerator.wait_for_everyone()
-    return out
 
 
-def _open_run(out: Path, work: Path, zoo: Zoo, config: TrainConfig, resume: bool) -> TrainConfig:
+def _open_run(out: Path, work: Path, zoos: list[Zoo], config, resume: bool) -> TrainConfig | DualConfig:
     if out.exists():
         raise UserError(f"{out} exists already: choose another name for the bundle, or remove it.")
-    saved = work / "config.json"
+    saved, paths = work / "config.json", [str(zoo.path.resolve()) for zoo in zoos]
     if saved.exists():
         if not resume:
             raise UserError(f"An unfinished run lies in {work}: go on with --resume, or remove that folder.")
         run = json.loads(saved.read_text())
-        if run["zoo"] != str(zoo.path.resolve()):
-            raise UserError(f"The run in {work} was started on the zoo {run['zoo']}: use that one.")
-        return TrainConfig.from_config(run["config"])
+        if run["zoos"] != paths:
+            raise UserError(f"The run in {work} was started on the zoo {' '.join(run['zoos'])}: use that one.")
+        return GENERATORS[run["generator"]].from_config(run["config"])
     if resume:
         raise UserError(f"There is no unfinished run in {work} to resume: leave out --resume to start one.")
     work.mkdir(parents=True, exist_ok=True)
-    saved.write_text(json.dumps({"zoo": str(zoo.path.resolve()), "config": config.to_config()}, indent=1))
+    generator = next(name for name, kind in GENERATORS.items() if isinstance(config, kind))
+    saved.write_text(json.dumps({"zoos": paths, "generator": generator, "config": config.to_config()}, indent=1))
     return config
 
 
@@ -172,59 +200,19 @@ def _weight_space(zoo: Zoo, layout: WholeLayout) -> WeightSpace:
     return space
 
 
-def _write_bundle(pipe, out: Path, work: Path, zoo: Zoo, config: TrainConfig, measured: dict) -> None:
+def _write_bundle(pipe, out: Path, work: Path, zoos: list[Zoo], config, measured: dict) -> None:
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         pipe.save_pretrained(part)
         shutil.copy(work / "metrics.jsonl", part / "metrics.jsonl")
         (part / "training.json").write_text(
-            json.dumps({"config": config.to_config(), "zoo": zoo.summary(), "measured": measured}, indent=1)
+            json.dumps(
+                {"config": config.to_config(), "zoos": [zoo.summary() for zoo in zoos], "measured": measured}, indent=1
+            )
         )
-        (part / "README.md").write_text(model_card(out.name, zoo, config, measured))
+        (part / "README.md").write_text(model_card(out.name, zoos, config, measured))
         os.chmod(part, 0o755)
         part.rename(out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     clear_checkpoints(work)
-
-
-def model_card(name: str, zoo: Zoo, config: TrainConfig, measured: dict) -> str:
-    """The bundle's README: what it is, how it was made, what its VAE keeps."""
-    summary = zoo.summary()
-    sets = "\n".join(f"| {d['name']} | {d['classes']} |" for d in summary["datasets"])
-    return f"""---
-library_name: d2nwg
-license: mit
-tags: [weight-generation, d2nwg, diffusion]
----
-# {name}
-
-Generates classifier heads (2 to {zoo.config.max_classes} classes) for the frozen image encoder `{zoo.encoder}` from a
-few images a class: D2NWG (Soro et al., ICLR 2025), `whole` layout, VAE, data-set encoder aligned with its latents,
-UNet denoiser.
-
-```python
-from d2nwg import WeightGenerationPipeline
-pipe = WeightGenerationPipeline.from_pretrained("{name}")
-samples = pipe(support, num_samples=50)  # support: one (images, features) tensor a class
-```
-
-## Training
-
-```
-{zoo.command()}
-{" ".join(["python -m d2nwg", *sys.argv[1:]])}
-```
-
-Zoo: {summary["records"]} {summary["probe"]} probes of {summary["min_classes"]}–{summary["max_classes"]} classes on
-{summary["num_images"]} images, learnt on {zoo.config.width} principal components.
-
-| data set | classes |
-|---|---|
-{sets}
-
-Stages: {config.vae_steps} VAE, {config.align_steps} alignment and {config.diffusion_steps} diffusion steps of
-{config.batch_size} heads; {measured["seconds"]} s in all. On images outside their support, zoo heads kept aside are
-right on {measured["zoo_accuracy"]:.1%} and their reconstructions by the VAE on
-{measured["reconstructed_accuracy"]:.1%}.
-"""

@@ -44,7 +44,7 @@ async def load_images(files: list[str] | None = None, example: str | None = None
 
 
 async def generate(files: list[str] | None = None, example: str | None = None, bundle: str | None = None,
-                   shots: int = 5, num_samples: int = 50, seed: int = 0, steps: int = 20,
+                   shots: int = 5, num_samples: int = 50, seed: int = 0, steps: int = DEFAULTS["steps"],
                    max_query: int = 1000, progress=PROGRESS) -> tuple[str, dict, str, str, str]:
     folder = call_folder()
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-from d2nwg.bundles import list_bundles, resolve_bundle
+from d2nwg.bundles import DEFAULT_STEPS, list_bundles, resolve_bundle
 from d2nwg.errors import UserError
 from d2nwg.examples import EXAMPLES
 
-DEFAULTS = dict(example="digits", shots=5, samples=50, seed=0, steps=20, max_query=1000)
+DEFAULTS = dict(example="digits", shots=5, samples=50, seed=0, steps=DEFAULT_STEPS, max_query=1000)
 LIMITS = {"shots": ("Images per class", 1, 1000), "samples": ("Samples", 1, 1000), "seed": ("Seed", 0, 2**31 - 1),
           "steps": ("Steps", 1, 1024), "max_query": ("Most images to measure on", 10, 10_000)}
 

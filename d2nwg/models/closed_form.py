@@ -1,0 +1,181 @@
+"""The start of the dual-coordinate generator: a closed-form head whose few scalars are learned.
+
+Class means, ridge regression and logistic regression on the support, each in its dual form (coefficients on the
+images), added up. Their strengths are smooth functions of how many images and classes there are and of how the images
+lie, learned on other tasks; a person would tune them by cross-validation, for which few images are too few.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from d2nwg.models.span import Span
+
+FACTS = 10  # numbers that describe a task
+# Logarithms of where the learned scalars start.
+SCALARS = {
+    "ridge_penalty": math.log(0.5),
+    "logistic_penalty": math.log(0.015),
+    "mean_strength": 0.6,
+    "ridge_strength": 1.5,
+    "logistic_strength": 0.2,
+    "metric": 0.1,  # not a logarithm: the power of the spectrum that weighs axes in distances to class means
+    "sharpness": math.log(10.0),
+    "trust": 0.0,  # logit of the weight of an unlabelled image beside a labelled one
+}
+
+
+@dataclass
+class Start:
+    """A closed-form head of B tasks, and what the generator corrects it with.
+
+    Attributes:
+        weight: (B, C, r) and ``bias`` (B, C): the head on the span's coordinates.
+        share: (B, n, C) how far each image belongs to each class: one-hot, or estimated where unlabelled.
+        duals: three times (B, n, C), coefficients on the images of the three parts, at their strengths.
+        facts: (B, FACTS).
+    """
+
+    weight: Tensor
+    bias: Tensor
+    share: Tensor
+    duals: tuple[Tensor, Tensor, Tensor]
+    facts: Tensor
+
+
+class ClosedForm(nn.Module):
+    """Support → `Start`.
+
+    Args:
+        rounds: of soft k-means, where there are unlabelled images.
+        iterations: Newton steps of the logistic regression.
+        width: hidden width of the network that sets the scalars.
+    """
+
+    def __init__(self, rounds: int = 5, iterations: int = 10, width: int = 32):
+        super().__init__()
+        self.rounds, self.iterations = rounds, iterations
+        self.scalars = nn.Sequential(nn.Linear(FACTS, width), nn.SiLU(), nn.Linear(width, len(SCALARS)))
+        nn.init.zeros_(self.scalars[-1].weight)
+        self.scalars[-1].bias.data = torch.tensor(list(SCALARS.values()))
+
+    def forward(self, span: Span) -> Start:
+        """The start of B tasks; every class has a labelled image."""
+        facts = describe(span)
+        raw = {name: value[:, None, None] for name, value in zip(SCALARS, self.scalars(facts).mT, strict=True)}
+        scalar = {name: value if name in ("metric", "trust") else value.exp() for name, value in raw.items()}
+        points, labelled = span.points, span.labelled.unsqueeze(-1)
+        classes = span.targets.shape[-1]
+
+        spectrum = span.spectrum.unsqueeze(1)
+        relative = spectrum / spectrum.mean(-1, keepdim=True).clamp_min(1e-12)
+        metric = ((relative + 0.3).log() * scalar["metric"]).exp()
+        share, means = self._cluster(span, metric, scalar["sharpness"], raw["trust"].sigmoid())
+        weight = means * metric
+        bias = -0.5 * (weight * means).sum(-1)
+
+        # Unlabelled images pull on the ridge towards their estimated classes, weaker than labelled ones.
+        aim = share * torch.where(labelled > 0, 1.0, raw["trust"].sigmoid())
+        aim = aim - aim.sum(-1, keepdim=True) / classes
+        ridge = (aim.mT @ points) / (spectrum + scalar["ridge_penalty"])
+        ridge_dual = (aim - points @ ridge.mT) / scalar["ridge_penalty"]
+
+        logistic, offset, logistic_dual = self._logistic(points, share, spectrum, scalar["logistic_penalty"])
+        strengths = [scalar[f"{name}_strength"] for name in ("mean", "ridge", "logistic")]
+        parts = (share / share.sum(1, keepdim=True), ridge_dual, logistic_dual)
+        return Start(
+            weight=strengths[0] * weight + strengths[1] * ridge + strengths[2] * logistic,
+            bias=strengths[0].squeeze(-1) * bias + strengths[2].squeeze(-1) * offset,
+            share=share,
+            duals=tuple(strength * part for strength, part in zip(strengths, parts, strict=True)),
+            facts=facts,
+        )
+
+    def _cluster(self, span: Span, metric: Tensor, sharpness: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]:
+        """Soft k-means from the class means: shares (B, n, C) and means (B, C, r)."""
+        share = span.targets
+        means = (share.mT @ span.points) / share.sum(1).unsqueeze(-1)
+        unlabelled = 1 - span.labelled.unsqueeze(-1)
+        if not unlabelled.any():
+            return share, means
+        for _ in range(self.rounds):
+            weight = means * metric
+            distance = span.points @ weight.mT - 0.5 * (weight * means).sum(-1).unsqueeze(1)
+            guess = (sharpness * distance).softmax(-1) * unlabelled
+            weighed = span.targets + trust * guess
+            means = (weighed.mT @ span.points) / weighed.sum(1).unsqueeze(-1)
+        return span.targets + guess, means
+
+    def _logistic(self, points: Tensor, share: Tensor, spectrum: Tensor, penalty: Tensor):
+        """Logistic regression by Newton steps with Böhning's bound on the Hessian, which is diagonal here (compare
+        `d2nwg.weights.probes.fit_linear`): weight (B, C, r), bias (B, C), dual coefficients (B, n, C)."""
+        images, classes = share.shape[1:]
+        curvature = 0.5 * spectrum / images + penalty
+        weight = old_weight = points.new_zeros(len(points), classes, points.shape[-1])
+        bias = old_bias = points.new_zeros(len(points), 1, classes)
+        momentum = 1.0
+        for _ in range(self.iterations):
+            following = 0.5 * (1 + (1 + 4 * momentum**2) ** 0.5)
+            ahead, momentum = 1 + (momentum - 1) / following, following
+            w, b = torch.lerp(old_weight, weight, ahead), torch.lerp(old_bias, bias, ahead)
+            residual = ((points @ w.mT + b).softmax(-1) - share) / images
+            old_weight, weight = weight, w - (residual.mT @ points + penalty * w) / curvature
+            old_bias, bias = bias, b - 2 * residual.sum(1, keepdim=True)
+        dual = (share - (points @ weight.mT + bias).softmax(-1)) / (images * penalty)
+        return weight, bias.squeeze(1), dual
+
+
+def describe(span: Span) -> Tensor:
+    """What the learned scalars depend on, (B, FACTS), all of order 1: images a class, classes, spread of the spectrum,
+    how much of the images' variance the classes explain, unlabelled images, leave-one-out accuracy of class means and
+    of ridge."""
+    points, targets, labelled = span.points, span.targets, span.labelled
+    classes, shown = targets.shape[-1], labelled.sum(1)
+    unlabelled = labelled.shape[1] - shown
+    each = shown / classes
+    spectrum = span.spectrum
+    share = spectrum / spectrum.sum(-1, keepdim=True).clamp_min(1e-12)
+    effective = torch.special.entr(share).sum(-1)  # logarithm of the effective number of axes
+    counts = targets.sum(1)
+    means = (targets.mT @ points) / counts.unsqueeze(-1)
+    lengths = points.square().sum(-1)
+    total = (lengths * labelled).sum(1) / shown
+    between = means.square().sum(-1).mean(1)
+    several = each > 1
+    noise = (total - between).clamp_min(0) / (each - 1).clamp_min(0.5)
+    signal = torch.where(several, (between - noise) / total.clamp_min(1e-12), 0.0)
+
+    own = (targets * counts.unsqueeze(1)).sum(-1)
+    similarity = points @ means.mT
+    near = similarity - 0.5 * means.square().sum(-1).unsqueeze(1)
+    rest = (own - 1).clamp_min(1)
+    mine, size = ((targets * v).sum(-1) for v in (similarity, means.square().sum(-1).unsqueeze(1)))
+    without = (own * mine - lengths) / rest - 0.5 * (own**2 * size - 2 * own * mine + lengths) / rest**2
+    near = torch.where(targets > 0, without.unsqueeze(-1), near)
+    right_mean = _hits(near, targets, labelled)
+
+    penalty = 0.5
+    leverage = (points.square() / (spectrum + penalty).unsqueeze(1)).sum(-1, keepdim=True)
+    aim = (targets - 1 / classes) * labelled.unsqueeze(-1)
+    fitted = points @ ((aim.mT @ points) / (spectrum + penalty).unsqueeze(1)).mT
+    right_ridge = _hits(aim - (aim - fitted) / (1 - leverage).clamp_min(1e-3), targets, labelled)
+    facts = [
+        each.log() / 2,
+        (each.new_full((), float(classes)).log() / 2 - 1).expand_as(each),
+        (each < 1.5).to(each.dtype),
+        effective / 2 - 1,
+        4 * share[:, 0],
+        2 * signal,
+        (unlabelled > 0).to(each.dtype),
+        (unlabelled / classes).log1p() / 2,
+        torch.where(several, right_mean, 0.0),
+        torch.where(several, right_ridge, 0.0),
+    ]
+    return torch.stack(facts, -1)
+
+
+def _hits(scores: Tensor, targets: Tensor, labelled: Tensor) -> Tensor:
+    """(B,) share of labelled images whose own class scores highest."""
+    return ((scores.argmax(-1) == targets.argmax(-1)) * labelled).sum(1) / labelled.sum(1)

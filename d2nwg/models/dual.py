@@ -1,0 +1,214 @@
+"""The dual-coordinate generator: heads as coefficients on the support images, and these are what is diffused.
+
+A head's rows lie, nearly, in the span of the support features: ``W = Aᵀ X``. The start is a closed-form head
+(`ClosedForm`); a sample corrects it by four numbers an image, which scale what the image adds to its class mean, to the
+ridge and to the logistic part of the head, and shift its class's bias. They are generated from inner products of
+features alone, with attention across the images and no position: permuting classes permutes rows, rotating features
+changes nothing, and any number of classes, images and features will do.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import ModelMixin
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from torch import Tensor, nn
+from torch.nn import functional
+
+from d2nwg.models.closed_form import FACTS, ClosedForm, Start
+from d2nwg.models.span import Span
+from d2nwg.weights.networks import State
+
+COEFFICIENTS = 4  # numbers generated an image
+IMAGE_FACTS = 11
+ROWS = 1024  # images whose attention is worked out at a time: bounds the memory of thousands
+ENTRIES = 2**26  # numbers of the dual matrices of several samples held at a time
+
+
+@dataclass
+class Branch:
+    """One way of seeing B tasks: with their unlabelled images, or without. ``tokens`` (B, n, width) describe the
+    images, ``guess`` (B, n, COEFFICIENTS) is the expected correction."""
+
+    span: Span
+    start: Start
+    tokens: Tensor
+    guess: Tensor
+
+
+@dataclass
+class DualCondition:
+    """B tasks as the denoiser sees them, encoded once. With unlabelled images there are two branches, without and with
+    them, and ``gate`` (B, 1, 1) is how much the second counts; otherwise one, and no gate."""
+
+    branches: list[Branch]
+    gate: Tensor | None
+
+    @property
+    def num_tokens(self) -> int:
+        """Rows of a latent: the images of all branches."""
+        return sum(branch.tokens.shape[1] for branch in self.branches)
+
+    def split(self, latents: Tensor) -> tuple[Tensor, ...]:
+        """Latents (…, num_tokens, k) by branch."""
+        return latents.split([branch.tokens.shape[1] for branch in self.branches], dim=-2)
+
+
+class Block(nn.Module):
+    """Self-attention across images, biased by how alike two images are and how surely they share a class."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.before, self.after = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.feed_forward = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.alike = nn.Parameter(torch.randn(3, heads, 1, 1) * 0.5)
+
+    def forward(self, x: Tensor, points: Tensor, share: Tensor) -> Tensor:
+        """x (B, n, width), points (B, n, r), share (B, n, C) → (B, n, width)."""
+        batch, images, width = x.shape
+        q, k, v = self.qkv(self.before(x)).reshape(batch, images, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        seen = []
+        for first in range(0, images, ROWS):
+            rows = slice(first, first + ROWS)
+            inner, same = (t[:, rows] @ t.mT for t in (points, share))
+            pairs = (inner, same, inner * same)
+            bias = sum(p.unsqueeze(1) * weight for p, weight in zip(pairs, self.alike, strict=True))
+            seen.append(functional.scaled_dot_product_attention(q[:, :, rows], k, v, attn_mask=bias))
+        x = x + self.out(torch.cat(seen, 2).transpose(1, 2).reshape(batch, images, width))
+        return x + self.feed_forward(self.after(x))
+
+
+class DualDenoiser(ModelMixin, ConfigMixin):
+    """Predicts the clean corrections of a head's dual coefficients from noisy ones (``prediction_type="sample"``).
+
+    Args:
+        width: of the tokens.
+        depth: attention blocks.
+        heads: of the attention.
+        rounds, iterations: see `ClosedForm`.
+
+    ``spread`` (COEFFICIENTS,) is the standard deviation of the corrections in training; latents are divided by it.
+    """
+
+    @register_to_config
+    def __init__(self, width: int = 64, depth: int = 2, heads: int = 4, rounds: int = 5, iterations: int = 10):
+        super().__init__()
+        self.start = ClosedForm(rounds, iterations)
+        self.embed = nn.Linear(IMAGE_FACTS + FACTS, width)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.guess = nn.Linear(width, COEFFICIENTS)
+        self.gate = nn.Sequential(nn.Linear(FACTS, 16), nn.SiLU(), nn.Linear(16, 1))
+        self.of_token, self.of_latent = nn.Linear(width, width), nn.Linear(3 * COEFFICIENTS, width, bias=False)
+        self.time = Timesteps(32, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.of_time = TimestepEmbedding(32, width)
+        self.denoise = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, COEFFICIENTS))
+        self.spread = nn.Parameter(torch.ones(COEFFICIENTS), requires_grad=False)
+        for last in (self.guess, self.gate[-1], self.denoise[-1]):  # the untrained model is its start
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def encode(self, features: Tensor, targets: Tensor, unlabelled: Tensor | None = None) -> DualCondition:
+        """Support images' features (B, n, d), one-hot targets (B, n, C), features (B, m, d) of images without labels →
+        all that sampling needs to know."""
+        branches = [self._branch(Span.of(features, targets))]
+        if unlabelled is None or not unlabelled.shape[1]:
+            return DualCondition(branches, None)
+        nothing = targets.new_zeros(len(targets), unlabelled.shape[1], targets.shape[-1])
+        everything = torch.cat([features, unlabelled], 1)
+        branches.append(self._branch(Span.of(everything, torch.cat([targets, nothing], 1))))
+        return DualCondition(branches, self.gate(branches[1].start.facts).sigmoid().unsqueeze(-1))
+
+    def _branch(self, span: Span) -> Branch:
+        start = self.start(span)
+        tokens = self.embed(
+            torch.cat([image_facts(span, start), start.facts.unsqueeze(1).expand(-1, span.points.shape[1], -1)], -1)
+        )
+        for block in self.blocks:
+            tokens = block(tokens, span.points, start.share)
+        tokens = self.norm(tokens)
+        return Branch(span, start, tokens, self.guess(tokens))
+
+    def forward(self, latents: Tensor, timestep: Tensor | int, condition: DualCondition) -> Tensor:
+        """Noisy latents (S, num_tokens, COEFFICIENTS), step (S,) or one number → clean ones. S samples of one task, or
+        one sample for each of S tasks."""
+        timestep = torch.as_tensor(timestep, device=latents.device).reshape(-1)
+        time = self.of_time(self.time(timestep).to(latents.dtype)).unsqueeze(1)
+        clean = []
+        for branch, noisy in zip(condition.branches, condition.split(latents), strict=True):
+            share = branch.start.share
+            of_class = (share / share.sum(1, keepdim=True)).mT @ noisy  # (S, C, k)
+            around = torch.cat([noisy, share @ of_class, noisy.mean(1, keepdim=True).expand_as(noisy)], -1)
+            hidden = self.of_token(branch.tokens) + self.of_latent(around) + time
+            clean.append(branch.guess / self.spread + self.denoise(hidden))
+        return torch.cat(clean, 1)
+
+    def corrected(self, branch: Branch, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """One branch's latents (S, n, COEFFICIENTS) → heads on its coordinates, (S, C, r) and (S, C)."""
+        start = branch.start
+        *scales, shift = (latents * self.spread).mT.unsqueeze(2).unbind(1)  # each (S, 1, n)
+        duals = [dual.mT for dual in start.duals]  # each (B, C, n)
+        step = max(1, ENTRIES // duals[0][0].numel())
+        weights = []
+        for first in range(0, len(latents), step):
+            rows = slice(first, first + step)
+            some = [dual if len(dual) == 1 else dual[rows] for dual in duals]
+            points = branch.span.points if len(branch.span.points) == 1 else branch.span.points[rows]
+            weights.append(sum(s[rows] * dual for s, dual in zip(scales, some, strict=True)) @ points)
+        mean = (start.share / start.share.sum(1, keepdim=True)).mT
+        return start.weight + torch.cat(weights), start.bias + (mean @ shift.mT).squeeze(-1)
+
+    def logits(self, latents: Tensor, condition: DualCondition, features: Tensor) -> Tensor:
+        """Clean latents of B tasks, images' features (B, q, d) → (B, q, C)."""
+        scores = []
+        for branch, own in zip(condition.branches, condition.split(latents), strict=True):
+            weight, bias = self.corrected(branch, own)
+            scores.append(branch.span.coordinates(features) @ weight.mT + bias.unsqueeze(1))
+        return scores[0] if condition.gate is None else torch.lerp(scores[0], scores[1], condition.gate)
+
+    def to_heads(self, latents: Tensor, condition: DualCondition) -> State:
+        """Clean latents (S, num_tokens, COEFFICIENTS) of one task → heads on the encoder's features: ``weight``
+        (S, C, d) and ``bias`` (S, C)."""
+        heads = [
+            branch.span.to_features(*self.corrected(branch, own))
+            for branch, own in zip(condition.branches, condition.split(latents), strict=True)
+        ]
+        (weight, bias), *more = heads
+        for other_weight, other_bias in more:
+            gate = condition.gate
+            weight, bias = weight.lerp(other_weight, gate), bias.lerp(other_bias, gate.squeeze(-1))
+        return {"weight": weight, "bias": bias}
+
+
+def image_facts(span: Span, start: Start) -> Tensor:
+    """What a token is told of its image, (B, n, IMAGE_FACTS), from inner products: length, similarity to its own class
+    mean, to that without itself, to the other classes on average, to the nearest other; the start's probability of its
+    class and entropy; its ridge coefficient; whether it is labelled, how sure its class is if not, images in its
+    class."""
+    points, share, labelled = span.points, start.share, span.labelled
+    counts = share.sum(1)
+    similarity = points @ ((share.mT @ points) / counts.unsqueeze(-1)).mT
+    length = points.square().sum(-1)
+    own, size = (share * similarity).sum(-1), (share * counts.unsqueeze(1)).sum(-1)
+    without = torch.where(size > 1.01, (own * size - length) / (size - 1).clamp_min(0.01), 0.0)
+    others = (similarity.sum(-1) - own) / (similarity.shape[-1] - 1)
+    nearest = similarity.masked_fill(share > 0.5, -torch.inf).amax(-1)
+    chance = (points @ start.weight.mT + start.bias.unsqueeze(1)).softmax(-1)
+    entropy = torch.special.entr(chance).sum(-1) / torch.tensor(float(share.shape[-1])).log()
+    facts = (
+        length,
+        own,
+        without,
+        others,
+        nearest,
+        (share * chance).sum(-1),
+        entropy,
+        (share * start.duals[1]).sum(-1),
+        labelled,
+        (1 - labelled) * share.amax(-1),
+        size.clamp_min(0.1).log() / 2,
+    )
+    return torch.stack(facts, -1)

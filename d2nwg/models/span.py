@@ -1,0 +1,79 @@
+"""Tasks by inner products alone: images in coordinates of the space that they span.
+
+Whatever is made from these coordinates by products among them knows neither the axes along which an encoder writes
+its features nor their number: rotating the feature space, or taking another encoder, changes nothing by construction.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Span:
+    """B tasks of one shape. n images: first the labelled ones, then the unlabelled.
+
+    Attributes:
+        points: (B, n, r) images of unit length, centred, scaled to a mean square length of 1; r = min(n, d). Their
+            columns are orthogonal: principal axes, the longest first.
+        targets: (B, n, C) one-hot; a row of zeros marks an unlabelled image.
+        basis: (B, r, d), orthonormal rows.
+        centre: (B, 1, d), mean of the unit-length images.
+        scale: (B, 1, 1).
+        length: (B, 1, 1), mean length of the images' features.
+    """
+
+    points: Tensor
+    targets: Tensor
+    basis: Tensor
+    centre: Tensor
+    scale: Tensor
+    length: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor, targets: Tensor) -> "Span":
+        """Features (B, n, d) as the encoder gives them, targets (B, n, C)."""
+        lengths = features.norm(dim=-1, keepdim=True)
+        unit = features / lengths.clamp_min(1e-12)
+        centre = unit.mean(1, keepdim=True)
+        centred = unit - centre
+        scale = centred.square().sum(-1).mean(1).clamp_min(1e-12).rsqrt()[:, None, None]
+        points, basis = _principal_axes(centred * scale)
+        return cls(points, targets, basis, centre, scale, lengths.mean(1, keepdim=True).clamp_min(1e-12))
+
+    def coordinates(self, features: Tensor) -> Tensor:
+        """Any images' features (B, m, d) → (B, m, r). All are divided by one length, so heads stay linear."""
+        return ((features / self.length - self.centre) * self.scale) @ self.basis.mT
+
+    def to_features(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Heads on coordinates, (S, C, r) and (S, C), → on the encoder's own features, (S, C, d) and (S, C): the same
+        logits exactly. For one task (B = 1)."""
+        weight = weight @ (self.basis * self.scale)
+        return weight / self.length, bias - (weight @ self.centre.mT).squeeze(-1)
+
+    @property
+    def labelled(self) -> Tensor:
+        """(B, n): 1 for a labelled image, 0 for another."""
+        return self.targets.sum(-1)
+
+    @property
+    def spectrum(self) -> Tensor:
+        """(B, r) eigenvalues of the points' scatter matrix, which is diagonal."""
+        return self.points.square().sum(1)
+
+
+def _principal_axes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x (B, n, d) = points (B, n, r) @ basis (B, r, d), by the smaller of the two matrices of inner products."""
+    images, width = x.shape[-2:]
+    gram = (x @ x.mT if images <= width else x.mT @ x).double()
+    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = values.flip(-1).clamp_min(0), vectors.flip(-1)
+    kept = values > 1e-7 * values[..., :1]  # axes that only rounding spans
+    if images > width:
+        basis = (vectors * kept.unsqueeze(-2)).mT.to(x.dtype)
+        return x @ basis.mT, basis
+    lengths = values.sqrt() * kept
+    inverse = torch.where(kept, 1 / values.clamp_min(1e-30).sqrt(), 0.0)
+    points = (vectors * lengths.unsqueeze(-2)).to(x.dtype)
+    return points, (vectors * inverse.unsqueeze(-2)).mT.to(x.dtype) @ x

@@ -1,0 +1,76 @@
+"""The model card of a bundle: what it is, how it was made, what training measured."""
+
+import sys
+
+from d2nwg.training.config import DualConfig, TrainConfig
+from d2nwg.weights.zoo import Zoo
+
+
+def model_card(name: str, zoos: list[Zoo], config: TrainConfig | DualConfig, measured: dict) -> str:
+    """The bundle's README."""
+    words = _dual(zoos, config, measured) if isinstance(config, DualConfig) else _unet(zoos[0], config, measured)
+    commands = "\n".join([*(zoo.command() for zoo in zoos), " ".join(["python -m d2nwg", *sys.argv[1:]])])
+    names = list(dict.fromkeys((d["name"], len(d["classes"])) for zoo in zoos for d in zoo.datasets))
+    sets = "\n".join(f"| {data} | {classes} |" for data, classes in names)
+    return f"""---
+library_name: d2nwg
+license: mit
+tags: [weight-generation, d2nwg, diffusion]
+---
+# {name}
+
+{words["what"]}
+
+```python
+from d2nwg import WeightGenerationPipeline
+pipe = WeightGenerationPipeline.from_pretrained("{name}")
+samples = pipe(support, num_samples=50)  # support: one (images, features) tensor a class
+```
+
+## Training
+
+```
+{commands}
+```
+
+{" ".join(_zoo(zoo) for zoo in zoos)}
+
+| data set | classes |
+|---|---|
+{sets}
+
+{words["training"]}
+"""
+
+
+def _zoo(zoo: Zoo) -> str:
+    s = zoo.summary()
+    return (
+        f"Zoo: {s['records']} {s['probe']} probes of {s['min_classes']}–{s['max_classes']} classes on "
+        f"{s['num_images']} images seen by `{s['encoder']}`, learnt on {zoo.config.width} principal components."
+    )
+
+
+def _unet(zoo: Zoo, config: TrainConfig, measured: dict) -> dict[str, str]:
+    what = f"""Generates classifier heads (2 to {zoo.config.max_classes} classes) for the frozen image encoder
+`{zoo.encoder}` from a few images a class: D2NWG (Soro et al., ICLR 2025), `whole` layout, VAE, data-set encoder aligned
+with its latents, UNet denoiser."""
+    training = f"""Stages: {config.vae_steps} VAE, {config.align_steps} alignment and {config.diffusion_steps} diffusion
+steps of {config.batch_size} heads; {measured["seconds"]} s in all. On images outside their support, zoo heads kept
+aside are right on {measured["zoo_accuracy"]:.1%} and their reconstructions by the VAE on
+{measured["reconstructed_accuracy"]:.1%}."""
+    return {"what": what, "training": training}
+
+
+def _dual(zoos: list[Zoo], config: DualConfig, measured: dict) -> dict[str, str]:
+    encoders = ", ".join(f"`{name}`" for name in dict.fromkeys(zoo.encoder for zoo in zoos))
+    what = f"""Generates linear classifier heads for any number of classes, any number of images a class and any frozen
+image encoder, from inner products of the images' features: a closed-form head, and corrections of its coefficients on
+the support images drawn by diffusion (`d2nwg.models.dual`). Trained on features of {encoders}; images of the same task
+without labels help (`unlabelled=`)."""
+    training = f"""{config.steps} steps of {config.tasks} tasks, {measured["seconds"]} s."""
+    if config.held_out:
+        training += f""" {", ".join(config.held_out)} took no part in training: of the moving averages every
+{config.validate_every} steps the one is kept that is best on them (step {measured["step"]}, right on
+{measured["accuracy"]:.1%} over 5, 10 and 20 ways, 1 and 5 shots, with and without 15 unlabelled images a class)."""
+    return {"what": what, "training": training}

@@ -1,0 +1,191 @@
+"""Training the dual-coordinate generator: denoising of projected zoo heads, and the task itself on held-out images."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from diffusers import DDPMScheduler
+from diffusers.training_utils import EMAModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+
+from d2nwg.models.dual import COEFFICIENTS, DualCondition, DualDenoiser
+from d2nwg.training.config import DualConfig
+from d2nwg.training.episodes import Episode, ZooEpisodes
+from d2nwg.training.loop import MetricsLog, run_stage, step_rng
+
+STAGE = "Training the generator"
+VALIDATION = [(ways, shots, unlabelled) for ways in (5, 10, 20) for shots in (1, 5) for unlabelled in (0, 15)]
+VALIDATION_BATCHES = 4  # of each kind
+SPREAD_BATCHES = 24  # that the spread of the corrections is measured on
+# Strength of the pull towards no correction, as a share of the mean curvature of the fit to the zoo's head.
+SHRINKAGE = 0.1
+
+
+def train_dual(
+    config: DualConfig,
+    episodes: ZooEpisodes,
+    scheduler,
+    folder: Path,
+    accelerator: Accelerator,
+    log: MetricsLog,
+    progress,
+) -> tuple[DualDenoiser, dict[str, float]]:
+    """Train, going on from a checkpoint in ``folder`` if there is one; returns the model that was best on the held-out
+    data sets (the last one where none are held out) and its accuracies there."""
+    model = DualDenoiser(config.width, config.depth, config.heads).to(accelerator.device)
+    noiser = DDPMScheduler.from_config(scheduler.config)
+    last = scheduler.config.num_train_timesteps - 1
+    rng, _ = step_rng(config.seed, "spread", 0)
+    model.spread.data = measure_spread(model, [episodes.draw(rng) for _ in range(SPREAD_BATCHES)])
+    ema = EMAModel(model.parameters(), decay=config.ema, use_ema_warmup=True, power=0.75)
+    optimiser = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=config.lr, weight_decay=config.weight_decay
+    )
+    trained, optimiser = accelerator.prepare(Loss(model, noiser, last, config.denoising), optimiser)
+    best = folder / "best.safetensors"
+    model.train()
+
+    def step(number: int) -> tuple[Tensor, dict[str, float]]:
+        if number and number % config.validate_every == 0 and accelerator.is_main_process:
+            validate(number)
+        rng, generator = step_rng(config.seed, STAGE, number, accelerator.process_index)
+        with accelerator.autocast():
+            return trained(episodes.draw(rng), generator)
+
+    def validate(number: int) -> None:
+        ema.store(model.parameters())
+        ema.copy_to(model.parameters())
+        measured = held_out_accuracy(model, episodes, last)
+        if measured and measured["accuracy"] > _accuracy(best):
+            save_file(model.state_dict(), best, metadata={"measured": json.dumps(measured | {"step": number})})
+        log(stage=STAGE, step=number, **{f"held_out_{k}": v for k, v in measured.items()})
+        ema.restore(model.parameters())
+
+    run_stage(
+        STAGE,
+        step,
+        modules={"model": trained},
+        optimiser=optimiser,
+        steps=config.steps,
+        checkpoint_every=config.checkpoint_every,
+        folder=folder / "dual",
+        accelerator=accelerator,
+        log=log,
+        ema=ema,
+        progress=progress,
+    )
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        validate(config.steps)
+    ema.copy_to(model.parameters())
+    model.eval().requires_grad_(False)
+    measured = {}
+    if best.exists():
+        model.load_state_dict(load_file(best))
+        measured = _measured(best)
+    return model, measured
+
+
+class Loss(torch.nn.Module):
+    """The two losses of a batch of tasks. Half of them start from pure noise, as sampling does."""
+
+    def __init__(self, model: DualDenoiser, noiser: DDPMScheduler, last: int, denoising: float):
+        super().__init__()
+        self.model, self.noiser, self.last, self.denoising = model, noiser, last, denoising
+
+    def forward(self, episode: Episode, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """The loss to minimise, and its parts for the log."""
+        condition = self.model.encode(episode.support, episode.targets, episode.unlabelled)
+        latents = zoo_corrections(condition, episode) / self.model.spread
+        time = torch.randint(self.last + 1, (len(latents),), generator=generator)
+        time[::2] = self.last
+        time = time.to(latents.device)
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        clean = self.model(self.noiser.add_noise(latents, noise, time), time, condition)
+        scores = self.model.logits(clean, condition, episode.query).float()
+        labels = episode.labels.expand(len(scores), -1)
+        # Divided by a guesser's loss, so that tasks of two classes and of a hundred weigh alike.
+        task = functional.cross_entropy(scores.mT, labels) / np.log(scores.shape[-1])
+        denoising = (clean.float() - latents).square().mean()
+        return task + self.denoising * denoising, {
+            "task": round(task.item(), 4),
+            "denoising": round(denoising.item(), 4),
+            "query_accuracy": round((scores.argmax(-1) == labels).float().mean().item(), 4),
+        }
+
+
+@torch.no_grad()
+def zoo_corrections(condition: DualCondition, episode: Episode) -> Tensor:
+    """The corrections that bring the start nearest to the zoo's heads: (B, num_tokens, COEFFICIENTS).
+
+    Least squares on the logits of all the episode's images, with a pull towards zero. Entry (p, c) of the logits is
+    linear in the corrections z of image i: Σ_k z_ik K_k[p, i] D_k[i, c], with D_k the start's dual coefficients and
+    K_k the inner products (1 for the shift of the bias); so the normal equations are a product entry by entry.
+    """
+    images = torch.cat([episode.support, episode.unlabelled, episode.query], 1)
+    found = []
+    for branch in condition.branches:
+        span, start = branch.span, branch.start
+        seen = span.coordinates(images)
+        error = episode.zoo_logits - (seen @ start.weight.mT + start.bias.unsqueeze(1))
+        error = error - error.mean(-1, keepdim=True)
+        kernel = seen @ span.points.mT
+        kernels = torch.cat([kernel] * (COEFFICIENTS - 1) + [torch.ones_like(kernel)], -1)
+        duals = torch.cat([*start.duals, start.share / start.share.sum(1, keepdim=True)], 1)
+        duals = duals - duals.mean(-1, keepdim=True)
+        normal = (kernels.mT @ kernels) * (duals @ duals.mT)
+        right = ((kernels.mT @ error) * duals).sum(-1, keepdim=True)
+        pull = SHRINKAGE * normal.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None]
+        normal = normal + pull * torch.eye(normal.shape[-1], device=normal.device)
+        solved = torch.linalg.solve(normal, right).squeeze(-1)
+        found.append(solved.unflatten(-1, (COEFFICIENTS, -1)).mT)
+    return torch.cat(found, 1)
+
+
+@torch.no_grad()
+def measure_spread(model: DualDenoiser, batches: list[Episode]) -> Tensor:
+    """(COEFFICIENTS,) root mean square of the corrections over tasks without unlabelled images."""
+    squares = []
+    for episode in batches:
+        condition = model.encode(episode.support, episode.targets)
+        alone = Episode(**{**vars(episode), "unlabelled": episode.unlabelled[:, :0]})
+        shown, free = episode.support.shape[1], episode.unlabelled.shape[1]
+        alone.zoo_logits = torch.cat([episode.zoo_logits[:, :shown], episode.zoo_logits[:, shown + free :]], 1)
+        squares.append(zoo_corrections(condition, alone).square().mean((0, 1)))
+    return torch.stack(squares).mean(0).sqrt().clamp_min(1e-3)
+
+
+@torch.no_grad()
+def held_out_accuracy(model: DualDenoiser, episodes: ZooEpisodes, last: int) -> dict[str, float]:
+    """Accuracy of the one-step head on tasks of the held-out data sets, by kind and on average; empty without any."""
+    result, rng = {}, np.random.default_rng(0)
+    model.eval()
+    for ways, shots, unlabelled in VALIDATION:
+        right = []
+        for _ in range(VALIDATION_BATCHES):
+            episode = episodes.held_out(ways, shots, unlabelled, rng)
+            if episode is None:
+                break
+            condition = model.encode(episode.support, episode.targets, episode.unlabelled)
+            noise = torch.zeros(len(episode.support), condition.num_tokens, COEFFICIENTS, device=episode.support.device)
+            scores = model.logits(model(noise, last, condition), condition, episode.query)
+            right.append((scores.argmax(-1) == episode.labels).float().mean().item())
+        if right:
+            result[f"{ways}_way_{shots}_shot" + ("_unlabelled" if unlabelled else "")] = round(float(np.mean(right)), 4)
+    model.train()
+    return result | ({"accuracy": round(float(np.mean(list(result.values()))), 5)} if result else {})
+
+
+def _measured(best: Path) -> dict[str, float]:
+    from safetensors import safe_open
+
+    with safe_open(best, "pt") as file:
+        return json.loads(file.metadata()["measured"])
+
+
+def _accuracy(best: Path) -> float:
+    return _measured(best)["accuracy"] if best.exists() else -1.0
