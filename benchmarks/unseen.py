@@ -80,7 +80,7 @@ def measure_rivals(x, y, xq, yq, seed: int) -> dict[str, dict]:
 def measure_bundle(pipe, x, y, xq, yq, free, shots: int, seed: int, args) -> dict[str, dict]:
     """The scores of a bundle's heads: chosen, one sample on average, oracle top 3, and chosen with unlabelled images;
     and how the samples' disagreement about an image tells that the chosen head is wrong (area under the curve)."""
-    given, aside = set_aside(y, len(y) if shots == ALL else shots, seed, pipe)
+    given, aside = set_aside(y, 0 if pipe.is_dual else (shots or len(y)), seed)
     by_class = [x[given][y[given] == c] for c in range(int(y.max()) + 1)]
     rows = {}
     for suffix, extra in (("", None), ("_unlabelled", free)):
@@ -216,8 +216,9 @@ def short_table(summary: dict, first: str) -> str:
 def goals(summary: dict, first: str) -> dict:
     """How far ahead of each rival the chosen head is, on average and where it is worst, in points."""
     result = {}
-    for shots in sorted({key[2] for key in summary}):
-        rows = {key: m for key, m in summary.items() if key[2] == shots and f"{first}/chosen" in m}
+    both = {key: m for key, m in summary.items() if f"{first}/chosen" in m and RIVALS[0] in m}
+    for shots in sorted({key[2] for key in both}):
+        rows = {key: m for key, m in both.items() if key[2] == shots}
         own = {key: m[f"{first}/chosen"]["accuracy"] for key, m in rows.items()}
         lead = {r: 100 * statistics.mean(own[k] - m[r]["accuracy"] for k, m in rows.items()) for r in RIVALS}
         by_set = defaultdict(list)

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,13 +13,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from d2nwg.bundles import DEFAULT_STEPS, resolve_bundle
-from d2nwg.conditions.encoders import Encoder, load_encoder
+from d2nwg.bundles import DEFAULT_BUNDLE, DEFAULT_STEPS, resolve_bundle
+from d2nwg.conditions.encoders import Encoder, content_hash, load_encoder
 from d2nwg.devices import loading, resolve_device
 from d2nwg.errors import UserError
 from d2nwg.evaluate import accuracies, rivals
 from d2nwg.heads import Head
 from d2nwg.images import ImageSet, candidates, check_readable, split_support_query
+from d2nwg.names import number
+from d2nwg.novelty import novelty
 from d2nwg.pipeline import HeadSamples, WeightGenerationPipeline
 from d2nwg.progress import Progress, silent
 from d2nwg.weights.networks import State, logits, pick
@@ -99,6 +102,8 @@ def generate_heads(
     seed: int = 0,
     steps: int | None = None,
     max_query: int | None = 1000,
+    encoder: str | None = None,
+    unlabelled: Sequence[Path | bytes] = (),
     device: str | None = None,
     progress: Progress = silent,
 ) -> Generation:
@@ -112,6 +117,9 @@ def generate_heads(
         seed: of the split and the noise.
         steps: denoising steps; by default 5. The bundle's full number (1024) samples as the paper does, ancestrally.
         max_query: most held-out images to score on.
+        encoder: of the images; by default the bundle's. Dual bundles make heads on any.
+        unlabelled: images of the same classes without labels (`load_unlabelled`), which dual bundles learn from. Those
+            that are also support or query images are left out.
         progress: stages "Opening the bundle", "Reading images", "Sampling heads", "Fitting the rivals".
     Raises:
         UserError: see `d2nwg.images` and `WeightGenerationPipeline`.
@@ -121,34 +129,48 @@ def generate_heads(
     path = resolve_bundle(bundle)
     pipe = load_pipeline(path, device)
     space = pipe.weight_space
-    if len(images.classes) > space.max_classes:  # before minutes are spent on reading images
+    if len(images.classes) > space.max_classes and not pipe.is_dual:  # before minutes are spent on reading images
         raise UserError(
             f"{images.name} has {len(images.classes)} classes, and the bundle {path.name} makes heads for at most "
             f"{space.max_classes}: leave some classes out, or choose another bundle."
         )
-    encoder = load_encoder(space.config.encoder, device)
+    if not pipe.is_dual and (unlabelled or encoder not in (None, space.config.encoder)):
+        what = "unlabelled images" if unlabelled else f"the encoder {encoder}"
+        raise UserError(f"The bundle {path.name} cannot use {what}: choose a dual bundle, such as {DEFAULT_BUNDLE}.")
+    encoder = load_encoder(encoder or space.config.encoder, device)
     progress("Opening the bundle", 1, 1)
 
     opened = time.perf_counter()
     features, support, query, notes = read_split(images, encoder, shots, seed, max_query, progress)
     x_support, x_query = features[support], features[query]
     y_support, y_query = (torch.from_numpy(images.labels[i]) for i in (support, query))
+    known = [images.items[i] for i in np.concatenate([support, query])]
+    free, more_notes = _read_unlabelled(unlabelled, known, encoder, progress)
     read = time.perf_counter()
 
     generator = torch.Generator().manual_seed(seed)
-    given, aside = set_aside(y_support, shots, seed)
+    # The dual generator gains more from seeing all of the support than from a choice among its samples.
+    given, aside = set_aside(y_support, 0 if pipe.is_dual else shots, seed)
     classes = range(len(images.classes))
     by_class = [x_support[given][y_support[given] == c] for c in classes]
-    samples = sample(pipe, by_class, num_samples, generator, steps, progress)
+    samples = sample(pipe, by_class, num_samples, generator, steps, progress, free)
     samples.state = {name: tensor.cpu() for name, tensor in samples.state.items()}
     chosen, average, selection = choose(samples.state, x_support[aside], y_support[aside])
-    distance = space.zoo_distance(samples.vectors, samples.num_classes)
     sampled = time.perf_counter()
 
     progress("Fitting the rivals", 0, 1)
     scores = accuracies(samples.state, x_query, y_query)
-    mean = space.mean.cpu()
+    mean = space.mean.cpu() if encoder.name == space.config.encoder else None
     others = rivals(x_support, y_support, x_query, y_query, mean=mean, seed=seed)
+    if len(free):  # what they were worth
+        plain = sample(pipe, by_class, num_samples, torch.Generator().manual_seed(seed), steps)
+        one = {name: tensor.cpu().mean(0, keepdim=True) for name, tensor in plain.state.items()}
+        others["without_unlabelled"] = float(accuracies(one, x_query, y_query)[0])
+    distance = [None] * num_samples
+    if samples.vectors is not None and encoder.name == space.config.encoder:
+        found = space.zoo_distance(samples.vectors, samples.num_classes).tolist()
+        distance = [None if np.isnan(d) else round(d, 4) for d in found]
+    copied = novelty(space, samples.vectors, by_class, x_query, y_query, generator) if distance[0] is not None else None
     predicted = logits(chosen, x_query).argmax(-1)
     confusion = np.zeros((len(images.classes),) * 2, np.int64)
     np.add.at(confusion, (y_query.numpy(), predicted.numpy()), 1)
@@ -172,15 +194,16 @@ def generate_heads(
         "shots": shots,
         "num_support": len(support),
         "num_query": len(query),
+        "num_unlabelled": len(free),
         "num_samples": num_samples,
         "seed": seed,
         "selection": selection,
         "query_accuracy": {name: round(value, 6) for name, value in accuracy.items()},
         "per_class": _per_class(images.classes, confusion),
         "samples": [
-            {"accuracy": round(a, 6), "nearest_zoo_distance": None if np.isnan(d) else round(d, 4)}
-            for a, d in zip(scores.tolist(), distance.tolist(), strict=True)
+            {"accuracy": round(a, 6), "nearest_zoo_distance": d} for a, d in zip(scores.tolist(), distance, strict=True)
         ],
+        "novelty": copied,
         "seconds": {
             "opening": round(opened - started, 3),
             "features": round(read - opened, 3),
@@ -189,7 +212,7 @@ def generate_heads(
             "total": round(ended - started, 3),
         },
         "device": str(encoder.device),
-        "notes": [*images.notes, *notes],
+        "notes": [*images.notes, *notes, *more_notes],
     }
     info = {
         "bundle": path.name,
@@ -228,6 +251,24 @@ def read_split(
         notes = check_readable(images, np.flatnonzero(looked), readable)
     support, query = split_support_query(images, shots, readable=readable, **split)
     return features, support, query, notes
+
+
+def _read_unlabelled(
+    items: Sequence[Path | bytes], known: Sequence[Path | bytes], encoder: Encoder, progress: Progress
+) -> tuple[Tensor, list[str]]:
+    """Features (m, D) of the unlabelled images, and sentences on those left out. An image that scores the head must
+    not help to make it, so the ones that are support or query images are left out."""
+    if not items:
+        return torch.zeros(0, encoder.num_features), []
+    taken = {content_hash(item) for item in known}
+    fresh = [item for item in items if content_hash(item) not in taken]
+    features, readable = encoder.encode(fresh, progress=progress)
+    notes, unread = [], int((~readable).sum())
+    if len(fresh) < len(items):
+        notes.append(f"{number(len(items) - len(fresh), 'unlabelled image')} left out: also labelled here.")
+    if unread:
+        notes.append(f"{number(unread, 'unlabelled image')} left out: unreadable.")
+    return features[torch.from_numpy(readable)], notes
 
 
 def sample(
@@ -269,11 +310,10 @@ def choose(samples: State, features: Tensor, labels: Tensor) -> tuple[State, Sta
     return pick(everyone, best), average, words
 
 
-def set_aside(labels: Tensor, shots: int, seed: int, pipe: WeightGenerationPipeline) -> tuple[Tensor, Tensor]:
-    """Split the support: bool masks of the images that condition the generator, and of those that choose a sample. The
-    dual generator gains more from seeing all of them than from a choice among its samples."""
+def set_aside(labels: Tensor, shots: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Split the support: bool masks of the images that condition the generator, and of those that choose a sample."""
     aside = torch.zeros(len(labels), dtype=torch.bool)
-    if shots >= ENOUGH_TO_SELECT and not pipe.is_dual:
+    if shots >= ENOUGH_TO_SELECT:
         generator = torch.Generator().manual_seed(seed)
         for label in labels.unique():
             members = torch.nonzero(labels == label).squeeze(1)

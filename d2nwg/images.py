@@ -26,7 +26,7 @@ SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp",
 TRAIN_NAMES, TEST_NAMES = ("train", "training"), ("test", "testing", "valid", "validation", "val")
 
 __all__ = ["ImageSet", "candidates", "check_readable", "item_name", "labelled_set", "load_files", "load_folder",
-           "load_images", "open_image", "split_support_query"]
+           "load_images", "load_unlabelled", "open_image", "split_support_query"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +166,28 @@ def load_folder(root: Path, *, name: str | None = None) -> ImageSet:
     if others:
         notes.append(f"Left out: {number(others, 'file')} that are not images or whose names are not UTF-8.")
     return labelled_set(name, [p for _, p, _ in found], [c for c, _, _ in found], [t for _, _, t in found], notes)
+
+
+def load_unlabelled(files: Sequence[Path], *, into: Path | None = None, progress: Progress = silent) -> list[Path]:
+    """The images in folders (at any depth), archives and loose files; the names of folders and files say nothing here.
+
+    Raises UserError when there are none.
+    """
+    from d2nwg.archives import extract_images
+
+    found: list[Path] = []
+    for path in map(Path, files):
+        if path.is_file() and path.suffix.lower() in SUFFIXES:
+            found.append(path)
+        elif path.is_file():
+            found += _walk(extract_images(path, into=into, progress=progress))[0]
+        elif path.is_dir():
+            found += _walk(path)[0]
+        else:
+            raise UserError(f"There is no folder or archive at {shown(str(path))}.")
+    if not found:
+        raise UserError("There are no unlabelled images in what was given.")
+    return found
 
 
 def labelled_set(name: str, items: Sequence[Path | bytes], labels: Sequence[str], is_test: Sequence[bool],

@@ -107,7 +107,7 @@ class WeightGenerationPipeline(DiffusionPipeline):
         """
         support = self._check(support)
         make = self._sample_dual if self.is_dual else self._sample_unet
-        run = (num_samples, generator, num_inference_steps, noise_scale, progress)
+        run = (num_samples, generator, generator, num_inference_steps, noise_scale, progress)
         return make(support, unlabelled if self.is_dual else guidance_scale, *run)
 
     @property
@@ -115,7 +115,7 @@ class WeightGenerationPipeline(DiffusionPipeline):
         """Whether the bundle diffuses coefficients on the support images."""
         return isinstance(self.denoiser, DualDenoiser)
 
-    def _sample_unet(self, support: list[Tensor], guidance: float, num_samples: int, *run) -> HeadSamples:
+    def _sample_unet(self, support: list[Tensor], guidance: float, num_samples: int, generator, *run) -> HeadSamples:
         condition, order = self._condition(support)
         beside = self.denoiser.lay_out(condition)
         predict = self.denoiser.denoise
@@ -127,21 +127,23 @@ class WeightGenerationPipeline(DiffusionPipeline):
                 empty = self.denoiser.denoise(latents, time, without)
                 return empty + guidance * (self.denoiser.denoise(latents, time, beside) - empty)
 
-        shape = (num_samples, *self.vae.latent_shape)
-        latents = self._denoise(lambda latents, time: predict(latents, time, beside), shape, *run)
+        noise = self._noise((num_samples, *self.vae.latent_shape), generator)
+        latents = self._denoise(lambda latents, time: predict(latents, time, beside), noise, *run)
         vectors = self.vae.decode(latents / self.vae.config.latent_scale)
         state = self.weight_space.to_heads(vectors, order)
         return HeadSamples(state=state, vectors=vectors, num_classes=len(support))
 
-    def _sample_dual(self, support: list[Tensor], unlabelled: Tensor | None, num_samples: int, *run) -> HeadSamples:
+    def _sample_dual(
+        self, support: list[Tensor], unlabelled: Tensor | None, num_samples: int, generator, *run
+    ) -> HeadSamples:
         features = torch.cat(support).unsqueeze(0)
         labels = torch.arange(len(support)).repeat_interleave(torch.tensor([len(images) for images in support]))
         targets = torch.eye(len(support), device=features.device)[labels.to(features.device)].unsqueeze(0)
         if unlabelled is not None:
             unlabelled = unlabelled.to(features).unsqueeze(0)
         condition = self.denoiser.encode(features, targets, unlabelled)
-        shape = (num_samples, condition.num_tokens, COEFFICIENTS)
-        latents = self._denoise(lambda latents, time: self.denoiser(latents, time, condition), shape, *run)
+        noise = condition.arrange(self._noise((num_samples, condition.num_tokens, COEFFICIENTS), generator))
+        latents = self._denoise(lambda latents, time: self.denoiser(latents, time, condition), noise, *run)
         state = self.denoiser.to_heads(latents, condition)
         return HeadSamples(state=state, vectors=self._vectors(state, support), num_classes=len(support))
 
@@ -191,11 +193,12 @@ class WeightGenerationPipeline(DiffusionPipeline):
             mask[0, slot, : len(projected[label])] = True
         return self.condition_encoder(features, mask), order
 
-    def _denoise(self, predict, shape, generator, steps, noise_scale, progress) -> Tensor:
+    def _noise(self, shape: tuple[int, ...], generator) -> Tensor:
+        return randn_tensor(shape, generator=generator, device=self.weight_space.mean.device, dtype=torch.float32)
+
+    def _denoise(self, predict, latents: Tensor, generator, steps, noise_scale, progress) -> Tensor:
         """From noise to clean latents (S, …); ``predict(latents, time)`` is the denoiser with its condition."""
-        device = self.weight_space.mean.device
-        latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
-        self.scheduler.set_timesteps(steps, device=device)
+        self.scheduler.set_timesteps(steps, device=latents.device)
         latents = latents * (self.scheduler.init_noise_sigma * noise_scale)
         # Ancestral samplers draw noise at each step, multi-step ones take no generator.
         extra = {"generator": generator} if isinstance(self.scheduler, DDPMScheduler) else {}

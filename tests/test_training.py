@@ -75,7 +75,7 @@ def test_what_a_bundle_holds(tiny_bundle, tiny_zoo):
     assert names == {"model_index.json", "README.md", "metrics.jsonl", "training.json", "vae", "condition_encoder",
                      "denoiser", "scheduler", "weight_space"}
     made = json.loads((tiny_bundle / "training.json").read_text())
-    assert TrainConfig.from_config(made["config"]) == quick_config() and made["zoo"] == tiny_zoo.summary()
+    assert TrainConfig.from_config(made["config"]) == quick_config() and made["zoos"] == [tiny_zoo.summary()]
     assert set(made["measured"]) == {"zoo_accuracy", "reconstructed_accuracy", "seconds"}
     card = (tiny_bundle / "README.md").read_text()
     assert "| patterns | 24 |" in card and "heads (2 to 6 classes)" in card and "`fake/colours`" in card

@@ -31,6 +31,14 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-query", type=positive, default=1000, metavar="N", help="most held-out images to score on (1000)"
     )
+    parser.add_argument(
+        "--unlabelled",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="folders, archives or files of images of the same classes without labels: they make the head better",
+    )
+    parser.add_argument("--encoder", metavar="NAME", help="another image encoder than the bundle's (dual bundles)")
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
     parser.set_defaults(run=run)
 
@@ -38,7 +46,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Generate, write, and say in a sentence how good the head is."""
     from d2nwg.generate import generate_heads
-    from d2nwg.images import load_images
+    from d2nwg.images import load_images, load_unlabelled
     from d2nwg.progress import TerminalProgress
 
     progress = TerminalProgress()
@@ -51,6 +59,8 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         steps=args.steps,
         max_query=args.max_query,
+        encoder=args.encoder,
+        unlabelled=load_unlabelled(args.unlabelled, progress=progress) if args.unlabelled else (),
         device=args.device,
         progress=progress,
     )

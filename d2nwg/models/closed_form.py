@@ -1,8 +1,8 @@
 """The start of the dual-coordinate generator: a closed-form head whose few scalars are learned.
 
-Class means, ridge regression and logistic regression on the support, each in its dual form (coefficients on the
-images), added up. Their strengths are smooth functions of how many images and classes there are and of how the images
-lie, learned on other tasks; a person would tune them by cross-validation, for which few images are too few.
+Class means, ridge regression and logistic regression on the support, added up. Their strengths are smooth functions of
+how many images and classes there are and of how the images lie, learned on other tasks; a person would tune them by
+cross-validation, for which few images are too few.
 """
 
 import math
@@ -34,14 +34,22 @@ class Start:
     Attributes:
         weight: (B, C, r) and ``bias`` (B, C): the head on the span's coordinates.
         share: (B, n, C) how far each image belongs to each class: one-hot, or estimated where unlabelled.
-        duals: three times (B, n, C), coefficients on the images of the three parts, at their strengths.
+        counts: (B, C) images of each class by these shares.
+        trust: (B, n) weight of each image's class as the ridge's aim, 1 where labelled.
+        missed: (B, n) how far the ridge stays below its aim for the image's class.
+        mean_filter, ridge_filter: (B, 1, 1) and (B, 1, r): what a weighed sum of a class's images is multiplied by to
+            add to the mean part (over ``counts``) and to the ridge part of the head.
         facts: (B, FACTS).
     """
 
     weight: Tensor
     bias: Tensor
     share: Tensor
-    duals: tuple[Tensor, Tensor, Tensor]
+    counts: Tensor
+    trust: Tensor
+    missed: Tensor
+    mean_filter: Tensor
+    ridge_filter: Tensor
     facts: Tensor
 
 
@@ -58,8 +66,9 @@ class ClosedForm(nn.Module):
         super().__init__()
         self.rounds, self.iterations = rounds, iterations
         self.scalars = nn.Sequential(nn.Linear(FACTS, width), nn.SiLU(), nn.Linear(width, len(SCALARS)))
-        nn.init.zeros_(self.scalars[-1].weight)
-        self.scalars[-1].bias.data = torch.tensor(list(SCALARS.values()))
+        with torch.no_grad():
+            self.scalars[-1].weight.zero_()
+            self.scalars[-1].bias.copy_(torch.tensor(list(SCALARS.values())))
 
     def forward(self, span: Span) -> Start:
         """The start of B tasks; every class has a labelled image."""
@@ -77,19 +86,23 @@ class ClosedForm(nn.Module):
         bias = -0.5 * (weight * means).sum(-1)
 
         # Unlabelled images pull on the ridge towards their estimated classes, weaker than labelled ones.
-        aim = share * torch.where(labelled > 0, 1.0, raw["trust"].sigmoid())
-        aim = aim - aim.sum(-1, keepdim=True) / classes
-        ridge = (aim.mT @ points) / (spectrum + scalar["ridge_penalty"])
-        ridge_dual = (aim - points @ ridge.mT) / scalar["ridge_penalty"]
+        trust = torch.where(labelled > 0, 1.0, raw["trust"].sigmoid())
+        aim = trust * (share - share.sum(-1, keepdim=True) / classes)
+        ridge_filter = 1 / (spectrum + scalar["ridge_penalty"])
+        ridge = (aim.mT @ points) * ridge_filter
+        missed = (share * (aim - points @ ridge.mT)).sum(-1)
 
-        logistic, offset, logistic_dual = self._logistic(points, share, spectrum, scalar["logistic_penalty"])
-        strengths = [scalar[f"{name}_strength"] for name in ("mean", "ridge", "logistic")]
-        parts = (share / share.sum(1, keepdim=True), ridge_dual, logistic_dual)
+        logistic, offset = self._logistic(points, share, spectrum, scalar["logistic_penalty"])
+        of_mean, of_ridge, of_logistic = (scalar[f"{name}_strength"] for name in ("mean", "ridge", "logistic"))
         return Start(
-            weight=strengths[0] * weight + strengths[1] * ridge + strengths[2] * logistic,
-            bias=strengths[0].squeeze(-1) * bias + strengths[2].squeeze(-1) * offset,
+            weight=of_mean * weight + of_ridge * ridge + of_logistic * logistic,
+            bias=of_mean.squeeze(-1) * bias + of_logistic.squeeze(-1) * offset,
             share=share,
-            duals=tuple(strength * part for strength, part in zip(strengths, parts, strict=True)),
+            counts=share.sum(1),
+            trust=trust.squeeze(-1),
+            missed=missed,
+            mean_filter=of_mean,
+            ridge_filter=of_ridge * ridge_filter,
             facts=facts,
         )
 
@@ -110,7 +123,7 @@ class ClosedForm(nn.Module):
 
     def _logistic(self, points: Tensor, share: Tensor, spectrum: Tensor, penalty: Tensor):
         """Logistic regression by Newton steps with Böhning's bound on the Hessian, which is diagonal here (compare
-        `d2nwg.weights.probes.fit_linear`): weight (B, C, r), bias (B, C), dual coefficients (B, n, C)."""
+        `d2nwg.weights.probes.fit_linear`): weight (B, C, r) and bias (B, C)."""
         images, classes = share.shape[1:]
         curvature = 0.5 * spectrum / images + penalty
         weight = old_weight = points.new_zeros(len(points), classes, points.shape[-1])
@@ -123,8 +136,7 @@ class ClosedForm(nn.Module):
             residual = ((points @ w.mT + b).softmax(-1) - share) / images
             old_weight, weight = weight, w - (residual.mT @ points + penalty * w) / curvature
             old_bias, bias = bias, b - 2 * residual.sum(1, keepdim=True)
-        dual = (share - (points @ weight.mT + bias).softmax(-1)) / (images * penalty)
-        return weight, bias.squeeze(1), dual
+        return weight, bias.squeeze(1)
 
 
 def describe(span: Span) -> Tensor:

@@ -1,10 +1,10 @@
 """The dual-coordinate generator: heads as coefficients on the support images, and these are what is diffused.
 
 A head's rows lie, nearly, in the span of the support features: ``W = Aᵀ X``. The start is a closed-form head
-(`ClosedForm`); a sample corrects it by four numbers an image, which scale what the image adds to its class mean, to the
-ridge and to the logistic part of the head, and shift its class's bias. They are generated from inner products of
-features alone, with attention across the images and no position: permuting classes permutes rows, rotating features
-changes nothing, and any number of classes, images and features will do.
+(`ClosedForm`); a sample corrects it by three numbers an image, which say how much more or less the image counts in its
+class mean, how much more or less the ridge aims at its class there, and how it shifts its class's bias. They are
+generated from inner products of features alone, with attention across the images and no position: permuting classes
+permutes rows, rotating features changes nothing, and any number of classes, images and features will do.
 """
 
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ from d2nwg.models.closed_form import FACTS, ClosedForm, Start
 from d2nwg.models.span import Span
 from d2nwg.weights.networks import State
 
-COEFFICIENTS = 4  # numbers generated an image
+COEFFICIENTS = 3  # numbers generated an image: on the mean, on the ridge, on the bias
 IMAGE_FACTS = 11
 ROWS = 1024  # images whose attention is worked out at a time: bounds the memory of thousands
-ENTRIES = 2**26  # numbers of the dual matrices of several samples held at a time
+ENTRIES = 2**26  # numbers held at a time of several samples' weighed images
 
 
 @dataclass
@@ -53,6 +53,15 @@ class DualCondition:
     def split(self, latents: Tensor) -> tuple[Tensor, ...]:
         """Latents (…, num_tokens, k) by branch."""
         return latents.split([branch.tokens.shape[1] for branch in self.branches], dim=-2)
+
+    def arrange(self, noise: Tensor) -> Tensor:
+        """Noise (S, num_tokens, k) handed out to the images of one task by a key of theirs: the same image gets the
+        same noise in whatever order the classes are named and however the features are rotated."""
+        parts = [
+            own[:, branch.span.key[0].argsort().argsort()]
+            for branch, own in zip(self.branches, self.split(noise), strict=True)
+        ]
+        return torch.cat(parts, 1)
 
 
 class Block(nn.Module):
@@ -148,18 +157,19 @@ class DualDenoiser(ModelMixin, ConfigMixin):
 
     def corrected(self, branch: Branch, latents: Tensor) -> tuple[Tensor, Tensor]:
         """One branch's latents (S, n, COEFFICIENTS) → heads on its coordinates, (S, C, r) and (S, C)."""
-        start = branch.start
-        *scales, shift = (latents * self.spread).mT.unsqueeze(2).unbind(1)  # each (S, 1, n)
-        duals = [dual.mT for dual in start.duals]  # each (B, C, n)
-        step = max(1, ENTRIES // duals[0][0].numel())
+        start, points = branch.start, branch.span.points
+        on_mean, on_ridge, on_bias = (latents * self.spread).unbind(-1)  # each (S, n)
+        counts = start.counts.unsqueeze(-1)
+        step = max(1, ENTRIES // points[0].numel())
         weights = []
         for first in range(0, len(latents), step):
             rows = slice(first, first + step)
-            some = [dual if len(dual) == 1 else dual[rows] for dual in duals]
-            points = branch.span.points if len(branch.span.points) == 1 else branch.span.points[rows]
-            weights.append(sum(s[rows] * dual for s, dual in zip(scales, some, strict=True)) @ points)
-        mean = (start.share / start.share.sum(1, keepdim=True)).mT
-        return start.weight + torch.cat(weights), start.bias + (mean @ shift.mT).squeeze(-1)
+            share, some = (t if len(t) == 1 else t[rows] for t in (start.share, points))
+            mean = class_sums(on_mean[rows], share, some) / (counts if len(counts) == 1 else counts[rows])
+            ridge = class_sums(on_ridge[rows] * start.trust, share, some)
+            weights.append(start.mean_filter * mean + start.ridge_filter * ridge)
+        shift = class_sums(on_bias, start.share, torch.ones_like(points[..., :1])).squeeze(-1)
+        return start.weight + torch.cat(weights), start.bias + shift / start.counts
 
     def logits(self, latents: Tensor, condition: DualCondition, features: Tensor) -> Tensor:
         """Clean latents of B tasks, images' features (B, q, d) → (B, q, C)."""
@@ -183,11 +193,21 @@ class DualDenoiser(ModelMixin, ConfigMixin):
         return {"weight": weight, "bias": bias}
 
 
+def class_sums(weights: Tensor, share: Tensor, points: Tensor) -> Tensor:
+    """Sums of each class's images with weights: (S, n), (1 or S, n, C), (1 or S, n, r) → (S, C, r)."""
+    if len(share) == 1 and not share.requires_grad and ((share == 0) | (share == 1)).all():
+        # Thousands of classes: adding up the images beats a product with a matrix of zeros.
+        labels = share[0].argmax(-1)
+        sums = points.new_zeros(len(weights), share.shape[-1], points.shape[-1])
+        return sums.index_add_(1, labels, weights.unsqueeze(-1) * points)
+    return (weights.unsqueeze(-1) * share).mT @ points
+
+
 def image_facts(span: Span, start: Start) -> Tensor:
     """What a token is told of its image, (B, n, IMAGE_FACTS), from inner products: length, similarity to its own class
     mean, to that without itself, to the other classes on average, to the nearest other; the start's probability of its
-    class and entropy; its ridge coefficient; whether it is labelled, how sure its class is if not, images in its
-    class."""
+    class and entropy; what the ridge misses of its class; whether it is labelled, how sure its class is if not, images
+    in its class."""
     points, share, labelled = span.points, start.share, span.labelled
     counts = share.sum(1)
     similarity = points @ ((share.mT @ points) / counts.unsqueeze(-1)).mT
@@ -206,7 +226,7 @@ def image_facts(span: Span, start: Start) -> Tensor:
         nearest,
         (share * chance).sum(-1),
         entropy,
-        (share * start.duals[1]).sum(-1),
+        start.missed,
         labelled,
         (1 - labelled) * share.amax(-1),
         size.clamp_min(0.1).log() / 2,

@@ -15,13 +15,14 @@ class Span:
     """B tasks of one shape. n images: first the labelled ones, then the unlabelled.
 
     Attributes:
-        points: (B, n, r) images of unit length, centred, scaled to a mean square length of 1; r = min(n, d). Their
-            columns are orthogonal: principal axes, the longest first.
+        points: (B, n, r) images of unit length, centred, their lengths brought half-way to one another, scaled to a
+            mean square length of 1; r = min(n, d). Their columns are orthogonal: principal axes, the longest first.
         targets: (B, n, C) one-hot; a row of zeros marks an unlabelled image.
         basis: (B, r, d), orthonormal rows.
         centre: (B, 1, d), mean of the unit-length images.
         scale: (B, 1, 1).
         length: (B, 1, 1), mean length of the images' features.
+        key: (B, n) a number an image that no rotation and no order of the images changes.
     """
 
     points: Tensor
@@ -30,6 +31,7 @@ class Span:
     centre: Tensor
     scale: Tensor
     length: Tensor
+    key: Tensor
 
     @classmethod
     def of(cls, features: Tensor, targets: Tensor) -> "Span":
@@ -38,9 +40,14 @@ class Span:
         unit = features / lengths.clamp_min(1e-12)
         centre = unit.mean(1, keepdim=True)
         centred = unit - centre
+        # An image far from the others would outweigh them, most of all where it is its class's only one.
+        away = centred.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        centred = centred * (away.mean(1, keepdim=True) / away).sqrt()
         scale = centred.square().sum(-1).mean(1).clamp_min(1e-12).rsqrt()[:, None, None]
         points, basis = _principal_axes(centred * scale)
-        return cls(points, targets, basis, centre, scale, lengths.mean(1, keepdim=True).clamp_min(1e-12))
+        length = lengths.mean(1, keepdim=True).clamp_min(1e-12)
+        key = (lengths / length + away).squeeze(-1)
+        return cls(points, targets, basis, centre, scale, length, key)
 
     def coordinates(self, features: Tensor) -> Tensor:
         """Any images' features (B, m, d) → (B, m, r). All are divided by one length, so heads stay linear."""

@@ -144,9 +144,9 @@ class DualConfig:
     lr: float = 1e-3
     weight_decay: float = 1e-2
     max_classes: int = 100
-    shots: tuple[int, ...] = (1, 1, 1, 2, 3, 5, 5, 5, 10, 20, 50)
+    shots: tuple[int, ...] = (1, 1, 1, 2, 3, 5, 5, 5, 10, 20, 40, 80)
     unlabelled: tuple[int, ...] = (0, 0, 5, 15)
-    max_images: int = 250
+    max_images: int = 320
     query: int = 10
     denoising: float = 0.1
     held_out: tuple[str, ...] = ()

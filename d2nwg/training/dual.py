@@ -123,19 +123,25 @@ def zoo_corrections(condition: DualCondition, episode: Episode) -> Tensor:
     """The corrections that bring the start nearest to the zoo's heads: (B, num_tokens, COEFFICIENTS).
 
     Least squares on the logits of all the episode's images, with a pull towards zero. Entry (p, c) of the logits is
-    linear in the corrections z of image i: Σ_k z_ik K_k[p, i] D_k[i, c], with D_k the start's dual coefficients and
-    K_k the inner products (1 for the shift of the bias); so the normal equations are a product entry by entry.
+    linear in the corrections z of image i: Σ_k z_ik K_k[p, i] D_k[i, c], with K_k the (filtered) inner products and D_k
+    the image's share of the class; so the normal equations are a product entry by entry. The zoo's heads were trained
+    on more images and are surer of themselves: their logits are first scaled to the start's.
     """
     images = torch.cat([episode.support, episode.unlabelled, episode.query], 1)
     found = []
     for branch in condition.branches:
         span, start = branch.span, branch.start
         seen = span.coordinates(images)
-        error = episode.zoo_logits - (seen @ start.weight.mT + start.bias.unsqueeze(1))
-        error = error - error.mean(-1, keepdim=True)
-        kernel = seen @ span.points.mT
-        kernels = torch.cat([kernel] * (COEFFICIENTS - 1) + [torch.ones_like(kernel)], -1)
-        duals = torch.cat([*start.duals, start.share / start.share.sum(1, keepdim=True)], 1)
+        own, zoo = (
+            scores - scores.mean(-1, keepdim=True)
+            for scores in (seen @ start.weight.mT + start.bias.unsqueeze(1), episode.zoo_logits)
+        )
+        scale = (own * zoo).sum((1, 2), keepdim=True) / zoo.square().sum((1, 2), keepdim=True)
+        error = scale.clamp_min(0) * zoo - own
+        plain, filtered = seen @ span.points.mT, (seen * start.ridge_filter) @ span.points.mT
+        kernels = torch.cat([plain, filtered, torch.ones_like(plain)], -1)
+        of_class = start.share / start.counts.unsqueeze(1)
+        duals = torch.cat([start.mean_filter * of_class, start.trust.unsqueeze(-1) * start.share, of_class], 1)
         duals = duals - duals.mean(-1, keepdim=True)
         normal = (kernels.mT @ kernels) * (duals @ duals.mT)
         right = ((kernels.mT @ error) * duals).sum(-1, keepdim=True)
@@ -161,8 +167,9 @@ def measure_spread(model: DualDenoiser, batches: list[Episode]) -> Tensor:
 
 @torch.no_grad()
 def held_out_accuracy(model: DualDenoiser, episodes: ZooEpisodes, last: int) -> dict[str, float]:
-    """Accuracy of the one-step head on tasks of the held-out data sets, by kind and on average; empty without any."""
-    result, rng = {}, np.random.default_rng(0)
+    """Accuracy of the one-step head on tasks of the held-out data sets, by kind and on average, and that of the start;
+    empty without any."""
+    result, start, rng = {}, [], np.random.default_rng(0)
     model.eval()
     for ways, shots, unlabelled in VALIDATION:
         right = []
@@ -172,12 +179,18 @@ def held_out_accuracy(model: DualDenoiser, episodes: ZooEpisodes, last: int) -> 
                 break
             condition = model.encode(episode.support, episode.targets, episode.unlabelled)
             noise = torch.zeros(len(episode.support), condition.num_tokens, COEFFICIENTS, device=episode.support.device)
-            scores = model.logits(model(noise, last, condition), condition, episode.query)
-            right.append((scores.argmax(-1) == episode.labels).float().mean().item())
+            for latents, hits in ((model(noise, last, condition), right), (noise, start)):
+                scores = model.logits(latents, condition, episode.query)
+                hits.append((scores.argmax(-1) == episode.labels).float().mean().item())
         if right:
             result[f"{ways}_way_{shots}_shot" + ("_unlabelled" if unlabelled else "")] = round(float(np.mean(right)), 4)
     model.train()
-    return result | ({"accuracy": round(float(np.mean(list(result.values()))), 5)} if result else {})
+    if result:
+        result |= {
+            "accuracy": round(float(np.mean(list(result.values()))), 5),
+            "start": round(float(np.mean(start)), 5),
+        }
+    return result
 
 
 def _measured(best: Path) -> dict[str, float]:

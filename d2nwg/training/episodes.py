@@ -46,14 +46,17 @@ class ZooEpisodes:
             raise UserError(f"{sorted(unknown)[0]} is not in the zoo, whose data sets are {', '.join(sorted(names))}.")
         self._blocks: list[list[np.ndarray]] = []
         self._aside: list[np.ndarray] = []
+        self._counts: list[np.ndarray] = []
         for zoo in self.zoos:
             if zoo.config.probe != "linear":
                 raise UserError(f"The dual generator makes linear heads, and {zoo.path} holds two-layer ones.")
-            held = [i for i, d in enumerate(zoo.datasets) if d["name"] in config.held_out]
-            kept = ~np.isin(zoo.record_datasets(), held)
+            held = torch.tensor([name in config.held_out for name, _ in zoo.class_names])
+            classes = zoo.record_classes()
+            kept = ~held[classes[:, 0]].numpy()
             # Records of one block have the same number of classes (`d2nwg.weights.zoo`), so that they stack.
             blocks = [np.flatnonzero(kept[i : i + BATCH]) + i for i in range(0, len(zoo), BATCH)]
             self._blocks.append([block for block in blocks if len(block)])
+            self._counts.append((classes >= 0).sum(1).numpy())
             self._aside.append(np.flatnonzero(~kept))
             if not self._blocks[-1]:
                 raise UserError(f"Nothing of {zoo.path} is left to train on: hold fewer data sets aside.")
@@ -63,26 +66,25 @@ class ZooEpisodes:
         number = int(rng.integers(len(self.zoos)))
         block = self._blocks[number][rng.integers(len(self._blocks[number]))]
         c = self.config
-        most = min(int((self._records(number, block[:1])).counts[0]), c.max_classes)
+        most = min(int(self._counts[number][block[0]]), c.max_classes)
         ways = min(most, int(np.exp(rng.uniform(np.log(2), np.log(most + 1)))))
         shots, unlabelled = int(rng.choice(c.shots)), int(rng.choice(c.unlabelled))
         return self._episode(number, rng.choice(block, c.tasks), ways, shots, unlabelled, rng)
 
     def held_out(self, ways: int, shots: int, unlabelled: int, rng: np.random.Generator) -> Episode | None:
-        """Tasks of the first zoo's held-out data sets; None where it has no record with so many classes."""
+        """Tasks of the first zoo's held-out data sets, of fewer classes where no record has so many; None without any
+        held-out data set."""
         aside = self._aside[0]
         if not len(aside):
             return None
-        enough = aside[(self._records(0, aside).counts >= ways).numpy()]
-        if not len(enough):
-            return None
+        counts = self._counts[0][aside]
+        ways = min(ways, int(counts.max()))
+        enough = aside[counts >= ways]
         return self._episode(0, rng.choice(enough, self.config.tasks), ways, shots, unlabelled, rng)
 
-    def _records(self, number: int, rows: np.ndarray):
-        return self.zoos[number].records(rows.tolist())
-
     def _episode(self, number, rows, ways, shots, unlabelled, rng) -> Episode:
-        zoo, records = self.zoos[number], self._records(number, rows)
+        zoo = self.zoos[number]
+        records = zoo.records(rows.tolist())
         keys = torch.from_numpy(rng.random(records.classes.shape)) + (records.classes < 0)
         part = keys.argsort(-1)[:, :ways]  # (B, C) rows of the zoo's heads
         members = zoo.class_images[records.classes.gather(1, part)]  # (B, C, L)

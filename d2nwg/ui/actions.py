@@ -54,19 +54,25 @@ def read_and_show(progress: Progress = silent, **source) -> tuple[Any, str]:
     return images, views.thumbnails(images, progress)
 
 
-def generate(images, settings: dict, folder: Path, progress: Progress = silent) -> tuple[Any, dict[str, Path]]:
-    """Generate heads and save them below `folder`: the `Generation`, and its files as head, samples and report."""
+def generate(images, settings: dict, folder: Path, free: list[str] | None = None, progress: Progress = silent
+             ) -> tuple[Any, dict[str, Path]]:
+    """Generate heads and save them below `folder`: the `Generation`, and its files as head, samples and report.
+    `free` are uploaded images without labels, or archives of them, which are unpacked below `folder`."""
     from d2nwg.generate import generate_heads
+    from d2nwg.images import load_unlabelled
 
-    generation = generate_heads(images, progress=progress, **settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    unlabelled = load_unlabelled([own_file(file) for file in free], into=folder, progress=progress) if free else ()
+    generation = generate_heads(images, unlabelled=unlabelled, progress=progress, **settings)
     saved = generation.save(folder)
     return generation, {"head": saved / "head.safetensors", "samples": saved / "samples.safetensors",
                         "report": saved / "report.json"}
 
 
-def make_result(images, settings: dict, folder: Path, progress: Progress = silent) -> Result:
+def make_result(images, settings: dict, folder: Path, free: list[str] | None = None,
+                progress: Progress = silent) -> Result:
     """`generate` for a visitor, with what the page shows of it."""
-    generation, files = generate(images, settings, folder, progress)
+    generation, files = generate(images, settings, folder, free, progress)
     from d2nwg.figures import confusion_figure
 
     figures = strip(generation.report), confusion_figure(generation.confusion, generation.head.classes)

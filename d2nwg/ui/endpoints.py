@@ -45,7 +45,8 @@ async def load_images(files: list[str] | None = None, example: str | None = None
 
 async def generate(files: list[str] | None = None, example: str | None = None, bundle: str | None = None,
                    shots: int = 5, num_samples: int = 50, seed: int = 0, steps: int = DEFAULTS["steps"],
-                   max_query: int = 1000, progress=PROGRESS) -> tuple[str, dict, str, str, str]:
+                   max_query: int = 1000, unlabelled: list[str] | None = None,
+                   progress=PROGRESS) -> tuple[str, dict, str, str, str]:
     folder = call_folder()
 
     def report_progress(stage: str, done: int, total: int) -> None:
@@ -55,7 +56,7 @@ async def generate(files: list[str] | None = None, example: str | None = None, b
         settings = check_settings(bundle, shots, num_samples, seed, steps, max_query)
         read = partial(actions.read_images, files=files, example=example, into=folder)
         images = await call(read, report_progress)
-        make = partial(actions.generate, images, settings, folder / "result")
+        make = partial(actions.generate, images, settings, folder / "result", unlabelled)
         generation, made = await call(make, report_progress)
     sentence = " ".join(views.result_sentences(generation.report))
     return sentence, generation.report, str(made["head"]), str(made["samples"]), str(made["report"])
@@ -82,6 +83,8 @@ def add_endpoints() -> None:
             ("shots", "Images per class the generator may see"), ("samples", "Heads to generate"),
             ("seed", "Seed"), ("steps", "Sampling steps; 1024 is the paper's way"),
             ("max_query", "Most images to measure on"))]
+        unlabelled = Upload(label="Images of the same classes without labels, or archives of them (optional)",
+                            file_count="multiple")
         head = Upload(label="A head file, such as /generate returns")
         image = Picture(label="A picture")
         samples_file = Upload(label="All samples, as /generate returns them")
@@ -94,8 +97,8 @@ def add_endpoints() -> None:
     run.click(load_images, [files, example], found, api_name="load_images", api_description=(
         "Read labelled images, given as files or as the name of an example, and say what is in them: name, number "
         "of images, images of each class, notes."))
-    run.click(generate, [files, example, bundle, *numbers], [words, report, *made], api_name="generate", **COMPUTE,
-              api_description=(
+    run.click(generate, [files, example, bundle, *numbers, unlabelled], [words, report, *made],
+              api_name="generate", **COMPUTE, api_description=(
         "Generate classifier heads for labelled images, given as files or as the name of an example. Returns the "
         "result in words, the report, and three files: the chosen head, all samples, and the report. Reports "
         "progress; cancelling the job stops the work."))

@@ -74,12 +74,16 @@ def _left() -> SimpleNamespace:
                 steps = number(DEFAULTS["steps"], label="Steps", info="1024: the paper's way", elem_id="steps")
             most = number(DEFAULTS["max_query"], label="Most images to measure on", elem_id="most",
                           info="the others are left out, in equal parts from each class")
+        with gr.Accordion("Unlabelled images (optional)", open=False, elem_id="free-part"):
+            free = Upload(label="Images without labels", file_count="multiple", height=84, elem_id="free")
+            gr.HTML(views.hint("More pictures of the same classes, unsorted: a zip or loose files. The generator "
+                               "learns from them how your images lie; they help most where few are labelled."))
     with gr.Row(elem_classes="do"):
         go = gr.Button("Generate", variant="primary", elem_id="go", interactive=False)
         stop = gr.Button("Cancel", elem_id="stop", visible=False, min_width=100)
     status = gr.HTML(elem_id="status")
     return SimpleNamespace(example=example, files=files, shown=shown, shots=shots, samples=samples, seed=seed,
-                           steps=steps, most=most, go=go, stop=stop, status=status)
+                           steps=steps, most=most, free=free, go=go, stop=stop, status=status)
 
 
 def _right() -> SimpleNamespace:
@@ -189,7 +193,7 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
     """Generating, stopping, and looking at what came out."""
     session = frame.session
 
-    def start(visit: Session | None, bundle: str | None, *numbers):
+    def start(visit: Session | None, free: list[str] | None, bundle: str | None, *numbers):
         if visit is None or visit.images is None:
             return {left.status: views.notice("This page was left alone for long; choose the images again.")}
         if visit.work and visit.work.started:
@@ -198,7 +202,8 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
             settings = check_settings(bundle, *numbers)
         except UserError as reason:
             return {left.status: views.notice(str(reason))}
-        visit.work = Work(partial(actions.make_result, visit.images, settings, visit.subfolder()))
+        visit.uploads.update(map(Path, free or ()))
+        visit.work = Work(partial(actions.make_result, visit.images, settings, visit.subfolder(), free))
         return _busy(left, views.notice("Waiting for a free place …", "note"))
 
     async def run(visit: Session | None):
@@ -296,7 +301,7 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
 
     doing = [left.go, left.stop, left.status]
     chosen = [frame.bundle, left.shots, left.samples, left.seed, left.steps, left.most]
-    ready = left.go.click(start, [session, *chosen], doing, queue=False, **PRIVATE)
+    ready = left.go.click(start, [session, left.free, *chosen], doing, queue=False, **PRIVATE)
     done = ready.then(run, session, [*doing, *vars(right).values()], **COMPUTE, **PRIVATE)
     done.failure(lambda: _idle(left, views.notice("Too many people are waiting; please try again in a minute.")),
                  None, doing, queue=False, **PRIVATE)

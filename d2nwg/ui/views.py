@@ -89,9 +89,12 @@ def result_sentences(report: dict) -> tuple[str, str, str]:
     gap = 100 * (accuracy["chosen"] - best)
     stand = f"level with {rival}, the best of the three" if abs(gap) < 0.05 else \
         f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'} {rival}, the best of the three"
+    without = accuracy.get("without_unlabelled")
+    free = "" if without is None else \
+        f" {count(report['num_unlabelled'], 'unlabelled image')} took part; without them it reaches {percent(without)}."
     return (
         f"The generated head is right on {percent(accuracy['chosen'])} of {count(report['num_query'], 'image')} "
-        "it never saw.",
+        f"it never saw.{free}",
         f"Fitted to the same {count(report['num_support'], 'image')}, the class mean reaches "
         f"{percent(accuracy['class_mean'])}, ridge {percent(accuracy['ridge'])} and logistic regression "
         f"{percent(accuracy['logistic_regression'])}: the generated head is {stand}. A random head reaches "

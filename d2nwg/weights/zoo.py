@@ -169,10 +169,9 @@ class Zoo:
         """(R,) accuracy of each record's last checkpoint on images it was not trained on."""
         return torch.cat([shard.get_slice("accuracy")[:, -1] for shard in self._shards])
 
-    def record_datasets(self) -> np.ndarray:
-        """(R,) number of the data set that each record's classes are of."""
-        owner = np.repeat(np.arange(len(self.datasets)), [len(d["classes"]) for d in self.datasets])
-        return owner[torch.cat([shard.get_slice("classes")[:, 0] for shard in self._shards]).numpy()]
+    def record_classes(self) -> Tensor:
+        """(R, C_max) global class numbers of every record, -1 for padding."""
+        return torch.cat([shard.get_slice("classes")[:] for shard in self._shards]).long()
 
     def records(self, indices: Sequence[int], checkpoint: int | Sequence[int] = -1) -> Records:
         """Read records by number, each at one of its checkpoints (-1: the last)."""
