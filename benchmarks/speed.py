@@ -1,11 +1,12 @@
 """Seconds, side by side in one run; writes JSON and prints the table of the README.
 
-    python -m benchmarks.speed [--only probes encoder heads sampler] [--zoo ZOO] [--images DIR] [--data DATA]
+    python -m benchmarks.speed [--only probes encoder heads classes sampler] [--zoo ZOO] [--images DIR] [--data DATA]
                                [--bundle BUNDLE] [--repeats N] [--out FILE.json]
 
 - probes: probes a second of `zoo build` against a loop of scikit-learn's LogisticRegression on the same subsets.
 - encoder: images a second from 500-pixel JPEG files against timm's bare forward pass on ready tensors.
 - heads: 50 samples of a 10-class head against one tuned LogisticRegression on the same support.
+- classes: seconds and memory of 50 samples against the number of classes, five images each (dual bundles).
 - sampler: the 1024 ancestral steps of the paper against the default sampler, seconds and accuracy.
 
 Rivals take turns within each repetition, so that a busy machine slows all of them; numbers are medians. Every rival
@@ -41,6 +42,7 @@ from d2nwg.weights import zoo as zoos
 PROBE_CLASSES = (2, 5, 8, 11, 14, 17, 20)  # stand for the zoo's uniform draw of 2 to 20
 RIVAL_PROBES = 4  # fits of the rival a repetition and number of classes
 BATCH_SIZES = (1, 8, 16, 32, 64)  # of the bare forward pass, besides the encoder's own
+CLASSES = (2, 5, 10, 20, 50, 100, 200, 500, 1500)
 PIXELS = 500  # longer side of the encoder's files
 
 
@@ -251,6 +253,29 @@ def measure_heads(args) -> dict:
     }
 
 
+def measure_classes(args) -> dict:
+    """Seconds of 50 samples for ever more classes of made-up features, 1,280 wide, and the process's peak memory."""
+    import resource
+
+    pipe, result = load_pipeline(resolve_bundle(args.bundle), "cpu"), {}
+    generator = torch.Generator().manual_seed(args.seed)
+    for classes in CLASSES if pipe.is_dual else ():
+        centres = torch.randn(classes, 1, 1280, generator=generator)
+        support = list(5 + centres + torch.randn(classes, 5, 1280, generator=generator))
+        spent = [seconds(lambda s=support: sample(pipe, s, 50, generator)) for _ in range(3 if classes < 500 else 1)]
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        result[classes] = {"seconds": min(spent), "peak_gib": round(peak, 2)}
+        TerminalProgress()(f"{classes} classes", len(result), len(CLASSES))
+    if args.figure and result:
+        import plotly.graph_objects as go
+
+        figure = go.Figure(go.Scatter(x=list(result), y=[r["seconds"] for r in result.values()], mode="lines+markers"))
+        figure.update_xaxes(type="log", title="classes, five images each").update_yaxes(type="log", title="seconds")
+        figure.update_layout(title="What do fifty samples cost as classes become more?")
+        figure.write_html(args.figure)
+    return result
+
+
 def measure_sampler(args) -> dict:
     """Seconds and query accuracy of the default sampler and of the paper's, on the same support and seeds."""
     task, result = Task(args), {}
@@ -348,6 +373,10 @@ def table(results: dict) -> str:
                     f"{ratio:.1f}×",
                 )
             )
+    if r := results.get("classes"):
+        times = ", ".join(f"{n} classes {v['seconds']:.2f} s" for n, v in r.items() if n in (10, 100, 500, 1500))
+        most = max(v["peak_gib"] for v in r.values())
+        rows.append((f"50 samples for ever more classes, five images each: {times}", "", "", f"{most:.1f} GiB at most"))
     if (r := results.get("sampler")) is not None:
         fast, slow = r["default"], r["ancestral"]
         cells = [
@@ -367,7 +396,13 @@ def table(results: dict) -> str:
     )
 
 
-MEASURES = {"probes": measure_probes, "encoder": measure_encoder, "heads": measure_heads, "sampler": measure_sampler}
+MEASURES = {
+    "probes": measure_probes,
+    "encoder": measure_encoder,
+    "heads": measure_heads,
+    "classes": measure_classes,
+    "sampler": measure_sampler,
+}
 
 
 def main() -> None:
@@ -380,6 +415,7 @@ def main() -> None:
     parser.add_argument("--num-images", type=int, default=256)
     parser.add_argument("--encoder", default="timm/tf_efficientnet_lite0")
     parser.add_argument("--bundle")
+    parser.add_argument("--figure", help="an HTML file for the cost against the number of classes")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--sampler-repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)

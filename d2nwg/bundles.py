@@ -6,7 +6,7 @@ from pathlib import Path
 from d2nwg.errors import UserError
 from d2nwg.paths import cache_dir, shipped
 
-DEFAULT_BUNDLE = "heads-efficientnet-lite0"
+DEFAULT_BUNDLE = "heads-dual"
 # Few steps of the multistep solver were as good as twenty on the training sets: the latents' spread is narrow.
 DEFAULT_STEPS = 5
 

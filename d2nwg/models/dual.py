@@ -22,6 +22,7 @@ from d2nwg.weights.networks import State
 
 COEFFICIENTS = 3  # numbers generated an image: on the mean, on the ridge, on the bias
 IMAGE_FACTS = 11
+ENOUGH = 10  # labelled images a class beyond which the unlabelled ones count less and less
 ROWS = 1024  # images whose attention is worked out at a time: bounds the memory of thousands
 ENTRIES = 2**26  # numbers held at a time of several samples' weighed images
 
@@ -129,7 +130,9 @@ class DualDenoiser(ModelMixin, ConfigMixin):
         nothing = targets.new_zeros(len(targets), unlabelled.shape[1], targets.shape[-1])
         everything = torch.cat([features, unlabelled], 1)
         branches.append(self._branch(Span.of(everything, torch.cat([targets, nothing], 1))))
-        return DualCondition(branches, self.gate(branches[1].start.facts).sigmoid().unsqueeze(-1))
+        gate = self.gate(branches[1].start.facts).sigmoid().unsqueeze(-1)
+        each = targets.sum((1, 2)) / targets.shape[-1]
+        return DualCondition(branches, gate * (ENOUGH / each).clamp_max(1)[:, None, None])
 
     def _branch(self, span: Span) -> Branch:
         start = self.start(span)
