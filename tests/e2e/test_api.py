@@ -54,6 +54,16 @@ def test_generate(made):
     assert Path(samples).stat().st_size > Path(head).stat().st_size
 
 
+def test_unlabelled_images(client, digits_zip, a_picture):
+    free = [handle_file(digits_zip), handle_file(a_picture)]
+    _, report, *_ = client.predict(files=[handle_file(digits_zip)], shots=1, num_samples=6, unlabelled=free,
+                                   api_name="/generate")
+    # All that is in the zip supports or scores the head, so only the other picture is left.
+    assert report["num_unlabelled"] <= 1 and "unlabelled images left out: also labelled here" in report["notes"][-1]
+    with pytest.raises(AppError, match="test_api.py"):
+        client.predict(example="digits", unlabelled=[handle_file(__file__)], api_name="/generate")
+
+
 def test_predict_and_sample(client, made, a_picture):
     said = client.predict(head=handle_file(made[2]), image=handle_file(a_picture), api_name="/predict")
     assert len(said["confidences"]) == 5 and said["label"].startswith("digit ")

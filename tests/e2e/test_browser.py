@@ -60,6 +60,24 @@ def test_first_sight(visit):
     assert page.is_enabled("#go") and not page.is_visible("#stop")
 
 
+def test_unlabelled_images_take_part(visit, digits_zip, tmp_path):
+    with zipfile.ZipFile(digits_zip) as labelled, zipfile.ZipFile(tmp_path / "more.zip", "w") as free:
+        for number, name in enumerate(labelled.namelist()):
+            picture = Image.open(io.BytesIO(labelled.read(name))).convert("RGB").rotate(5, fillcolor="white")
+            data = io.BytesIO()
+            picture.save(data, "png")
+            free.writestr(f"{number}.png", data.getvalue())
+    page = visit()
+    page.set_input_files("#files input[type=file]", digits_zip)
+    page.wait_for_selector("#images .summary:has-text('5 classes · 80 images')")
+    page.click("text=Unlabelled images (optional)")
+    page.set_input_files("#free input[type=file]", tmp_path / "more.zip")
+    page.wait_for_selector("#free :text('more.zip')")
+    generate(page, samples=8, shots=1)
+    said = page.inner_text("#sentence .answer")
+    assert "80 unlabelled images took part; without them it reaches" in said
+
+
 def test_upload_generate_try_pick_download(visit, digits_zip, a_picture, tmp_path):
     page = visit()
     page.set_input_files("#files input[type=file]", digits_zip)
