@@ -14,7 +14,7 @@ from torch import Tensor
 from d2nwg.errors import UserError
 from d2nwg.models.space import WeightSpace
 from d2nwg.weights.layout import WholeLayout
-from d2nwg.weights.networks import CLASS_TENSORS, State, select_classes
+from d2nwg.weights.networks import fold_projection
 from d2nwg.weights.probes import fit_linear, fit_mlp
 
 ZOO, SAMPLE, TRAINED = "zoo", "sample", "trained"  # origins
@@ -86,37 +86,6 @@ def zoo_population(space: WeightSpace) -> Population:
     return population(vectors, counts.cpu(), ZOO, -1, space.zoo_accuracy.cpu())
 
 
-def to_vectors(space: WeightSpace, state: State, order: Tensor) -> Tensor:
-    """Heads (S, …) on the encoder's own features, classes in the user's order → vectors (S, N), padding zero.
-
-    The inverse of `WeightSpace.to_heads`. Of a head that does not lie in the span of the bundle's principal components
-    (a generator need not keep to them) it gives the part that does.
-    """
-    first = "weight" if "weight" in state else "0.weight"
-    bias = first.replace("weight", "bias")
-    device = space.mean.device
-    state = {name: tensor.to(device, torch.float32) for name, tensor in state.items()}
-    weight = state[first]
-    state = {
-        **state,
-        first: weight @ torch.linalg.pinv(space.projection),
-        bias: state[bias] + weight @ space.mean,
-    }
-    return pad_vectors(space.layout, select_classes(state, order.to(device)), len(order))
-
-
-def pad_vectors(layout: WholeLayout, state: State, count: int) -> Tensor:
-    """Heads (S, …) of ``count`` classes on projected features → vectors (S, N), padding zero."""
-    padded = {}
-    for name, shape in layout.shapes.items():
-        tensor = state[name]
-        padded[name] = tensor.new_zeros(len(tensor), *shape)
-        rows = count if name in CLASS_TENSORS else shape[0]
-        padded[name][:, :rows] = tensor
-    mask = layout.mask(torch.tensor([count], device=next(iter(padded.values())).device))
-    return layout.flatten(padded) * mask
-
-
 def trained_vectors(
     space: WeightSpace, features: Tensor, labels: Tensor, order: Tensor, number: int, seed: int, l2: float = 1e-2
 ) -> Tensor:
@@ -146,7 +115,8 @@ def trained_vectors(
     else:
         hidden = space.layout.shapes["0.bias"][0]
         state = fit_mlp(*problems, hidden=hidden, l2=l2, generator=generator)
-    return pad_vectors(space.layout, {name: tensor[:, 0] for name, tensor in state.items()}, len(order))
+    state = fold_projection({n: t[:, 0].to(space.mean.device) for n, t in state.items()}, space.projection, space.mean)
+    return space.to_vectors(state, torch.arange(len(order), device=space.mean.device))
 
 
 def part_names(layout: WholeLayout, where: str = "weights") -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from d2nwg.analysis.population import SAMPLE, TRAINED, Population, population, to_vectors, trained_vectors
+from d2nwg.analysis.population import SAMPLE, TRAINED, Population, population, trained_vectors
 from d2nwg.errors import UserError
 from d2nwg.evaluate import accuracies
 from d2nwg.generate import Generation, generate_heads, read_split, set_aside
@@ -142,15 +142,17 @@ def make_task(
     features, support, query, _ = read_split(images, encoder, shots, seed, max_query)  # read before: from the cache
     space = pipe.weight_space
     x, y = features[support], torch.from_numpy(images.labels[support])
-    given, _ = set_aside(y, shots, seed)
+    given, _ = set_aside(y, shots, seed, pipe)
     means = [space.project(x[given][y[given] == c].to(space.mean.device)).mean(0) for c in range(len(images.classes))]
     order = space.canonical_order(torch.stack(means)).cpu()
     task = Task(images.name, images, made, order, features[query], torch.from_numpy(images.labels[query]))
     progress("Training heads to compare with", 0, 1)
-    vectors = to_vectors(space, made.samples, order)
+    home = space.mean.device
+    state = {name: tensor.to(home) for name, tensor in made.samples.items()}
+    vectors = space.to_vectors(state, order.to(home))
     parts = [population(vectors, task.count, SAMPLE, number, made.sample_accuracy)]
     if num_trained:
         vectors = trained_vectors(space, x, y, order, num_trained, seed)
-        parts.append(population(vectors, task.count, TRAINED, number, task.score(space, vectors.numpy())))
+        parts.append(population(vectors, task.count, TRAINED, number, task.score(space, vectors.cpu().numpy())))
     progress("Training heads to compare with", 1, 1)
     return task, Population.join(parts)
