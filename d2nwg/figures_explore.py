@@ -115,7 +115,7 @@ def _hover(columns: dict[str, list]) -> list[str]:
         if np.isfinite(right):
             lines.append(f"right on {percent(right)}")
         if np.isfinite(far):
-            lines.append(f"{far:.2f} of its length from the nearest zoo head")
+            lines.append(f"{far:.2f} lengths from the nearest zoo head")
         texts.append("<br>".join(lines))
     return texts
 
@@ -179,7 +179,7 @@ def novelty_figure(found: Exploration, picked: Sequence[int] = ()) -> go.Figure:
     images = sum(len(task.labels) for task in found.tasks)
     figure.update_layout(
         template="d2nwg", height=340, showlegend=True, legend=LEGEND, hovermode="closest",
-        xaxis=dict(title="distance to the nearest zoo head, as a share of the head's own length", rangemode="tozero"),
+        xaxis=dict(title="distance to the nearest zoo head, in lengths of a zoo head", rangemode="tozero"),
         yaxis=dict(title=f"right on {images:,} held-out images", ticksuffix=" %"))
     return figure
 

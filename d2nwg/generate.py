@@ -136,7 +136,8 @@ def generate_heads(
     read = time.perf_counter()
 
     generator = torch.Generator().manual_seed(seed)
-    given, aside = set_aside(y_support, shots, seed)
+    # The dual generator gains more from seeing all of the support than from a choice among its samples.
+    given, aside = set_aside(y_support, 0 if pipe.is_dual else shots, seed)
     classes = range(len(images.classes))
     by_class = [x_support[given][y_support[given] == c] for c in classes]
     samples = sample(pipe, by_class, num_samples, generator, steps, progress)
@@ -269,11 +270,10 @@ def choose(samples: State, features: Tensor, labels: Tensor) -> tuple[State, Sta
     return pick(everyone, best), average, words
 
 
-def set_aside(labels: Tensor, shots: int, seed: int, pipe: WeightGenerationPipeline) -> tuple[Tensor, Tensor]:
-    """Split the support: bool masks of the images that condition the generator, and of those that choose a sample. The
-    dual generator gains more from seeing all of them than from a choice among its samples."""
+def set_aside(labels: Tensor, shots: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Split the support: bool masks of the images that condition the generator, and of those that choose a sample."""
     aside = torch.zeros(len(labels), dtype=torch.bool)
-    if shots >= ENOUGH_TO_SELECT and not pipe.is_dual:
+    if shots >= ENOUGH_TO_SELECT:
         generator = torch.Generator().manual_seed(seed)
         for label in labels.unique():
             members = torch.nonzero(labels == label).squeeze(1)

@@ -18,7 +18,7 @@ class Neighbours:
 
     Attributes:
         index: (n, k) numbers of the neighbours, nearest first, -1 where there are fewer.
-        distance: (n, k) Euclidean distance divided by the point's own length; infinite where there are fewer.
+        distance: (n, k), infinite where there are fewer: Euclidean, or in the unit that whoever made this says.
     """
 
     index: np.ndarray
@@ -33,7 +33,7 @@ def nearest(
     k: int = 5,
     itself: np.ndarray | None = None,
 ) -> Neighbours:
-    """The nearest of ``others`` (m, d) with as many classes, for each of ``points`` (n, d).
+    """The nearest of ``others`` (m, d) with as many classes, for each of ``points`` (n, d), by Euclidean distance.
 
     Args:
         counts, other_counts: (n,) and (m,) numbers of classes.
@@ -63,8 +63,7 @@ def nearest(
             exact, best = np.take_along_axis(exact, order, 1), np.take_along_axis(best, order, 1)
             index[block, :kept] = np.where(np.isfinite(exact), targets[best], -1)
             distance[block, :kept] = exact
-    length = np.maximum(np.linalg.norm(points, axis=1), LEAST_LENGTH)
-    return Neighbours(index, distance / length[:, None])
+    return Neighbours(index, distance)
 
 
 @dataclass(frozen=True)

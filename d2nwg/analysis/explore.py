@@ -33,7 +33,7 @@ class Exploration:
         space, vae: the bundle's; ``vae`` is None where its generator has none.
         heads: zoo heads, samples, and heads trained on the same images.
         tasks: what the samples are for.
-        distance: (n,) of each head to the nearest zoo head in weight space, as a share of its own length; NaN where
+        distance: (n,) of each head to the nearest zoo head in weight space, in lengths of a zoo head; NaN where
             none has as many classes.
         rivals: name → `Rival`: `ZOO` (zoo heads as they are), `NOISE`, `AVERAGE`, `RANDOM`.
         densities: tensor name → (edges, origin → density) of weight values on the projected features.

@@ -8,7 +8,7 @@ from d2nwg.analysis.compare import Neighbours, TwoSample, energy_test, nearest, 
 from d2nwg.analysis.explore import Exploration
 from d2nwg.analysis.population import SAMPLE, TRAINED, WHOLE, ZOO, matrix
 from d2nwg.analysis.projection import Projection, project
-from d2nwg.analysis.rivals import MOST_ZOO_QUERIES, to_zoo
+from d2nwg.analysis.rivals import MOST_ZOO_QUERIES, lengths, to_zoo
 from d2nwg.errors import UserError
 from d2nwg.progress import Progress, silent
 
@@ -24,8 +24,8 @@ class View:
         projection: both maps of them.
         near: the nearest zoo heads of each, as numbers of heads.
         tests: (origin, origin) → `TwoSample`, or None.
-        closeness: median distance to the nearest: ``samples_to_zoo``, ``zoo_to_zoo``, ``zoo_to_samples``,
-            ``samples_to_samples``, ``samples_to_trained``; NaN where there is none.
+        closeness: median distance to the nearest, in lengths of a zoo head: ``samples_to_zoo``, ``zoo_to_zoo``,
+            ``zoo_to_samples``, ``samples_to_samples``, ``samples_to_trained``; NaN where there is none.
         copies: samples nearer to a zoo head than half of what is usual between zoo heads.
         similarity: cosines (s, s) in clustered order, and the numbers (s,) of those heads.
     """
@@ -67,9 +67,11 @@ def look(
     shown = np.arange(len(every))
     if not all_counts:
         shown = np.flatnonzero(np.isin(every.counts, [task.count for task in found.tasks]))
-    points, kept = matrix(every.select(shown), found.space, found.vae, where, part)
+    if len(shown) < len(every):  # a copy of many heads is large
+        every = every.select(shown)
+    points, kept = matrix(every, found.space, found.vae, where, part)
     rows = shown[kept]
-    heads = every.select(rows)
+    heads = every if len(kept) == len(every) else every.select(kept)
     if not len(heads.of(SAMPLE)) or not len(heads.of(ZOO)):
         raise UserError(f"No head here has {part}: choose another part.")
     near = to_zoo(heads, points, seed)
@@ -91,12 +93,15 @@ def look(
 def _closeness(heads, points, near, seed) -> dict[str, float]:
     zoo, samples, trained = (heads.of(origin) for origin in (ZOO, SAMPLE, TRAINED))
 
+    unit = lengths(heads, points)
+
     def median(values) -> float:
         values = values[np.isfinite(values)]
         return float(np.median(values)) if len(values) else float("nan")
 
     def between(a, b, itself=None) -> float:
-        return median(nearest(points[a], heads.counts[a], points[b], heads.counts[b], 1, itself).distance)
+        found = nearest(points[a], heads.counts[a], points[b], heads.counts[b], 1, itself)
+        return median(found.distance[:, 0] / unit[a])
 
     few = zoo if len(zoo) <= MOST_ZOO_QUERIES else np.random.default_rng(seed).choice(zoo, MOST_ZOO_QUERIES, False)
     return {

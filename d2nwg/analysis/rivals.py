@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from d2nwg.analysis.compare import Neighbours, density, nearest
+from d2nwg.analysis.compare import LEAST_LENGTH, Neighbours, density, nearest
 from d2nwg.analysis.population import SAMPLE, TRAINED, ZOO, Population
 from d2nwg.analysis.tasks import Task
 from d2nwg.models.space import WeightSpace
@@ -20,7 +20,7 @@ class Rival:
     """Heads that one could have made of the zoo without a generator, scored like the samples.
 
     Attributes:
-        distance: (n,) to the nearest zoo head, as a share of the head's own length; NaN for `RANDOM`.
+        distance: (n,) to the nearest zoo head, in lengths of a zoo head (`lengths`); NaN for `RANDOM`.
         accuracy: (n,) on the held-out images of the task.
         task: (n,) its number.
     """
@@ -36,9 +36,20 @@ def nearest_distance(neighbours: Neighbours) -> np.ndarray:
     return np.where(np.isfinite(nearest_one), nearest_one, np.nan)
 
 
+def lengths(heads: Population, points: np.ndarray) -> np.ndarray:
+    """(n,) the unit of distances: the median length of the zoo heads with as many classes, among ``points`` (n, d)."""
+    zoo = heads.of(ZOO)
+    norm = np.linalg.norm(points[zoo], axis=1)
+    unit = np.full(len(heads), np.median(norm))
+    for count in np.unique(heads.counts[zoo]):
+        unit[heads.counts == count] = np.median(norm[heads.counts[zoo] == count])
+    return np.maximum(unit, LEAST_LENGTH)
+
+
 def to_zoo(heads: Population, points: np.ndarray, seed: int = 0, k: int = 5) -> Neighbours:
-    """The nearest zoo heads of each head among ``points`` (n, d), the heads' own coordinates in some space; itself does
-    not count. Of very many zoo heads only `MOST_ZOO_QUERIES` are asked for their own neighbours."""
+    """The nearest zoo heads of each head among ``points`` (n, d), the heads' own coordinates in some space, with
+    distances in `lengths`; itself does not count. Of very many zoo heads only `MOST_ZOO_QUERIES` are asked for their
+    own neighbours."""
     zoo = heads.of(ZOO)
     asked = np.ones(len(heads), bool)
     if len(zoo) > MOST_ZOO_QUERIES:
@@ -50,7 +61,7 @@ def to_zoo(heads: Population, points: np.ndarray, seed: int = 0, k: int = 5) -> 
     found = nearest(points[rows], heads.counts[rows], points[zoo], heads.counts[zoo], k, itself[rows])
     index, distance = np.full((len(heads), k), -1), np.full((len(heads), k), np.inf)
     index[rows] = np.where(found.index >= 0, zoo[found.index], -1)
-    distance[rows] = found.distance
+    distance[rows] = found.distance / lengths(heads, points)[rows, None]
     return Neighbours(index, distance)
 
 
@@ -63,6 +74,7 @@ def zoo_rivals(heads: Population, tasks: list[Task], space: WeightSpace, near: N
     """
     generator = torch.Generator().manual_seed(seed)
     rows: dict[str, list] = {ZOO: [], NOISE: [], AVERAGE: [], RANDOM: []}
+    unit = lengths(heads, heads.vectors)
     for i, task in enumerate(tasks):
         samples, zoo = heads.of(SAMPLE, i), heads.of(ZOO)
         zoo = zoo[heads.counts[zoo] == task.count]
@@ -86,6 +98,7 @@ def zoo_rivals(heads: Population, tasks: list[Task], space: WeightSpace, near: N
             else:
                 counts = np.full(len(vectors), task.count)
                 distance = nearest_distance(nearest(vectors, counts, heads.vectors[zoo], heads.counts[zoo], 1))
+                distance = distance / unit[samples]
             rows[name].append((distance, task.score(space, vectors), np.full(len(vectors), i)))
     return {name: Rival(*(np.concatenate(part) for part in zip(*found, strict=True))) for name, found in rows.items()}
 

@@ -142,7 +142,7 @@ def make_task(
     features, support, query, _ = read_split(images, encoder, shots, seed, max_query)  # read before: from the cache
     space = pipe.weight_space
     x, y = features[support], torch.from_numpy(images.labels[support])
-    given, _ = set_aside(y, shots, seed, pipe)
+    given, _ = set_aside(y, 0 if pipe.is_dual else shots, seed)
     means = [space.project(x[given][y[given] == c].to(space.mean.device)).mean(0) for c in range(len(images.classes))]
     order = space.canonical_order(torch.stack(means)).cpu()
     task = Task(images.name, images, made, order, features[query], torch.from_numpy(images.labels[query]))

@@ -34,7 +34,7 @@ def verdict(found: Exploration, view: View) -> list[str]:
     what = "whole heads" if view.part == WHOLE else f"the part “{view.part}”"
     sentences = [
         answer,
-        f"Half of the samples have a zoo head within {_far(close['samples_to_zoo'])} of their own length; from zoo "
+        f"Half of the samples have a zoo head within {_far(close['samples_to_zoo'])} lengths of a zoo head; from zoo "
         f"head to zoo head it is {_far(close['zoo_to_zoo'])}, and from zoo head to sample "
         f"{_far(close['zoo_to_samples'])} ({what} in {where}).",
     ]
