@@ -142,15 +142,34 @@ def files(made: Explored, drawn: dict[str, Any]) -> dict[str, Path]:
     from d2nwg.figures_explore import write_html
 
     folder = made.folder
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
     saved = save(made.found, made.view, folder / "data")
     said = words(made)[0]
     pages = {name: write_html(figure, folder / f"{name}.html", name, said) for name, figure in drawn.items()}
+    for name, figure in drawn.items():  # several pages in one archive share plotly's script
+        write_html(figure, folder / "figures" / f"{name}.html", name, said, script="directory")
     return {
         **pages,
-        "figures": pack(folder / "figures.zip", list(pages.values())),
+        "figures": pack(folder / "figures.zip", sorted((folder / "figures").iterdir())),
         "data": pack(folder / "data.zip", [*saved["data"], *saved["summary"]]),
         "projector": pack(folder / "projector.zip", saved["projector"]),
     }
+
+
+def page(made: Explored, figure, name: str) -> Path:
+    """Write one figure's page again."""
+    from d2nwg.figures_explore import write_html
+
+    return write_html(figure, made.folder / f"{name}.html", name, words(made)[0])
+
+
+def listed(made: Explored) -> list[tuple[str, int]]:
+    """Every head on the map as (name and task, number), samples first."""
+    from d2nwg.analysis.population import SAMPLE
+
+    found, rows = made.found, made.view.rows
+    order = sorted(rows.tolist(), key=lambda i: (found.heads.origin[i] != SAMPLE, i))
+    return [(f"{found.name(i)} · {found.task_name(i)}", i) for i in order]
 
 
 def pack(path: Path, members: Sequence[Path]) -> Path:

@@ -28,8 +28,8 @@ def point(about: dict) -> str:
     near = "".join(
         f'<li><span class="name">{escape(name)}</span><span class="many">{far:.2f}</span>'
         f'<span class="many">{percent(right)}</span></li>' for name, far, right in about["neighbours"])
-    near = (f'<p class="hint">Nearest zoo heads with as many classes: distance in lengths of a zoo head, and how often each '
-            f'is right on its own task.</p><ol class="near">{near}</ol>' if near else "")
+    near = (f'<p class="hint">Nearest zoo heads with as many classes: distance in lengths of a zoo head, and how often '
+            f'each is right on its own task.</p><ol class="near">{near}</ol>' if near else "")
     return f'<div class="point"><h4>{escape(about["head"].capitalize())}</h4><dl>{listed}</dl>{near}</div>'
 
 
@@ -44,7 +44,8 @@ def tools(name: str, question: str) -> str:
         f"const p = document.querySelector('#{name} .js-plotly-plot'); p && Plotly.downloadImage("
         "{data: p.data, layout: {...p.layout, paper_bgcolor: '#ffffff', autosize: false, width: 1100, "
         "height: Math.max(600, p.layout.height || 0), margin: {t: 96, l: 16, r: 24, b: 16}, "
-        f"title: {{text: '{escape(question)}', x: 0.02, y: 0.97, yanchor: 'top', font: {{size: 19, color: '#333333'}}}}}}}}, "
+        f"title: {{text: '{question}', x: 0.02, y: 0.97, yanchor: 'top', "
+        "font: {size: 19, color: '#333333'}}}}, "
         f"{{format: 'png', width: 1100, height: Math.max(600, p.layout.height || 0), scale: 2, filename: '{name}'}})")
     return (f'<button type="button" class="save" id="{name}-png" title="Save this figure as a picture" '
             f'onclick="{escape(script)}">PNG</button>')
@@ -59,11 +60,11 @@ def places() -> str:
         return "".join(f'<circle cx="{a:.0f}" cy="{b:.0f}" r="3"/>' for a, b in dots)
 
     axis = '<path d="M12 6v72h110" class="rivals"/>'
-    bump = "".join(f"{'M' if i == 0 else 'L'}{14 + i * 4} {76 - 62 * np.exp(-((i - 13) / 5) ** 2):.1f}" for i in range(27))
+    bump = "M" + "L".join(f"{14 + 4 * i} {76 - 62 * np.exp(-(((i - 13) / 5) ** 2)):.1f}" for i in range(27))
     return f"""<div class="places">
 <section class="place wide">{title("Do samples fall where trained weights lie?")}
-<p>Press <b>Explore</b>. The generator writes heads for a few tasks; they are set beside the trained heads that the bundle
-keeps, and beside heads trained on the same images. The map shows each as a point: alike ones are near each other.</p>
+<p>Press <b>Explore</b>. The generator writes heads for a few tasks; they are set beside the trained heads that the
+bundle keeps, and beside heads trained on the same images. The map shows each as a point: alike ones are near each other.</p>
 <svg viewBox="0 0 420 90" aria-hidden="true"><g class="zoo">{cloud(130, 45, 40, 15)}</g>
 <g class="dots">{cloud(210, 40, 24, 7)}{cloud(300, 52, 24, 7)}</g></svg></section>
 <section class="place">{title("Are weight values distributed alike?")}<p>Densities, layer by layer.</p>
