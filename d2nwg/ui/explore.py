@@ -306,8 +306,8 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
               left.seed, left.steps, left.most, *view_controls]
     asked = left.go.click(start, [session, *chosen], [session, *doing], queue=False, **PRIVATE)
     changed = gr.on([left.where.input, left.part.input, left.perplexity.submit, left.perplexity.blur,
-                     left.map_seed.submit, left.map_seed.blur, left.all_counts.input], start_again, [session, *view_controls], doing,
-                    queue=False, **PRIVATE)
+                     left.map_seed.submit, left.map_seed.blur, left.all_counts.input], start_again,
+                    [session, *view_controls], doing, queue=False, **PRIVATE)
     for event in (asked, changed):
         done = event.then(run, [session, right.colour, right.method], shown, **COMPUTE, **PRIVATE)
         done.failure(lambda: idle(views.notice("Too many people are waiting; please try again in a minute.")),

@@ -64,7 +64,7 @@ def places() -> str:
     return f"""<div class="places">
 <section class="place wide">{title("Do samples fall where trained weights lie?")}
 <p>Press <b>Explore</b>. The generator writes heads for a few tasks; they are set beside the trained heads that the
-bundle keeps, and beside heads trained on the same images. The map shows each as a point: alike ones are near each other.</p>
+bundle keeps, and beside heads trained on the same images. The map shows each as a point; alike ones are near.</p>
 <svg viewBox="0 0 420 90" aria-hidden="true"><g class="zoo">{cloud(130, 45, 40, 15)}</g>
 <g class="dots">{cloud(210, 40, 24, 7)}{cloud(300, 52, 24, 7)}</g></svg></section>
 <section class="place">{title("Are weight values distributed alike?")}<p>Densities, layer by layer.</p>
