@@ -68,15 +68,17 @@ def from_link(query: Mapping[str, str]) -> dict:
     return values
 
 
-def make(source: dict, settings: dict, view: dict, folder: Path, progress: Progress = silent) -> Explored:
-    """Read the images, generate, map and compare. `source` is what `actions.read_images` takes, or has ``images``."""
+def make(source: dict, settings: dict, view: dict, folder: Path, exact: bool = False, progress: Progress = silent
+         ) -> Explored:
+    """Read the images, generate, map and compare. `source` is what `actions.read_images` takes, or has ``images``.
+    Where the bundle has no such space or part, the nearest view is taken, unless `exact`."""
     from d2nwg.analysis.explore import explore
     from d2nwg.analysis.look import look
 
     images = source.get("images") or actions.read_images(progress=progress, **source)
     settings = {**settings, "classes": min(settings["classes"], len(images.classes))}
     found = explore(images, progress=progress, **settings)
-    return Explored(found, look(found, progress=progress, **possible(found, view)), folder)
+    return Explored(found, look(found, progress=progress, **(view if exact else possible(found, view))), folder)
 
 
 def again(made: Explored, view: dict, folder: Path, progress: Progress = silent) -> Explored:
