@@ -82,7 +82,7 @@ def look(
         tests[a, b] = energy_test(points[x], points[y], heads.counts[x], heads.counts[y], seed=seed) if len(y) else None
     distance = near.distance[heads.of(SAMPLE), 0]
     copies = int((distance < 0.5 * closeness["zoo_to_zoo"]).sum())
-    values, order = similarity(points, heads.counts, seed=seed)
+    values, order = similarity(points, heads.counts, most=90, seed=seed)
     progress("Drawing the map", 0, 1)
     mapped = project(points, perplexity, seed)
     progress("Drawing the map", 1, 1)
@@ -93,6 +93,7 @@ def look(
 def _closeness(heads, points, near, seed) -> dict[str, float]:
     zoo, samples, trained = (heads.of(origin) for origin in (ZOO, SAMPLE, TRAINED))
 
+    zoo = zoo[np.isin(heads.counts[zoo], heads.counts[samples])]  # others may be shown, but are not compared
     unit = lengths(heads, points)
 
     def median(values) -> float:

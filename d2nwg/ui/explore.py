@@ -222,6 +222,7 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
             source = _source(visit, data, files)
         except UserError as reason:
             return {left.status: views.notice(str(reason))}
+        tab.asked = view
         tab.work = Work(partial(own.make, source, settings, view, visit.subfolder()))
         return {session: visit, left.go: gr.update(interactive=False), left.stop: gr.update(visible=True),
                 left.status: views.notice("Waiting for a free place …", "note")}
@@ -234,6 +235,9 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
             view = own.check_view(*controls)
         except UserError as reason:
             return {left.status: views.notice(str(reason))}
+        if view == tab.asked:  # a field was left as it was
+            return gr.skip()
+        tab.asked = view
         tab.work = Work(partial(own.again, tab.made, view, visit.subfolder()))
         return {left.go: gr.update(interactive=False), left.stop: gr.update(visible=True)}
 
