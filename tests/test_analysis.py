@@ -53,7 +53,7 @@ def test_matrix_of_a_row_leaves_out_heads_without_it(tiny_bundle):
     latent, _ = matrix(zoo, pipe.weight_space, pipe.vae, "latent")
     encoded = pipe.vae.encode(torch.from_numpy(zoo.vectors)).mean * pipe.vae.config.latent_scale
     full = zoo.counts == pipe.weight_space.max_classes
-    assert np.allclose(np.sort(latent[full], 1), np.sort(encoded[full].flatten(1).numpy(), 1), atol=1e-5)
+    assert np.allclose(np.sort(latent[full], 1), np.sort(encoded[full].flatten(1).detach().numpy(), 1), atol=1e-5)
     few = zoo.counts == 2  # latents of rows that hold no class are zero
     assert (latent[few].reshape(few.sum(), pipe.weight_space.max_classes, -1)[:, 2:] == 0).all()
     with pytest.raises(UserError, match="no VAE"):
