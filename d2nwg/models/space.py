@@ -62,15 +62,17 @@ class WeightSpace(ModelMixin, ConfigMixin):
         return fold_projection(state, self.projection, self.mean)
 
     def to_vectors(self, state: State, order: Tensor) -> Tensor:
-        """The reverse of `to_heads` for linear heads on the encoder's features, ``weight`` (S, C, D) and ``bias``
-        (S, C): (S, N), by least squares where a head does not lie in the projected space."""
+        """The reverse of `to_heads` for heads (S, …) on the encoder's features: (S, N), by least squares where a head
+        does not lie in the projected space."""
+        first = "weight" if "weight" in state else "0.weight"
+        bias = first.replace("weight", "bias")
         inverse = torch.linalg.pinv(self.projection)  # (D, k)
-        rows = {"weight": state["weight"] @ inverse, "bias": state["bias"] + state["weight"] @ self.mean}
-        count = len(order)
-        padded = {name: t.new_zeros(len(t), self.max_classes, *t.shape[2:]) for name, t in rows.items()}
+        rows = {**state, first: state[first] @ inverse, bias: state[bias] + state[first] @ self.mean}
+        padded = {}
         for name, tensor in select_classes(rows, order).items():
-            padded[name][:, :count] = tensor
-        counts = torch.full((len(state["bias"]),), count, device=self.mean.device)
+            padded[name] = tensor.new_zeros(len(tensor), *self.layout.shapes[name])
+            padded[name][:, : tensor.shape[1]] = tensor
+        counts = torch.full((len(state[bias]),), len(order), device=self.mean.device)
         return self.layout.flatten(padded) * self.layout.mask(counts)
 
     def zoo_distance(self, vectors: Tensor, count: int) -> Tensor:

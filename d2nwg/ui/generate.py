@@ -33,7 +33,7 @@ layer = head.module()  # a plain torch.nn.Linear on {encoder} features'''
 
 # Keeps the address in step with the controls, so that it can be sent to somebody.
 LINK = """(bundle, example, shots, samples, seed) => {
-    const link = new URL(location.href), set = {tab: "generate", bundle, example, shots, samples, seed};
+    const link = new URL(location.href), set = {bundle, example, shots, samples, seed};
     for (const [key, value] of Object.entries(set))
         value === null || value === "own" ? link.searchParams.delete(key) : link.searchParams.set(key, value);
     history.replaceState(history.state, "", link);
@@ -48,7 +48,8 @@ def build_tab(frame: SimpleNamespace) -> None:
         with gr.Column(elem_classes="get", min_width=320):
             right = _right()
     _wire_images(frame, left)
-    _wire_result(frame, left, right)
+    show = _wire_result(frame, left, right)
+    frame.receivers[KEY] = show, list(vars(right).values())
     add_endpoints()
 
 
@@ -189,8 +190,8 @@ def _wire_images(frame: SimpleNamespace, left: SimpleNamespace) -> None:
           api_visibility="private")
 
 
-def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNamespace) -> None:
-    """Generating, stopping, and looking at what came out."""
+def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNamespace):
+    """Generating, stopping, and looking at what came out. Returns what shows a visitor's result, whoever made it."""
     session = frame.session
 
     def start(visit: Session | None, free: list[str] | None, bundle: str | None, *numbers):
@@ -243,6 +244,14 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
             right.strip: result.figures[0], right.confusion: result.figures[1],
             right.everything: str(result.files["samples"]), right.report: str(result.files["report"]),
             **use(visit, result.files["head"]), **try_it(visit, with_picture=True)}
+
+    def show_any(visit: Session) -> dict:
+        """The whole result, with the visitor's own choice of a sample in use."""
+        everything, picked = show(visit), visit.picked
+        if picked is None:
+            return everything
+        saved = visit.result.head(picked).save(visit.subfolder() / f"head-sample-{picked}.safetensors")
+        return {**everything, **use(visit, saved)}
 
     def use(visit: Session, file: Path) -> dict:
         """The download and the words for the head in use."""
@@ -312,3 +321,4 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
     right.picture.upload(try_upload, [session, right.picture], right.seen, **COMPUTE, **PRIVATE)
     right.picture.clear(try_nothing, session, right.seen, **PRIVATE)
     right.another.click(try_another, session, [right.picture, right.seen], **COMPUTE, **PRIVATE)
+    return show_any

@@ -1,4 +1,6 @@
-"""The frame around the tabs. A new tab is a file with KEY, LABEL and build_tab(frame), and a line in TABS."""
+"""The frame around the tabs. A new tab is a file with KEY, LABEL and build_tab(frame), and a line in TABS. A tab that
+shows what another one made puts a function and its outputs into ``frame.receivers``; one that sends has connect(frame),
+which is called once all are built."""
 
 import asyncio
 import re
@@ -10,12 +12,12 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from d2nwg.paths import shipped
-from d2nwg.ui import actions, generate
+from d2nwg.ui import actions, explore, generate
 from d2nwg.ui.session import close, page_closed, private_root
 from d2nwg.ui.settings import bundle_names, default_bundle
 from d2nwg.ui.theme import studio_theme
 
-TABS = [generate]
+TABS = [generate, explore]
 NAME = "D2NWG Studio"
 ASSETS = shipped("assets")
 MAX_UPLOAD = "512mb"
@@ -36,6 +38,14 @@ Copy link</button>
 onclick="document.body.classList.toggle('dark')">◐</button></div>"""
 
 
+# The address names the tab in view.
+LINK = """() => {
+    const link = new URL(location.href);
+    link.searchParams.set("tab", "%s");
+    history.replaceState(history.state, "", link);
+}"""
+
+
 def build_app() -> gr.Blocks:
     """The whole app, ready for `launch`."""
     private_root()
@@ -45,15 +55,19 @@ def build_app() -> gr.Blocks:
             gr.HTML(BRAND, elem_id="brand")
             bundle = gr.Dropdown(bundle_names(), value=default_bundle(), label="Bundle", elem_id="bundle", scale=0)
             tools = gr.HTML(TOOLS % "", elem_id="tools")
-        frame = SimpleNamespace(demo=demo, session=session, bundle=bundle)
+        frame = SimpleNamespace(demo=demo, session=session, bundle=bundle, tabs=None, receivers={})
         if len(TABS) == 1:
             TABS[0].build_tab(frame)
         else:
-            with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tabs(elem_id="tabs") as frame.tabs:
                 for tab in TABS:
-                    with gr.Tab(tab.LABEL, id=tab.KEY):
+                    with gr.Tab(tab.LABEL, id=tab.KEY) as page:
                         tab.build_tab(frame)
-            demo.load(_asked_tab, None, tabs, api_visibility="private", show_progress="hidden")
+                    page.select(None, js=LINK % tab.KEY, api_visibility="private")
+            for tab in TABS:
+                if hasattr(tab, "connect"):
+                    tab.connect(frame)
+            demo.load(_asked_tab, None, frame.tabs, api_visibility="private", show_progress="hidden")
         demo.load(_tools, None, tools, api_visibility="private", show_progress="hidden")
         demo.unload(_page_closed)
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=4)

@@ -87,7 +87,8 @@ def chromium():
 
 @pytest.fixture
 def visit(studio, chromium):
-    """A function that opens the app as a new visitor: ``visit(query="", **viewport)`` → page. Nothing that a page
+    """A function that opens the app as a new visitor: ``visit(query="", ready=..., **viewport)`` → page, once
+    what ``ready`` selects is there. Nothing that a page
     asks for may lie elsewhere than in the app, and nothing may go wrong in its scripts."""
     contexts, elsewhere, failures = [], [], []
 
@@ -95,7 +96,7 @@ def visit(studio, chromium):
         if urlsplit(request.url).hostname not in (None, "", "127.0.0.1", "localhost"):
             elsewhere.append(request.url)
 
-    def open_page(query: str = "", width: int = 1280, height: int = 900):
+    def open_page(query: str = "", ready: str = "#images .row", width: int = 1280, height: int = 900):
         context = chromium.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
         context.set_default_timeout(120_000)
         contexts.append(context)
@@ -103,7 +104,7 @@ def visit(studio, chromium):
         page.on("request", see)
         page.on("pageerror", lambda failure: failures.append(str(failure)))
         page.goto(f"{studio.url}/{query}")
-        page.wait_for_selector("#images .row")
+        page.wait_for_selector(ready)
         return page
 
     yield open_page

@@ -6,6 +6,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def made(client, digits_zip):
 
 def test_every_action_is_documented(client):
     info = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(info) == {"/load_images", "/generate", "/predict", "/sample"}
+    assert set(info) == {"/load_images", "/generate", "/predict", "/sample", "/explore"}
     assert all(endpoint["description"] for endpoint in info.values())
     assert all(parameter["parameter_has_default"] for parameter in info["/generate"]["parameters"])
 
@@ -71,6 +72,19 @@ def test_predict_and_sample(client, made, a_picture):
     assert Head.load(taken).classes == Head.load(made[2]).classes
     with pytest.raises(AppError, match="samples 0 to 5"):
         client.predict(head=handle_file(made[2]), samples=handle_file(made[3]), number=6, api_name="/sample")
+
+
+def test_explore(client, tmp_path):
+    words, numbers, data, figures, projector = client.predict(
+        example="digits", tasks=2, num_samples=8, num_trained=4, max_query=40, api_name="/explore")
+    assert words.startswith("Samples are ") and numbers["points"]["sample"] == 8
+    with zipfile.ZipFile(data) as archive:
+        assert {"projection.csv", "summary.json"} <= set(archive.namelist())
+    with zipfile.ZipFile(figures) as archive:
+        assert {"map.html", "novelty.html", "plotly.min.js"} <= set(archive.namelist())
+    assert zipfile.is_zipfile(projector)
+    with pytest.raises(AppError, match="There is no part row 99"):
+        client.predict(example="digits", num_samples=4, max_query=40, part="row 99", api_name="/explore")
 
 
 def test_mistakes_are_sentences(client, made, a_picture, tmp_path):

@@ -1,0 +1,194 @@
+"""Explore a bundle: its zoo heads beside samples for some tasks, as data.
+
+`explore` makes the population; `d2nwg.analysis.look` maps and compares it, which can be repeated for another space,
+part or perplexity without generating again.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from d2nwg.analysis.population import SAMPLE, TRAINED, ZOO, Population, part_names, zoo_population
+from d2nwg.analysis.rivals import Rival, nearest_distance, to_zoo, weight_densities, zoo_rivals
+from d2nwg.analysis.tasks import Task, fewer, make_task, subsets
+from d2nwg.bundles import resolve_bundle
+from d2nwg.conditions.encoders import load_encoder
+from d2nwg.errors import UserError
+from d2nwg.generate import load_pipeline
+from d2nwg.images import ImageSet
+from d2nwg.models.space import WeightSpace
+from d2nwg.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """A population and what does not change with the way one looks at it.
+
+    Attributes:
+        bundle: name.
+        space, vae: the bundle's; ``vae`` is None where its generator has none.
+        heads: zoo heads, samples, and heads trained on the same images.
+        tasks: what the samples are for.
+        distance: (n,) of each head to the nearest zoo head in weight space, in lengths of a zoo head; NaN where
+            none has as many classes.
+        rivals: name → `Rival`: `ZOO` (zoo heads as they are), `NOISE`, `AVERAGE`, `RANDOM`.
+        densities: tensor name → (edges, origin → density) of weight values on the projected features.
+        zoo_records: heads in the whole zoo, where the bundle says so.
+        settings: how it was made.
+        seconds: it took.
+    """
+
+    bundle: str
+    space: WeightSpace
+    vae: object
+    heads: Population
+    tasks: list[Task]
+    distance: np.ndarray
+    rivals: dict[str, Rival]
+    densities: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]
+    zoo_records: int | None
+    settings: dict
+    seconds: float
+
+    @property
+    def spaces(self) -> list[str]:
+        """Where the heads can be looked at: ``weights``, and ``latent`` where the bundle has a VAE."""
+        return ["weights", "latent"] if self.vae is not None else ["weights"]
+
+    def parts(self, where: str = "weights") -> list[str]:
+        """What of them can be looked at alone, in that space."""
+        return part_names(self.space.layout, where)
+
+    def task_name(self, index: int) -> str:
+        """What head ``index`` is for, in words."""
+        task = self.heads.task[index]
+        return f"a zoo task of {self.heads.counts[index]} classes" if task < 0 else self.tasks[task].name
+
+    def name(self, index: int) -> str:
+        """``sample 3``, ``zoo head 17``, ``trained head 2``."""
+        kind = {ZOO: "zoo head", SAMPLE: "sample", TRAINED: "trained head"}[self.heads.origin[index]]
+        return f"{kind} {self.heads.number[index]}"
+
+    def head(self, index: int):
+        """Head ``index`` as a `d2nwg.heads.Head`.
+
+        A zoo head gets the classes of the first task with as many, in canonical order: a bundle does not keep its own.
+
+        Raises:
+            UserError: there is no task with as many classes.
+        """
+        task = self.heads.task[index]
+        if task < 0:
+            fitting = [t for t in self.tasks if t.count == self.heads.counts[index]]
+            if not fitting:
+                raise UserError(
+                    f"The bundle does not keep the classes of {self.name(index)}, and no task here has "
+                    f"{self.heads.counts[index]}."
+                )
+            words = f"{self.name(index)}, its {fitting[0].count} outputs named after the classes of {fitting[0].name}"
+            accuracy = fitting[0].score(self.space, self.heads.vectors[[index]])[0]
+            return fitting[0].head(self.space, self.heads.vectors[index], words, accuracy)
+        return self.tasks[task].head(
+            self.space, self.heads.vectors[index], self.name(index), self.heads.accuracy[index]
+        )
+
+
+def explore(
+    images: ImageSet | Sequence[ImageSet],
+    *,
+    bundle: str | Path | None = None,
+    tasks: int = 1,
+    classes: int | None = None,
+    shots: int = 5,
+    num_samples: int = 200,
+    num_trained: int = 50,
+    seed: int = 0,
+    steps: int | None = None,
+    max_query: int = 150,
+    device: str | None = None,
+    progress: Progress = silent,
+) -> Exploration:
+    """Generate heads for one task or several and set them beside the bundle's zoo.
+
+    Args:
+        images: a data set, or several: each is a task.
+        bundle: name or path; by default the shipped one.
+        tasks: with more than 1, of one data set, so many random subsets of its classes are the tasks.
+        classes: of such a subset; by default half of the data set's.
+        num_samples: heads to sample, in equal parts for the tasks.
+        num_trained: heads to train on the same support images, in equal parts.
+        max_query: most held-out images of a data set to score on.
+        progress: the stages of `generate_heads`, and "Training heads to compare with", "Scoring the rivals".
+    Raises:
+        UserError: as `generate_heads`, or there is nothing in the zoo to compare with.
+    """
+    started = time.perf_counter()
+    sets = [images] if isinstance(images, ImageSet) else list(images)
+    if tasks > 1 and len(sets) == 1:
+        pool = fewer(sets[0], shots, max_query, seed)
+        sets = subsets(pool, tasks, classes or max(2, len(pool.classes) // 2), seed)
+    path = resolve_bundle(bundle)
+    pipe = load_pipeline(path, device)
+    space = pipe.weight_space
+    zoo = zoo_population(space)
+    _check_counts(sets, zoo, path.name)
+    encoder = load_encoder(space.config.encoder, device)
+    made, heads = [], [zoo]
+    settings = {"shots": shots, "seed": seed, "steps": steps, "max_query": max_query}
+    for i, data in enumerate(sets):
+        prefix = f"Task {i + 1} of {len(sets)}: " if len(sets) > 1 else ""
+        task, part = make_task(
+            data,
+            pipe,
+            encoder,
+            bundle=path,
+            number=i,
+            device=device,
+            **settings,
+            num_samples=-(-num_samples // len(sets)),
+            num_trained=-(-num_trained // len(sets)),
+            progress=lambda stage, done, total, prefix=prefix: progress(
+                prefix + (stage[0].lower() + stage[1:] if prefix else stage), done, total
+            ),
+        )
+        made.append(task)
+        heads.append(part)
+    population = Population.join(heads)
+    progress("Scoring the rivals", 0, 1)
+    neighbours = to_zoo(population, population.vectors, seed)
+    found = Exploration(
+        bundle=path.name,
+        space=space,
+        vae=getattr(pipe, "vae", None),
+        heads=population,
+        tasks=made,
+        distance=nearest_distance(neighbours),
+        rivals=zoo_rivals(population, made, space, neighbours, seed),
+        densities=weight_densities(population, space),
+        zoo_records=_zoo_records(path),
+        settings={**settings, "tasks": len(sets), "num_samples": num_samples, "num_trained": num_trained},
+        seconds=time.perf_counter() - started,
+    )
+    progress("Scoring the rivals", 1, 1)
+    return found
+
+
+def _check_counts(sets, zoo, bundle) -> None:
+    kept = sorted(set(zoo.counts.tolist()))
+    for data in sets:
+        if len(data.classes) not in kept:
+            raise UserError(
+                f"{data.name} has {len(data.classes)} classes, and the bundle {bundle} keeps zoo heads of "
+                f"{', '.join(map(str, kept))} classes: leave some classes out, or draw tasks of fewer classes from it."
+            )
+
+
+def _zoo_records(path: Path) -> int | None:
+    try:
+        return int(json.loads((path / "training.json").read_text())["zoo"]["records"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,114 @@
+"""The heads of an exploration seen in one space, for one part: mapped and compared."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from d2nwg.analysis.compare import Neighbours, TwoSample, energy_test, nearest, similarity
+from d2nwg.analysis.explore import Exploration
+from d2nwg.analysis.population import SAMPLE, TRAINED, WHOLE, ZOO, matrix
+from d2nwg.analysis.projection import Projection, project
+from d2nwg.analysis.rivals import MOST_ZOO_QUERIES, lengths, to_zoo
+from d2nwg.errors import UserError
+from d2nwg.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class View:
+    """The heads as seen in one space, for one part.
+
+    Attributes:
+        where, part: what is looked at.
+        rows: (m,) numbers of the heads shown.
+        points: (m, d) their coordinates.
+        projection: both maps of them.
+        near: the nearest zoo heads of each, as numbers of heads.
+        tests: (origin, origin) → `TwoSample`, or None.
+        closeness: median distance to the nearest, in lengths of a zoo head: ``samples_to_zoo``, ``zoo_to_zoo``,
+            ``zoo_to_samples``, ``samples_to_samples``, ``samples_to_trained``; NaN where there is none.
+        copies: samples nearer to a zoo head than half of what is usual between zoo heads.
+        similarity: cosines (s, s) in clustered order, and the numbers (s,) of those heads.
+    """
+
+    where: str
+    part: str
+    rows: np.ndarray
+    points: np.ndarray
+    projection: Projection
+    near: Neighbours
+    tests: dict[tuple[str, str], TwoSample | None]
+    closeness: dict[str, float]
+    copies: int
+    similarity: tuple[np.ndarray, np.ndarray]
+
+
+def look(
+    found: Exploration,
+    *,
+    where: str = "weights",
+    part: str = WHOLE,
+    perplexity: float = 30,
+    seed: int = 0,
+    all_counts: bool = False,
+    progress: Progress = silent,
+) -> View:
+    """Map and compare the heads.
+
+    Args:
+        where: ``"weights"`` or ``"latent"``.
+        part: one of ``found.parts(where)``.
+        all_counts: show also zoo heads with numbers of classes that no task has.
+        progress: stages "Comparing", "Drawing the map".
+    Raises:
+        UserError: no such space or part.
+    """
+    progress("Comparing", 0, 2)
+    every = found.heads
+    shown = np.arange(len(every))
+    if not all_counts:
+        shown = np.flatnonzero(np.isin(every.counts, [task.count for task in found.tasks]))
+    if len(shown) < len(every):  # a copy of many heads is large
+        every = every.select(shown)
+    points, kept = matrix(every, found.space, found.vae, where, part)
+    rows = shown[kept]
+    heads = every if len(kept) == len(every) else every.select(kept)
+    if not len(heads.of(SAMPLE)) or not len(heads.of(ZOO)):
+        raise UserError(f"No head here has {part}: choose another part.")
+    near = to_zoo(heads, points, seed)
+    tests, closeness = {}, _closeness(heads, points, near, seed)
+    progress("Comparing", 1, 2)
+    for a, b in ((SAMPLE, ZOO), (SAMPLE, TRAINED)):
+        x, y = heads.of(a), heads.of(b)
+        tests[a, b] = energy_test(points[x], points[y], heads.counts[x], heads.counts[y], seed=seed) if len(y) else None
+    distance = near.distance[heads.of(SAMPLE), 0]
+    copies = int((distance < 0.5 * closeness["zoo_to_zoo"]).sum())
+    values, order = similarity(points, heads.counts, most=90, seed=seed)
+    progress("Drawing the map", 0, 1)
+    mapped = project(points, perplexity, seed)
+    progress("Drawing the map", 1, 1)
+    near = Neighbours(np.where(near.index >= 0, rows[near.index], -1), near.distance)
+    return View(where, part, rows, points, mapped, near, tests, closeness, copies, (values, rows[order]))
+
+
+def _closeness(heads, points, near, seed) -> dict[str, float]:
+    zoo, samples, trained = (heads.of(origin) for origin in (ZOO, SAMPLE, TRAINED))
+
+    zoo = zoo[np.isin(heads.counts[zoo], heads.counts[samples])]  # others may be shown, but are not compared
+    unit = lengths(heads, points)
+
+    def median(values) -> float:
+        values = values[np.isfinite(values)]
+        return float(np.median(values)) if len(values) else float("nan")
+
+    def between(a, b, itself=None) -> float:
+        found = nearest(points[a], heads.counts[a], points[b], heads.counts[b], 1, itself)
+        return median(found.distance[:, 0] / unit[a])
+
+    few = zoo if len(zoo) <= MOST_ZOO_QUERIES else np.random.default_rng(seed).choice(zoo, MOST_ZOO_QUERIES, False)
+    return {
+        "samples_to_zoo": median(near.distance[samples, 0]),
+        "zoo_to_zoo": median(near.distance[zoo, 0]),
+        "zoo_to_samples": between(few, samples),
+        "samples_to_samples": between(samples, samples, np.arange(len(samples))),
+        "samples_to_trained": between(samples, trained) if len(trained) else float("nan"),
+    }

@@ -1,0 +1,158 @@
+"""Tasks to explore: a data set, or random subsets of its classes, each with the heads generated for it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from d2nwg.analysis.population import SAMPLE, TRAINED, Population, population, trained_vectors
+from d2nwg.errors import UserError
+from d2nwg.evaluate import accuracies
+from d2nwg.generate import Generation, generate_heads, read_split, set_aside
+from d2nwg.heads import Head
+from d2nwg.images import ImageSet
+from d2nwg.models.space import WeightSpace
+from d2nwg.names import some
+from d2nwg.progress import Progress, silent
+from d2nwg.weights.networks import pick
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set, what was generated for it, and the images that score heads for it.
+
+    Attributes:
+        name: of the data set, or of the classes.
+        images: its `ImageSet`.
+        generation: what `generate_heads` made.
+        order: (C,) the classes in canonical order.
+        query, labels: features (m, D) of held-out images, and their classes (m,).
+    """
+
+    name: str
+    images: ImageSet
+    generation: Generation
+    order: Tensor
+    query: Tensor
+    labels: Tensor
+
+    @property
+    def count(self) -> int:
+        """Number of classes."""
+        return len(self.order)
+
+    def score(self, space: WeightSpace, vectors: np.ndarray) -> np.ndarray:
+        """Accuracies (n,) on the held-out images of vectors (n, N), whose slots are taken for the task's classes in
+        canonical order."""
+        state = space.to_heads(torch.as_tensor(vectors, device=space.mean.device), self.order.to(space.mean.device))
+        return accuracies({name: t.cpu() for name, t in state.items()}, self.query, self.labels).numpy()
+
+    def head(self, space: WeightSpace, vector: np.ndarray, words: str, accuracy: float) -> Head:
+        """A vector (N,) as a head for the task's classes; ``words`` say what it is."""
+        state = space.to_heads(
+            torch.as_tensor(vector, device=space.mean.device)[None], self.order.to(space.mean.device)
+        )
+        made = self.generation.head
+        info = {**made.info, "selection": words, "query_accuracy": float(accuracy)}
+        return Head(pick(state, 0), made.encoder, made.classes, made.preprocessing, info)
+
+
+def subsets(images: ImageSet, number: int, classes: int, seed: int) -> list[ImageSet]:
+    """``number`` different random subsets of so many classes, each a data set named by its classes.
+
+    Raises:
+        UserError: the data set has not as many classes.
+    """
+    if not 2 <= classes <= len(images.classes):
+        raise UserError(
+            f"{images.name} has {len(images.classes)} classes: tasks drawn from it can have 2 to "
+            f"{len(images.classes)}, not {classes}."
+        )
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(20 * number):  # there may be no more subsets than were found
+        chosen = tuple(np.sort(rng.permutation(len(images.classes))[:classes]).tolist())
+        if chosen not in found and len(found) < number:
+            found.append(chosen)
+    return [_only(images, chosen) for chosen in found]
+
+
+def _only(images: ImageSet, chosen: Sequence[int]) -> ImageSet:
+    rows = np.flatnonzero(np.isin(images.labels, chosen))
+    names = tuple(images.classes[c] for c in chosen)
+    return replace(
+        images,
+        name=some(names, 6),
+        classes=names,
+        items=[images.items[i] for i in rows],
+        labels=np.searchsorted(chosen, images.labels[rows]),
+        is_test=images.is_test[rows],
+    )
+
+
+def fewer(images: ImageSet, shots: int, max_query: int, seed: int) -> ImageSet:
+    """A data set with only as many images a class as ``shots`` and about ``max_query`` held-out ones need, so that
+    tasks drawn from it share what is read."""
+    per_class = shots + -(-max_query // len(images.classes)) + 1  # one to spare, where one cannot be read
+    rng, kept = np.random.default_rng(seed), []
+    for label in range(len(images.classes)):
+        for test in (False, True):
+            own = np.flatnonzero((images.labels == label) & (images.is_test == test))
+            kept.append(rng.permutation(own)[:per_class])
+    rows = np.sort(np.concatenate(kept))
+    return replace(
+        images, items=[images.items[i] for i in rows], labels=images.labels[rows], is_test=images.is_test[rows]
+    )
+
+
+def make_task(
+    images: ImageSet,
+    pipe,
+    encoder,
+    *,
+    bundle,
+    shots: int,
+    num_samples: int,
+    num_trained: int,
+    seed: int,
+    steps: int | None,
+    max_query: int,
+    number: int,
+    device: str | None = None,
+    progress: Progress = silent,
+) -> tuple[Task, Population]:
+    """Generate heads for a data set and train some on the same images: the task, and both as a population.
+
+    Args:
+        number: the task's, in the population.
+        The others are those of `generate_heads` and `trained_vectors`.
+    """
+    made = generate_heads(
+        images,
+        bundle=bundle,
+        shots=shots,
+        num_samples=num_samples,
+        seed=seed,
+        steps=steps,
+        max_query=max_query,
+        device=device,
+        progress=progress,
+    )
+    features, support, query, _ = read_split(images, encoder, shots, seed, max_query)  # read before: from the cache
+    space = pipe.weight_space
+    x, y = features[support], torch.from_numpy(images.labels[support])
+    given, _ = set_aside(y, 0 if pipe.is_dual else shots, seed)
+    means = [space.project(x[given][y[given] == c].to(space.mean.device)).mean(0) for c in range(len(images.classes))]
+    order = space.canonical_order(torch.stack(means)).cpu()
+    task = Task(images.name, images, made, order, features[query], torch.from_numpy(images.labels[query]))
+    progress("Training heads to compare with", 0, 1)
+    home = space.mean.device
+    state = {name: tensor.to(home) for name, tensor in made.samples.items()}
+    vectors = space.to_vectors(state, order.to(home))
+    parts = [population(vectors, task.count, SAMPLE, number, made.sample_accuracy)]
+    if num_trained:
+        vectors = trained_vectors(space, x, y, order, num_trained, seed)
+        parts.append(population(vectors, task.count, TRAINED, number, task.score(space, vectors.cpu().numpy())))
+    progress("Training heads to compare with", 1, 1)
+    return task, Population.join(parts)

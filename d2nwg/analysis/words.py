@@ -1,0 +1,240 @@
+"""What an exploration says, in sentences, in a dictionary and in files."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+
+from d2nwg.analysis.explore import Exploration
+from d2nwg.analysis.look import View
+from d2nwg.analysis.population import SAMPLE, TRAINED, WHOLE, ZOO
+from d2nwg.analysis.projector import write_projector
+from d2nwg.names import number
+
+LEVEL = 0.1  # distances that differ by less than this share are called as large
+
+
+def verdict(found: Exploration, view: View) -> list[str]:
+    """How alike zoo and samples are, in plain sentences: the answer first."""
+    heads, close = found.heads, view.closeness
+    samples = np.isin(view.rows, heads.of(SAMPLE)).sum()
+    zoo = np.isin(view.rows, heads.of(ZOO)).sum()
+    ratio = close["samples_to_zoo"] / close["zoo_to_zoo"] if close["zoo_to_zoo"] else float("nan")
+    if not np.isfinite(ratio):
+        answer = "There are too few zoo heads with as many classes to say how far samples usually are from them."
+    else:
+        how = (
+            "as far from the zoo as zoo heads are from each other"
+            if abs(ratio - 1) <= LEVEL
+            else f"{'farther from' if ratio > 1 else 'nearer to'} the zoo than zoo heads are to each other"
+        )
+        answer = f"Samples are {how}; {_copies(view.copies, int(samples))}"
+    where = "the VAE's latent space" if view.where == "latent" else "weight space"
+    what = "whole heads" if view.part == WHOLE else f"the part “{view.part}”"
+    sentences = [
+        answer,
+        f"Half of the samples have a zoo head within {_far(close['samples_to_zoo'])} lengths of a zoo head; from zoo "
+        f"head to zoo head it is {_far(close['zoo_to_zoo'])}, and from zoo head to sample "
+        f"{_far(close['zoo_to_samples'])} ({what} in {where}).",
+    ]
+    for (_, other), test in view.tests.items():
+        if test is None:
+            continue
+        name = "zoo heads" if other == ZOO else "heads trained on the same images"
+        sentences.append(_tested(test, name))
+    sentences.append(_who(found, int(zoo), int(samples)))
+    return sentences
+
+
+def _copies(copies: int, samples: int) -> str:
+    if not copies:
+        return f"none of {number(samples, 'sample')} is a near copy of one."
+    return f"{copies:,} of {number(samples, 'sample')} {'is a near copy' if copies == 1 else 'are near copies'}."
+
+
+def _far(distance: float) -> str:
+    return "unknown" if not np.isfinite(distance) else f"{distance:.2f}"
+
+
+def _tested(test, name: str) -> str:
+    if test.p > 0.05:
+        meaning = f"As a whole, samples cannot be told from {name}"
+    else:
+        degree = "slightly" if test.statistic < 0.1 else "clearly" if test.statistic < 0.4 else "very much"
+        meaning = f"As a whole, samples differ {degree} from {name}"
+    least = f"{1 / (test.permutations + 1):.3f}"
+    p = f"p = {test.p:.3f}" + (", the least it can be" if f"{test.p:.3f}" == least else "")
+    return (
+        f"{meaning} (energy coefficient {test.statistic:.2f} of 1, {p}; {test.sizes[0]} samples, {test.sizes[1]} "
+        f"{name}, {test.permutations} permutations)."
+    )
+
+
+def _who(found: Exploration, zoo: int, samples: int) -> str:
+    kept = f"of {found.zoo_records:,} " if found.zoo_records else ""
+    counts = sorted({task.count for task in found.tasks})
+    classes = ", ".join(map(str, counts))
+    return (
+        f"Only heads with as many classes ({classes}) are compared: {number(samples, 'sample')} for "
+        f"{number(len(found.tasks), 'task')} with {number(zoo, 'zoo head')}, each trained for a task of its own. "
+        f"The bundle keeps {len(found.heads.of(ZOO)):,} {kept}zoo heads: copies of the others would not be noticed."
+    )
+
+
+def table(found: Exploration, view: View) -> dict[str, list]:
+    """What is shown, column by column: a row a point of the map."""
+    heads, rows = found.heads.select(view.rows), view.rows.tolist()
+    distance = np.where(np.isfinite(view.near.distance[:, 0]), view.near.distance[:, 0], np.nan)
+    return {
+        "point": rows,
+        "head": [found.name(i) for i in rows],
+        "origin": heads.origin.tolist(),
+        "task": [found.task_name(i) for i in rows],
+        "classes": heads.counts.tolist(),
+        "accuracy": heads.accuracy.tolist(),
+        "distance_to_nearest_zoo_head": distance.tolist(),
+        "nearest_zoo_head": [found.name(i) if i >= 0 else "" for i in view.near.index[:, 0].tolist()],
+        **{f"pca_{i + 1}": view.projection.pca[:, i].astype(float).tolist() for i in range(2)},
+        **{f"tsne_{i + 1}": view.projection.tsne[:, i].astype(float).tolist() for i in range(2)},
+    }
+
+
+def details(found: Exploration, view: View, point: int) -> dict:
+    """Which model a point is: ``head``, ``origin``, ``task``, ``classes``, ``accuracy``, ``distance`` to the nearest
+    zoo head, and ``neighbours``, the nearest five zoo heads as (name, distance, accuracy on their own tasks)."""
+    place = int(np.flatnonzero(view.rows == point)[0])
+    heads, near = found.heads, view.near
+    neighbours = [
+        (found.name(i), float(d), float(heads.accuracy[i]))
+        for i, d in zip(near.index[place].tolist(), near.distance[place].tolist(), strict=True)
+        if i >= 0
+    ]
+    return {
+        "point": int(point),
+        "head": found.name(point),
+        "origin": str(heads.origin[point]),
+        "task": found.task_name(point),
+        "classes": int(heads.counts[point]),
+        "accuracy": float(heads.accuracy[point]),
+        "distance": neighbours[0][1] if neighbours else float("nan"),
+        "neighbours": neighbours,
+    }
+
+
+def summary(found: Exploration, view: View) -> dict:
+    """Everything but the points, as JSON; unknown numbers are null."""
+    heads = found.heads
+
+    def spread(values) -> dict | None:
+        values = values[np.isfinite(values)]
+        return {"mean": float(values.mean()), "std": float(values.std()), "n": len(values)} if len(values) else None
+
+    rivals = {
+        name: {"accuracy": spread(rival.accuracy), "distance": spread(rival.distance)}
+        for name, rival in found.rivals.items()
+    }
+    data = {
+        "bundle": found.bundle,
+        "encoder": found.space.config.encoder,
+        "space": view.where,
+        "part": view.part,
+        "tasks": [
+            {
+                "name": task.name,
+                "classes": list(task.images.classes),
+                "num_query": len(task.labels),
+                "accuracy": spread(heads.accuracy[heads.of(SAMPLE, i)]),
+                "accuracy_trained": spread(heads.accuracy[heads.of(TRAINED, i)]),
+            }
+            for i, task in enumerate(found.tasks)
+        ],
+        "points": {origin: int(np.isin(view.rows, heads.of(origin)).sum()) for origin in (ZOO, SAMPLE, TRAINED)},
+        "zoo_accuracy_on_own_tasks": spread(heads.accuracy[heads.of(ZOO)]),
+        "rivals_on_these_tasks": rivals,
+        "distance": view.closeness,
+        "near_copies": view.copies,
+        "tests": {
+            f"{a}_against_{b}": test
+            and {
+                "energy_coefficient": test.statistic,
+                "p": test.p,
+                "sizes": list(test.sizes),
+                "permutations": test.permutations,
+            }
+            for (a, b), test in view.tests.items()
+        },
+        "map": view.projection.words,
+        "variance_of_two_components": float(view.projection.explained[:2].sum()),
+        "words": verdict(found, view),
+        "settings": found.settings,
+        "seconds": round(found.seconds, 3),
+    }
+    return _finite(data)
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def write_csv(path: Path, columns: dict[str, list]) -> Path:
+    """A CSV file with a header; unknown numbers are empty."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for row in zip(*columns.values(), strict=True):
+            writer.writerow(["" if isinstance(v, float) and not np.isfinite(v) else v for v in row])
+    return path
+
+
+def save(found: Exploration, view: View, folder: str | Path) -> dict[str, list[Path]]:
+    """Write ``projection.csv``, ``rivals.csv``, ``densities.csv``, ``summary.json`` and ``projector/``.
+
+    Returns:
+        name → files: ``data``, ``summary``, ``projector``.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = table(found, view)
+    (folder / "summary.json").write_text(
+        json.dumps(summary(found, view), indent=1, ensure_ascii=False), encoding="utf-8"
+    )
+    data = [
+        write_csv(folder / "projection.csv", columns),
+        write_csv(folder / "rivals.csv", _rival_columns(found)),
+        write_csv(folder / "densities.csv", _density_columns(found)),
+    ]
+    metadata = {name: values for name, values in columns.items() if not name.startswith(("pca", "tsne"))}
+    projector = write_projector(folder / "projector", view.points, metadata, f"{found.bundle} ({view.where})")
+    return {"data": data, "summary": [folder / "summary.json"], "projector": projector}
+
+
+def _rival_columns(found: Exploration) -> dict[str, list]:
+    heads, rows = found.heads, found.heads.of(SAMPLE)
+    groups = {SAMPLE: (heads.task[rows], found.distance[rows], heads.accuracy[rows])}
+    if len(rows := heads.of(TRAINED)):
+        groups[TRAINED] = (heads.task[rows], found.distance[rows], heads.accuracy[rows])
+    groups |= {name: (rival.task, rival.distance, rival.accuracy) for name, rival in found.rivals.items()}
+    columns: dict[str, list] = {"row": [], "task": [], "distance_to_nearest_zoo_head": [], "accuracy": []}
+    for name, (task, distance, accuracy) in groups.items():
+        columns["row"] += [name] * len(task)
+        columns["task"] += [found.tasks[t].name for t in task]
+        columns["distance_to_nearest_zoo_head"] += distance.astype(float).tolist()
+        columns["accuracy"] += accuracy.astype(float).tolist()
+    return columns
+
+
+def _density_columns(found: Exploration) -> dict[str, list]:
+    columns: dict[str, list] = {"tensor": [], "from": [], "to": [], "origin": [], "density": []}
+    for tensor, (edges, heights) in found.densities.items():
+        for origin, values in heights.items():
+            columns["tensor"] += [tensor] * len(values)
+            columns["from"] += edges[:-1].tolist()
+            columns["to"] += edges[1:].tolist()
+            columns["origin"] += [origin] * len(values)
+            columns["density"] += values.tolist()
+    return columns

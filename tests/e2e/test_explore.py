@@ -1,0 +1,142 @@
+"""The Explore tab as a visitor uses it."""
+
+import csv
+import io
+import json
+import time
+import zipfile
+
+import pytest
+
+from d2nwg.heads import Head
+
+SMALL = dict(samples=24, trained=8, tasks=2)
+
+
+def explore(page, **fields):
+    """Fill in fields, press the button, wait for the result."""
+    if "trained" in fields:
+        page.click("#explore .choose >> text=Settings")
+    for name, value in fields.items():
+        page.fill(f"#explore-{name} input", str(value))
+    page.click("#explore-go")
+    page.wait_for_selector("#explore-status .notice:is(.good, .bad)", timeout=300_000)
+    assert page.locator("#explore-status .good").count(), page.inner_text("#explore-status")
+    page.wait_for_selector("#explore-map .js-plotly-plot .points path")
+
+
+def download(page, button, folder):
+    with page.expect_download() as waiting:
+        page.click(button)
+    path = folder / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    return path
+
+
+def colours(page) -> set:
+    return set(page.evaluate("""[...document.querySelectorAll('#explore-map .points path')].map(
+        path => path.style.fill)"""))
+
+
+def click_a_point(page):
+    """Click a point of the map that no other one covers."""
+    place = page.evaluate("""() => {
+        for (const path of document.querySelectorAll('#explore-map .points path')) {
+            const box = path.getBoundingClientRect();
+            return [box.x + box.width / 2, box.y + box.height / 2];
+        }}""")
+    page.mouse.move(*place)
+    page.mouse.click(*place)
+
+
+def test_cold_start_colours_pick_send_and_downloads(visit, tmp_path):
+    page = visit("?tab=explore", ready="#explore-go")
+    assert page.is_visible("#explore-places") and not page.is_visible("#explore-result")
+    explore(page, **SMALL)
+    said = page.inner_text("#explore-sentence")
+    assert said.startswith("Samples are ") and "energy coefficient" in said and "24 samples for 2 tasks" in said
+
+    by_origin = colours(page)
+    assert {"rgb(0, 158, 115)", "rgb(111, 134, 166)"} <= by_origin  # samples and zoo heads, as everywhere
+    page.click("#explore-colour label:has-text('accuracy')")
+    page.wait_for_selector("#explore-map .colorbar, #explore-map .infolayer .cbbg")
+    assert colours(page) != by_origin
+
+    page.locator("#explore-map").scroll_into_view_if_needed()
+    click_a_point(page)
+    page.wait_for_selector("#explore-about .point")
+    assert any(kind in page.inner_text("#explore-about h4") for kind in ("Zoo head", "Sample", "Trained head"))
+    page.fill("#explore-head input", "sample 3")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#explore-about h4:has-text('Sample 3')")
+    assert page.locator("#explore-about .near li").count() == 5
+    head = Head.load(download(page, "#explore-download-head", tmp_path))
+    assert len(head.classes) == 5 and head.info["selection"] == "sample 3"
+
+    picture = download(page, "#explore-map-png", tmp_path)
+    assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 10_000
+    assert "Do samples fall" in download(page, "#explore-map-html", tmp_path).read_text()
+    with zipfile.ZipFile(download(page, "#explore-download-data", tmp_path)) as archive:
+        rows = list(csv.DictReader(io.StringIO(archive.read("projection.csv").decode())))
+        assert json.loads(archive.read("summary.json"))["points"]["sample"] == 24
+    assert sum(row["origin"] == "sample" for row in rows) == 24
+    with zipfile.ZipFile(download(page, "#explore-download-projector", tmp_path)) as archive:
+        assert set(archive.namelist()) == {"tensor.bytes", "metadata.tsv", "projector_config.json"}
+
+    assert not page.is_visible("#explore-end")  # no tab here takes an end
+    page.click("#explore-send")
+    page.wait_for_selector("#sentence .answer")
+    assert "In use: sample 3" in page.inner_text("#picked")
+    page.wait_for_selector("#seen:has-text('Sample 3 says')")
+    assert "tab=generate" in page.url
+
+
+def test_brushing_and_other_views(visit, tmp_path):
+    page = visit("?tab=explore", ready="#explore-go")
+    explore(page, **SMALL)
+    page.locator("#explore-map").scroll_into_view_if_needed()
+    box = page.locator("#explore-map .nsewdrag").bounding_box()
+    corners = [(0.01, 0.01), (0.99, 0.01), (0.99, 0.99), (0.01, 0.99), (0.01, 0.02)]
+    place = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
+    page.mouse.move(*place[0])
+    page.mouse.down()
+    for x, y in place[1:]:
+        page.mouse.move(x, y, steps=4)
+    page.mouse.up()
+    page.wait_for_selector("#explore-brushed")
+    assert "heads chosen" in page.inner_text("#explore-count")
+    with zipfile.ZipFile(download(page, "#explore-download-selected", tmp_path)) as archive:
+        assert "heads.csv" in archive.namelist() and len(archive.namelist()) > 20
+
+    page.click("#explore-where label:has-text('latent')")
+    page.wait_for_selector("#explore-sentence:has-text('latent space')")
+    page.click("#explore-method label:has-text('PCA')")
+    page.wait_for_selector("#explore-map .xtitle:has-text('of the variance')")
+    page.fill("#explore-perplexity input", "0")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#explore-status .bad:has-text('Perplexity should be a whole number')")
+
+
+def test_cancel_keeps_what_was_there(visit):
+    page = visit("?tab=explore", ready="#explore-go")
+    page.fill("#explore-samples input", "2000")
+    page.click("#explore >> text=Settings")
+    page.fill("#explore-steps input", "1000")
+    page.click("#explore-go")
+    page.wait_for_selector("#explore-status .working:has-text('sampling heads')", timeout=300_000)
+    began = time.monotonic()
+    page.click("#explore-stop")
+    page.wait_for_selector("#explore-status:has-text('Cancelled.')")
+    assert time.monotonic() - began < 20
+    assert page.is_enabled("#explore-go") and page.is_visible("#explore-places")
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_a_telephone(visit, mode):
+    page = visit(f"?tab=explore&tasks=2&explored=24&__theme={mode}", ready="#explore-go", width=390, height=844)
+    assert page.input_value("#explore-tasks input") == "2" and page.input_value("#explore-samples input") == "24"
+    explore(page)
+    page.wait_for_selector("#explore-similarity .js-plotly-plot")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    box = page.locator("#explore-map .js-plotly-plot").bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= 390
