@@ -180,11 +180,12 @@ class WeightGenerationPipeline(DiffusionPipeline):
                 )
         return support
 
-    def _condition(self, support: list[Tensor]):
-        """The condition (batch of 1) in canonical class order, and that order."""
+    def _condition(self, support: list[Tensor], order: Tensor | None = None):
+        """The condition (batch of 1) in canonical class order, or in the one given, and that order."""
         space = self.weight_space
         projected = [space.project(images) for images in support]
-        order = space.canonical_order(torch.stack([images.mean(0) for images in projected]))
+        if order is None:
+            order = space.canonical_order(torch.stack([images.mean(0) for images in projected]))
         shots = max(map(len, projected))
         features = projected[0].new_zeros(1, space.max_classes, shots, space.config.projected)
         mask = torch.zeros(features.shape[:-1], dtype=torch.bool, device=features.device)

@@ -33,6 +33,7 @@ from d2nwg.weights.networks import head_shapes, select_classes
 from d2nwg.weights.zoo import Zoo
 
 ZOO_SAMPLE = 256  # zoo heads that a bundle keeps, for plots and for the distance to the nearest
+ZOO_CONDITIONS = 1024  # zoo tasks whose z_D it keeps, to tell where a condition is unlike any that was seen
 
 
 def train_bundle(
@@ -85,7 +86,7 @@ def train_bundle(
     measured |= {"seconds": round(time.monotonic() - started)}
     log(stage="Finished", **measured)
     if accelerator.is_main_process:
-        pipe = WeightGenerationPipeline(*parts, _weight_space(zoos[0], layout))
+        pipe = WeightGenerationPipeline(*parts, _weight_space(zoos[0], layout, parts[1]))
         _write_bundle(pipe.to("cpu"), out, work, zoos, config, measured)
     accelerator.wait_for_everyone()
     return out
@@ -169,10 +170,25 @@ def _fit_layout(zoo: Zoo) -> WholeLayout:
     return layout
 
 
-def _weight_space(zoo: Zoo, layout: WholeLayout) -> WeightSpace:
+@torch.inference_mode()
+def seen_conditions(zoo: Zoo, encoder: DatasetEncoder, most: int = ZOO_CONDITIONS, shots: int = 5) -> torch.Tensor:
+    """z_D (n, E) of tasks spread over the zoo, from ``shots`` images a class: what the generator has seen."""
+    device = next(encoder.parameters()).device
+    rows = torch.linspace(0, len(zoo) - 1, min(most, len(zoo))).long().tolist()
+    made = []
+    for first in range(0, len(rows), 128):
+        support = zoo.records(rows[first : first + 128]).support[..., :shots]
+        mask = support >= 0
+        features = zoo.projected[support.clamp_min(0)] * mask.unsqueeze(-1)
+        made.append(encoder(features.to(device), mask.to(device)).dataset.float().cpu())
+    return torch.cat(made)
+
+
+def _weight_space(zoo: Zoo, layout: WholeLayout, encoder: DatasetEncoder | None) -> WeightSpace:
     size = min(ZOO_SAMPLE, len(zoo))
     some = zoo.records(torch.linspace(0, len(zoo) - 1, size).long().tolist())
     projection = zoo.images["projection"]
+    conditions = seen_conditions(zoo, encoder) if encoder else None
     space = WeightSpace(
         encoder=zoo.encoder,
         preprocessing=zoo.preprocessing,
@@ -180,6 +196,7 @@ def _weight_space(zoo: Zoo, layout: WholeLayout) -> WeightSpace:
         num_features=projection.shape[1],
         projected=projection.shape[0],
         zoo_size=size,
+        conditions=None if conditions is None else tuple(conditions.shape),
     )
     support = some.support.unsqueeze(-1)  # class means in canonical order, as at sampling
     mask = support >= 0
@@ -196,6 +213,8 @@ def _weight_space(zoo: Zoo, layout: WholeLayout) -> WeightSpace:
         "zoo_counts": some.counts.float(),
         "zoo_accuracy": some.accuracy,
     }
+    if conditions is not None:
+        state["zoo_conditions"] = conditions
     space.load_state_dict(state)
     return space
 
