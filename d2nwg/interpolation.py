@@ -91,6 +91,21 @@ class Walk:
         right = {name: float(leg.accuracy[i, seed, point]) for i, name in enumerate(self.scored)}
         return self.as_head(self.state(way, point, seed), way, self.mix(point), right, seed)
 
+    def mixed(self, shares: Sequence[float], way: str) -> tuple[Head, dict[str, float]]:
+        """A head mixed from all ends by any shares (E,), and its accuracy on the query images of each; made now.
+
+        Raises:
+            UserError: not a share an end, all of them zero or one negative, or a way that cannot be gone.
+        """
+        mix = torch.tensor([float(share) for share in shares])
+        if len(mix) != len(self.ends.members) or not mix.isfinite().all() or mix.min() < 0 or mix.sum() <= 0:
+            raise UserError("Give a share of at least 0 for every end, and more than 0 for one of them.")
+        mix = mix / mix.sum()
+        states = self.mixer.heads(way, mix[None])
+        scores = self.mixer.score(states)
+        right = {name: float(scores[i, 0, 0]) for i, name in enumerate(self.scored)}
+        return self.as_head(pick(pick(states, 0), 0), way, mix, right), right
+
     def as_head(self, state: State, way: str, mix: Tensor, right: dict[str, float], seed: int = 0) -> Head:
         """A mixed head as a `Head`: what it was mixed from, how, and where it is right (a share an end)."""
         names = [end.name for end in self.ends.members]

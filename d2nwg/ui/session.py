@@ -16,6 +16,7 @@ import tempfile
 import time
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 KEEP_CALLS = 3600  # seconds the files of an API call are kept, for the caller to fetch them
 
@@ -81,6 +82,7 @@ class Session:
         example: the example the images are of, or "own".
         news: a sentence to show once the images are there.
         work: the `d2nwg.ui.work.Work` under way, or None.
+        tabs: what other tabs keep, by their key; each has a ``work`` of its own (see `tab`).
     """
 
     def __init__(self, page: str | None = None):
@@ -89,10 +91,21 @@ class Session:
         self.images = self.result = self.picked = self.picture = self.work = None
         self.example, self.news = "own", ""
         self.uploads: set[Path] = set()
+        self.tabs: dict[str, SimpleNamespace] = {}
         _open.add(self)
 
     def __deepcopy__(self, memo):  # gradio copies the first value of a state; this one is the visitor's identity
         return self
+
+    def tab(self, key: str, **first) -> SimpleNamespace:
+        """What the tab of this key keeps for the visitor: at first ``work=None`` and the values of ``first``."""
+        return self.tabs.setdefault(key, SimpleNamespace(work=None, **first))
+
+    def cancel(self) -> None:
+        """Stop whatever is under way, in any tab."""
+        for work in (self.work, *(tab.work for tab in self.tabs.values())):
+            if work:
+                work.cancel()
 
     def subfolder(self) -> Path:
         """A new empty folder in the visitor's own."""
@@ -100,8 +113,7 @@ class Session:
 
     def close(self) -> None:
         """Stop what is under way and remove the visitor's files, also what was uploaded."""
-        if self.work:
-            self.work.cancel()
+        self.cancel()
         _open.discard(self)
         shutil.rmtree(self.folder, ignore_errors=True)
         # Gradio keeps equal uploads of two visitors once.
@@ -115,8 +127,8 @@ _open: set[Session] = set()
 def page_closed(page: str | None) -> None:
     """Stop what is under way for a page that is gone. Its session outlives it by an hour."""
     for session in list(_open):
-        if page and session.page == page and session.work:
-            session.work.cancel()
+        if page and session.page == page:
+            session.cancel()
 
 
 def close(session: Session | None) -> None:
