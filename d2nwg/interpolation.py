@@ -152,16 +152,24 @@ class Walk:
     def sentences(self) -> list[str]:
         """The walk in plain words, the answer first."""
         halfway = int((self.alpha - 0.5).abs().argmin())
-        best = max(self.legs, key=lambda way: float(self.legs[way].accuracy[..., halfway].mean()))
-        leg, base = self.legs[best], self.legs[BASELINE]
-        where = " and ".join(
-            f"{leg.accuracy[i, :, halfway].mean():.1%} of {name}" for i, name in enumerate(self.scored)
-        )
-        others = " and ".join(f"{base.accuracy[i, :, halfway].mean():.1%}" for i in range(len(self.scored)))
+
+        def right(way: str) -> list[float]:
+            return self.legs[way].accuracy[..., halfway].mean(1).tolist()
+
+        best = max(self.legs, key=lambda way: sum(right(way)))
+        ahead = (sum(right(best)) - sum(right(BASELINE))) / len(self.scored)
         images = sum(len(self.ends.members[i].labels) for i in self.ends.scored)
-        said = [f"Halfway, the best way ({WAYS[best]}) is right on {where}: {images} images in all that it never saw."]
-        if best != BASELINE:
-            said.append(f"Averaging the two ends' weights gives {others}.")
+        shown = best if ahead >= 0.005 else BASELINE
+        where = " and ".join(f"{r:.1%} of {name}" for r, name in zip(right(shown), self.scored, strict=True))
+        rival = " and ".join(f"{r:.1%}" for r in right(BASELINE))
+        if shown == BASELINE:
+            said = [f"Halfway, the average of the two ends' weights is right on {where}."]
+            others = len(self.legs) > 1
+            said += ["No other way does better there by half a point."] if others else []
+        else:
+            said = [f"Halfway, mixing the {WAYS[best]}, is right on {where}."]
+            said.append(f"Averaging the two ends' weights gives {rival}.")
+        said.append(f"Measured on {images} images that generation never saw.")
         deep = {way: float(leg.barrier[-1].mean()) for way, leg in self.legs.items()}
         worst = max(deep, key=deep.get)
         if deep[worst] < 0.005:

@@ -40,7 +40,7 @@ def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
     ua, ub = unit(a, dim=-1), unit(b, dim=-1)
     angle = 2 * torch.atan2((ua - ub).norm(dim=-1), (ua + ub).norm(dim=-1))
     t, sine = share, angle.sin()
-    plain = sine.abs() < 1e-4
+    plain = (sine.abs() < 1e-4) | (ua.norm(dim=-1) * ub.norm(dim=-1) < 0.5)
     safe = torch.where(plain, 1.0, sine)
     first = torch.where(plain, 1 - t, ((1 - t) * angle).sin() / safe)
     second = torch.where(plain, t, (t * angle).sin() / safe)

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from d2nwg.bundles import DEFAULT_BUNDLE
 from d2nwg.errors import Cancelled, UserError
 from d2nwg.ui import interpolate_views as own
 from d2nwg.ui import views
@@ -65,8 +64,8 @@ def _left() -> SimpleNamespace:
     gr.HTML(views.hint("Both ends need the same classes, named alike. Your own: a zip of class folders, or a head "
                        "file from Generate at one end."))
     with gr.Accordion("Settings", open=False, elem_classes="card"):
-        bundle = gr.Dropdown(bundle_names(), value=DEFAULT_BUNDLE if DEFAULT_BUNDLE in bundle_names() else None,
-                             label="Bundle", info="with a data-set encoder, every way can be gone", elem_id="path-bundle")
+        bundle = gr.Dropdown(bundle_names(), value=own.default_bundle(), label="Bundle", elem_id="path-bundle",
+                             info="with a data-set encoder, every way can be gone")
         with gr.Row(elem_classes="pair"):
             points = number(DEFAULTS["points"], label="Points", info="of the path", elem_id="points")
             seeds = number(DEFAULTS["seeds"], label="Paths", info="each from its own noise", elem_id="paths")
@@ -121,8 +120,8 @@ def _right() -> SimpleNamespace:
         with gr.Column(elem_classes="card", visible=False, elem_id="mix-card") as mix_card:
             gr.HTML(views.title("Mix all three", "Heads for any shares of the three ends, made as you ask."))
             with gr.Row():
-                shares = [gr.Slider(0, 1, value, step=0.05, label=f"Share of {letter.upper()}", buttons=[],
-                                    elem_id=f"share-{letter}") for letter, value in zip(LETTERS, (1, 1, 1), strict=True)]
+                shares = [gr.Slider(0, 1, 1, step=0.05, label=f"Share of {letter.upper()}", buttons=[],
+                                    elem_id=f"share-{letter}") for letter in LETTERS]
             mixed = gr.HTML(elem_id="mixed")
             mixed_pictures = gr.HTML(elem_id="mixed-looked")
             mixed_head = gr.DownloadButton("This mix", elem_id="download-mix")
@@ -327,8 +326,7 @@ def _add_endpoint() -> None:
         files = [Upload(label=f"End {letter}: an archive with one folder a class, or a head file",
                         file_count="multiple") for letter in "AB"]
         examples = [gr.Dropdown(example_names(), value=None, label=f"An example for end {letter}") for letter in "AB"]
-        bundle = gr.Dropdown(bundle_names(), value=DEFAULT_BUNDLE if DEFAULT_BUNDLE in bundle_names() else None,
-                             label="Bundle")
+        bundle = gr.Dropdown(bundle_names(), value=own.default_bundle(), label="Bundle")
         numbers = [gr.Number(DEFAULTS[key], precision=0, label=label) for key, label in (
             ("points", "Points of the path"), ("seeds", "Paths"), ("shots", "Images per class the generator may see"),
             ("samples", "Heads averaged at a point"), ("seed", "Seed"))]

@@ -18,7 +18,15 @@ SHOWN = 6  # pictures of each end
 DEFAULTS = dict(a="digits-on-black", b="digits-on-white", c="none", points=21, seeds=3, shots=5, samples=8, seed=0,
                 way="condition", alpha=0.5)
 LIMITS = {"points": ("Points", 3, 101), "seeds": ("Paths", 1, 10), "samples": ("Heads a point", 1, 50)}
+PREFERRED = "heads-efficientnet-lite0"
 NONE, OWN = ("No third end", "none"), ("Your own images", "own")
+
+
+def default_bundle() -> str | None:
+    """The tab's own: a bundle in which every way can be gone. None when it is not shipped."""
+    from d2nwg.bundles import list_bundles
+
+    return PREFERRED if PREFERRED in list_bundles() else None
 
 
 @lru_cache(8)
@@ -159,9 +167,10 @@ def answer(made: SimpleNamespace) -> str:
     about = f"{' → '.join(names[:2])}{f', and {names[2]}' if names[2:] else ''} · " \
             f"{views.count(len(walk.ends.classes), 'class')} · {walk.settings['shots']} a class seen"
     return (f'<section class="result"><p class="about">{about}</p><p class="answer">{first}</p>'
-            f"<p>{' '.join(others)}</p><p class=\"made\">{len(walk.settings['seeds'])} paths of {len(walk.alpha)} points, "
-            f"each point the average of {views.count(walk.settings['num_samples'], 'head')} from the same noise. "
-            f"{walk.seconds:.1f} s.</p>{f'<ul class=notes>{notes}</ul>' if notes else ''}</section>")
+            f'<p>{" ".join(others)}</p><p class="made">'
+            f'{len(walk.settings["seeds"])} paths of {len(walk.alpha)} points, '
+            f'each point the average of {views.count(walk.settings["num_samples"], "head")} from the same noise. '
+            f'{walk.seconds:.1f} s.</p>{f"<ul class=notes>{notes}</ul>" if notes else ""}</section>')
 
 
 def head_file(made: SimpleNamespace, way: str, number: int) -> Path:
