@@ -12,6 +12,7 @@ from d2nwg.mixing import WAYS
 
 COLOURS = {"condition": ACCENT, "condition-spherical": "#0072b2", "latent": "#cc79a7", "weights": RIVAL}
 DASHES = {"condition": "solid", "condition-spherical": "dash", "latent": "dashdot", "weights": "dot"}
+LEGEND = dict(orientation="h", x=0, y=1.03, yanchor="bottom", font=dict(size=12))  # above: nothing there to cover
 UNSEEN = "rgba(213,94,0,0.13)"
 
 
@@ -49,7 +50,7 @@ def curves_figure(walk: Walk, end: int, alpha: float | None = None) -> go.Figure
         template="d2nwg",
         height=330,
         showlegend=True,
-        legend=dict(orientation="h", y=-0.28, x=0, yanchor="top"),
+        legend=LEGEND,
         xaxis=_path_axis(walk),
         yaxis=dict(ticksuffix=" %", title="right on held-out images", rangemode="normal"),
     )
@@ -69,7 +70,15 @@ def barrier_figure(walk: Walk) -> go.Figure:
         figure.add_bar(
             x=names,
             y=bars.mean(1),
-            error_y=dict(type="data", array=bars.std(1), color=INK, thickness=1.2, width=3),
+            error_y=dict(
+                type="data",
+                symmetric=False,
+                array=bars.std(1),
+                arrayminus=np.minimum(bars.std(1), bars.mean(1)),
+                color=INK,
+                thickness=1.2,
+                width=3,
+            ),
             name=WAYS[way],
             marker_color=COLOURS[way],
             hovertemplate=f"{WAYS[way]}, %{{x}}<br>%{{y:.1f}} points<extra></extra>",
@@ -78,7 +87,7 @@ def barrier_figure(walk: Walk) -> go.Figure:
         template="d2nwg",
         height=330,
         showlegend=True,
-        legend=dict(orientation="h", y=-0.2, x=0, yanchor="top"),
+        legend=LEGEND,
         bargap=0.3,
         yaxis=dict(title="points under the straight line", rangemode="tozero"),
     )
@@ -115,7 +124,7 @@ def distance_figure(walk: Walk) -> go.Figure | None:
         template="d2nwg",
         height=330,
         showlegend=True,
-        legend=dict(orientation="h", y=-0.28, x=0, yanchor="top"),
+        legend=LEGEND,
         xaxis=_path_axis(walk),
         yaxis=dict(title="distance to the nearest task seen", range=[0, top]),
     )
@@ -181,7 +190,7 @@ def map_figure(walk: Walk, alpha: float | None = None) -> go.Figure | None:
         template="d2nwg",
         height=330,
         showlegend=True,
-        legend=dict(orientation="h", y=-0.28, x=0, yanchor="top"),
+        legend=LEGEND,
         xaxis=dict(title="first principal component of the conditions", showticklabels=False),
         yaxis=dict(title="second", showticklabels=False),
     )
@@ -213,9 +222,13 @@ def answer(walk: Walk, point: int, way: str, seed: int = 0) -> str:
 
 
 def _path_axis(walk: Walk) -> dict:
-    a, b = (label(end.name, 18) for end in walk.ends.members[:2])
-    ticks = [0, 0.25, 0.5, 0.75, 1]
-    return dict(title="share of B", range=[-0.01, 1.01], tickvals=ticks, ticktext=[f"A: {a}", "¼", "½", "¾", f"B: {b}"])
+    a, b = (label(end.name, 24) for end in walk.ends.members[:2])
+    return dict(
+        title=f"from A ({a}) to B ({b})",
+        range=[-0.02, 1.02],
+        tickvals=[0, 0.25, 0.5, 0.75, 1],
+        ticktext=["A", "¼", "½", "¾", "B"],
+    )
 
 
 def _unseen(walk: Walk) -> list[tuple[float, float]]:

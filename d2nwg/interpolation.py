@@ -204,7 +204,7 @@ def walk(
     points: int = 21,
     seeds: int = 3,
     shots: int = 5,
-    num_samples: int = 8,
+    num_samples: int = 16,
     seed: int = 0,
     steps: int | None = None,
     max_query: int | None = 200,

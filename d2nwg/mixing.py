@@ -81,7 +81,7 @@ class Mixer:
         ends: Ends,
         *,
         seeds: Sequence[int] = (0, 1, 2),
-        num_samples: int = 8,
+        num_samples: int = 16,
         steps: int | None = None,
         progress: Progress = silent,
     ):

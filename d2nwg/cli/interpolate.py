@@ -35,7 +35,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--shots", type=positive, default=5, metavar="K", help="images a class it may see (5)")
     parser.add_argument(
-        "--num-samples", type=positive, default=8, metavar="N", help="heads sampled and averaged at a point (8)"
+        "--num-samples", type=positive, default=16, metavar="N", help="heads sampled and averaged at a point (16)"
     )
     parser.add_argument(
         "--max-query", type=positive, default=200, metavar="N", help="most held-out images to score on, an end (200)"

@@ -25,6 +25,7 @@ PRIVATE = dict(api_visibility="private", show_progress="hidden")
 LETTERS = ("a", "b", "c")
 
 LINK = """(from, to, third, way, alpha) => {
+    if (!document.querySelector("#interpolate")?.offsetParent) return;
     const link = new URL(location.href), set = {tab: "interpolate", from, to, third, way, alpha};
     for (const [key, value] of Object.entries(set))
         value === null || value === "own" || value === "none" ? link.searchParams.delete(key)
@@ -50,35 +51,41 @@ def _left() -> SimpleNamespace:
     """What a person chooses."""
     number = partial(gr.Number, precision=0, min_width=110)
     choose, drop, strip = {}, {}, {}
-    for letter, title in zip(LETTERS, ("From A", "To B", "A third end, C"), strict=True):
-        third = letter == "c"
-        with gr.Accordion("Add a third end", open=False, visible=third) if third else gr.Column(elem_classes="card"):
-            if not third:
-                gr.HTML(views.title(title))
-            names = [NONE, *example_names(), OWN] if third else [*example_names(), OWN]
-            choose[letter] = gr.Dropdown(names, value=DEFAULTS[letter], label=title, show_label=third,
-                                         elem_id=f"end-{letter}")
-            drop[letter] = Upload(label="Your own images, or a saved head", file_count="multiple", height=84,
-                                  elem_id=f"files-{letter}", elem_classes="drop", visible=False)
-            strip[letter] = gr.HTML(elem_id=f"strip-{letter}")
-    gr.HTML(views.hint("Both ends need the same classes, named alike. Your own: a zip of class folders, or a head "
-                       "file from Generate at one end."))
-    with gr.Accordion("Settings", open=False, elem_classes="card"):
-        bundle = gr.Dropdown(bundle_names(), value=own.default_bundle(), label="Bundle", elem_id="path-bundle",
-                             info="with a data-set encoder, every way can be gone")
-        with gr.Row(elem_classes="pair"):
-            points = number(DEFAULTS["points"], label="Points", info="of the path", elem_id="points")
-            seeds = number(DEFAULTS["seeds"], label="Paths", info="each from its own noise", elem_id="paths")
-        with gr.Row(elem_classes="pair"):
-            samples = number(DEFAULTS["samples"], label="Heads a point", info="averaged", elem_id="path-samples")
-            shots = number(DEFAULTS["shots"], label="Images a class", info="it may see", elem_id="path-shots")
-        seed = number(DEFAULTS["seed"], label="Seed", info="same seed, same path", elem_id="path-seed")
+    for letter, title in zip("ab", ("From A", "To B"), strict=True):
+        with gr.Column(elem_classes="card"):
+            gr.HTML(views.title(title))
+            _end(letter, title, choose, drop, strip)
+    with gr.Column(elem_classes="card"):
+        gr.HTML(views.hint("Both ends need the same classes, named alike. Your own: a zip of class folders, or a head "
+                           "file from Generate at one end."))
+        with gr.Accordion("Add a third end", open=False):
+            _end("c", "A third end, C", choose, drop, strip)
+        with gr.Accordion("Settings", open=False):
+            bundle = gr.Dropdown(bundle_names(), value=own.default_bundle(), label="Bundle", elem_id="path-bundle",
+                                 info="with a data-set encoder, every way can be gone")
+            with gr.Row(elem_classes="pair"):
+                points = number(DEFAULTS["points"], label="Points", info="of the path", elem_id="points")
+                seeds = number(DEFAULTS["seeds"], label="Paths", info="each from its own noise", elem_id="paths")
+            with gr.Row(elem_classes="pair"):
+                samples = number(DEFAULTS["samples"], label="Heads a point", info="averaged", elem_id="path-samples")
+                shots = number(DEFAULTS["shots"], label="Images a class", info="it may see", elem_id="path-shots")
+            seed = number(DEFAULTS["seed"], label="Seed", info="same seed, same path", elem_id="path-seed")
     with gr.Row(elem_classes="do"):
         go = gr.Button("Walk", variant="primary", elem_id="walk")
         stop = gr.Button("Cancel", elem_id="stop-walk", visible=False, min_width=100)
     status = gr.HTML(elem_id="walk-status", elem_classes="status")
     return SimpleNamespace(choose=choose, drop=drop, strip=strip, bundle=bundle, points=points, seeds=seeds,
                            samples=samples, shots=shots, seed=seed, go=go, stop=stop, status=status)
+
+
+def _end(letter: str, title: str, choose: dict, drop: dict, strip: dict) -> None:
+    """The controls of one end."""
+    names = [*example_names(), OWN]
+    choose[letter] = gr.Dropdown([NONE, *names] if letter == "c" else names, value=DEFAULTS[letter], label=title,
+                                 show_label=letter == "c", elem_id=f"end-{letter}")
+    drop[letter] = Upload(label="Your own images, or a saved head", file_count="multiple", height=84, visible=False,
+                          elem_id=f"files-{letter}", elem_classes="drop")
+    strip[letter] = gr.HTML(elem_id=f"strip-{letter}")
 
 
 def _right() -> SimpleNamespace:
@@ -306,7 +313,7 @@ def _wire_slider(frame: SimpleNamespace, right: SimpleNamespace) -> None:
 
 async def interpolate(files_a: list[str] | None = None, files_b: list[str] | None = None, example_a: str | None = None,
                       example_b: str | None = None, bundle: str | None = None, points: int = 21, seeds: int = 3,
-                      shots: int = 5, num_samples: int = 8, seed: int = 0,
+                      shots: int = 5, num_samples: int = 16, seed: int = 0,
                       progress=PROGRESS) -> tuple[str, dict, str]:
     folder = call_folder()
 

@@ -15,7 +15,7 @@ from d2nwg.ui import actions, views
 from d2nwg.ui.settings import whole
 
 SHOWN = 6  # pictures of each end
-DEFAULTS = dict(a="digits-on-black", b="digits-on-white", c="none", points=21, seeds=3, shots=5, samples=8, seed=0,
+DEFAULTS = dict(a="digits-on-black", b="digits-on-white", c="none", points=21, seeds=3, shots=5, samples=16, seed=0,
                 way="condition", alpha=0.5)
 LIMITS = {"points": ("Points", 3, 101), "seeds": ("Paths", 1, 10), "samples": ("Heads a point", 1, 50)}
 PREFERRED = "heads-efficientnet-lite0"

@@ -29,7 +29,7 @@ def made(client, digits_zip):
 
 def test_every_action_is_documented(client):
     info = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(info) == {"/load_images", "/generate", "/predict", "/sample"}
+    assert set(info) == {"/load_images", "/generate", "/predict", "/sample", "/interpolate"}
     assert all(endpoint["description"] for endpoint in info.values())
     assert all(parameter["parameter_has_default"] for parameter in info["/generate"]["parameters"])
 
