@@ -198,7 +198,7 @@ class Mixer:
         def predict(latents: Tensor, time: Tensor) -> Tensor:
             return denoiser.denoise(latents, time, beside)
 
-        return self.pipe._denoise(predict, noise.shape, None, self.steps, 1.0, silent, noise=noise)
+        return self.pipe._denoise(predict, noise, None, self.steps, 1.0, silent)
 
     def _latents(self, way: str, mix: Tensor, seed: int) -> Tensor:
         """Scaled latents (P · K, c, h, w) along the path."""

@@ -165,8 +165,9 @@ def test_the_ends_are_what_the_bundle_makes(walked):
     generator = torch.Generator().manual_seed(0)
     beside = mixer.pipe.denoiser.lay_out(condition)
     with torch.inference_mode():
-        latents = mixer.pipe._denoise(lambda x, t: mixer.pipe.denoiser.denoise(x, t, beside),
-                                      (2, *mixer.pipe.vae.latent_shape), generator, 2, 1.0, lambda *_: None)
+        noise = torch.randn(2, *mixer.pipe.vae.latent_shape, generator=generator)
+        latents = mixer.pipe._denoise(lambda x, t: mixer.pipe.denoiser.denoise(x, t, beside), noise, None, 2, 1.0,
+                                      lambda *_: None)
         vectors = mixer.pipe.vae.decode(latents / mixer.pipe.vae.config.latent_scale)
         state = mixer.pipe.weight_space.to_heads(vectors, order)
     torch.testing.assert_close(mixer.states[0]["weight"][0], state["weight"].mean(0), rtol=1e-4, atol=1e-5)
