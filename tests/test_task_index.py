@@ -142,7 +142,8 @@ def test_the_benchmark_runs(tmp_path, monkeypatch, capsys):
                  class_names=np.array(list("0123456789")))
     out = tmp_path / "bundle"
     archives = [str(tmp_path / f"{name}.npz") for name in ("gray-one", "gray-two")]
-    monkeypatch.setattr("sys.argv", ["tasks", *archives, "--out", str(out), "--quick", "--width", "16", "--hidden", "8"])
+    small = ["--out", str(out), "--quick", "--width", "16", "--hidden", "8"]
+    monkeypatch.setattr("sys.argv", ["tasks", *archives, *small])
     tasks.main()
     assert "| 3 unseen, composed id | one turned 22 |" in capsys.readouterr().out
     results = json.loads((out / "tasks.json").read_text())
