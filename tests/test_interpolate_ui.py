@@ -22,8 +22,8 @@ def test_the_ready_ends_share_classes_and_no_picture():
 
 
 def test_a_link():
-    assert own.from_link({"from": "digits", "to": "digits-on-white", "third": "x", "way": "latent", "alpha": "0.4"}) == {
-        "a": "digits", "b": "digits-on-white", "way": "latent", "alpha": 0.4}
+    asked = {"from": "digits", "to": "digits-on-white", "third": "x", "way": "latent", "alpha": "0.4"}
+    assert own.from_link(asked) == {"a": "digits", "b": "digits-on-white", "way": "latent", "alpha": 0.4}
     assert own.from_link({"from": "../etc", "way": "teleport", "alpha": "nan"}) == {}
     assert own.from_link({"alpha": "many"}) == {} and own.from_link({"alpha": "7"}) == {}
 
