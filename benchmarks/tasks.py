@@ -264,7 +264,7 @@ def main() -> None:
     args = parser.parse_args()
     config = TrainConfig(**SMALL)
     if args.quick:
-        args.each, args.fit_steps, args.samples, args.seeds = 4, 40, 3, 1
+        args.each, args.fit_steps, args.samples, args.seeds = 8, 40, 3, 1
         config = TrainConfig(**SMALL | dict(vae_steps=4, align_steps=4, diffusion_steps=4, batch_size=4))
     progress = TerminalProgress()
     tasks = Tasks(args.archives, args.width, 4000, 1000, seed=0)
