@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from d2nwg.errors import UserError
 from d2nwg.paths import cache_dir, whole_folder
@@ -54,9 +54,25 @@ def _digits(a_class: int = 60) -> Iterator[tuple[str, Image.Image]]:
             yield str(label), image.resize((64, 64), Image.Resampling.BICUBIC)
 
 
+def _digits_on(white: bool) -> Iterator[tuple[str, Image.Image]]:
+    """Five classes, 50 images each that no other example has; on white they are the negatives of what was scanned."""
+    first = 110 if white else 60
+    for i, (label, image) in enumerate(_digits(first + 50)):
+        if i % (first + 50) >= first and label < "5":
+            yield label, ImageOps.invert(image) if white else image
+
+
 EXAMPLES: dict[str, Example] = {example.name: example for example in (
     Example("digits", "Handwritten digits",
             "Real handwritten digits, scanned at 8 × 8 pixels and enlarged: 10 classes, 60 images each.",
             "CC BY 4.0, E. Alpaydin and C. Kaynak: Optical Recognition of Handwritten Digits, via scikit-learn",
             _digits),
+    Example("digits-on-black", "Digits 0 to 4, white on black",
+            "Real handwritten digits, scanned at 8 × 8 pixels and enlarged: 5 classes, 50 images each.",
+            "CC BY 4.0, E. Alpaydin and C. Kaynak: Optical Recognition of Handwritten Digits, via scikit-learn",
+            lambda: _digits_on(white=False)),
+    Example("digits-on-white", "Digits 0 to 4, black on white",
+            "The same five digits by other hands, as negatives: an end to walk to from the ones on black.",
+            "CC BY 4.0, E. Alpaydin and C. Kaynak: Optical Recognition of Handwritten Digits, via scikit-learn",
+            lambda: _digits_on(white=True)),
 )}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from d2nwg.bundles import DEFAULT_STEPS
 from d2nwg.conditions.dataset import DatasetEncoder
+from d2nwg.conditions.index import TaskIndex, compose
 from d2nwg.errors import UserError
 from d2nwg.models.dual import COEFFICIENTS, DualDenoiser
 from d2nwg.models.space import WeightSpace
@@ -61,7 +62,7 @@ class WeightGenerationPipeline(DiffusionPipeline):
 
     _optional_components: ClassVar = ["vae", "condition_encoder"]
     vae: WeightVAE | None
-    condition_encoder: DatasetEncoder | None
+    condition_encoder: DatasetEncoder | TaskIndex | None
     denoiser: ConditionalUNet | DualDenoiser
     weight_space: WeightSpace
 
@@ -115,8 +116,48 @@ class WeightGenerationPipeline(DiffusionPipeline):
         """Whether the bundle diffuses coefficients on the support images."""
         return isinstance(self.denoiser, DualDenoiser)
 
+    @torch.inference_mode()
+    def for_tasks(
+        self,
+        tasks: Sequence[Sequence[str]],
+        shares: Sequence[float] | None = None,
+        num_samples: int = 50,
+        generator: torch.Generator | None = None,
+        num_inference_steps: int = DEFAULT_STEPS,
+        guidance_scale: float = 1.0,
+        progress: Progress = silent,
+    ) -> HeadSamples:
+        """Sample networks for tasks told by name, in a bundle trained with ``--condition task``.
+
+        Args:
+            tasks: the class names (``"data set/class"``) of each task; with several, row i of the result belongs to the
+                i-th class of every one of them.
+            shares: of the tasks' ids in the id that is sampled; by default equal. They may be negative.
+        Raises:
+            UserError: the bundle is told by images, or does not know a name, or the tasks differ in their number of
+                classes.
+        """
+        index = self.condition_encoder
+        if not isinstance(index, TaskIndex):
+            raise UserError("This bundle is shown images of a task: one trained with --condition task is told names.")
+        if not tasks or len({len(names) for names in tasks}) > 1 or len(tasks[0]) > self.weight_space.max_classes:
+            raise UserError("Tasks that are mixed need the same number of classes, and no more than the bundle holds.")
+        device, count = self.weight_space.mean.device, len(tasks[0])
+        conditions = []
+        # The bundle knows classes in the order of their numbers; rows are put back into the order they were named in.
+        order = index.numbers(tasks[0]).argsort()
+        for names in tasks:
+            padded = torch.full((1, self.weight_space.max_classes), -1)
+            padded[0, :count] = index.numbers(names)[order]
+            conditions.append(index(padded.to(device)))
+        condition = compose(conditions, shares or [1 / len(tasks)] * len(tasks))
+        run = (generator, num_inference_steps, 1.0, progress)
+        return self._sample_given(condition, order.to(device), guidance_scale, num_samples, generator, *run)
+
     def _sample_unet(self, support: list[Tensor], guidance: float, num_samples: int, generator, *run) -> HeadSamples:
-        condition, order = self._condition(support)
+        return self._sample_given(*self._condition(support), guidance, num_samples, generator, *run)
+
+    def _sample_given(self, condition, order, guidance: float, num_samples: int, generator, *run) -> HeadSamples:
         beside = self.denoiser.lay_out(condition)
         predict = self.denoiser.denoise
         if guidance != 1.0:
@@ -131,7 +172,7 @@ class WeightGenerationPipeline(DiffusionPipeline):
         latents = self._denoise(lambda latents, time: predict(latents, time, beside), noise, *run)
         vectors = self.vae.decode(latents / self.vae.config.latent_scale)
         state = self.weight_space.to_heads(vectors, order)
-        return HeadSamples(state=state, vectors=vectors, num_classes=len(support))
+        return HeadSamples(state=state, vectors=vectors, num_classes=len(order))
 
     def _sample_dual(
         self, support: list[Tensor], unlabelled: Tensor | None, num_samples: int, generator, *run
@@ -180,11 +221,14 @@ class WeightGenerationPipeline(DiffusionPipeline):
                 )
         return support
 
-    def _condition(self, support: list[Tensor]):
-        """The condition (batch of 1) in canonical class order, and that order."""
+    def _condition(self, support: list[Tensor], order: Tensor | None = None):
+        """The condition (batch of 1) in canonical class order, or in the one given, and that order."""
+        if isinstance(self.condition_encoder, TaskIndex):
+            raise UserError("This bundle is told which task it is by name, and cannot look at images: use for_tasks.")
         space = self.weight_space
         projected = [space.project(images) for images in support]
-        order = space.canonical_order(torch.stack([images.mean(0) for images in projected]))
+        if order is None:
+            order = space.canonical_order(torch.stack([images.mean(0) for images in projected]))
         shots = max(map(len, projected))
         features = projected[0].new_zeros(1, space.max_classes, shots, space.config.projected)
         mask = torch.zeros(features.shape[:-1], dtype=torch.bool, device=features.device)

@@ -27,6 +27,11 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         "support images, for any number of classes and any encoder (unet)",
     )
     parser.add_argument(
+        "--condition",
+        choices=("dataset", "task"),
+        help="unet: what the generator is told of a task: a few images of it, or the names of its classes (dataset)",
+    )
+    parser.add_argument(
         "--held-out",
         nargs="+",
         default=[],
@@ -46,12 +51,17 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train, and say where the bundle is."""
+    from d2nwg.errors import UserError
     from d2nwg.progress import TerminalProgress
     from d2nwg.training.config import GENERATORS
     from d2nwg.training.train import train_bundle
     from d2nwg.weights.zoo import Zoo
 
-    extra = {"held_out": tuple(args.held_out)} if args.generator == "dual" else {}
+    if args.condition and args.generator == "dual":
+        raise UserError("The dual generator works on images: --condition is for --generator unet.")
+    extra = {"condition": args.condition or "dataset"}
+    if args.generator == "dual":
+        extra = {"held_out": tuple(args.held_out)}
     config = GENERATORS[args.generator].preset(args.preset, seed=args.seed, **extra)
     bundle = train_bundle(
         [Zoo(path) for path in args.zoo],

@@ -19,14 +19,22 @@ class WeightSpace(ModelMixin, ConfigMixin):
         num_features: D, width of the encoder's features.
         projected: k, principal components that heads are learnt on.
         zoo_size: heads of the zoo that the bundle keeps.
+        conditions: number and width of the data-set embeddings z_D that the bundle keeps, of tasks of the zoo.
 
     Tensors: ``mean`` (D,), ``projection`` (k, D), and of the kept zoo heads ``zoo_vectors`` (Z, N) standardised,
-    classes in canonical order, ``zoo_counts`` (Z,) and ``zoo_accuracy`` (Z,).
+    classes in canonical order, ``zoo_counts`` (Z,) and ``zoo_accuracy`` (Z,); ``zoo_conditions`` as given, or None.
     """
 
     @register_to_config
     def __init__(
-        self, encoder: str, preprocessing: dict, layout: dict, num_features: int, projected: int, zoo_size: int = 0
+        self,
+        encoder: str,
+        preprocessing: dict,
+        layout: dict,
+        num_features: int,
+        projected: int,
+        zoo_size: int = 0,
+        conditions: tuple[int, int] | None = None,
     ):
         super().__init__()
         self.layout = WholeLayout(**layout)
@@ -37,6 +45,7 @@ class WeightSpace(ModelMixin, ConfigMixin):
         self.mean, self.projection = kept(num_features), kept(projected, num_features)
         self.zoo_vectors, self.zoo_counts = kept(zoo_size, self.layout.size), kept(zoo_size)
         self.zoo_accuracy = kept(zoo_size)
+        self.zoo_conditions = kept(*conditions) if conditions else None
 
     @property
     def max_classes(self) -> int:
@@ -74,6 +83,15 @@ class WeightSpace(ModelMixin, ConfigMixin):
             padded[name][:, : tensor.shape[1]] = tensor
         counts = torch.full((len(state[bias]),), len(order), device=self.mean.device)
         return self.layout.flatten(padded) * self.layout.mask(counts)
+
+    def condition_distance(self, conditions: Tensor) -> Tensor:
+        """Euclidean distance of data-set embeddings (B, E) to the nearest one of the zoo, (B,)."""
+        return torch.cdist(conditions, self.zoo_conditions).min(1).values
+
+    def seen_radius(self, share: float = 0.95) -> float:
+        """The distance to the nearest other task within which this share of the zoo's own tasks lie."""
+        between = torch.cdist(self.zoo_conditions, self.zoo_conditions)
+        return float(between.fill_diagonal_(torch.inf).min(1).values.quantile(share))
 
     def zoo_distance(self, vectors: Tensor, count: int) -> Tensor:
         """How far vectors (S, N) are from the nearest kept zoo head with as many classes: Euclidean distance over the

@@ -24,7 +24,7 @@ tags: [weight-generation, d2nwg, diffusion]
 ```python
 from d2nwg import WeightGenerationPipeline
 pipe = WeightGenerationPipeline.from_pretrained("{name}")
-samples = pipe(support, num_samples=50)  # support: one (images, features) tensor a class
+{_use(zoos[0], config)}
 ```
 
 ## Training
@@ -43,6 +43,14 @@ samples = pipe(support, num_samples=50)  # support: one (images, features) tenso
 """
 
 
+def _use(zoo: Zoo, config: TrainConfig | DualConfig) -> str:
+    if getattr(config, "condition", "") == "task":
+        first = zoo.datasets[0]
+        names = [f"{first['name']}/{c}" for c in first["classes"][: zoo.config.max_classes]]
+        return f"samples = pipe.for_tasks([{names}], num_samples=50)  # one list of names a task; more are mixed"
+    return "samples = pipe(support, num_samples=50)  # support: one (images, features) tensor a class"
+
+
 def _zoo(zoo: Zoo) -> str:
     s = zoo.summary()
     return (
@@ -52,8 +60,11 @@ def _zoo(zoo: Zoo) -> str:
 
 
 def _unet(zoo: Zoo, config: TrainConfig, measured: dict) -> dict[str, str]:
+    told, encoder = "a few images a class", "data-set encoder"
+    if config.condition == "task":
+        told, encoder = "the names of its classes (`pipe.for_tasks`), not shown any image", "learned class embeddings"
     what = f"""Generates classifier heads (2 to {zoo.config.max_classes} classes) for the frozen image encoder
-`{zoo.encoder}` from a few images a class: D2NWG (Soro et al., ICLR 2025), `whole` layout, VAE, data-set encoder aligned
+`{zoo.encoder}` from {told}: D2NWG (Soro et al., ICLR 2025), `whole` layout, VAE, {encoder} aligned
 with its latents, UNet denoiser."""
     training = f"""Stages: {config.vae_steps} VAE, {config.align_steps} alignment and {config.diffusion_steps} diffusion
 steps of {config.batch_size} heads; {measured["seconds"]} s in all. On images outside their support, zoo heads kept

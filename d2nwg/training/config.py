@@ -21,6 +21,8 @@ class TrainConfig:
         vae_lr, align_lr, diffusion_lr: peak learning rates (Adam, Adam, AdamW: paper appendix B).
         kl_weight: β of equation 1.
         shots: support images a class that the condition sees in training, drawn from this list.
+        condition: what the generator is told of a task: ``dataset`` (a few images of it) or ``task`` (the names of its
+            classes, each a learned embedding).
         condition_dropout: share of training conditions left empty, for guidance.
         prediction: what the denoiser predicts: ``epsilon``, ``v_prediction`` or ``sample``.
         ema: decay of the denoiser's moving average, the weights that are sampled.
@@ -48,6 +50,7 @@ class TrainConfig:
     diffusion_lr: float = 1e-3
     kl_weight: float = 1e-6
     shots: tuple[int, ...] = (1, 2, 5, 10)
+    condition: str = "dataset"
     condition_dropout: float = 0.1
     prediction: str = "sample"
     ema: float = 0.999

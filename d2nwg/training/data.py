@@ -34,7 +34,11 @@ class Batch:
 class ZooBatches:
     """Draws training batches from a zoo, by step, and keeps the last records aside."""
 
-    def __init__(self, zoo: Zoo, layout: WholeLayout, shots: tuple[int, ...], device: torch.device):
+    def __init__(
+        self, zoo: Zoo, layout: WholeLayout, shots: tuple[int, ...], device: torch.device, by_name: bool = False
+    ):
+        """``by_name``: classes stay in the order of their numbers, which is how `TaskIndex` is told of them."""
+        self.arrange = sort_classes if by_name else shuffle_classes
         self.zoo, self.layout, self.shots, self.device = zoo, layout, shots, device
         self.features = zoo.projected.to(device)
         aside = min(HELD_ASIDE, len(zoo) // 5)
@@ -48,8 +52,8 @@ class ZooBatches:
         return self.batch(self.zoo.records(numbers, steps), rng)
 
     def batch(self, records: Records, rng: np.random.Generator) -> Batch:
-        """Records → vectors, with each record's classes in a new random order (used slots stay first)."""
-        state, support = shuffle_classes(records, rng)
+        """Records → vectors, with each record's classes in a new random order (used slots stay first), or sorted."""
+        state, support = self.arrange(records, rng)
         counts = records.counts.to(self.device)
         state = {name: value.to(self.device) for name, value in state.items()}
         mask = self.layout.mask(counts)
@@ -62,6 +66,12 @@ class ZooBatches:
         chosen = support.gather(-1, keys.argsort(-1))[..., :shots].to(self.device)
         mask = chosen >= 0
         return self.features[chosen.clamp_min(0)] * mask.unsqueeze(-1), mask
+
+    def class_numbers(self, support: Tensor) -> Tensor:
+        """Support images (B, C_max, M) → the classes they are of, (B, C_max), -1 where there are none."""
+        first = support[..., 0]
+        labels = self.zoo.images["label"][first.clamp_min(0)].long()
+        return torch.where(first >= 0, labels, -1).to(self.device)
 
     def query_accuracy(self, state: State, records: Records) -> Tensor:
         """(B,) accuracy of heads for these records, on images of their classes outside their support."""
@@ -76,9 +86,16 @@ class ZooBatches:
 
 def shuffle_classes(records: Records, rng: np.random.Generator) -> tuple[State, Tensor]:
     """The heads and supports with the used class slots of each record permuted."""
-    size, slots = records.classes.shape
-    keys = torch.from_numpy(rng.random((size, slots))) + (records.classes < 0)
-    order = keys.argsort(-1)
+    return _arranged(records, torch.from_numpy(rng.random(records.classes.shape)) + (records.classes < 0))
+
+
+def sort_classes(records: Records, _rng=None) -> tuple[State, Tensor]:
+    """The same, in the order of the classes' numbers."""
+    return _arranged(records, torch.where(records.classes < 0, torch.iinfo(torch.int64).max, records.classes))
+
+
+def _arranged(records: Records, keys: Tensor) -> tuple[State, Tensor]:
+    size, order = len(keys), keys.argsort(-1)
     rows = [select_classes({n: v[i] for n, v in records.state.items()}, order[i]) for i in range(size)]
     state = {name: torch.stack([row[name] for row in rows]) for name in records.state}
     support = records.support.gather(1, order.unsqueeze(-1).expand_as(records.support))

@@ -7,6 +7,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from d2nwg.conditions.dataset import DatasetEncoder
+from d2nwg.conditions.index import TaskIndex
 from d2nwg.models.unet import ConditionalUNet
 from d2nwg.models.vae import WeightVAE
 from d2nwg.training.config import TrainConfig
@@ -44,6 +45,12 @@ class Stages:
             progress=self.progress,
         )
         module.eval().requires_grad_(False)
+
+    def _told(self, batch, rng) -> tuple[Tensor, ...]:
+        """What the condition encoder is given: images, or the classes' numbers."""
+        if self.config.condition == "task":
+            return (self.data.class_numbers(batch.support),)
+        return self.data.condition_input(batch.support, rng)
 
     def train_vae(self, vae: WeightVAE) -> dict[str, float]:
         """Stage 1. Returns the accuracy of held-aside zoo heads, and of their reconstructions."""
@@ -95,19 +102,22 @@ class Stages:
         self.log(stage="Training the VAE", **result)
         return result
 
-    def train_encoder(self, encoder: DatasetEncoder, vae: WeightVAE) -> None:
+    def train_encoder(self, encoder: DatasetEncoder | TaskIndex, vae: WeightVAE) -> None:
         """Stage 2: z_D aligned with the latents of the heads; then frozen."""
 
         def loss(model, batch, rng, generator):
             with torch.no_grad():
                 latents = vae.encode(batch.vectors).mean * vae.config.latent_scale
-            value = model(*self.data.condition_input(batch.support, rng), latents=latents)
+            value = model(*self._told(batch, rng), latents=latents)
             return value, {}
 
-        optimiser = torch.optim.Adam(encoder.parameters(), lr=self.config.align_lr)
+        rate = self.config.align_lr * (10 if self.config.condition == "task" else 1)  # a table learns row by row
+        optimiser = torch.optim.Adam(encoder.parameters(), lr=rate)
         self._run("Aligning the data-set encoder", encoder, optimiser, loss, self.config.align_steps)
 
-    def train_denoiser(self, denoiser: ConditionalUNet, encoder: DatasetEncoder, vae: WeightVAE, scheduler) -> None:
+    def train_denoiser(
+        self, denoiser: ConditionalUNet, encoder: DatasetEncoder | TaskIndex, vae: WeightVAE, scheduler
+    ) -> None:
         """Stage 3: noise prediction on scaled latents, VAE and encoder frozen; ends with the EMA weights."""
         config, steps = self.config, scheduler.config.num_train_timesteps
         noiser = DDPMScheduler.from_config(scheduler.config)  # the same noise levels; not every sampler can add noise
@@ -115,7 +125,7 @@ class Stages:
         def loss(model, batch, rng, generator):
             with torch.no_grad():
                 latents = vae.encode(batch.vectors).sample(generator) * vae.config.latent_scale
-                condition = encoder(*self.data.condition_input(batch.support, rng))
+                condition = encoder(*self._told(batch, rng))
                 drop = torch.rand(len(latents), generator=generator) < config.condition_dropout
                 condition = condition.dropped(drop.to(latents.device))
             noise = torch.randn(latents.shape, generator=generator).to(latents)

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from diffusers import DPMSolverMultistepScheduler
 
 from d2nwg.conditions.dataset import DatasetEncoder
+from d2nwg.conditions.index import TaskIndex
 from d2nwg.devices import resolve_device
 from d2nwg.errors import UserError
 from d2nwg.models.space import WeightSpace
@@ -33,6 +34,7 @@ from d2nwg.weights.networks import head_shapes, select_classes
 from d2nwg.weights.zoo import Zoo
 
 ZOO_SAMPLE = 256  # zoo heads that a bundle keeps, for plots and for the distance to the nearest
+ZOO_CONDITIONS = 1024  # zoo tasks whose z_D it keeps, to tell where a condition is unlike any that was seen
 
 
 def train_bundle(
@@ -85,7 +87,7 @@ def train_bundle(
     measured |= {"seconds": round(time.monotonic() - started)}
     log(stage="Finished", **measured)
     if accelerator.is_main_process:
-        pipe = WeightGenerationPipeline(*parts, _weight_space(zoos[0], layout))
+        pipe = WeightGenerationPipeline(*parts, _weight_space(zoos[0], layout, parts[1]))
         _write_bundle(pipe.to("cpu"), out, work, zoos, config, measured)
     accelerator.wait_for_everyone()
     return out
@@ -93,10 +95,12 @@ def train_bundle(
 
 def _train_unet(zoo, layout, config, work, accelerator, log, progress) -> tuple[tuple, dict]:
     """The paper's three stages: (VAE, data-set encoder, denoiser, scheduler), and what was measured."""
-    if layout.tokens == 1:  # no rows: one square picture for the whole vector and a latent of 4 × 16 × 16, as the paper
+    if layout.tokens == 1 and config.patch == TrainConfig.patch:
+        # No rows: one square picture for the whole vector and a latent of 4 × 16 × 16, as in the paper.
         levels = (config.vae_channels * 3)[:3]
         config = replace(config, patch=(1, 64, 64), vae_channels=levels, latent_channels=4, condition_channels=8)
-    data = ZooBatches(zoo, layout, config.shots, accelerator.device)
+    by_name = config.condition == "task"
+    data = ZooBatches(zoo, layout, config.shots, accelerator.device, by_name)
     width = zoo.images["projection"].shape[0]
     vae = WeightVAE(
         size=layout.size,
@@ -109,9 +113,11 @@ def _train_unet(zoo, layout, config, work, accelerator, log, progress) -> tuple[
     stages = Stages(config, data, work, accelerator, log, progress)
     measured = stages.train_vae(vae)
     latent_size = torch.Size(vae.latent_shape).numel()
-    encoder = DatasetEncoder(
-        num_features=width, width=config.encoder_width, depth=config.encoder_depth, latent_size=latent_size
-    ).to(accelerator.device)
+    if by_name:
+        encoder = TaskIndex([f"{data}/{name}" for data, name in zoo.class_names], config.encoder_width, latent_size)
+    else:
+        encoder = DatasetEncoder(width, config.encoder_width, depth=config.encoder_depth, latent_size=latent_size)
+    encoder = encoder.to(accelerator.device)
     stages.train_encoder(encoder, vae)
     denoiser = ConditionalUNet(
         latent_shape=vae.latent_shape,
@@ -169,10 +175,29 @@ def _fit_layout(zoo: Zoo) -> WholeLayout:
     return layout
 
 
-def _weight_space(zoo: Zoo, layout: WholeLayout) -> WeightSpace:
+@torch.inference_mode()
+def seen_conditions(zoo: Zoo, encoder: DatasetEncoder | TaskIndex, most=ZOO_CONDITIONS, shots: int = 5) -> torch.Tensor:
+    """z_D (n, E) of tasks spread over the zoo, from ``shots`` images a class: what the generator has seen."""
+    device = next(encoder.parameters()).device
+    rows = torch.linspace(0, len(zoo) - 1, min(most, len(zoo))).long().tolist()
+    made = []
+    for first in range(0, len(rows), 128):
+        records = zoo.records(rows[first : first + 128])
+        if isinstance(encoder, TaskIndex):
+            made.append(encoder(records.classes.to(device)).dataset.float().cpu())
+            continue
+        support = records.support[..., :shots]
+        mask = support >= 0
+        features = zoo.projected[support.clamp_min(0)] * mask.unsqueeze(-1)
+        made.append(encoder(features.to(device), mask.to(device)).dataset.float().cpu())
+    return torch.cat(made)
+
+
+def _weight_space(zoo: Zoo, layout: WholeLayout, encoder: DatasetEncoder | TaskIndex | None) -> WeightSpace:
     size = min(ZOO_SAMPLE, len(zoo))
     some = zoo.records(torch.linspace(0, len(zoo) - 1, size).long().tolist())
     projection = zoo.images["projection"]
+    conditions = seen_conditions(zoo, encoder) if encoder else None
     space = WeightSpace(
         encoder=zoo.encoder,
         preprocessing=zoo.preprocessing,
@@ -180,6 +205,7 @@ def _weight_space(zoo: Zoo, layout: WholeLayout) -> WeightSpace:
         num_features=projection.shape[1],
         projected=projection.shape[0],
         zoo_size=size,
+        conditions=None if conditions is None else tuple(conditions.shape),
     )
     support = some.support.unsqueeze(-1)  # class means in canonical order, as at sampling
     mask = support >= 0
@@ -196,6 +222,8 @@ def _weight_space(zoo: Zoo, layout: WholeLayout) -> WeightSpace:
         "zoo_counts": some.counts.float(),
         "zoo_accuracy": some.accuracy,
     }
+    if conditions is not None:
+        state["zoo_conditions"] = conditions
     space.load_state_dict(state)
     return space
 

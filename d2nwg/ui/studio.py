@@ -12,12 +12,12 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from d2nwg.paths import shipped
-from d2nwg.ui import actions, explore, generate
+from d2nwg.ui import actions, explore, generate, interpolate
 from d2nwg.ui.session import close, page_closed, private_root
 from d2nwg.ui.settings import bundle_names, default_bundle
 from d2nwg.ui.theme import studio_theme
 
-TABS = [generate, explore]
+TABS = [generate, explore, interpolate]
 NAME = "D2NWG Studio"
 ASSETS = shipped("assets")
 MAX_UPLOAD = "512mb"

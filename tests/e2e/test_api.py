@@ -30,7 +30,7 @@ def made(client, digits_zip):
 
 def test_every_action_is_documented(client):
     info = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(info) == {"/load_images", "/generate", "/predict", "/sample", "/explore"}
+    assert set(info) == {"/load_images", "/generate", "/predict", "/sample", "/explore", "/interpolate"}
     assert all(endpoint["description"] for endpoint in info.values())
     assert all(parameter["parameter_has_default"] for parameter in info["/generate"]["parameters"])
 

@@ -1,0 +1,80 @@
+"""``interpolate``: heads between two data sets, several ways, scored on both."""
+
+import argparse
+
+from d2nwg.cli.common import positive
+
+
+def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
+    """Add ``interpolate`` to the command line."""
+    parser = subparsers.add_parser(
+        "interpolate",
+        parents=[parent],
+        help="walk from one task to another",
+        description="Make heads on the way from A to B, score each on held-out images of both, and write path.json, "
+        "figures (HTML) and the heads. Classes are matched by name. The straight line between the two ends' weights "
+        "is always walked too: it is what the other ways have to beat.",
+        epilog="example: python -m d2nwg interpolate photos/ sketches/ --way condition latent --out path",
+    )
+    ends = (
+        "a folder of class folders, an archive of one, a Hugging Face data set, example:NAME, or a saved head "
+        "(.safetensors)"
+    )
+    parser.add_argument("a", metavar="A", help=ends)
+    parser.add_argument("b", metavar="B", help="the same")
+    parser.add_argument("--bundle", metavar="BUNDLE", help="name or folder of a bundle (heads-efficientnet-lite0)")
+    parser.add_argument(
+        "--way",
+        nargs="+",
+        choices=("condition", "condition-spherical", "latent", "weights"),
+        help="what is mixed: conditions (straight, or on the sphere), clean latents, weights (all that can be)",
+    )
+    parser.add_argument("--steps", type=positive, default=21, metavar="P", help="points, both ends among them (21)")
+    parser.add_argument(
+        "--seeds", type=positive, default=3, metavar="S", help="paths, each from its own noise (3)"
+    )
+    parser.add_argument("--shots", type=positive, default=5, metavar="K", help="images a class it may see (5)")
+    parser.add_argument(
+        "--num-samples", type=positive, default=16, metavar="N", help="heads sampled and averaged at a point (16)"
+    )
+    parser.add_argument(
+        "--max-query", type=positive, default=200, metavar="N", help="most held-out images to score on, an end (200)"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Walk, write, and say in a few sentences what lies between."""
+    from pathlib import Path
+
+    from d2nwg.figures_interpolate import save_figures
+    from d2nwg.heads import Head
+    from d2nwg.images import load_images
+    from d2nwg.interpolation import walk
+    from d2nwg.progress import TerminalProgress
+
+    progress = TerminalProgress()
+
+    def source(text: str):
+        is_head = text.endswith(".safetensors") and not Path(text).is_dir()
+        return Head.load(text) if is_head else load_images(text, progress=progress)
+
+    made = walk(
+        [source(args.a), source(args.b)],
+        ways=args.way,
+        bundle=args.bundle,
+        points=args.steps,
+        seeds=args.seeds,
+        shots=args.shots,
+        num_samples=args.num_samples,
+        seed=args.seed,
+        max_query=args.max_query,
+        device=args.device,
+        progress=progress,
+    )
+    folder = made.save(args.out)
+    save_figures(made, folder)
+    for note in (*made.ends.notes, *made.missing.values()):
+        print(note)
+    print(" ".join(made.sentences()), f"All of it is in {folder}.")

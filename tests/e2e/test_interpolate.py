@@ -1,0 +1,140 @@
+"""The Interpolate tab as a visitor uses it."""
+
+import json
+import zipfile
+
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image, ImageOps
+
+from d2nwg.heads import Head
+
+
+@pytest.fixture(scope="module")
+def negatives_zip(digits_zip, tmp_path_factory):
+    """The five digits of `digits_zip` as negatives, their classes under the same names."""
+    path = tmp_path_factory.mktemp("upload") / "negatives.zip"
+    with zipfile.ZipFile(digits_zip) as source, zipfile.ZipFile(path, "w") as archive:
+        for name in source.namelist():
+            picture = path.parent / "picture.png"
+            ImageOps.invert(Image.open(source.open(name)).convert("L")).save(picture)
+            archive.write(picture, name.replace("my digits", "negatives"))
+    return path
+
+
+def open_tab(visit, **viewport):
+    page = visit(**viewport)
+    page.click("#tabs button:has-text('Interpolate')")
+    page.wait_for_selector("#strip-a img")
+    return page
+
+
+def walk(page, **fields):
+    """Fill in settings, press the button, wait for the result."""
+    if not page.is_visible("#points"):
+        page.click("#interpolate button:has-text('Settings')")
+    for name, value in fields.items():
+        page.fill(f"#{name} input", str(value))
+    page.evaluate("document.querySelector('#walk-status .notice')?.classList.add('earlier')")
+    page.click("#walk")
+    page.wait_for_selector("#walk-status .notice:is(.good, .bad):not(.earlier)", timeout=300_000)
+
+
+def stand_at(page, alpha: float):
+    """Move the slider and wait until the page shows that point."""
+    page.fill("#alpha input[type=number]", str(alpha))
+    page.press("#alpha input[type=number]", "Enter")
+    page.wait_for_selector(f"#where:has-text('At {alpha:.2f} the head')")
+
+
+def download(page, button, folder):
+    with page.expect_download() as waiting:
+        page.click(button)
+    path = folder / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    return path
+
+
+QUICK = dict(points=5, paths=2) | {"path-samples": 2}
+
+
+def test_walk_slide_download(visit, tmp_path):
+    page = open_tab(visit)
+    assert page.is_visible("#walk-places") and not page.is_visible("#walked")
+    walk(page, **QUICK)
+    assert "images that generation never saw" in page.inner_text("#walk-sentence")
+    for figure in ("curve-a", "curve-b", "barrier", "distance", "path-map"):
+        page.wait_for_selector(f"#{figure} .js-plotly-plot")
+    assert page.locator("#looked figure").count() == 12
+    page.click("#way label:has-text('Weights, straight')")
+    stand_at(page, 0)
+    first, words = page.inner_text("#looked"), page.inner_text("#where")
+    stand_at(page, 1)
+    assert page.inner_text("#looked") != first and page.inner_text("#where") != words
+    page.wait_for_function("new URL(location.href).searchParams.get('alpha') === '1'")
+    assert "way=weights" in page.url and "from=digits-on-black" in page.url and "tab=interpolate" in page.url
+
+    head = Head.load(download(page, "#download-point", tmp_path))
+    assert head.info["way"] == "weights" and head.info["mix"] == {"digits-on-black": 0, "digits-on-white": 1}
+    with zipfile.ZipFile(download(page, "#download-path", tmp_path)) as archive:
+        report = json.loads(archive.read("path.json"))
+        assert "heads/latent-0.500.safetensors" in archive.namelist() and "barrier.html" in archive.namelist()
+    shown = 100 * head.info["query_accuracy"]["digits-on-white"]
+    assert f"{shown:.1f}\u00a0%" in page.inner_text("#where")
+    assert report["alpha"] == [0, 0.25, 0.5, 0.75, 1] and list(report["ways"]) == [
+        "condition", "condition-spherical", "latent", "weights"]
+
+
+def test_own_ends_a_third_one_and_a_mistake(visit, digits_zip, negatives_zip, tmp_path):
+    page = open_tab(visit)
+    for letter, path in (("a", digits_zip), ("b", negatives_zip)):
+        page.click(f"#end-{letter} input")
+        page.click("ul[role=listbox] li:has-text('Your own images')")
+        page.set_input_files(f"#files-{letter} input[type=file]", path)
+        page.wait_for_selector(f"#strip-{letter}:has-text('5 classes · 80 images')")
+    walk(page, **QUICK)
+    assert "my digits" in page.inner_text("#walk-sentence") and "negatives" in page.inner_text("#looked")
+    sentence = page.inner_text("#walk-sentence")
+
+    page.click("#interpolate button:has-text('Add a third end')")
+    page.click("#end-c input")
+    page.click("ul[role=listbox] li:has-text('black on white')")
+    page.wait_for_selector("#strip-c img")
+    walk(page, **QUICK)  # its classes are named 0 … 4, those of the others digit 0 … digit 4
+    assert "no class in common" in page.inner_text("#walk-status")
+    assert page.inner_text("#walk-sentence") == sentence and "Error" not in page.inner_text("body")
+
+
+def test_three_ends(visit, tmp_path):
+    page = open_tab(visit)
+    page.click("#interpolate button:has-text('Add a third end')")
+    page.click("#end-c input")
+    page.click("ul[role=listbox] li:has-text('Handwritten digits')")
+    page.wait_for_selector("#strip-c img")
+    walk(page, **QUICK)
+    page.wait_for_selector("#mix-card")
+    page.locator("#share-a input[type=range]").fill("0")
+    page.locator("#share-a input[type=range]").dispatch_event("pointerup")
+    page.wait_for_selector("#mixed:has-text('right on')")
+    assert page.locator("#mixed-looked figure").count() == 18
+    assert Head.load(download(page, "#download-mix", tmp_path)).info["mix"]["digits-on-black"] == 0
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_a_telephone(visit, mode):
+    page = open_tab(lambda **size: visit(f"?__theme={mode}", **size), width=390, height=844)
+    walk(page, **QUICK)
+    page.wait_for_selector("#path-map .js-plotly-plot")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_endpoint(studio, digits_zip, negatives_zip, tmp_path):
+    client = Client(studio.url, download_files=str(tmp_path), verbose=False)
+    words, report, made = client.predict(files_a=[handle_file(digits_zip)], files_b=[handle_file(negatives_zip)],
+                                         points=3, seeds=1, num_samples=1, api_name="/interpolate")
+    assert "Halfway" in words and report["classes"] == [f"digit {i}" for i in range(5)]
+    assert json.loads(zipfile.ZipFile(made).read("path.json"))["ways"] == report["ways"]
+    for call, sentence in ((dict(example_a="digits"), "one of the examples"), (dict(points=1), "Points should be")):
+        with pytest.raises(AppError, match=sentence):
+            client.predict(**call, api_name="/interpolate")
