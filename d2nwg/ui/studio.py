@@ -10,12 +10,12 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from d2nwg.paths import shipped
-from d2nwg.ui import actions, generate
+from d2nwg.ui import actions, generate, train
 from d2nwg.ui.session import close, page_closed, private_root
 from d2nwg.ui.settings import bundle_names, default_bundle
 from d2nwg.ui.theme import studio_theme
 
-TABS = [generate]
+TABS = [generate, train]
 NAME = "D2NWG Studio"
 ASSETS = shipped("assets")
 MAX_UPLOAD = "512mb"
@@ -50,6 +50,7 @@ def build_app() -> gr.Blocks:
             TABS[0].build_tab(frame)
         else:
             with gr.Tabs(elem_id="tabs") as tabs:
+                frame.tabs = tabs
                 for tab in TABS:
                     with gr.Tab(tab.LABEL, id=tab.KEY):
                         tab.build_tab(frame)
