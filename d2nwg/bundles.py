@@ -17,7 +17,7 @@ def list_bundles() -> dict[str, Path]:
     for root in (shipped("pretrained"), cache_dir() / "bundles"):
         if root.is_dir():
             for path in sorted(root.iterdir()):
-                if (path / "model_index.json").is_file():
+                if not path.name.startswith(".") and (path / "model_index.json").is_file():  # not half-written ones
                     found.setdefault(path.name, path)
     return found
 
@@ -51,3 +51,53 @@ def bundle_encoder(path: Path) -> str:
         return json.loads((path / "weight_space" / "config.json").read_text())["encoder"]
     except (OSError, ValueError, KeyError) as reason:
         raise UserError(f"The bundle {path} is incomplete: get or train it again.") from reason
+
+
+def pack_bundle(path: Path, into: Path) -> Path:
+    """A bundle as one zip in the folder `into`, stored without compression: weights do not compress.
+
+    Raises:
+        UserError: it is no bundle, or the disk is full.
+    """
+    import zipfile
+
+    path = resolve_bundle(path)
+    target = into / f"{path.name}.zip"
+    try:
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+            for file in sorted(path.rglob("*")):
+                if file.is_file():
+                    archive.write(file, Path(path.name) / file.relative_to(path))
+    except OSError as reason:
+        target.unlink(missing_ok=True)
+        raise UserError(f"The bundle could not be packed: {(reason.strerror or str(reason)).lower()}.") from reason
+    return target
+
+
+def list_zoos() -> dict[str, Path]:
+    """Name → folder of every zoo in the cache's ``zoos/``."""
+    root = cache_dir() / "zoos"
+    folders = sorted(root.iterdir()) if root.is_dir() else []
+    return {path.name: path for path in folders if not path.name.startswith(".") and (path / "zoo.json").is_file()}
+
+
+def push_bundle(path: Path, name: str) -> str:
+    """Upload a bundle with its model card as the Hugging Face repository `name`; its address.
+
+    Raises:
+        UserError: the Hub cannot be reached, or does not let us.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        api = HfApi()
+        made = api.create_repo(name, exist_ok=True)
+        api.upload_folder(repo_id=made.repo_id, folder_path=path, commit_message="Upload a D2NWG bundle")
+    except HFValidationError as reason:
+        raise UserError(f"{name} cannot be the name of a repository: write for instance me/my-bundle.") from reason
+    except HfHubHTTPError as reason:
+        raise UserError(f"The Hub refused {name}: log in with `hf auth login`; the bundle is in {path}.") from reason
+    except (OSError, OfflineModeIsEnabled) as reason:
+        raise UserError(f"The Hub cannot be reached from here; the bundle is in {path}.") from reason
+    return str(made)

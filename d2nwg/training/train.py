@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from diffusers import DPMSolverMultistepScheduler
 
 from d2nwg.conditions.dataset import DatasetEncoder
@@ -20,6 +21,7 @@ from d2nwg.errors import UserError
 from d2nwg.models.space import WeightSpace
 from d2nwg.models.unet import ConditionalUNet
 from d2nwg.models.vae import WeightVAE
+from d2nwg.paths import write_whole
 from d2nwg.pipeline import WeightGenerationPipeline
 from d2nwg.progress import Progress, silent
 from d2nwg.training.card import model_card
@@ -70,8 +72,8 @@ def train_bundle(
         torch.cuda.set_device(device)
     out = Path(out)
     work = out.with_name(out.name + ".training")
-    config = _open_run(out, work, zoos, config, resume)
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=config.mixed_precision)
+    config = _open_together(accelerator, out, work, zoos, config, resume)
     torch.manual_seed(config.seed)
     started = time.monotonic()
     log = MetricsLog(work / "metrics.jsonl", accelerator)
@@ -146,6 +148,21 @@ def _scheduler(prediction: str) -> DPMSolverMultistepScheduler:
     )
 
 
+def _open_together(accelerator: Accelerator, out, work, zoos, config, resume) -> TrainConfig | DualConfig:
+    """`_open_run` in the first of several processes; all of them get its answer, or its refusal."""
+    answer: list = [None]
+    if accelerator.is_main_process:
+        try:
+            answer = [_open_run(out, work, zoos, config, resume)]
+        except UserError as reason:
+            answer = [reason]
+    if accelerator.num_processes > 1:
+        answer = broadcast_object_list(answer)
+    if isinstance(answer[0], UserError):
+        raise answer[0]
+    return answer[0]
+
+
 def _open_run(out: Path, work: Path, zoos: list[Zoo], config, resume: bool) -> TrainConfig | DualConfig:
     if out.exists():
         raise UserError(f"{out} exists already: choose another name for the bundle, or remove it.")
@@ -161,7 +178,8 @@ def _open_run(out: Path, work: Path, zoos: list[Zoo], config, resume: bool) -> T
         raise UserError(f"There is no unfinished run in {work} to resume: leave out --resume to start one.")
     work.mkdir(parents=True, exist_ok=True)
     generator = next(name for name, kind in GENERATORS.items() if isinstance(config, kind))
-    saved.write_text(json.dumps({"zoos": paths, "generator": generator, "config": config.to_config()}, indent=1))
+    text = json.dumps({"zoos": paths, "generator": generator, "config": config.to_config()}, indent=1)
+    write_whole(saved, text)
     return config
 
 
