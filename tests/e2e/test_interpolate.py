@@ -25,7 +25,7 @@ def negatives_zip(digits_zip, tmp_path_factory):
 
 def open_tab(visit, **viewport):
     page = visit(**viewport)
-    page.click("#tabs button:has-text('Interpolate')")
+    page.click("#tabs button[role=tab]:has-text('Interpolate')")
     page.wait_for_selector("#strip-a img")
     return page
 
