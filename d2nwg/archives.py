@@ -1,4 +1,4 @@
-"""Zip and tar archives of images, unpacked within bounds.
+"""Zip and tar archives of images or checkpoints, unpacked within bounds.
 
 Every member is checked before anything is written, bytes are counted again while they are written (an archive can
 lie about sizes), and the result appears under its final name only when it is whole.
@@ -17,7 +17,7 @@ import tarfile
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -64,6 +64,15 @@ def extract_images(archive: Path, *, into: Path | None = None, progress: Progres
     capitals or accents too) or are not UTF-8; for encrypted or damaged archives; for more than `MAX_MEMBERS`
     members, `MAX_BYTES` unpacked or `MAX_RATIO` times the packed size. May raise what `progress` raises.
     """
+    return extract_files(archive, SUFFIXES, nothing="holds no images; pack one folder of images per class", into=into,
+                         progress=progress)
+
+
+def extract_files(archive: Path, suffixes: Collection[str], *, nothing: str, into: Path | None = None,
+                  progress: Progress = silent) -> Path:
+    """`extract_images` for files of other kinds: those whose name ends in one of `suffixes` (lower case). `nothing`
+    completes the sentence about an archive without any. Give other kinds another `into`: the folder is named by the
+    archive alone."""
     archive, parent = Path(archive), Path(into) if into else cache_dir() / "archives"
     name = shown(archive.name)
     try:
@@ -76,7 +85,9 @@ def extract_images(archive: Path, *, into: Path | None = None, progress: Progres
                 return target
             file.seek(0)
             with _open(file, name) as (members, read):
-                plan = _plan(members, name, packed)
+                plan = _plan(members, name, packed, suffixes)
+                if not plan:
+                    raise UserError(f"{name} {nothing}.")
                 return _write(plan, read, target, name, progress)
     except UserError:
         raise
@@ -116,7 +127,8 @@ def _write(plan: list[tuple[str, _Member]], read, target: Path, name: str, progr
     return target
 
 
-def _plan(members: Iterator[_Member], name: str, packed: int) -> list[tuple[str, _Member]]:
+def _plan(members: Iterator[_Member], name: str, packed: int, suffixes: Collection[str]
+          ) -> list[tuple[str, _Member]]:
     """Check every member; what to write, as (path inside the target, member)."""
     plan, seen, total = [], {}, 0
     for count, member in enumerate(members, 1):
@@ -143,10 +155,8 @@ def _plan(members: Iterator[_Member], name: str, packed: int) -> list[tuple[str,
             if other_kind and "file" in (kind, other_kind):
                 raise UserError(f"{name} holds {shown(path)} twice; keep one.")
             seen[folded(path)] = path, kind
-        if parts and member.kind == "file" and Path(parts[-1]).suffix.lower() in SUFFIXES:
+        if parts and member.kind == "file" and Path(parts[-1]).suffix.lower() in suffixes:
             plan.append(("/".join(parts), member))
-    if not plan:
-        raise UserError(f"{name} holds no images; pack one folder of images per class.")
     return plan
 
 
@@ -180,7 +190,7 @@ def _open(file: IO[bytes], name: str):
         try:
             archive = tarfile.TarFile(fileobj=bounded, encoding="utf-8", errors="surrogateescape")
         except tarfile.ReadError:
-            raise UserError(f"{name} is not a zip or tar archive; pack the images as a zip.") from None
+            raise UserError(f"{name} is not a zip or tar archive; pack the files as a zip.") from None
         with archive:
             yield _tar_members(archive, bounded), archive.extractfile
 

@@ -32,6 +32,20 @@ def whole_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that whoever reads it, whenever, finds the old text or the new one, whole; also after a
+    kill or on a full disk."""
+    part = path.with_name(f".{path.name}-{os.getpid()}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def shipped(name: str) -> Path:
     """A folder that comes with the program, ``pretrained`` or ``assets``: inside the package once it is installed, and
     beside it in a checkout."""

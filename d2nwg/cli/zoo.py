@@ -1,7 +1,9 @@
-"""``zoo build`` and ``zoo info``: make a zoo of probes, and say what is in one."""
+"""``zoo build`` and ``zoo info``: make a zoo of probes, and say what is in one. `d2nwg.cli.checkpoints` adds import
+and export."""
 
 import argparse
 
+from d2nwg.cli import checkpoints
 from d2nwg.cli.common import positive
 
 
@@ -9,8 +11,8 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     """Add ``zoo`` and its actions to the command line."""
     parser = subparsers.add_parser(
         "zoo",
-        help="make or inspect a zoo of trained heads",
-        description="Make or inspect a zoo of trained heads.",
+        help="make, import or inspect a zoo of trained weights",
+        description="Make a zoo of trained heads, import one of checkpoints, inspect one, or give it back.",
         epilog="example: python -m d2nwg zoo build flowers/ birds.zip --subsets 2000 --out zoo",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -59,8 +61,9 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         description="Say what is in a zoo, as JSON.",
         epilog="example: python -m d2nwg zoo info zoo",
     )
-    info.add_argument("zoo", metavar="ZOO", help="a folder that zoo build wrote")
+    info.add_argument("zoo", metavar="ZOO", help="a folder that zoo build or zoo import wrote")
     info.set_defaults(run=run_info)
+    checkpoints.add_actions(actions, parent)
 
 
 def class_range(text: str) -> tuple[int, int]:
@@ -101,7 +104,10 @@ def run_info(args: argparse.Namespace) -> None:
     """Print the summary of a zoo."""
     from d2nwg.weights.zoo import Zoo
 
-    _print(Zoo(args.zoo))
+    if checkpoints.is_checkpoints(args.zoo):
+        checkpoints.print_info(args.zoo)
+    else:
+        _print(Zoo(args.zoo))
 
 
 def _print(zoo) -> None:

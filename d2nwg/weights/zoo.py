@@ -108,8 +108,12 @@ class Zoo:
         self.path = Path(path)
         try:
             info = json.loads((self.path / "zoo.json").read_text())
+            if info.get("format") == "checkpoints":
+                raise UserError(f"{self.path} is a zoo of whole models: generators learn from zoos of heads.")
             self.config = ZooConfig(**info["config"])
-        except (OSError, ValueError, KeyError, TypeError) as reason:
+        except UserError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as reason:
             raise UserError(f"{self.path} is no zoo: make one with `python -m d2nwg zoo build`.") from reason
         self.encoder, self.preprocessing = info["encoder"], info["preprocessing"]
         self.datasets: list[dict] = info["datasets"]

@@ -1,0 +1,90 @@
+"""What imported checkpoints look like, before and after they are kept: layers, chunks, and a histogram."""
+
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import load_file
+
+from d2nwg.names import some
+from d2nwg.weights.checkpoints import Imported, ModelZoo, without_prefix
+from d2nwg.weights.chunks import ChunkedLayout
+from d2nwg.weights.statefiles import read_checkpoint
+
+BINS = np.linspace(-0.5, 0.5, 81)
+
+
+def contents(zoo: ModelZoo) -> Imported:
+    """What is in a zoo, for `preview`."""
+    return Imported(zoo.records, zoo.orders)
+
+
+def preview(made: Imported, chunk: int = 1024, folder: Path | None = None) -> list[dict]:
+    """What each architecture looks like, the commonest first: number of ``checkpoints``, ``names``, ``layers`` (name,
+    shapes, numbers, chunks, padding, mean, std), ``histogram`` (edges, share of the weights in each bin), and
+    ``difference``, a sentence on how its shapes differ from the first one's and what follows from that.
+
+    `folder` is the zoo's, for records that are in one."""
+    groups: dict[str, list[dict]] = {}
+    for record in made.records:
+        groups.setdefault(record["architecture"], []).append(record)
+    shown_groups, first = [], None
+    for members in sorted(groups.values(), key=lambda group: -len(group)):
+        record = members[0]
+        state = read_checkpoint(Path(record["path"])).state if "path" in record else load_file(folder / record["file"])
+        state = without_prefix(state)
+        state = {name: state[name] for name in made.architectures[record["architecture"]]}
+        layout = ChunkedLayout.of(state, chunk)
+        layout.fit([state])
+        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        first = shapes if first is None else first
+        counts = np.zeros(len(BINS) - 1)
+        for name in layout.shapes:
+            counts += np.histogram(state[name].float().numpy().clip(BINS[0], BINS[-1]), BINS)[0]
+        shown_groups.append(
+            {
+                "checkpoints": len(members),
+                "names": [member["name"] for member in members],
+                "parameters": sum(layout.numel(layer) for layer in layout.layers),
+                "layers": [_layer(layout, layer) for layer in layout.layers],
+                "counters": [name for name in state if name not in layout.shapes],
+                "histogram": {"edges": BINS.tolist(), "share": (counts / max(1, counts.sum())).tolist()},
+                "difference": _difference(shapes, first),
+            }
+        )
+    return shown_groups
+
+
+def _layer(layout: ChunkedLayout, layer: str) -> dict:
+    names, numbers = layout.layers[layer], layout.numel(layer)
+    chunks = -(-numbers // layout.chunk)
+    return {
+        "layer": layer,
+        "shapes": {name.rpartition(".")[2]: list(layout.shapes[name]) for name in names},
+        "numbers": numbers,
+        "chunks": chunks,
+        "padding": chunks * layout.chunk - numbers,
+        "mean": round(layout.mean[names[0]], 5),
+        "std": round(layout.std[names[0]], 5),
+    }
+
+
+def _difference(shapes: dict[str, tuple], first: dict[str, tuple]) -> str:
+    if shapes == first:
+        return ""
+    more, fewer = sorted(set(shapes) - set(first)), sorted(set(first) - set(shapes))
+    other = [name for name in shapes if name in first and shapes[name] != first[name]]
+    parts = [
+        f"{len(more)} more tensors ({some(more, 1)})" if more else "",
+        f"{len(fewer)} fewer ({some(fewer, 1)})" if fewer else "",
+        f"{len(other)} of another shape ({other[0]}: {_by(shapes[other[0]])} instead of {_by(first[other[0]])})"
+        if other
+        else "",
+    ]
+    return (
+        f"Unlike the first architecture: {', '.join(filter(None, parts))}. Kept as an architecture of its own; "
+        "in chunks, the end of each layer is padded."
+    )
+
+
+def _by(shape: tuple) -> str:
+    return "×".join(map(str, shape)) or "one number"
