@@ -17,7 +17,7 @@ def list_bundles() -> dict[str, Path]:
     for root in (shipped("pretrained"), cache_dir() / "bundles"):
         if root.is_dir():
             for path in sorted(root.iterdir()):
-                if (path / "model_index.json").is_file():
+                if not path.name.startswith(".") and (path / "model_index.json").is_file():  # not half-written ones
                     found.setdefault(path.name, path)
     return found
 

@@ -41,10 +41,19 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset",
         default="small",
-        choices=("tiny", "small", "paper"),
-        help="tiny: seconds, for trying out; small: under an hour on two cores; paper: a GPU, unet only (small)",
+        choices=("tiny", "small", "standard", "paper"),
+        help="tiny: seconds, for trying out; small: under an hour on two cores; standard: hours on two cores, minutes "
+        "on a GPU; paper: a GPU; the dual generator has the first two (small)",
     )
     parser.add_argument("--out", required=True, metavar="BUNDLE", help="the folder to write")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="another value than the preset's, such as vae_steps=1000; may be given again",
+    )
+    parser.add_argument("--job", metavar="NAME", help="run in the background as a job of this name (see jobs)")
     parser.add_argument("--resume", action="store_true", help="go on with the unfinished run of this bundle")
     parser.set_defaults(run=run)
 
@@ -53,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     """Train, and say where the bundle is."""
     from d2nwg.errors import UserError
     from d2nwg.progress import TerminalProgress
-    from d2nwg.training.config import GENERATORS
+    from d2nwg.training.config import GENERATORS, changed, split_setting
     from d2nwg.training.train import train_bundle
     from d2nwg.weights.zoo import Zoo
 
@@ -63,6 +72,13 @@ def run(args: argparse.Namespace) -> None:
     if args.generator == "dual":
         extra = {"held_out": tuple(args.held_out)}
     config = GENERATORS[args.generator].preset(args.preset, seed=args.seed, **extra)
+    config = changed(config, dict(split_setting(text) for text in args.set))
+    if args.job:
+        from d2nwg.jobs import submit_training
+
+        job = submit_training(args.job, args.zoo, config, args.out, args.device)
+        print(f"The job {job.id} is {job.state()['state']}; `python -m d2nwg jobs show {job.id}` says how far it is.")
+        return
     bundle = train_bundle(
         [Zoo(path) for path in args.zoo],
         config,

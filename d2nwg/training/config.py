@@ -1,8 +1,12 @@
 """What can be chosen in training, and the presets."""
 
-from dataclasses import asdict, dataclass, replace
+import inspect
+import re
+from dataclasses import asdict, dataclass, fields, replace
 
 from d2nwg.errors import UserError
+
+STAGES = ("Training the VAE", "Aligning the data-set encoder", "Training the denoiser")
 
 
 @dataclass(frozen=True)
@@ -60,10 +64,15 @@ class TrainConfig:
 
     @classmethod
     def preset(cls, name: str, **changes) -> "TrainConfig":
-        """``tiny`` (seconds, for trying out), ``small`` (under an hour on two cores) or ``paper`` (a GPU)."""
+        """``tiny`` (seconds, for trying out), ``small`` (under an hour on two cores), ``standard`` (wider and four
+        times as long) or ``paper`` (a GPU)."""
         if name not in PRESETS:
             raise UserError(f"Preset {name!r} is not known: choose one of {', '.join(PRESETS)}.")
         return replace(cls(**PRESETS[name]), **changes)
+
+    def stages(self) -> dict[str, int]:
+        """The stages by name, with their steps."""
+        return dict(zip(STAGES, (self.vae_steps, self.align_steps, self.diffusion_steps), strict=True))
 
     def to_config(self) -> dict:
         """As JSON; `TrainConfig.from_config` reads it back."""
@@ -91,6 +100,17 @@ PRESETS: dict[str, dict] = {
         checkpoint_every=100,
     ),
     "small": {},
+    "standard": dict(
+        vae_channels=(64,),
+        unet_channels=(96, 192),
+        unet_layers=2,
+        encoder_width=128,
+        vae_steps=2_000,
+        align_steps=600,
+        diffusion_steps=8_000,
+        batch_size=128,
+        checkpoint_every=500,
+    ),
     "paper": dict(
         patch=(1, 16, 64),
         vae_channels=(64, 128, 256),
@@ -182,3 +202,71 @@ DUAL_PRESETS: dict[str, dict] = {
 }
 
 GENERATORS = {"unet": TrainConfig, "dual": DualConfig}
+
+
+def meanings(config: type = TrainConfig) -> dict[str, str]:
+    """What each field means, from the docstring of the configuration's class."""
+    text, found = inspect.cleandoc(config.__doc__).partition("Attributes:")[2], {}
+    for names, meaning in re.findall(r"^    (\w[\w, ]*): (.*(?:\n {8}.*)*)", text, re.MULTILINE):
+        for name in names.split(", "):
+            found[name] = " ".join(meaning.replace("`", "").split())
+    return found
+
+
+def split_setting(text: str) -> tuple[str, str]:
+    """``"vae_steps=1000"`` → the two sides.
+
+    Raises:
+        UserError: it is not of that form.
+    """
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise UserError(f"{text!r} is no setting: write FIELD=VALUE, such as vae_steps=1000.")
+    return name.strip().replace("-", "_"), value.strip()
+
+
+def changed(config: "TrainConfig | DualConfig", values: dict[str, str]) -> "TrainConfig | DualConfig":
+    """The configuration with some fields given as text: ``64,128`` for several numbers, ``yes`` or ``no``.
+
+    Raises:
+        UserError: a field is not known, or its value cannot be one.
+    """
+    known, new = {field.name: getattr(config, field.name) for field in fields(config)}, {}
+    for name, text in values.items():
+        if name not in known:
+            raise UserError(f"There is no setting {name}: choose among {', '.join(known)}.")
+        try:
+            new[name] = _like(known[name], str(text))
+        except ValueError:
+            raise UserError(f"{text!r} cannot be the {name}: write for instance {as_text(known[name])}.") from None
+        if name in CHOICES and new[name] not in CHOICES[name]:
+            raise UserError(f"{text!r} cannot be the {name}: choose one of {', '.join(CHOICES[name])}.")
+    return replace(config, **new)
+
+
+CHOICES = {"prediction": ("epsilon", "v_prediction", "sample"), "mixed_precision": ("no", "fp16", "bf16")}
+
+
+def as_text(value) -> str:
+    """A field's value as `changed` reads it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _like(known, text: str):
+    """Text → a value of the same kind; raises ValueError."""
+    if isinstance(known, bool):
+        return {"yes": True, "true": True, "no": False, "false": False}.get(text.lower()) \
+            if text.lower() in ("yes", "true", "no", "false") else int("")
+    if isinstance(known, tuple):
+        numbers = tuple(int(part) for part in text.strip("()[] ").split(",") if part.strip())
+        if not numbers or min(numbers) < 1:
+            raise ValueError
+        return numbers
+    if isinstance(known, str):
+        return text
+    value = type(known)(text)
+    if not 0 <= value < 1e12:  # NaN too
+        raise ValueError
+    return value

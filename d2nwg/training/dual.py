@@ -61,7 +61,9 @@ def train_dual(
         ema.copy_to(model.parameters())
         measured = held_out_accuracy(model, episodes, last)
         if measured and measured["accuracy"] > _accuracy(best):
-            save_file(model.state_dict(), best, metadata={"measured": json.dumps(measured | {"step": number})})
+            part = best.with_suffix(".part")  # a kill while writing loses nothing
+            save_file(model.state_dict(), part, metadata={"measured": json.dumps(measured | {"step": number})})
+            part.replace(best)
         log(stage=STAGE, step=number, **{f"held_out_{k}": v for k, v in measured.items()})
         ema.restore(model.parameters())
 

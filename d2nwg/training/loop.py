@@ -1,5 +1,6 @@
 """One training stage: steps, checkpoints that survive a kill, a JSONL log, progress."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from d2nwg.errors import UserError
+from d2nwg.paths import write_whole
 from d2nwg.progress import Progress, silent
 
 # step number -> loss, and other numbers to log
@@ -36,6 +39,18 @@ class MetricsLog:
             with self.path.open("a") as log:
                 log.write(json.dumps({**values, "time": round(time.time(), 3)}) + "\n")
 
+    def rewind(self, stage: str, step: int) -> None:
+        """Take back what a killed run logged of a stage after its last checkpoint, and a line it left torn."""
+        if not self.enabled or not self.path.exists():
+            return
+        kept = []
+        for text in self.path.read_text().splitlines():
+            with contextlib.suppress(ValueError):
+                line = json.loads(text)
+                if line.get("stage") != stage or line.get("step", step + 1) <= step:
+                    kept.append(text + "\n")
+        write_whole(self.path, "".join(kept))
+
 
 def run_stage(
     stage: str,
@@ -51,6 +66,7 @@ def run_stage(
     ema=None,
     progress: Progress = silent,
     log_every: int = 20,
+    measure: Callable[[], dict[str, float]] | None = None,
 ) -> None:
     """Run ``steps`` optimiser steps, going on from the stage's last checkpoint if there is one.
 
@@ -61,9 +77,11 @@ def run_stage(
         folder: holds ``checkpoint`` (the last one) of this stage.
         ema: a diffusers ``EMAModel`` of the only module, or None.
         progress: may raise ``Cancelled``; the last checkpoint stays.
+        measure: called at each checkpoint but the last for numbers to log; must leave the run as it is.
     """
     checkpoint = folder / "checkpoint"
     start = _restore(checkpoint, modules, optimiser, ema) if checkpoint.exists() else 0
+    log.rewind(stage, start)
     peak = [group.setdefault("initial_lr", group["lr"]) for group in optimiser.param_groups]
     parameters = [p for module in modules.values() for p in module.parameters()]
     for number in range(start, steps):
@@ -84,6 +102,8 @@ def run_stage(
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
                 _save(checkpoint, number + 1, modules, optimiser, ema, accelerator)
+                if measure is not None and number + 1 < steps:
+                    log(stage=stage, step=number + 1, steps=steps, **measure())
     progress(stage, steps, steps)
 
 
@@ -97,11 +117,19 @@ def _save(checkpoint: Path, step: int, modules, optimiser, ema, accelerator) -> 
         "optimiser": optimiser.state_dict(),
         "ema": ema.state_dict() if ema is not None else None,
     }
-    with part.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(checkpoint)
+    try:
+        with part.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(checkpoint)
+    except (OSError, RuntimeError) as reason:  # torch's writer turns the one into the other
+        part.unlink(missing_ok=True)
+        free = shutil.disk_usage(checkpoint.parent).free / 2**20
+        raise UserError(
+            f"The checkpoint of step {step} could not be written to {checkpoint.parent}, where {free:,.0f} MB are "
+            "free: make room and resume; the checkpoint before it is kept."
+        ) from reason
 
 
 def _restore(checkpoint: Path, modules, optimiser, ema) -> int:

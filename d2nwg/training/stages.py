@@ -1,5 +1,7 @@
 """The three stages of the paper: VAE (eq. 1), data-set encoder (eq. 2, algorithm 2), diffusion (eq. 5)."""
 
+from functools import partial
+
 import torch
 from accelerate import Accelerator
 from diffusers import DDPMScheduler
@@ -10,7 +12,8 @@ from d2nwg.conditions.dataset import DatasetEncoder
 from d2nwg.conditions.index import TaskIndex
 from d2nwg.models.unet import ConditionalUNet
 from d2nwg.models.vae import WeightVAE
-from d2nwg.training.config import TrainConfig
+from d2nwg.pipeline import DEFAULT_STEPS
+from d2nwg.training.config import STAGES, TrainConfig
 from d2nwg.training.data import ZooBatches
 from d2nwg.training.loop import run_stage, step_rng
 
@@ -22,7 +25,7 @@ class Stages:
         self.config, self.data, self.folder = config, data, folder
         self.accelerator, self.log, self.progress = accelerator, log, progress
 
-    def _run(self, stage: str, module: nn.Module, optimiser, loss, steps: int, ema=None) -> None:
+    def _run(self, stage: str, module: nn.Module, optimiser, loss, steps: int, ema=None, measure=None) -> None:
         module.train()
         prepared, optimiser = self.accelerator.prepare(module, optimiser)
 
@@ -43,6 +46,7 @@ class Stages:
             log=self.log,
             ema=ema,
             progress=self.progress,
+            measure=measure,
         )
         module.eval().requires_grad_(False)
 
@@ -63,9 +67,11 @@ class Stages:
             return squares + config.kl_weight * kl.sum() / counted, {"mse": round(float(squares.detach()), 6)}
 
         optimiser = torch.optim.Adam(vae.parameters(), lr=config.vae_lr)
-        self._run("Training the VAE", vae, optimiser, loss, config.vae_steps)
+        self._run(STAGES[0], vae, optimiser, loss, config.vae_steps, measure=lambda: self._reconstruction(vae))
         vae.register_to_config(latent_scale=self._latent_scale(vae))
-        return self._reconstruction(vae)
+        result = self._reconstruction(vae)
+        self.log(stage=STAGES[0], **result)
+        return result
 
     @torch.inference_mode()
     def _latent_scale(self, vae: WeightVAE) -> float:
@@ -87,7 +93,7 @@ class Stages:
             -1, channels, -1, columns
         )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _reconstruction(self, vae: WeightVAE) -> dict[str, float]:
         data, rows = self.data, list(self.data.aside)
         records = data.zoo.records(rows)
@@ -95,12 +101,30 @@ class Stages:
         mask = data.layout.mask(records.counts.to(data.device))
         rebuilt = data.layout.unflatten(vae.decode(vae.encode(vectors * mask).mean))
         original = data.layout.unflatten(vectors)
-        result = {
+        return {
             "zoo_accuracy": round(float(data.query_accuracy(original, records).mean()), 4),
             "reconstructed_accuracy": round(float(data.query_accuracy(rebuilt, records).mean()), 4),
         }
-        self.log(stage="Training the VAE", **result)
-        return result
+
+    @torch.no_grad()
+    def _sampled(self, denoiser: ConditionalUNet, encoder, vae: WeightVAE, scheduler, ema, most: int = 64) -> dict:
+        """Accuracy of one sample each for some held-aside records, with the weights that will be sampled; nothing
+        where the condition is a task's name, which no record held aside is told by."""
+        if self.config.condition == "task":
+            return {}
+        data, (rng, generator) = self.data, step_rng(self.config.seed, "held-aside samples", 0)
+        records = data.zoo.records(list(data.aside)[:most])
+        condition = denoiser.lay_out(encoder(*data.condition_input(records.support, rng)))
+        scheduler = type(scheduler).from_config(scheduler.config)
+        scheduler.set_timesteps(DEFAULT_STEPS, device=data.device)
+        latents = torch.randn(len(records.counts), *vae.latent_shape, generator=generator).to(data.device)
+        ema.store(denoiser.parameters())
+        ema.copy_to(denoiser.parameters())
+        for time in scheduler.timesteps:
+            latents = scheduler.step(denoiser.denoise(latents, time, condition), time, latents).prev_sample
+        ema.restore(denoiser.parameters())
+        state = data.layout.unflatten(vae.decode(latents / vae.config.latent_scale))
+        return {"sampled_accuracy": round(float(data.query_accuracy(state, records).mean()), 4)}
 
     def train_encoder(self, encoder: DatasetEncoder | TaskIndex, vae: WeightVAE) -> None:
         """Stage 2: z_D aligned with the latents of the heads; then frozen."""
@@ -113,7 +137,7 @@ class Stages:
 
         rate = self.config.align_lr * (10 if self.config.condition == "task" else 1)  # a table learns row by row
         optimiser = torch.optim.Adam(encoder.parameters(), lr=rate)
-        self._run("Aligning the data-set encoder", encoder, optimiser, loss, self.config.align_steps)
+        self._run(STAGES[1], encoder, optimiser, loss, self.config.align_steps)
 
     def train_denoiser(
         self, denoiser: ConditionalUNet, encoder: DatasetEncoder | TaskIndex, vae: WeightVAE, scheduler
@@ -143,5 +167,8 @@ class Stages:
         optimiser = torch.optim.AdamW(denoiser.parameters(), lr=config.diffusion_lr)
         ema = EMAModel(denoiser.parameters(), decay=config.ema, use_ema_warmup=True, power=0.75)
         ema.to(self.data.device)
-        self._run("Training the denoiser", denoiser, optimiser, loss, config.diffusion_steps, ema)
+        measure = partial(self._sampled, denoiser, encoder, vae, scheduler, ema)
+        self._run(STAGES[2], denoiser, optimiser, loss, config.diffusion_steps, ema, measure)
+        if last := measure():
+            self.log(stage=STAGES[2], **last)
         ema.copy_to(denoiser.parameters())

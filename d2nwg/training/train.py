@@ -20,6 +20,7 @@ from d2nwg.errors import UserError
 from d2nwg.models.space import WeightSpace
 from d2nwg.models.unet import ConditionalUNet
 from d2nwg.models.vae import WeightVAE
+from d2nwg.paths import write_whole
 from d2nwg.pipeline import WeightGenerationPipeline
 from d2nwg.progress import Progress, silent
 from d2nwg.training.card import model_card
@@ -161,7 +162,8 @@ def _open_run(out: Path, work: Path, zoos: list[Zoo], config, resume: bool) -> T
         raise UserError(f"There is no unfinished run in {work} to resume: leave out --resume to start one.")
     work.mkdir(parents=True, exist_ok=True)
     generator = next(name for name, kind in GENERATORS.items() if isinstance(config, kind))
-    saved.write_text(json.dumps({"zoos": paths, "generator": generator, "config": config.to_config()}, indent=1))
+    text = json.dumps({"zoos": paths, "generator": generator, "config": config.to_config()}, indent=1)
+    write_whole(saved, text)
     return config
 
 
