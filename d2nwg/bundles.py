@@ -51,3 +51,31 @@ def bundle_encoder(path: Path) -> str:
         return json.loads((path / "weight_space" / "config.json").read_text())["encoder"]
     except (OSError, ValueError, KeyError) as reason:
         raise UserError(f"The bundle {path} is incomplete: get or train it again.") from reason
+
+
+def pack_bundle(path: Path, into: Path) -> Path:
+    """A bundle as one zip in the folder `into`, stored without compression: weights do not compress.
+
+    Raises:
+        UserError: it is no bundle, or the disk is full.
+    """
+    import zipfile
+
+    path = resolve_bundle(path)
+    target = into / f"{path.name}.zip"
+    try:
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+            for file in sorted(path.rglob("*")):
+                if file.is_file():
+                    archive.write(file, Path(path.name) / file.relative_to(path))
+    except OSError as reason:
+        target.unlink(missing_ok=True)
+        raise UserError(f"The bundle could not be packed: {(reason.strerror or str(reason)).lower()}.") from reason
+    return target
+
+
+def list_zoos() -> dict[str, Path]:
+    """Name → folder of every zoo in the cache's ``zoos/``."""
+    root = cache_dir() / "zoos"
+    folders = sorted(root.iterdir()) if root.is_dir() else []
+    return {path.name: path for path in folders if not path.name.startswith(".") and (path / "zoo.json").is_file()}

@@ -161,8 +161,8 @@ def submit(kind: str, name: str, parameters: dict, files: Sequence[Path] = ()) -
     """Put a job in line, and start it if nothing else runs.
 
     Args:
-        parameters: of `d2nwg.jobrun`: for ``"train"`` ``zoos``, ``generator``, ``config`` and ``device``, for ``"zoo"`` ``data``,
-            ``encoder``, ``config`` and ``device``; ``out`` where the result goes (the cache).
+        parameters: of `d2nwg.jobrun`: for ``"train"`` ``zoos``, ``generator``, ``config`` and ``device``, for
+            ``"zoo"`` ``data``, ``encoder``, ``config`` and ``device``; ``out`` where the result goes (the cache).
         files: copied to the job's own ``data`` folder, and added to ``data``.
     Raises:
         UserError: the name is taken or cannot be one, or the disk is full.

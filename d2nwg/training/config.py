@@ -260,8 +260,11 @@ def _like(known, text: str):
         return {"yes": True, "true": True, "no": False, "false": False}.get(text.lower()) \
             if text.lower() in ("yes", "true", "no", "false") else int("")
     if isinstance(known, tuple):
-        numbers = tuple(int(part) for part in text.strip("()[] ").split(",") if part.strip())
-        if not numbers or min(numbers) < 1:
+        parts = tuple(part.strip() for part in text.strip("()[] ").split(",") if part.strip())
+        if not known or isinstance(known[0], str):
+            return parts
+        numbers = tuple(map(int, parts))
+        if not numbers or min(numbers) < min(1, *known, 1):
             raise ValueError
         return numbers
     if isinstance(known, str):
