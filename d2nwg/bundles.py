@@ -79,3 +79,25 @@ def list_zoos() -> dict[str, Path]:
     root = cache_dir() / "zoos"
     folders = sorted(root.iterdir()) if root.is_dir() else []
     return {path.name: path for path in folders if not path.name.startswith(".") and (path / "zoo.json").is_file()}
+
+
+def push_bundle(path: Path, name: str) -> str:
+    """Upload a bundle with its model card as the Hugging Face repository `name`; its address.
+
+    Raises:
+        UserError: the Hub cannot be reached, or does not let us.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        api = HfApi()
+        made = api.create_repo(name, exist_ok=True)
+        api.upload_folder(repo_id=made.repo_id, folder_path=path, commit_message="Upload a D2NWG bundle")
+    except HFValidationError as reason:
+        raise UserError(f"{name} cannot be the name of a repository: write for instance me/my-bundle.") from reason
+    except HfHubHTTPError as reason:
+        raise UserError(f"The Hub refused {name}: log in with `hf auth login`; the bundle is in {path}.") from reason
+    except (OSError, OfflineModeIsEnabled) as reason:
+        raise UserError(f"The Hub cannot be reached from here; the bundle is in {path}.") from reason
+    return str(made)

@@ -315,8 +315,8 @@ def stop(job: Job) -> None:
             return
     with contextlib.suppress(UserError):  # it may end meanwhile
         _signal(state, signal.SIGTERM)
-        if state["state"] == "paused":
-            _signal(state, getattr(signal, "SIGCONT", None))
+        if hasattr(signal, "SIGCONT"):  # always: a pause may not show yet
+            _signal(state, signal.SIGCONT)
         deadline = time.monotonic() + PATIENCE
         while process_state(state["pid"], state["identity"]) != "gone":
             if time.monotonic() > deadline:

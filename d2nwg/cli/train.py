@@ -54,6 +54,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         help="another value than the preset's, such as vae_steps=1000; may be given again",
     )
     parser.add_argument("--job", metavar="NAME", help="run in the background as a job of this name (see jobs)")
+    parser.add_argument("--push-to-hub", metavar="NAME", help="then upload the bundle as this Hugging Face repository")
     parser.add_argument("--resume", action="store_true", help="go on with the unfinished run of this bundle")
     parser.set_defaults(run=run)
 
@@ -87,4 +88,12 @@ def run(args: argparse.Namespace) -> None:
         device=args.device,
         progress=TerminalProgress(),
     )
+    import os
+
+    if os.environ.get("RANK", "0") != "0":  # of several processes one speaks
+        return
     print(f"The bundle is in {bundle}.")
+    if args.push_to_hub:
+        from d2nwg.bundles import push_bundle
+
+        print(f"It is at {push_bundle(bundle, args.push_to_hub)}.")

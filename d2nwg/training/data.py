@@ -40,15 +40,17 @@ class ZooBatches:
         """``by_name``: classes stay in the order of their numbers, which is how `TaskIndex` is told of them."""
         self.arrange = sort_classes if by_name else shuffle_classes
         self.zoo, self.layout, self.shots, self.device = zoo, layout, shots, device
+        self.part = slice(None)
         self.features = zoo.projected.to(device)
         aside = min(HELD_ASIDE, len(zoo) // 5)
         self.train_size = len(zoo) - aside
         self.aside = range(self.train_size, len(zoo))
 
     def draw(self, size: int, rng: np.random.Generator) -> Batch:
-        """A random batch, each record at a random one of its checkpoints."""
-        numbers = rng.integers(self.train_size, size=size).tolist()
-        steps = rng.integers(self.zoo.config.checkpoints, size=size).tolist()
+        """A random batch, each record at a random one of its checkpoints. Of several processes each reads its part of
+        the same `size` records."""
+        numbers = rng.integers(self.train_size, size=size)[self.part].tolist()
+        steps = rng.integers(self.zoo.config.checkpoints, size=size)[self.part].tolist()
         return self.batch(self.zoo.records(numbers, steps), rng)
 
     def batch(self, records: Records, rng: np.random.Generator) -> Batch:

@@ -4,6 +4,7 @@ The steps run in a process of their own, whose peak memory is then theirs alone.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -79,8 +80,11 @@ def _measure(spec: dict) -> None:
     from d2nwg.training.train import train_bundle
     from d2nwg.weights.zoo import Zoo
 
+    rank = int(os.environ.get("RANK", "0"))  # of several processes, for `benchmarks.training`
+
     def tell(**values) -> None:
-        print(json.dumps(values), flush=True)
+        print(json.dumps(values | ({"rank": rank} if rank else {})), flush=True)
+
 
     config = GENERATORS[spec["generator"]].from_config(spec["config"])
     few = {name: STEPS for name in ("vae_steps", "align_steps", "diffusion_steps", "steps") if hasattr(config, name)}

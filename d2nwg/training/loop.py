@@ -97,7 +97,8 @@ def run_stage(
         if ema is not None:
             ema.step(parameters)
         if number % log_every == 0 or number + 1 == steps:
-            log(stage=stage, step=number + 1, steps=steps, loss=round(float(loss.detach()), 6), **numbers)
+            mean = accelerator.reduce(loss.detach(), "mean")  # over the processes
+            log(stage=stage, step=number + 1, steps=steps, loss=round(float(mean), 6), **numbers)
         if (number + 1) % checkpoint_every == 0 or number + 1 == steps:
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:

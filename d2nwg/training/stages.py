@@ -24,13 +24,16 @@ class Stages:
     def __init__(self, config: TrainConfig, data: ZooBatches, folder, accelerator: Accelerator, log, progress):
         self.config, self.data, self.folder = config, data, folder
         self.accelerator, self.log, self.progress = accelerator, log, progress
+        data.part = slice(accelerator.process_index, None, accelerator.num_processes)
 
     def _run(self, stage: str, module: nn.Module, optimiser, loss, steps: int, ema=None, measure=None) -> None:
         module.train()
         prepared, optimiser = self.accelerator.prepare(module, optimiser)
 
         def step(number: int) -> tuple[Tensor, dict[str, float]]:
-            rng, generator = step_rng(self.config.seed, stage, number, self.accelerator.process_index)
+            rng, generator = step_rng(self.config.seed, stage, number)  # of the batch, which the processes share
+            if self.accelerator.process_index:
+                _, generator = step_rng(self.config.seed, stage, number, self.accelerator.process_index)
             with self.accelerator.autocast():
                 return loss(prepared, self.data.draw(self.config.batch_size, rng), rng, generator)
 

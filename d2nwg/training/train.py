@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from diffusers import DPMSolverMultistepScheduler
 
 from d2nwg.conditions.dataset import DatasetEncoder
@@ -71,8 +72,8 @@ def train_bundle(
         torch.cuda.set_device(device)
     out = Path(out)
     work = out.with_name(out.name + ".training")
-    config = _open_run(out, work, zoos, config, resume)
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=config.mixed_precision)
+    config = _open_together(accelerator, out, work, zoos, config, resume)
     torch.manual_seed(config.seed)
     started = time.monotonic()
     log = MetricsLog(work / "metrics.jsonl", accelerator)
@@ -145,6 +146,21 @@ def _scheduler(prediction: str) -> DPMSolverMultistepScheduler:
         beta_schedule="scaled_linear",
         prediction_type=prediction,
     )
+
+
+def _open_together(accelerator: Accelerator, out, work, zoos, config, resume) -> TrainConfig | DualConfig:
+    """`_open_run` in the first of several processes; all of them get its answer, or its refusal."""
+    answer: list = [None]
+    if accelerator.is_main_process:
+        try:
+            answer = [_open_run(out, work, zoos, config, resume)]
+        except UserError as reason:
+            answer = [reason]
+    if accelerator.num_processes > 1:
+        answer = broadcast_object_list(answer)
+    if isinstance(answer[0], UserError):
+        raise answer[0]
+    return answer[0]
 
 
 def _open_run(out: Path, work: Path, zoos: list[Zoo], config, resume: bool) -> TrainConfig | DualConfig:

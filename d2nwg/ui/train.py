@@ -71,7 +71,7 @@ def _zoo_card() -> SimpleNamespace:
 
 def _way_hint(way: str) -> str:
     return views.hint({
-        "build": "One zip a data set, with one folder a class. Thousands of heads are trained on random classes of them.",
+        "build": "One zip a data set, with one folder a class. Thousands of heads are trained on random classes.",
         "import": "A zip of .safetensors, .pt, .pth or .th files, or save_pretrained folders; with a CSV of file, "
                   "task, accuracy, epoch if you have one. Pickles that need code are refused."}[way])
 
@@ -325,7 +325,7 @@ def _wire_jobs(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespa
     timer.tick(watch, inputs, outputs, concurrency_limit=2, **PRIVATE)
     jobs.pick.change(watch, inputs, outputs, **PRIVATE)
     frame.demo.load(watch, inputs, outputs, **PRIVATE)
-    frame.demo.load(lambda request: gr.Timer(active=_asked(request)), None, timer, **PRIVATE)
+    frame.demo.load(_asked, None, timer, **PRIVATE)
     if tabs := getattr(frame, "tabs", None):
         tabs.select(_selected, None, timer, **PRIVATE)
         jobs.use.click(use, jobs.pick, [frame.bundle, tabs], **PRIVATE)
@@ -336,8 +336,8 @@ def _wire_jobs(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespa
     jobs.download.click(log, [frame.session, jobs.pick], [frame.session, jobs.download], **PRIVATE)
 
 
-def _asked(request: gr.Request) -> bool:
-    return request.query_params.get("tab") == KEY
+def _asked(request: gr.Request):
+    return gr.Timer(active=request.query_params.get("tab") == KEY)
 
 
 def _selected(event: gr.SelectData):

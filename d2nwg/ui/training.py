@@ -71,8 +71,8 @@ def _architecture(number: int, group: dict) -> str:
     difference = f'<p class="hint">{escape(group["difference"])}</p>' if group["difference"] else ""
     return (f'<details class="architecture"{" open" if number == 1 else ""}><summary>Architecture {number}: '
             f'{views.count(group["checkpoints"], "checkpoint")} of {group["parameters"]:,} numbers</summary>'
-            f'{difference}<div class="scroll" tabindex="0" role="group" aria-label="layers"><table><thead><tr><th>layer</th>'
-            "<th>shapes</th><th>numbers</th><th>chunks</th><th>padding</th><th>spread</th></tr></thead>"
+            f'{difference}<div class="scroll" tabindex="0" role="group" aria-label="layers"><table><thead><tr>'
+            "<th>layer</th><th>shapes</th><th>numbers</th><th>chunks</th><th>padding</th><th>spread</th></tr></thead>"
             f"<tbody>{rows}</tbody></table></div></details>")
 
 

@@ -238,28 +238,24 @@ def build_zoo(
         UserError: ``out`` is there already, or the data sets cannot make such subsets.
     """
     out = Path(out)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from d2nwg.weights.together import build_together
+
+        return build_together(sources, encoder, config, out, device=device, progress=progress)
     if out.exists():
         raise UserError(f"{out} exists already: choose another name for the zoo, or remove it.")
     for source in sources:
         if len(source.classes) < config.min_classes:
             raise UserError(f"{source.name} has {len(source.classes)} classes, fewer than {config.min_classes}.")
     device = resolve_device(device) if device else str(encoder.device)
-    images = _encode_sets(sources, encoder, config, progress)
+    images = encode_sets(sources, encoder, config, progress)
     out.parent.mkdir(parents=True, exist_ok=True)
     # Everything is written beside the goal and renamed at the end: a stopped build leaves no half a zoo.
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         save_file(images, part / "features.safetensors")
-        _write_records(sources, images, config, part, device, progress)
-        info = {
-            "config": asdict(config),
-            "encoder": encoder.name,
-            "preprocessing": encoder.preprocessing,
-            "datasets": [{"name": s.name, "classes": list(s.classes)} for s in sources],
-            "num_images": len(images["label"]),
-            "num_records": config.subsets,
-        }
-        (part / "zoo.json").write_text(json.dumps(info, indent=1))
+        write_records(sources, images, config, part, device, progress)
+        write_info(sources, encoder, config, images, part)
         os.chmod(part, 0o755)
         part.rename(out)
     finally:
@@ -267,7 +263,21 @@ def build_zoo(
     return Zoo(out)
 
 
-def _encode_sets(sources, encoder, config, progress) -> dict[str, Tensor]:
+def write_info(sources, encoder, config: ZooConfig, images: dict[str, Tensor], folder: Path) -> None:
+    """Write ``zoo.json``, the last file of a zoo."""
+    info = {
+        "config": asdict(config),
+        "encoder": encoder.name,
+        "preprocessing": encoder.preprocessing,
+        "datasets": [{"name": s.name, "classes": list(s.classes)} for s in sources],
+        "num_images": len(images["label"]),
+        "num_records": config.subsets,
+    }
+    (folder / "zoo.json").write_text(json.dumps(info, indent=1))
+
+
+def encode_sets(sources, encoder, config: ZooConfig, progress: Progress) -> dict[str, Tensor]:
+    """What ``features.safetensors`` holds."""
     features, labels, first = [], [], 0
     for source in sources:
         chosen = _spread_choice(source, config.max_per_class)
@@ -298,7 +308,11 @@ def _spread_choice(source: ImageSet, most: int) -> np.ndarray:
     return np.concatenate(chosen)
 
 
-def _write_records(sources, images, config, folder, device, progress) -> None:
+def write_records(
+    sources, images, config: ZooConfig, folder: Path, device: str, progress: Progress, rank: int = 0, ranks: int = 1
+) -> None:
+    """Train the probes and write the shards: of several processes each trains every ``ranks``-th shard. The random
+    numbers of all are drawn by each, so that the zoo is the same however many build it."""
     features = project(images["features"].float(), images).to(device)
     table = class_table(images["label"], int(images["label"].max()) + 1)
     owner = np.repeat(np.arange(len(sources)), [len(s.classes) for s in sources])
@@ -308,21 +322,25 @@ def _write_records(sources, images, config, folder, device, progress) -> None:
     with workers(device) as pool:
         while done < config.subsets:
             size = min(BATCH, config.subsets - done)
-            pending.append(_train_batch(size, features, table, owner, config, rng, device, pool))
+            mine = written % ranks == rank
+            pending.append(_train_batch(size, features, table, owner, config, rng, device, pool, mine))
             done += size
             progress("Training probes", done, config.subsets)
             if len(pending) * BATCH == SHARD or done == config.subsets:
-                shard = {name: torch.cat([p[name] for p in pending]) for name in pending[0]}
-                save_file(shard, folder / f"records-{written:05d}.safetensors")
+                if mine:
+                    shard = {name: torch.cat([p[name] for p in pending]) for name in pending[0]}
+                    save_file(shard, folder / f"records-{written:05d}.safetensors")
                 pending, written = [], written + 1
 
 
-def _train_batch(size, features, table, owner, config, rng, device, pool) -> dict[str, Tensor]:
+def _train_batch(size, features, table, owner, config, rng, device, pool, mine=True) -> dict[str, Tensor]:
     classes = _draw_classes(size, owner, config, rng)  # (B, C)
     count = classes.shape[1]
     support, query = _draw_images(classes, table, config.images, rng)
     piece = PIECE if device == "cpu" else size
     seeds = rng.integers(2**62, size=-(-size // piece)) if config.probe == "mlp" else repeat(0)
+    if not mine:
+        return {}
 
     def train(support: Tensor, query: Tensor, seed: int) -> tuple[State, Tensor]:
         return _train_piece(support, query, count, features, config, int(seed), device)

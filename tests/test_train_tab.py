@@ -1,0 +1,100 @@
+"""The Train tab's words and figures, and what its settings become."""
+
+import json
+import os
+
+import pytest
+
+from d2nwg import jobs
+from d2nwg.bundles import list_bundles, pack_bundle
+from d2nwg.errors import UserError
+from d2nwg.trainfigures import accuracies_figure, losses_figure
+from d2nwg.training.estimate import estimate
+from d2nwg.ui import training
+from tests.conftest import quick_config
+
+NASTY = '<img src=x onerror="alert(1)">'
+
+
+@pytest.fixture
+def still(tmp_path, monkeypatch):
+    """A cache of its own, and no job begins."""
+    monkeypatch.setenv("D2NWG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(jobs, "_start", lambda job: None)
+
+
+def test_off_on_a_space(monkeypatch):
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    assert training.why_off() is None
+    monkeypatch.setenv("SPACE_ID", "someone/studio")
+    assert "huggingface.co/spaces/someone/studio?duplicate=true" in training.why_off()
+    monkeypatch.setenv("TRAIN_HERE", "1")
+    assert training.why_off() is None
+
+
+def test_jobs_in_words(still, tiny_zoo):
+    assert "Your jobs will stand here" in training.jobs_html(None)
+    job = jobs.submit_training("mine", [tiny_zoo.path], quick_config())
+    assert "waiting" in training.jobs_html(None) and training.job_choices() == [("mine (training)", "train-mine")]
+    job.write(state="failed", message=NASTY)
+    assert "<img" not in training.jobs_html(job.id) and "failed" in training.jobs_html(job.id)
+    me = os.getpid()
+    job.write(state="running", pid=me, identity=jobs.identity(me), stage="Training the VAE", done=5, total=20,
+              left=75.0, message="")
+    job.work.mkdir(parents=True)
+    (job.work / "metrics.jsonl").write_text(
+        '{"stage": "Training the VAE", "step": 5, "steps": 20, "loss": 0.5, "reconstructed_accuracy": 0.75}\n{"torn')
+    shown = training.jobs_html(job.id)
+    for words in ("step 5 of 20", "1 min 15 s left", "loss 0.5", "reconstructions right on 75.0", "width:25.0%"):
+        assert words in shown
+    job.write(state="stopped", pid=None)
+
+
+def test_a_zoo_in_words(tiny_zoo, tmp_path):
+    assert "300 linear heads" in training.describe_zoo(str(tiny_zoo.path))
+    assert "is no zoo" in training.describe_zoo(str(tmp_path / "none"))
+    assert "No zoo yet" in training.describe_zoo(None)
+    with pytest.raises(UserError, match="Choose a zoo"):
+        training.zoo_path(None)
+
+
+def test_settings(still):
+    with pytest.raises(UserError, match="Choose the images first"):
+        training.submit_zoo(None, "x", 10, 2, 3, 5, 0)
+    with pytest.raises(UserError, match="Heads should be a whole number from 5"):
+        training.submit_zoo(["x.zip"], "x", 1, 2, 3, 5, 0)
+    assert training.recipe("unet", "tiny", {"vae_steps": "7", "ema": ""}).vae_steps == 7
+    assert training.recipe("dual", "tiny", {"held_out": "a, b"}).held_out == ("a", "b")
+    with pytest.raises(UserError, match="'x' cannot be the vae_steps: write for instance 200"):
+        training.recipe("unet", "tiny", {"vae_steps": "x"})
+
+
+def test_figures(tiny_bundle):
+    lines = [json.loads(line) for line in (tiny_bundle / "metrics.jsonl").open()]
+    losses = losses_figure(lines)
+    assert len(losses.data) == 6 and [note.text for note in losses.layout.annotations] == [
+        "VAE", "data-set encoder", "denoiser"]
+    rights = accuracies_figure(lines)
+    assert {trace.text[-1].split("s ")[0] for trace in rights.data} == {"reconstruction", "sample"}
+    assert list(rights.data[0].x) == [10, 20, 30] and rights.layout.annotations[0].text.startswith("zoo heads ")
+    assert max(rights.data[1].x) == 80
+    assert not losses_figure([]).data and not accuracies_figure([]).data
+
+
+def test_time_and_memory_are_measured(tiny_zoo):
+    found = estimate([tiny_zoo.path], quick_config(diffusion_steps=1000), device="cpu", limit=500)
+    assert found["whole"] and found["device"] == "CPU" and 1e8 < found["memory"] < 1e10
+    assert list(found["stages"]) == ["Training the VAE", "Aligning the data-set encoder", "Training the denoiser"]
+    assert found["seconds"] == pytest.approx(sum(found["stages"].values()))
+
+
+def test_a_bundle_as_one_archive(tiny_bundle, tmp_path, monkeypatch):
+    import zipfile
+
+    packed = pack_bundle(tiny_bundle, tmp_path)
+    monkeypatch.setenv("D2NWG_CACHE", str(tmp_path / "cache"))
+    zipfile.ZipFile(packed).extractall(tmp_path / "cache" / "bundles")
+    assert (list_bundles()["tiny"] / "vae" / "config.json").read_bytes() == (
+        tiny_bundle / "vae" / "config.json").read_bytes()
+    with pytest.raises(UserError, match="no bundle"):
+        pack_bundle(tmp_path / "nothing", tmp_path)
