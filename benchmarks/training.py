@@ -52,7 +52,8 @@ def measure(zoo: str, generator: str, preset: str, processes: int, device: str |
         gaps = [after - before for before, after in pairwise(stamps)][1:]
         if rank == 0 and gaps:
             rates[stage] = round(1 / max(median(gaps), 1e-9), 3)
-    return {"steps_per_second": rates, "peak_mib": round(max((line.get("peak", 0) for line in lines), default=0) / 2**20),
+    peak = max((line.get("peak", 0) for line in lines), default=0)
+    return {"steps_per_second": rates, "peak_mib": round(peak / 2**20),
             "device": next((line["device"] for line in lines if "device" in line), device)}
 
 

@@ -2,6 +2,7 @@
 and export."""
 
 import argparse
+import os
 
 from d2nwg.cli import checkpoints
 from d2nwg.cli.common import positive
@@ -97,7 +98,9 @@ def run_build(args: argparse.Namespace) -> None:
     )
     sources = [load_images(source, progress=progress) for source in args.data]
     encoder = load_encoder(args.encoder, args.device)
-    _print(build_zoo(sources, encoder, config, args.out, device=args.device, progress=progress))
+    zoo = build_zoo(sources, encoder, config, args.out, device=args.device, progress=progress)
+    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+        _print(zoo)
 
 
 def run_info(args: argparse.Namespace) -> None:

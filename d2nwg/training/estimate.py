@@ -85,7 +85,6 @@ def _measure(spec: dict) -> None:
     def tell(**values) -> None:
         print(json.dumps(values | ({"rank": rank} if rank else {})), flush=True)
 
-
     config = GENERATORS[spec["generator"]].from_config(spec["config"])
     few = {name: STEPS for name in ("vae_steps", "align_steps", "diffusion_steps", "steps") if hasattr(config, name)}
     config = replace(config, **few, checkpoint_every=10**6, **(

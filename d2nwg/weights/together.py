@@ -28,6 +28,7 @@ def build_together(
 
     device = resolve_device(device) if device else str(encoder.device)
     state = PartialState(cpu=device == "cpu")
+    device = "cpu" if device == "cpu" else str(state.device)  # each its own GPU
     part = out.with_name(f".{out.name}-together")
     refusal: list = [None]
     if state.is_main_process:
@@ -36,7 +37,8 @@ def build_together(
                 raise UserError(f"{out} exists already: choose another name for the zoo, or remove it.")
             for source in sources:
                 if len(source.classes) < config.min_classes:
-                    raise UserError(f"{source.name} has {len(source.classes)} classes, fewer than {config.min_classes}.")
+                    few = f"{source.name} has {len(source.classes)} classes"
+                    raise UserError(f"{few}, fewer than {config.min_classes}.")
             shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
             part.mkdir(parents=True)
             images = alone.encode_sets(sources, encoder, config, progress)
