@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import os
 import shutil
 import signal
 import sys
@@ -11,7 +12,7 @@ import traceback
 from pathlib import Path
 
 from d2nwg.errors import Cancelled, UserError
-from d2nwg.jobs import Job, remove_partial, tend
+from d2nwg.jobs import Job, identity, remove_partial, tend
 from d2nwg.progress import Progress, TerminalProgress, TimeLeft, format_seconds
 
 EVERY = 0.5  # seconds between two writings of the state
@@ -57,6 +58,7 @@ def run_job(job: Job) -> int:
 
     signal.signal(signal.SIGTERM, ask)
     signal.signal(signal.SIGINT, ask)
+    job.write(state="running", pid=os.getpid(), identity=identity(os.getpid()))
     ended, code = {"state": "failed", "message": "Something went wrong here; the log says what."}, 1
     try:
         spec = job.spec

@@ -74,12 +74,11 @@ class Job:
         """``state``: queued, running, paused, stopped, interrupted, failed or finished; ``stage``, ``done``,
         ``total`` and ``left`` (seconds) of the work; ``message``, a sentence on why it ended; ``pid``; and ``started``,
         ``updated`` and ``ended`` (seconds since 1970) as far as they are known."""
-        try:
-            state = json.loads((self.folder / "state.json").read_text())
-        except (OSError, ValueError):  # torn by a full disk
-            state = {"state": "interrupted"}
+        state = self._read()
         if state["state"] == "running":
             found = process_state(state.get("pid"), state.get("identity"))
+            if found == "gone" and (after := self._read()) != state:
+                return after  # it ended well while we looked
             if found == "gone":
                 state |= {
                     "state": "interrupted",
@@ -88,6 +87,12 @@ class Job:
             elif found == "suspended":
                 state["state"] = "paused"
         return state
+
+    def _read(self) -> dict:
+        try:
+            return json.loads((self.folder / "state.json").read_text())
+        except (OSError, ValueError):  # torn by a full disk
+            return {"state": "interrupted"}
 
     def metrics(self) -> list[dict]:
         """The lines of a training's ``metrics.jsonl``; a torn last line is left out."""

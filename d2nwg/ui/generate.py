@@ -13,7 +13,7 @@ from d2nwg.ui import actions, views
 from d2nwg.ui.endpoints import COMPUTE, add_endpoints
 from d2nwg.ui.parts import Picture, Upload
 from d2nwg.ui.session import Session
-from d2nwg.ui.settings import DEFAULTS, check_settings, example_names, from_link
+from d2nwg.ui.settings import DEFAULTS, bundle_names, check_settings, example_names, from_link
 from d2nwg.ui.work import UNEXPECTED, Work
 
 log = logging.getLogger("d2nwg.ui")
@@ -141,6 +141,9 @@ def _wire_images(frame: SimpleNamespace, left: SimpleNamespace) -> None:
     def open_page(request: gr.Request):
         visit = Session(request.session_hash)
         values, visit.news = from_link(dict(request.query_params))
+        choices = {"choices": bundle_names()}  # trained since the app was started, perhaps
+        asked = {"value": values.pop("bundle")} if "bundle" in values else {}
+        values["bundle"] = gr.update(**choices, **asked)
         return {session: visit, **{linked[key]: value for key, value in values.items()}}
 
     async def load(kind: str, visit: Session | None, example: str, files: list[str] | None):

@@ -59,7 +59,7 @@ def test_from_an_empty_start(visit, two_sets, tmp_path):
     page.wait_for_selector("#zoo-told:has-text('60 linear heads')")
     page.click("#recipe-settings button")
     for field, value in (("vae steps", 40), ("align steps", 10), ("diffusion steps", 40), ("checkpoint every", 10)):
-        page.get_by_label(field, exact=False).locator("visible=true").first.fill(str(value))
+        page.get_by_label(field, exact=False).filter(visible=True).first.fill(str(value))
     page.fill("#recipe-name input, #recipe-name textarea", "mine")
     page.click("#train-go")
     page.wait_for_selector("#train-status:has-text('in line')", timeout=PATIENCE)
