@@ -46,7 +46,7 @@ def _zoo_card() -> SimpleNamespace:
         gr.HTML(views.title("1 · Zoo", "Trained weights to learn from."))
         way = gr.Radio([("Build from images", "build"), ("Import checkpoints", "import")], value="build",
                        show_label=False, container=False, elem_id="zoo-way")
-        files = Upload(label="Your files", file_count="multiple", height=90, elem_id="zoo-files", elem_classes="drop")
+        files = Upload(label="Your files", file_count="multiple", height=130, elem_id="zoo-files", elem_classes="drop")
         hint = gr.HTML(_way_hint("build"))
         status = gr.HTML(elem_id="zoo-status")
         found = gr.HTML(elem_id="zoo-found")

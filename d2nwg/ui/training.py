@@ -209,7 +209,7 @@ def jobs_html(chosen: str | None) -> str:
 def _job(job, chosen: bool) -> str:
     state = job.state()
     name, total, done = state["state"], state.get("total") or 0, state.get("done") or 0
-    words = [escape(state.get("stage") or "")] if name in ("running", "paused") else []
+    words = [escape(state.get("stage") or "starting")] if name in ("running", "paused") else []
     if name in ("running", "paused") and total:
         words.append(f"step {done:,} of {total:,}")
     if name == "running" and state.get("left"):
