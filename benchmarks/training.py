@@ -29,9 +29,8 @@ def measure(zoo: str, generator: str, preset: str, processes: int, device: str |
     spec = json.dumps({"zoos": [str(Path(zoo).resolve())], "generator": generator, "config": config, "device": device})
     command = [sys.executable, "-m", "d2nwg.training.estimate", spec]
     if processes > 1:
-        command = [sys.executable, "-m", "accelerate.commands.launch", *(["--cpu"] if device == "cpu" else []),
-                   "--num_processes", str(processes), "--num_machines", "1", "--dynamo_backend", "no",
-                   "--mixed_precision", "no", "-m", *command[2:]]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes),
+                   "-m", *command[2:]]
     threads = max(1, (os.cpu_count() or 1) // processes)
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(command, cwd=REPO, stdout=output, stderr=subprocess.DEVNULL, start_new_session=True,

@@ -29,9 +29,11 @@ from d2nwg.images import load_images
 from d2nwg.weights import zoo as zoos
 from d2nwg.training.train import train_bundle
 patterns, folder, zoo = sys.argv[1:]
+usual = zoos.BATCH, zoos.SHARD
 zoos.BATCH, zoos.SHARD = 20, 40
 config = zoos.ZooConfig(subsets=200, min_classes=2, max_classes=6, images=8, width=16)
 zoos.build_zoo([load_images(patterns)], CheapEncoder(), config, Path(folder) / "zoo", device="cpu")
+zoos.BATCH, zoos.SHARD = usual
 config = quick_config(vae_steps=40, align_steps=10, diffusion_steps=40, batch_size=16)
 out = Path(folder) / "bundle"
 train_bundle(zoos.Zoo(zoo), config, out, device="cpu")
@@ -49,8 +51,8 @@ def test_two_processes_do_what_one_does(tiny_zoo, patterns, cheap_encoder, tmp_p
         port = free.getsockname()[1]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")])),
            "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines",
-               "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(port),
+    # what `accelerate launch` runs for several GPUs; for a CPU it wants MPI instead
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port),
                str(tmp_path / "together.py"), str(patterns), str(tmp_path), str(tiny_zoo.path)]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -72,6 +74,8 @@ def test_two_processes_do_what_one_does(tiny_zoo, patterns, cheap_encoder, tmp_p
             assert all(torch.allclose(one[key], two[key], atol=1e-4) for key in one), name
     assert len(zoos.Zoo(tmp_path / "zoo").accuracies()) == 200
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".zoo")]
+
+    monkeypatch.undo()
 
     # The training: the same losses at the same global batch, one log, one bundle.
     config = quick_config(vae_steps=40, align_steps=10, diffusion_steps=40, batch_size=16)
