@@ -124,7 +124,7 @@ def _jobs_card() -> SimpleNamespace:
     with gr.Column(visible=False) as figures:
         with gr.Column(elem_classes="card"):
             gr.HTML(views.title("Is it still learning?",
-                                "The loss of each stage; a long one is smoothed, with the measured one in grey behind it."))
+                                "The loss of each stage; a long one is smoothed, as measured in grey behind it."))
             losses = gr.Plot(show_label=False, container=False, elem_id="job-losses")
         with gr.Column(elem_classes="card"):
             gr.HTML(views.title("How good are the heads?", "Right on images and heads that training never sees."))
