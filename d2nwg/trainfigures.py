@@ -8,6 +8,7 @@ from plotly.subplots import make_subplots
 
 from d2nwg.figures import ACCENT, INK, RIVAL, ZOO, percent
 
+SMOOTH = 12  # points from which on a line is smoothed
 MOST = 400  # points a line; a long run is thinned to that
 ACCURACIES = {
     "reconstructed_accuracy": ("reconstructions", "#0072b2", "circle"),
@@ -32,7 +33,9 @@ def losses_figure(metrics: Sequence[dict]) -> go.Figure:
             mean = 0.8 * mean + 0.2 * value
             smooth.append(mean)
         line = dict(x=steps, mode="lines", hovertemplate="step %{x}<br>loss %{y:.4g}<extra></extra>")
-        figure.add_scatter(y=losses, line=dict(color=ZOO, width=1), opacity=0.5, row=1, col=column, **line)
+        if len(losses) >= SMOOTH:
+            figure.add_scatter(y=losses, line=dict(color=ZOO, width=1), opacity=0.5, row=1, col=column, **line)
+        smooth = smooth if len(losses) >= SMOOTH else losses
         figure.add_scatter(y=smooth, line=dict(color=ACCENT, width=2), row=1, col=column, **line)
         logarithmic = min(losses) > 0 and max(losses) > 10 * min(losses)
         figure.update_yaxes(type="log" if logarithmic else "linear", nticks=5, row=1, col=column)

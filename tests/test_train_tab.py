@@ -72,7 +72,7 @@ def test_settings(still):
 def test_figures(tiny_bundle):
     lines = [json.loads(line) for line in (tiny_bundle / "metrics.jsonl").open()]
     losses = losses_figure(lines)
-    assert len(losses.data) == 6 and [note.text for note in losses.layout.annotations] == [
+    assert len(losses.data) == 3 and [note.text for note in losses.layout.annotations] == [
         "VAE", "data-set encoder", "denoiser"]
     rights = accuracies_figure(lines)
     assert {trace.text[-1].split("s ")[0] for trace in rights.data} == {"reconstruction", "sample"}

@@ -244,7 +244,11 @@ def changed(config: "TrainConfig | DualConfig", values: dict[str, str]) -> "Trai
     return replace(config, **new)
 
 
-CHOICES = {"prediction": ("epsilon", "v_prediction", "sample"), "mixed_precision": ("no", "fp16", "bf16")}
+CHOICES = {
+    "condition": ("dataset", "task"),
+    "prediction": ("epsilon", "v_prediction", "sample"),
+    "mixed_precision": ("no", "fp16", "bf16"),
+}
 
 
 def as_text(value) -> str:

@@ -110,7 +110,7 @@ def _jobs_card() -> SimpleNamespace:
         listing = gr.HTML(training.jobs_html(None), elem_id="jobs")
         with gr.Column(visible=False) as one:
             pick = gr.Dropdown([], value=None, label="Job", elem_id="job")
-            with gr.Row(elem_classes="do"):
+            with gr.Row(elem_classes="do verbs"):
                 pause = gr.Button("Pause", elem_id="job-pause", min_width=80, interactive=False)
                 resume = gr.Button("Resume", elem_id="job-resume", min_width=80, interactive=False)
                 stop = gr.Button("Stop", elem_id="job-stop", min_width=80, interactive=False)
@@ -123,7 +123,8 @@ def _jobs_card() -> SimpleNamespace:
             pack = gr.DownloadButton("Pack it for download", elem_id="job-pack")
     with gr.Column(visible=False) as figures:
         with gr.Column(elem_classes="card"):
-            gr.HTML(views.title("Is it still learning?", "The loss of each stage; grey as measured, green smoothed."))
+            gr.HTML(views.title("Is it still learning?",
+                                "The loss of each stage; a long one is smoothed, as measured in grey behind it."))
             losses = gr.Plot(show_label=False, container=False, elem_id="job-losses")
         with gr.Column(elem_classes="card"):
             gr.HTML(views.title("How good are the heads?", "Right on images and heads that training never sees."))
