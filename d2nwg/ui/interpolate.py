@@ -46,6 +46,13 @@ def build_tab(frame: SimpleNamespace) -> None:
     _wire_walk(frame, left, right)
     _wire_slider(frame, right)
     add_endpoint()
+    frame.receivers[KEY] = partial(_receive, left), [part["a"] for part in (left.choose, left.drop, left.strip)]
+
+
+def _receive(left: SimpleNamespace, visit: Session, file: Path) -> dict:
+    """A head that another tab sends becomes the first end."""
+    return {left.choose["a"]: "own", left.drop["a"]: gr.update(value=[str(file)], visible=True),
+            left.strip["a"]: views.notice("A head from Explore. The other end needs images of the same classes.", "note")}
 
 
 def _left() -> SimpleNamespace:

@@ -83,7 +83,10 @@ def test_cold_start_colours_pick_send_and_downloads(visit, tmp_path):
     with zipfile.ZipFile(download(page, "#explore-download-projector", tmp_path)) as archive:
         assert set(archive.namelist()) == {"tensor.bytes", "metadata.tsv", "projector_config.json"}
 
-    assert not page.is_visible("#explore-end")  # no tab here takes an end
+    page.click("#explore-end")
+    page.wait_for_selector("#strip-a:has-text('A head from Explore')")
+    assert "tab=interpolate" in page.url
+    page.click("button[role=tab]:has-text('Explore')")
     page.click("#explore-send")
     page.wait_for_selector("#sentence .answer")
     assert "In use: sample 3" in page.inner_text("#picked")
