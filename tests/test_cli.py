@@ -39,10 +39,11 @@ def test_help_names_every_verb():
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_with_an_example(verb, capsys):
     text = help_of(capsys, verb)
-    if "ACTION" in text:  # a verb of verbs: the example and the options stand one level down
+    if verb == "zoo":  # a verb of verbs: the example and the options stand one level down
         text = help_of(capsys, verb, "build")
     assert f"example: python -m d2nwg {verb}" in text
-    assert "--device" in text and "--seed" in text
+    if verb != "jobs":  # which computes nothing itself
+        assert "--device" in text and "--seed" in text
 
 
 def help_of(capsys, *words: str) -> str:

@@ -164,7 +164,7 @@ def test_presets():
     for name in PRESETS:
         config = TrainConfig.preset(name, seed=5)
         assert TrainConfig.from_config(json.loads(json.dumps(config.to_config()))) == config and config.seed == 5
-    with pytest.raises(UserError, match="'huge' is not known: choose one of tiny, small, paper"):
+    with pytest.raises(UserError, match="'huge' is not known: choose one of tiny, small, standard, paper"):
         TrainConfig.preset("huge")
 
 

@@ -1,5 +1,6 @@
 """The three stages of the paper: VAE (eq. 1), data-set encoder (eq. 2, algorithm 2), diffusion (eq. 5)."""
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -114,6 +115,10 @@ class Stages:
         """Accuracy of one sample each for some held-aside records, with the weights that will be sampled."""
         data, (rng, generator) = self.data, step_rng(self.config.seed, "held-aside samples", 0)
         records = data.zoo.records(list(data.aside)[:most])
+        if self.config.condition == "task":  # classes in the order of their numbers, as in training
+            _, support = data.arrange(records, rng)
+            classes = records.classes.masked_fill(records.classes < 0, 2**62).sort(1).values
+            records = replace(records, classes=classes.masked_fill(classes == 2**62, -1), support=support)
         condition = denoiser.lay_out(encoder(*self._told(records, rng)))
         scheduler = type(scheduler).from_config(scheduler.config)
         scheduler.set_timesteps(DEFAULT_STEPS, device=data.device)
