@@ -193,7 +193,7 @@ def test_vectors_become_heads_on_the_encoders_features(probe, tmp_path):
     vectors, x = torch.randn(3, made.layout.size), torch.randn(7, 20)
     order = torch.tensor([2, 0, 1])  # slot 0 holds the user's class 2, …
     heads = made.to_heads(vectors, order)
-    assert all(torch.equal(heads[name], tensor) for name, tensor in before.to_heads(vectors, order).items())
+    torch.testing.assert_close(heads, before.to_heads(vectors, order))
     on_projected = logits(made.layout.unflatten(vectors), made.project(x))
     torch.testing.assert_close(logits(heads, x), on_projected[..., [1, 2, 0]], rtol=1e-4, atol=1e-4)
 

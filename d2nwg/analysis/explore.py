@@ -189,6 +189,7 @@ def _check_counts(sets, zoo, bundle) -> None:
 
 def _zoo_records(path: Path) -> int | None:
     try:
-        return int(json.loads((path / "training.json").read_text())["zoo"]["records"])
-    except (OSError, ValueError, KeyError, TypeError):
+        made = json.loads((path / "training.json").read_text())
+        return int((made["zoos"][0] if "zoos" in made else made["zoo"])["records"])
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
