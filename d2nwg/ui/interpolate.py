@@ -52,7 +52,7 @@ def build_tab(frame: SimpleNamespace) -> None:
 def _receive(left: SimpleNamespace, visit: Session, file: Path) -> dict:
     """A head that another tab sends becomes the first end."""
     return {left.choose["a"]: "own", left.drop["a"]: gr.update(value=[str(file)], visible=True),
-            left.strip["a"]: views.notice("A head from Explore. The other end needs images of the same classes.", "note")}
+            left.strip["a"]: views.notice("A head from Explore. The other end needs the same classes.", "note")}
 
 
 def _left() -> SimpleNamespace:

@@ -38,12 +38,14 @@ Copy link</button>
 onclick="document.body.classList.toggle('dark')">◐</button></div>"""
 
 
-# The address names the tab in view.
+# The address names the tab in view. The first tab selects itself before the one that a link asks for can be shown.
 LINK = """() => {
     const link = new URL(location.href);
+    window.askedTab ??= link.searchParams.get("tab");
     link.searchParams.set("tab", "%s");
     history.replaceState(history.state, "", link);
 }"""
+ASKED = '() => window.askedTab ?? new URL(location.href).searchParams.get("tab")'
 
 
 def build_app() -> gr.Blocks:
@@ -67,7 +69,8 @@ def build_app() -> gr.Blocks:
             for tab in TABS:
                 if hasattr(tab, "connect"):
                     tab.connect(frame)
-            demo.load(_asked_tab, None, frame.tabs, api_visibility="private", show_progress="hidden")
+            demo.load(_asked_tab, gr.Textbox(visible=False), frame.tabs, js=ASKED, api_visibility="private",
+                      show_progress="hidden")
         demo.load(_tools, None, tools, api_visibility="private", show_progress="hidden")
         demo.unload(_page_closed)
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=4)
@@ -110,6 +113,5 @@ async def _tools() -> str:
     return TOOLS % escape(await asyncio.to_thread(actions.device_words))
 
 
-def _asked_tab(request: gr.Request):
-    asked = request.query_params.get("tab")
+def _asked_tab(asked: str | None):
     return gr.Tabs(selected=asked) if asked in {tab.KEY for tab in TABS} else gr.skip()
