@@ -29,6 +29,7 @@ RIVAL_COLOURS = {ZOO: ZOO_COLOUR, NOISE: "#a6761d", AVERAGE: "#5e5348", RANDOM: 
 OKABE_ITO = ("#0072b2", "#d55e00", "#cc79a7", "#e69f00", "#56b4e9", "#009e73", "#8a7f73")
 TASK_SYMBOLS = ("circle", "triangle-up", "diamond", "cross", "star", "triangle-down", "hexagon")
 COLOUR_BY = ("origin", "task", "accuracy", "distance")
+NO_COLOUR = "#8f8f8f"
 MANY = 2000  # points, from which on they are drawn by the graphics card
 LEGEND = dict(orientation="h", x=0, y=1.02, yanchor="bottom", font=dict(size=12, color=INK), itemsizing="constant")
 
@@ -79,10 +80,13 @@ def map_figure(
             marker |= dict(color=values[where], coloraxis="coloraxis")
         figure.add_trace(draw(
             x=plane[where, 0], y=plane[where, 1], mode="markers", name=name, marker=marker,
-            customdata=view.rows[where], hovertext=[hover[i] for i in np.flatnonzero(where)],
+            customdata=view.rows[where], showlegend=values is None, hovertext=[hover[i] for i in np.flatnonzero(where)],
             hovertemplate="%{hovertext}<extra></extra>",
             # what is not brushed stays in sight
             selected=dict(marker=dict(opacity=1)), unselected=dict(marker=dict(opacity=0.25))))
+        if values is not None:  # the key tells the shapes apart; their colours are those of the scale
+            figure.add_scatter(x=[None], y=[None], mode="markers", name=name, hoverinfo="skip",
+                               marker=dict(size=size, symbol=symbol, color=NO_COLOUR))
     ringed = np.flatnonzero(np.isin(view.rows, list(picked)))
     if len(ringed):
         figure.add_scatter(x=plane[ringed, 0], y=plane[ringed, 1], mode="markers", hoverinfo="skip",
@@ -100,7 +104,7 @@ def map_figure(
         xaxis=dict(title=axes[0], fixedrange=False, showticklabels=method == "pca"),
         yaxis=dict(title=axes[1], fixedrange=False, showticklabels=method == "pca"))
     if values is not None:
-        title = "right, %" if colour == "accuracy" else "distance"
+        title = ("right, %" if colour == "accuracy" else "distance") + "<br> "
         figure.update_layout(coloraxis=dict(colorscale="Viridis", colorbar=dict(
             title=dict(text=title, font=dict(size=12, color=INK)), thickness=12, outlinewidth=0,
             tickfont=dict(size=11, color=INK))))
@@ -149,7 +153,7 @@ def density_figure(found: Exploration) -> go.Figure:
                 hovertemplate=f"{NAMES[origin]}<br>{tensor} = %{{x:.3f}}<br>density %{{y:.2f}}<extra></extra>")
         figure.update_xaxes(title=f"value of {label(tensor)}", row=1, col=number)
     figure.update_yaxes(title="density", row=1, col=1)
-    figure.update_layout(template="d2nwg", height=280, showlegend=True, legend=LEGEND, hovermode="closest")
+    figure.update_layout(template="d2nwg", height=370, showlegend=True, legend=LEGEND, hovermode="closest")
     return figure
 
 
@@ -191,10 +195,10 @@ def accuracy_figure(found: Exploration) -> go.Figure:
     own = heads.of(ZOO)[np.isin(heads.counts[heads.of(ZOO)], counts)]
     rows = [("samples", heads.accuracy[heads.of(SAMPLE)], ACCENT, "circle")]
     if len(trained := heads.of(TRAINED)):
-        rows.append((NAMES[TRAINED], heads.accuracy[trained], RIVAL, "diamond"))
+        rows.append(("trained, same images", heads.accuracy[trained], RIVAL, "diamond"))
     rows += [
-        ("zoo heads, on their own tasks", heads.accuracy[own], ZOO_COLOUR, "square-open"),
-        ("zoo heads, on these tasks", found.rivals[ZOO].accuracy, ZOO_COLOUR, "square"),
+        ("zoo, their own tasks", heads.accuracy[own], ZOO_COLOUR, "square-open"),
+        ("zoo, these tasks", found.rivals[ZOO].accuracy, ZOO_COLOUR, "square"),
         ("random vectors", found.rivals[RANDOM].accuracy, RIVAL_COLOURS[RANDOM], "cross"),
     ]
     figure, rng = go.Figure(), np.random.default_rng(0)

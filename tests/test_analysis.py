@@ -90,6 +90,15 @@ def test_tsne_is_given_principal_components(monkeypatch):
     assert "50 principal components" in found.words
 
 
+def test_components_of_large_matrices_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    points = (rng.normal(size=(600, 8)) @ rng.normal(size=(8, 700)) + 0.05 * rng.normal(size=(600, 700)) + 3)
+    scores, explained = projection.reduce(points.astype(np.float32))
+    expected = PCA(50, svd_solver="full").fit(points)
+    assert np.allclose(np.abs(scores[:, :8]), np.abs(expected.transform(points)[:, :8]), atol=0.02)
+    assert np.allclose(explained[:8], expected.explained_variance_ratio_[:8], atol=1e-4)
+
+
 def test_tsne_keeps_groups_together():
     rng = np.random.default_rng(0)
     centres = 40 * rng.normal(size=(3, 20))

@@ -46,7 +46,7 @@ def nearest(
         rows = np.flatnonzero(counts == count)
         if not len(targets):
             continue
-        target = others[targets]
+        target = others if len(targets) == len(others) else others[targets]  # a copy of many heads is large
         squares = np.einsum("ij,ij->i", target, target)
         step = max(1, BLOCK // len(targets))
         for first in range(0, len(rows), step):

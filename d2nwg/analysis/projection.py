@@ -32,13 +32,19 @@ def reduce(matrix: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """(n, d) → scores (n, k) on the first k = min(50, n - 1, d) principal components, and their shares of the
     variance (k,). Large matrices by randomised SVD (Halko et al., 2011), small ones exactly."""
     from sklearn.decomposition import PCA
+    from sklearn.utils.extmath import randomized_svd
 
     k = max(1, min(COMPONENTS, len(matrix) - 1, matrix.shape[1]))
     if len(matrix) < 2 or not np.ptp(matrix, axis=0).any():  # all points are one: nothing varies
         return np.zeros((len(matrix), k), np.float32), np.zeros(k)
-    solver = "full" if min(matrix.shape) <= 500 else "randomized"
-    pca = PCA(k, svd_solver=solver, random_state=seed % 2**32)
-    return pca.fit_transform(matrix), pca.explained_variance_ratio_
+    if min(matrix.shape) <= 500:
+        pca = PCA(k, svd_solver="full")
+        return pca.fit_transform(matrix), pca.explained_variance_ratio_
+    # As PCA(svd_solver="randomized"), which would hold several copies of the matrix.
+    centred = matrix - matrix.mean(0)
+    total = np.einsum("ij,ij->", centred, centred, dtype=np.float64)
+    left, values, _ = randomized_svd(centred, k, random_state=seed % 2**32)
+    return left * values, values.astype(np.float64) ** 2 / total
 
 
 def project(matrix: np.ndarray, perplexity: float = 30, seed: int = 0) -> Projection:

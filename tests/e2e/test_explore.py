@@ -94,8 +94,15 @@ def test_cold_start_colours_pick_send_and_downloads(visit, tmp_path):
     assert "tab=generate" in page.url
 
 
+def test_a_bundle_without_a_vae_offers_no_latent_space(visit):
+    page = visit("?tab=explore&bundle=heads-dual", ready="#explore-go")
+    explore(page, **SMALL)
+    assert page.is_visible("#explore-no-latent")
+    assert page.locator("#explore-where label:has-text('latent')").count() == 0
+
+
 def test_brushing_and_other_views(visit, tmp_path):
-    page = visit("?tab=explore", ready="#explore-go")
+    page = visit("?tab=explore&bundle=heads-efficientnet-lite0", ready="#explore-go")
     explore(page, **SMALL)
     page.locator("#explore-map").scroll_into_view_if_needed()
     box = page.locator("#explore-map .nsewdrag").bounding_box()
