@@ -1,6 +1,7 @@
 """What the app does, without gradio: each action is a library call and the files it leaves."""
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from d2nwg.ui import views
 from d2nwg.ui.session import Session, private_root
 
 TOP = 5
+_importing = threading.Lock()
 
 
 class Result(NamedTuple):
@@ -58,6 +60,7 @@ def generate(images, settings: dict, folder: Path, free: list[str] | None = None
              ) -> tuple[Any, dict[str, Path]]:
     """Generate heads and save them below `folder`: the `Generation`, and its files as head, samples and report.
     `free` are uploaded images without labels, or archives of them, which are unpacked below `folder`."""
+    import_libraries()
     from d2nwg.generate import generate_heads
     from d2nwg.images import load_unlabelled
 
@@ -201,11 +204,20 @@ def own_file(path: str) -> Path:
     return file
 
 
+def import_libraries() -> None:
+    """Import what is slow, in one thread at a time: to a second one, a package that makes its names on demand, as
+    diffusers does, can look as if it had none. Whatever works in a thread of its own calls this first."""
+    with _importing:
+        import d2nwg.analysis.words
+        import d2nwg.figures_explore
+        import d2nwg.generate
+        import d2nwg.interpolation  # noqa: F401
+
+
 def warm_up() -> None:
     """Import what is slow and load the default encoder, so that the first click does not wait for it."""
     try:
-        import d2nwg.figures
-        import d2nwg.generate  # noqa: F401
+        import_libraries()
         from d2nwg.conditions.encoders import DEFAULT_ENCODER, load_encoder
 
         load_encoder(DEFAULT_ENCODER)

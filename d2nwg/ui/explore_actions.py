@@ -72,6 +72,7 @@ def make(source: dict, settings: dict, view: dict, folder: Path, exact: bool = F
          ) -> Explored:
     """Read the images, generate, map and compare. `source` is what `actions.read_images` takes, or has ``images``.
     Where the bundle has no such space or part, the nearest view is taken, unless `exact`."""
+    actions.import_libraries()
     from d2nwg.analysis.explore import explore
     from d2nwg.analysis.look import look
 

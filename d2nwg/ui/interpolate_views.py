@@ -88,6 +88,7 @@ def check(bundle: str | None, points, seeds, samples, shots, seed) -> dict:
 
 def make_walk(ends: list[tuple[str, list[str] | None]], settings: dict, folder: Path, progress: Progress = silent):
     """Read the ends and walk: the `Walk`, the pictures that will be looked at, and the figures."""
+    actions.import_libraries()
     from d2nwg.interpolation import walk
 
     sources = [read_end(kind, files, folder, progress) for kind, files in ends]
