@@ -34,7 +34,7 @@ def build_tab(frame: SimpleNamespace) -> None:
             zoo, recipe = _zoo_card(), _recipe_card()
         with gr.Column(elem_classes="get", min_width=320):
             jobs = _jobs_card()
-    timer = gr.Timer(EVERY, active=False)
+    timer = gr.Timer(EVERY)  # always: whether the tab is in view is told late, and a look costs milliseconds
     _wire_zoo(frame, zoo, jobs)
     _wire_recipe(zoo, recipe, jobs)
     _wire_jobs(frame, zoo, jobs, timer)
@@ -326,20 +326,10 @@ def _wire_jobs(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespa
     timer.tick(watch, inputs, outputs, concurrency_limit=2, **PRIVATE)
     jobs.pick.change(watch, inputs, outputs, **PRIVATE)
     frame.demo.load(watch, inputs, outputs, **PRIVATE)
-    frame.demo.load(_asked, None, timer, **PRIVATE)
     if tabs := getattr(frame, "tabs", None):
-        tabs.select(_selected, None, timer, **PRIVATE)
         jobs.use.click(use, jobs.pick, [frame.bundle, tabs], **PRIVATE)
     for verb in ("pause", "resume", "stop", "delete"):
         vars(jobs)[verb].click(partial(act, verb), jobs.pick, jobs.said, **PRIVATE).then(
             watch, inputs, outputs, **PRIVATE)
     jobs.pack.click(pack, [frame.session, jobs.pick], [frame.session, jobs.pack], **PRIVATE)
     jobs.download.click(log, [frame.session, jobs.pick], [frame.session, jobs.download], **PRIVATE)
-
-
-def _asked(request: gr.Request):
-    return gr.Timer(active=request.query_params.get("tab") == KEY)
-
-
-def _selected(event: gr.SelectData):
-    return gr.Timer(active=event.value == LABEL)
