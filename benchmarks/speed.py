@@ -271,8 +271,10 @@ def measure_classes(args) -> dict:
         import plotly.graph_objects as go
 
         figure = go.Figure(go.Scatter(x=list(result), y=[r["seconds"] for r in result.values()], mode="lines+markers"))
-        figure.update_xaxes(type="log", title="classes, five images each").update_yaxes(type="log", title="seconds")
-        figure.update_layout(title="What do fifty samples cost as classes become more?")
+        figure.update_xaxes(type="log", title="classes, five images each", dtick=1)
+        figure.update_yaxes(type="log", title="seconds", dtick=1)
+        title = "What do fifty samples cost as classes become more?"
+        figure.update_layout(title=title, template="simple_white", colorway=["#009e73"])
         figure.write_html(args.figure)
     return result
 
