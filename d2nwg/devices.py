@@ -1,5 +1,6 @@
 """Which device to compute on, and one model loaded at a time."""
 
+import atexit
 import ctypes
 import os
 import platform
@@ -59,6 +60,23 @@ def workers(device: str) -> Iterator[Executor]:
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         torch.set_num_threads(threads)  # some of the libraries below torch share one number among all threads
+
+
+def leave_together() -> None:
+    """At the end of a process that works with others, leave their group first: torch's threads for it would otherwise
+    end the process with an abort now and then."""
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        atexit.unregister(_leave)
+        atexit.register(_leave)
+
+
+def _leave() -> None:
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @cache

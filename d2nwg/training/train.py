@@ -16,7 +16,7 @@ from diffusers import DPMSolverMultistepScheduler
 
 from d2nwg.conditions.dataset import DatasetEncoder
 from d2nwg.conditions.index import TaskIndex
-from d2nwg.devices import resolve_device
+from d2nwg.devices import leave_together, resolve_device
 from d2nwg.errors import UserError
 from d2nwg.models.space import WeightSpace
 from d2nwg.models.unet import ConditionalUNet
@@ -73,6 +73,7 @@ def train_bundle(
     out = Path(out)
     work = out.with_name(out.name + ".training")
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=config.mixed_precision)
+    leave_together()
     config = _open_together(accelerator, out, work, zoos, config, resume)
     torch.manual_seed(config.seed)
     started = time.monotonic()

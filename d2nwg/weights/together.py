@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from d2nwg.devices import resolve_device
+from d2nwg.devices import leave_together, resolve_device
 from d2nwg.errors import UserError
 from d2nwg.progress import Progress, silent
 from d2nwg.weights import zoo as alone
@@ -28,6 +28,7 @@ def build_together(
 
     device = resolve_device(device) if device else str(encoder.device)
     state = PartialState(cpu=device == "cpu")
+    leave_together()
     device = "cpu" if device == "cpu" else str(state.device)  # each its own GPU
     part = out.with_name(f".{out.name}-together")
     refusal: list = [None]
