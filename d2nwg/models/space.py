@@ -75,7 +75,8 @@ class WeightSpace(ModelMixin, ConfigMixin):
         does not lie in the projected space."""
         first = "weight" if "weight" in state else "0.weight"
         bias = first.replace("weight", "bias")
-        inverse = torch.linalg.pinv(self.projection)  # (D, k)
+        # The pseudo-inverse (D, k), as the rows of the projection are independent; every sampling comes by here.
+        inverse = torch.linalg.solve(self.projection @ self.projection.T, self.projection).T
         rows = {**state, first: state[first] @ inverse, bias: state[bias] + state[first] @ self.mean}
         padded = {}
         for name, tensor in select_classes(rows, order).items():

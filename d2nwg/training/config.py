@@ -9,8 +9,21 @@ from d2nwg.errors import UserError
 STAGES = ("Training the VAE", "Aligning the data-set encoder", "Training the denoiser")
 
 
+class Recipe:
+    """What the generators' configurations share: to JSON and back."""
+
+    def to_config(self) -> dict:
+        """As JSON; `from_config` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Recipe":
+        """JSON turns tuples into lists; this turns them back."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
+
+
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Recipe):
     """Every number of the three stages.
 
     Attributes:
@@ -74,15 +87,6 @@ class TrainConfig:
         """The stages by name, with their steps."""
         return dict(zip(STAGES, (self.vae_steps, self.align_steps, self.diffusion_steps), strict=True))
 
-    def to_config(self) -> dict:
-        """As JSON; `TrainConfig.from_config` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_config(cls, config: dict) -> "TrainConfig":
-        """JSON turns tuples into lists; this turns them back."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
-
 
 PRESETS: dict[str, dict] = {
     "tiny": dict(
@@ -138,7 +142,7 @@ PRESETS: dict[str, dict] = {
 
 
 @dataclass(frozen=True)
-class DualConfig:
+class DualConfig(Recipe):
     """Every number of training the dual-coordinate generator.
 
     Attributes:
@@ -185,15 +189,6 @@ class DualConfig:
         if name not in DUAL_PRESETS:
             raise UserError(f"The dual generator has no preset {name!r}: choose one of {', '.join(DUAL_PRESETS)}.")
         return replace(cls(**DUAL_PRESETS[name]), **changes)
-
-    def to_config(self) -> dict:
-        """As JSON; `DualConfig.from_config` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_config(cls, config: dict) -> "DualConfig":
-        """JSON turns tuples into lists; this turns them back."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
 
 
 DUAL_PRESETS: dict[str, dict] = {

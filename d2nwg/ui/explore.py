@@ -17,7 +17,7 @@ from d2nwg.ui.explore_picking import wire_picking
 from d2nwg.ui.parts import Upload
 from d2nwg.ui.session import Session
 from d2nwg.ui.settings import example_names
-from d2nwg.ui.work import Work
+from d2nwg.ui.work import Work, stop_work
 
 KEY, LABEL = "explore", "Explore"
 PRIVATE = dict(api_visibility="private", show_progress="hidden")
@@ -265,12 +265,8 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
             yield update
 
     def cancel(visit: Session | None):
-        tab = visit.tab(KEY, made=None) if visit else None
-        if tab and tab.work and tab.work.started:
-            tab.work.cancel()
+        if stop_work(visit and visit.tab(KEY, made=None)):
             return {left.status: views.notice("Stopping …", "note"), left.stop: gr.update(visible=False)}
-        if tab:
-            tab.work = None
         return idle(views.notice("Cancelled.", "note"))
 
     def show(tab: SimpleNamespace, colour: str, method: str) -> dict:

@@ -14,7 +14,7 @@ from d2nwg.ui.endpoints import COMPUTE, add_endpoints
 from d2nwg.ui.parts import Picture, Upload
 from d2nwg.ui.session import Session
 from d2nwg.ui.settings import DEFAULTS, bundle_names, check_settings, example_names, from_link
-from d2nwg.ui.work import UNEXPECTED, Work
+from d2nwg.ui.work import UNEXPECTED, Work, stop_work
 
 log = logging.getLogger("d2nwg.ui")
 
@@ -230,11 +230,8 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
             yield update
 
     def cancel(visit: Session | None):
-        if visit and visit.work and visit.work.started:
-            visit.work.cancel()
+        if stop_work(visit):
             return {left.status: views.notice("Stopping …", "note"), left.stop: gr.update(visible=False)}
-        if visit:
-            visit.work = None
         return _idle(left, views.notice("Cancelled.", "note"))
 
     def show(visit: Session) -> dict:

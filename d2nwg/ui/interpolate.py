@@ -17,7 +17,7 @@ from d2nwg.ui.interpolate_views import DEFAULTS, NONE, OWN
 from d2nwg.ui.parts import Upload
 from d2nwg.ui.session import Session
 from d2nwg.ui.settings import bundle_names, example_names
-from d2nwg.ui.work import UNEXPECTED, Work
+from d2nwg.ui.work import UNEXPECTED, Work, stop_work
 
 log = logging.getLogger("d2nwg.ui")
 
@@ -230,12 +230,8 @@ def _wire_walk(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNames
             yield update
 
     def cancel(visit: Session | None):
-        tab = visit.tab(KEY, made=None) if visit else None
-        if tab and tab.work and tab.work.started:
-            tab.work.cancel()
+        if stop_work(visit and visit.tab(KEY, made=None)):
             return {left.status: views.notice("Stopping …", "note"), left.stop: gr.update(visible=False)}
-        if tab:
-            tab.work = None
         return idle(views.notice("Cancelled.", "note"))
 
     def show(made: SimpleNamespace, way: str | None, alpha: float) -> dict:

@@ -321,15 +321,14 @@ def _wire_jobs(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespa
 
     outputs = [jobs.listing, jobs.one, jobs.pick, zoo.chosen, frame.bundle, jobs.pause, jobs.resume, jobs.stop,
                jobs.delete, jobs.done, jobs.logs, jobs.figures, jobs.losses, jobs.rights, jobs.log, jobs.seen]
-    watch = partial(look)
     inputs = [jobs.pick, jobs.seen, zoo.chosen]
-    timer.tick(watch, inputs, outputs, concurrency_limit=2, **PRIVATE)
-    jobs.pick.change(watch, inputs, outputs, **PRIVATE)
-    frame.demo.load(watch, inputs, outputs, **PRIVATE)
+    timer.tick(look, inputs, outputs, concurrency_limit=2, **PRIVATE)
+    jobs.pick.change(look, inputs, outputs, **PRIVATE)
+    frame.demo.load(look, inputs, outputs, **PRIVATE)
     if tabs := getattr(frame, "tabs", None):
         jobs.use.click(use, jobs.pick, [frame.bundle, tabs], **PRIVATE)
     for verb in ("pause", "resume", "stop", "delete"):
         vars(jobs)[verb].click(partial(act, verb), jobs.pick, jobs.said, **PRIVATE).then(
-            watch, inputs, outputs, **PRIVATE)
+            look, inputs, outputs, **PRIVATE)
     jobs.pack.click(pack, [frame.session, jobs.pick], [frame.session, jobs.pack], **PRIVATE)
     jobs.download.click(log, [frame.session, jobs.pick], [frame.session, jobs.download], **PRIVATE)

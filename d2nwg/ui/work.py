@@ -89,6 +89,17 @@ class Work:
         return self._result
 
 
+def stop_work(owner) -> bool:
+    """Stop what is under way for a session or one of its tabs (``owner.work``); whether it had begun, and so has yet to
+    notice. What still waited for its turn is dropped."""
+    if owner and owner.work and owner.work.started:
+        owner.work.cancel()
+        return True
+    if owner:
+        owner.work = None
+    return False
+
+
 async def call(function: Callable[..., Any], progress: Progress | None = None) -> Any:
     """Run ``function(progress=...)`` in a thread and return its result; it stops when the caller is cancelled."""
     work = Work(function)
