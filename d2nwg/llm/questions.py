@@ -67,7 +67,7 @@ def complete(contexts: Sequence[str], continuation: str, answer: int) -> Questio
 
 
 def load_questions(source: str | Path) -> list[Question]:
-    """The questions of a file, of ``built-in`` (also ``built-in:selection`` and ``built-in:report``, its two halves), or
+    """The questions of a file, of ``built-in`` (and its halves ``built-in:selection`` and ``built-in:report``), or
     of ``lm-eval:TASK``.
 
     Raises:
