@@ -1,7 +1,7 @@
 """Which layers of a language model carry the most: singular values against the Marchenko-Pastur law.
 
-Two modes (paper appendix A.3; Hartford et al., *Spectrum*, 2024), both with β = q = smaller / larger side, S the singular
-values, and SNR = ΣS>ε / ΣS≤ε:
+Two modes (paper appendix A.3; Hartford et al., *Spectrum*, 2024), both with β = q = smaller / larger side, S the
+singular values, and SNR = ΣS>ε / ΣS≤ε:
 
 * ``paper``: the noise level σ is the standard deviation of the entries. On values normalised as S/n, n the larger side,
   the bound is ε₊ = σ(1+√q)/√n, which on S itself is σ√n·(1+√q): where a random matrix's values would end.
