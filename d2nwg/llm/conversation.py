@@ -39,8 +39,10 @@ class Conversation:
         """What has been said with one of the models, and a new message after it."""
         said = []
         for turn in self.turns:
-            said += [{"role": "user", "content": turn.message},
-                     {"role": "assistant", "content": turn.answers[model].text}]
+            said += [
+                {"role": "user", "content": turn.message},
+                {"role": "assistant", "content": turn.answers[model].text},
+            ]
         return said if message is None else [*said, {"role": "user", "content": message}]
 
 
@@ -57,8 +59,8 @@ def differing(first: str, second: str) -> tuple[list[tuple[str, bool]], list[tup
 
 
 def tally(conversation: Conversation) -> dict:
-    """The votes: ``wins`` one a model, ``same``, and ``p``, how likely a fair coin would be this uneven (two-sided; None
-    without a decided vote)."""
+    """The votes: ``wins`` one a model, ``same``, and ``p``, how likely a fair coin is this uneven (two-sided; None without
+    a decided vote)."""
     votes = [turn.vote for turn in conversation.turns if turn.vote is not None]
     wins = [votes.count(model) for model in range(len(conversation.names))]
     return {"wins": wins, "same": votes.count(SAME), "p": coin(wins) if len(wins) == 2 else None}
@@ -90,25 +92,40 @@ def tally_words(conversation: Conversation) -> str:
 
 def as_json(conversation: Conversation) -> str:
     """The conversation with settings, speeds and votes."""
-    return json.dumps({"models": conversation.names, "turns": [asdict(turn) for turn in conversation.turns],
-                       "votes": tally(conversation)}, indent=1, ensure_ascii=False)
+    return json.dumps(
+        {
+            "models": conversation.names,
+            "turns": [asdict(turn) for turn in conversation.turns],
+            "votes": tally(conversation),
+        },
+        indent=1,
+        ensure_ascii=False,
+    )
 
 
 def as_markdown(conversation: Conversation) -> str:
     """The conversation to read."""
     names = " and ".join(f"**{name}**" for name in conversation.names)
-    parts = [f"# A conversation with {' and '.join(conversation.names)}", f"{number(len(conversation.turns), 'message')}"
-             f" to {names}."]
+    parts = [
+        f"# A conversation with {' and '.join(conversation.names)}",
+        f"{number(len(conversation.turns), 'message')} to {names}.",
+    ]
     for turn in conversation.turns:
         settings = turn.settings
-        parts.append("## " + " ".join(turn.message.split()) if len(turn.message) < 80 and "\n" not in turn.message
-                     else "## Message\n\n" + quoted(turn.message))
-        parts.append(f"temperature {settings.temperature}, top-p {settings.top_p}, seed {settings.seed}"
-                     + (f", told: {settings.system}" if settings.system else ""))
+        parts.append(
+            "## " + " ".join(turn.message.split())
+            if len(turn.message) < 80 and "\n" not in turn.message
+            else "## Message\n\n" + quoted(turn.message)
+        )
+        parts.append(
+            f"temperature {settings.temperature}, top-p {settings.top_p}, seed {settings.seed}"
+            + (f", told: {settings.system}" if settings.system else "")
+        )
         for index, (name, answer) in enumerate(zip(conversation.names, turn.answers, strict=True)):
             chosen = " · preferred" if turn.vote == index else ""
-            parts.append(f"**{name}** ({answer.tokens} tokens, {answer.speed:.1f} a second{chosen})\n\n"
-                         + quoted(answer.text))
+            parts.append(
+                f"**{name}** ({answer.tokens} tokens, {answer.speed:.1f} a second{chosen})\n\n" + quoted(answer.text)
+            )
             if answer.notice:
                 parts.append(f"*{answer.notice}*")
     if len(conversation.names) == 2:
