@@ -194,4 +194,4 @@ def test_votes_and_files():
     assert kept["turns"][3]["answers"][1]["text"] == "- b\n> c" and kept["turns"][3]["settings"]["seed"] == 3
     assert kept["votes"]["wins"] == [2, 5] and kept["turns"][7]["vote"] == "same"
     text = as_markdown(talk)
-    assert "## q3" in text and "> - b\n> > c" in text and "**refined** (4 tokens, 4.0 a second · preferred)" in text
+    assert "## q3" in text and "> - b\n> > c" in text and "**refined** (4 tokens, 3.0 a second · preferred)" in text

@@ -68,7 +68,7 @@ class Answer:
     Attributes:
         text: without special tokens.
         tokens: how many were written.
-        seconds: what writing them took, without reading the conversation.
+        seconds: what writing all but the first took; that one comes with reading the conversation.
         ended: why it is over: ``end`` (the model was done), ``length``, ``stopped``; empty while it goes on.
         notice: a sentence about what was left out of a long conversation, or nothing.
     """
@@ -81,8 +81,8 @@ class Answer:
 
     @property
     def speed(self) -> float:
-        """Tokens a second."""
-        return self.tokens / self.seconds if self.seconds else 0.0
+        """Tokens a second, once the conversation was read."""
+        return (self.tokens - 1) / self.seconds if self.seconds and self.tokens > 1 else 0.0
 
 
 def answer_together(
@@ -218,7 +218,6 @@ class _Writer:
         if self._unread:
             return
         token = draw(logits, self.settings.temperature, self.settings.top_p, self._random)
-        # Reading the conversation is not writing: only its first token is for free.
         seconds = self.answer.seconds + (time.monotonic() - began if self._written else 0.0)
         if token in self._ends:
             self.answer = replace(self.answer, seconds=seconds)

@@ -59,8 +59,8 @@ def differing(first: str, second: str) -> tuple[list[tuple[str, bool]], list[tup
 
 
 def tally(conversation: Conversation) -> dict:
-    """The votes: ``wins`` one a model, ``same``, and ``p``, how likely a fair coin is this uneven (two-sided; None without
-    a decided vote)."""
+    """The votes: ``wins`` one a model, ``same``, and ``p``, how likely a fair coin is this uneven (two-sided; None
+    without a decided vote)."""
     votes = [turn.vote for turn in conversation.turns if turn.vote is not None]
     wins = [votes.count(model) for model in range(len(conversation.names))]
     return {"wins": wins, "same": votes.count(SAME), "p": coin(wins) if len(wins) == 2 else None}
