@@ -94,6 +94,21 @@ def test_shards_and_a_tokenizer_without_files(folder, tmp_path):
     assert "base_model:" not in (out / "README.md").read_text()
 
 
+def test_half_precision_checkpoints_stay_half_where_nothing_is_lost(folder, tmp_path):
+    model, tokenizer = load(folder)
+    model = model.to(torch.bfloat16).to(torch.float32)
+    out = save_model(model, tokenizer, tmp_path / "half", base="me/tiny", dtype=torch.bfloat16)
+    assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
+    stored = load_file(out / "model.safetensors")
+    assert {value.dtype for value in stored.values()} == {torch.bfloat16} and model.dtype == torch.float32
+    again = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    assert everything(again) == everything(model)
+    refine(model)  # numbers that bfloat16 does not have
+    out = save_model(model, tokenizer, tmp_path / "full", base="me/tiny", dtype=torch.bfloat16)
+    assert json.loads((out / "config.json").read_text())["dtype"] == "float32"
+    assert everything(AutoModelForCausalLM.from_pretrained(out)) == everything(model)
+
+
 def test_what_was_read_from_gguf_can_be_saved(folder, tmp_path):
     """transformers keeps the quantiser of a model that it has unpacked, and then refuses to save it."""
     from transformers.quantizers.base import HfQuantizer

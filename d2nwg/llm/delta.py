@@ -201,3 +201,29 @@ def merge_deltas(deltas: Sequence[Delta], model: "PreTrainedModel") -> Delta:
         tensors[key] = (total / len(deltas)).to(dtype)
         hashes[key] = fingerprint(old)
     return Delta(deltas[0].base, tensors, hashes, {"average_of": [delta.facts for delta in deltas]})
+
+
+def variant_of(model: "PreTrainedModel", tensors: Mapping[str, "Tensor"]) -> "PreTrainedModel":
+    """A second model with some tensors (name → tensor) of its own that shares the memory of all others with `model`,
+    which stays as it is. Neither may be changed in place afterwards.
+
+    Raises:
+        UserError: `model` has no tensor of such a name and shape.
+    """
+    import copy
+
+    import torch
+
+    shared = {id(value): value for value in (*model.parameters(), *model.buffers())}
+    twin = copy.deepcopy(model, shared)
+    for name, value in tensors.items():
+        place, _, leaf = name.rpartition(".")
+        try:
+            module = twin.get_submodule(place)
+            old = module._parameters[leaf]
+        except (AttributeError, KeyError):
+            old = None
+        if old is None or old.shape != value.shape:
+            raise UserError(f"The model has no tensor {shown(name)} of this shape: give the base it was made from.")
+        module._parameters[leaf] = torch.nn.Parameter(value.to(old.device, old.dtype), requires_grad=False)
+    return twin

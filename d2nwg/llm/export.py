@@ -17,6 +17,8 @@ from d2nwg.llm.card import model_card
 from d2nwg.paths import whole_folder
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SHARD = "5GB"
@@ -45,6 +47,7 @@ def save_model(
     base: str,
     source: str | Path | None = None,
     report: dict | None = None,
+    dtype: "torch.dtype | None" = None,
     shard: str = SHARD,
 ) -> Path:
     """Write a model as a folder, whole or not at all; returns it.
@@ -57,6 +60,8 @@ def save_model(
             folder that the tokenizer names, or the one on the disk where a Hub model was kept; where none of them has
             such files (a GGUF file), the tokenizer writes them.
         report: how it was made and measured, as JSON; it is kept as ``report.json`` and told in the card.
+        dtype: the number format to write, that of `model` unless given. It is used only where it loses nothing: a
+            checkpoint in bfloat16 that was worked on in float32 keeps its size, and another one keeps its numbers.
         shard: the most bytes of a weight file.
 
     Raises:
@@ -67,7 +72,10 @@ def save_model(
     try:
         with whole_folder(out) as folder:
             with _saveable(model), _quiet():
-                model.save_pretrained(folder, max_shard_size=shard)
+                state = _in_format(model.state_dict(), dtype)
+                model.save_pretrained(folder, max_shard_size=shard, state_dict=state)
+            if dtype is not None:
+                _say_format(folder / "config.json", state)
             _save_generation(model, folder)
             _save_tokenizer(tokenizer, tokenizer_folder(tokenizer, source), folder)
             if report:
@@ -78,6 +86,26 @@ def save_model(
             f"The model could not be written to {out}: {(reason.strerror or str(reason)).lower()}."
         ) from reason
     return out
+
+
+def _in_format(state: "dict[str, Tensor]", dtype: "torch.dtype | None") -> "dict[str, Tensor]":
+    """A state in another number format if every tensor of it survives that, otherwise as it is."""
+    import torch
+
+    if dtype is None:
+        return state
+    cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
+    if all(torch.equal(cast[name].to(value.dtype), value) for name, value in state.items()):
+        return cast
+    return state
+
+
+def _say_format(path: Path, state: "dict[str, Tensor]") -> None:
+    """Let the config name the number format of the file, not that in which the model was worked on."""
+    config = json.loads(path.read_text("utf-8"))
+    kinds = {str(value.dtype).removeprefix("torch.") for value in state.values() if value.is_floating_point()}
+    config["dtype"] = kinds.pop() if len(kinds) == 1 else "float32"
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def check_empty(out: Path) -> None:
