@@ -114,7 +114,7 @@ class ChunkGenerator:
             rebuilt = model.decode(posterior.sample(generator))
             error = ((rebuilt - chunks).square() * used).sum() / used.sum()
             kl = posterior.kl().mean() / size
-            return error + config.kl_weight * kl, {"error": round(float(error), 6), "kl": round(float(kl), 6)}
+            return error + config.kl_weight * kl, {"error": round(error.item(), 6), "kl": round(kl.item(), 6)}
 
         self._train(STAGES[0], self.vae, vae_loss, config.vae_steps, config.vae_lr, folder, accelerator, log, progress)
         self.width = self._posterior_width()

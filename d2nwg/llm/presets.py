@@ -38,7 +38,7 @@ class RefineConfig(Recipe):
     preset: str = "quick"
     mode: str = "paper"
     percent: float = 25.0
-    layers: int = 8
+    layers: int = 7
     candidates: int = 6
     chunk: int = 36_864
     vae_channels: int = 32
@@ -53,8 +53,8 @@ class RefineConfig(Recipe):
     sampling_steps: int = 5
     criterion: str = "accuracy"
     normalise: bool = False
-    select_questions: int = 80
-    report_questions: int = 240
+    select_questions: int = 64
+    report_questions: int = 200
     checkpoint_every: int = 50
     seed: int = 0
 
