@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from d2nwg.errors import UserError
 from d2nwg.llm.spectrum import place
 
 WRITERS = ("o", "down")  # write to the residual stream: their columns are its vectors
@@ -37,6 +38,9 @@ class MatrixChunks:
         names: which, in what order.
         chunk: numbers a chunk, rounded down to whole rows; at least one row, at most the largest matrix.
         row_multiple: rows a chunk are a multiple of this (the denoiser halves the picture some times).
+
+    Raises:
+        UserError: the matrices do not all read from or write to vectors of one length.
     """
 
     def __init__(self, file: Path, names: Sequence[str], chunk: int, row_multiple: int = 4):
@@ -49,7 +53,10 @@ class MatrixChunks:
             self.std.append(float(rows.std(correction=0)) or 1.0)
         widths = {shape[1] for shape in self.shapes}
         if len(widths) != 1:
-            raise ValueError(f"the matrices do not share one residual stream: {sorted(widths)}")
+            raise UserError(
+                f"The chosen matrices do not share one residual stream (widths {sorted(widths)}): this kind of model "
+                "cannot be refined."
+            )
         self.width = widths.pop()
         longest = max(shape[0] for shape in self.shapes)
         whole = max(1, min(chunk // self.width, longest))

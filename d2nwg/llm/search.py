@@ -113,10 +113,11 @@ class Search:
             tried, best = [], None
             try:
                 for candidate in range(count):
-                    progress(stage, number * count + candidate, total)
+                    done = number * count + candidate
+                    progress(stage, done, total)
                     weights = propose(number, candidate, now).to(self.scorer.model.stored_dtype)
                     self.put(name, weights)
-                    got = self.measure(self.scorer.score())
+                    got = self.measure(self.scorer.score(progress=lambda *_, done=done: progress(stage, done, total)))
                     tried.append(
                         {
                             "score": got[0],
