@@ -46,6 +46,8 @@ def test_both_kinds_are_asked_as_the_harness_asks(tmp_path):
     packed = tmp_path / "set.jsonl.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
     assert read_questions(packed) == [first, other]
+    alike = write(tmp_path, {**GOOD, "choices": ["a", "b", "a"], "answer": 1}, name="alike.jsonl")
+    assert read_questions(alike)[0].continuations == (" a", " b", " a")  # published sets hold some
     marked = tmp_path / "marked.jsonl"  # as some editors save it
     marked.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert load_questions(marked) == [first, other]
@@ -65,7 +67,7 @@ def test_both_kinds_are_asked_as_the_harness_asks(tmp_path):
         ({**GOOD, "choices": "ab"}, "choices should be a list of texts"),
         ({**GOOD, "choices": ["a", 3]}, "choices should be a list of texts"),
         ({**GOOD, "choices": ["a", " "]}, "an empty text among its choices"),
-        ({**GOOD, "choices": ["a", "a "]}, "the same text twice"),
+        ({**GOOD, "choices": ["a", "a "], "answer": 0}, "its right answer twice"),
         ({**GOOD, "question": 3}, "question should be a text"),
         ({**GOOD, "question": "\ud800"}, "half a character"),
         ({"question": "x", "answer": 0}, "neither choices nor contexts"),
