@@ -30,7 +30,8 @@ def layers_figure(ranked: "Sequence[Ranked]", mode: str) -> go.Figure:
     names = [["" for _ in layers] for _ in types]
     for i, kind in enumerate(types):
         ratios = [row.snr for row in ranked if row.matrix.type == kind and row.snr is not None]
-        low, high = (min(ratios), max(ratios)) if ratios else (0.0, 0.0)
+        # One ratio may be a hundred times the others: the darkest shade begins where a tenth of them lies above.
+        low, high = np.quantile(ratios, [0, 0.9]).tolist() if ratios else (0.0, 0.0)
         for j, layer in enumerate(layers):
             row = cells.get((layer, kind))
             if row is None:
@@ -41,7 +42,7 @@ def layers_figure(ranked: "Sequence[Ranked]", mode: str) -> go.Figure:
             place = f"<br>{row.rank} of {len(ratios)} of its type" + (", chosen" if row.chosen else "")
             text[i][j] = f"layer {layer}, {TITLES[kind]} ({rows} × {columns})<br>{said}" + (place if row.rank else "")
             if row.snr is not None:
-                shade[i, j] = (row.snr - low) / (high - low) if high > low else 0.5
+                shade[i, j] = min(1.0, (row.snr - low) / (high - low)) if high > low else 0.5
     figure = go.Figure(
         go.Heatmap(
             z=shade,

@@ -7,6 +7,7 @@ import torch
 from d2nwg.errors import UserError
 from d2nwg.llm.models import load_language_model
 from d2nwg.llm.questions import Question, ask, complete
+from d2nwg.llm.refine import _same_when_reused
 from d2nwg.llm.score import Scorer, pack, score_questions
 from tests.tiny_llm import make_tiny_llm
 
@@ -114,6 +115,32 @@ def test_activations_below_are_reused(model, keep_bytes):
         assert np.abs(mine - before).max() > 1e-3
     scorer.close()
     assert scorer.depth == 0 and scorer.blocks is own.model.model.layers and len(scorer.blocks) == 4
+
+
+@pytest.mark.parametrize("kind", ["Qwen3", "Mistral", "Gemma2", "Granite"])
+def test_other_builds_score_the_same(model, tmp_path, kind):
+    """Norms on queries, a sliding window, scaled embeddings, capped logits."""
+    import transformers
+
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=len(model.tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=4, head_dim=16,
+        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=256, initializer_range=0.2,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = getattr(transformers, f"{kind}ForCausalLM")(config)
+    network.save_pretrained(tmp_path / "model")
+    model.tokenizer.save_pretrained(tmp_path / "model")
+    own = load_language_model(tmp_path / "model", fresh=True)
+    few = QUESTIONS[:5]
+    scorer = Scorer(own, few)
+    for mine, question in zip(scorer.score().choices, few, strict=True):
+        np.testing.assert_allclose(mine, by_hand(own, question), atol=2e-4)
+    whole = scorer.score()
+    scorer.advance(2)
+    same = all(np.abs(a - b).max() < 1e-3 for a, b in zip(scorer.score().choices, whole.choices, strict=True))
+    assert same == _same_when_reused(Scorer(own, few))
+    assert same or kind == "Gemma2"
 
 
 def test_broken_weights_and_no_questions_are_said(model):

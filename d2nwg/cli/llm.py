@@ -2,7 +2,7 @@
 
 import argparse
 
-from d2nwg.cli import llm_talk
+from d2nwg.cli import llm_refine, llm_talk
 
 
 def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
@@ -14,4 +14,5 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         epilog="example: python -m d2nwg llm chat default",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    llm_refine.add_actions(actions, parent)
     llm_talk.add_actions(actions, parent)

@@ -77,7 +77,8 @@ def load_language_model(
     Args:
         name: a Hub id, a folder, a GGUF file, or ``default``: SmolLM2-135M-Instruct, fetched once from PyPI.
         device: as in `resolve_device`.
-        dtype: ``float32``, ``bfloat16`` or ``float16``; float32 on a CPU, which is slow at less, otherwise bfloat16.
+        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for what is stored; by default float32 on a CPU,
+            which is slow at less, otherwise bfloat16.
         fresh: a copy of one's own, whose weights may be changed.
 
     Raises:
@@ -151,7 +152,7 @@ def _load(name: str, folder: Path, device: str, dtype: str, progress: Progress) 
             raise UserError(f"{label} is no causal language model ({shown(is_one)}): choose one that writes text.")
         try:
             model = AutoModelForCausalLM.from_pretrained(
-                folder, config=config, dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True
+                folder, config=config, dtype=getattr(torch, dtype, dtype), local_files_only=True, use_safetensors=True
             )
             model = model.to(device).eval().requires_grad_(False)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

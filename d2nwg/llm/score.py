@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from d2nwg.llm.models import LanguageModel
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
-BATCH_LOGITS = 2**25  # numbers of logits held at once
+BATCH_LOGITS = 2**23  # numbers of logits held at once
 
 
 @dataclass(frozen=True)
