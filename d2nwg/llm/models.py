@@ -37,6 +37,7 @@ class LanguageModel:
         folder: the ``save_pretrained`` folder that it was loaded from: weights, configuration and tokenizer files.
         source: where the folder comes from, in words.
         licence: its licence where the folder tells, such as ``apache-2.0``.
+        hub_id: what it is called on the Hub, where that is known.
         stored_dtype: of the weights on disk; what is saved again is rounded to it.
     """
 
@@ -47,6 +48,7 @@ class LanguageModel:
     source: str
     licence: str | None
     stored_dtype: "torch.dtype"
+    hub_id: str | None = None
 
     @property
     def device(self) -> "torch.device":
@@ -174,6 +176,7 @@ def _load(name: str, folder: Path, device: str, dtype: str, progress: Progress) 
         source=facts.get("source") or f"the folder {shown(folder)}",
         licence=facts.get("licence"),
         stored_dtype=getattr(torch, stored) if isinstance(stored, str) else stored or torch.float32,
+        hub_id=facts.get("base_model") or (None if Path(name).expanduser().exists() or name == DEFAULT else name),
     )
 
 

@@ -329,7 +329,7 @@ def save_refined(made: Refined, out: str | Path, *, model: str | Path) -> Path:
     with torch.no_grad():
         for name, weights in made.tensors.items():
             parameters[name].copy_(weights)
-    out = save_model(own.model, own.tokenizer, out, base=made.name, source=own.folder, report=made.report)
+    out = save_model(own.model, own.tokenizer, out, base=own.hub_id or made.name, source=own.folder, report=made.report)
     for path in (made.folder / "log.jsonl", made.delta):
         if path and path.exists():
             shutil.copyfile(path, out / path.name)
