@@ -184,6 +184,13 @@ def test_cancelled_it_keeps_what_was_accepted_and_goes_on(folder, made, tmp_path
         refine(folder, SELECT, REPORT, config(), folder=work)
     with pytest.raises(UserError, match="another refinement"):
         refine(folder, SELECT[:-1], REPORT, config(), folder=work, resume=True)
+    kept = (work / "base.safetensors").read_bytes()
+    name = whole.report["matrices"][0]["name"]
+    weights = dict(refining._read(work / "base.safetensors"))
+    save_matrices({**weights, name: weights[name] + 1}, work / "base.safetensors")
+    with pytest.raises(UserError, match="not those that this refinement began with"):
+        refine(folder, SELECT, REPORT, config(), folder=work, resume=True)
+    (work / "base.safetensors").write_bytes(kept)
     # A kill can leave half a line: it does not count.
     with (work / "log.jsonl").open("a") as log:
         log.write('{"arm": "refined", "numb')

@@ -119,6 +119,8 @@ def _refine(name, selection, report, config, folder, resume, device, progress, o
     base = folder / "base.safetensors"
     if not base.exists():
         save_matrices({key: parameters[key].to(own.stored_dtype) for key in matrices}, base)
+    elif not all(torch.equal(value.to(parameters[key]).cpu(), parameters[key].cpu()) for key, value in _read(base)):
+        raise UserError(f"The weights of {own.name} are not those that this refinement began with: begin a new one.")
     chunks = MatrixChunks(base, matrices, config.chunk, 2 ** (len(config.unet_channels) - 1))
     log = Log(folder / "log.jsonl")
     for line in log.lines:
@@ -160,6 +162,12 @@ def _refine(name, selection, report, config, folder, resume, device, progress, o
     facts["confidence"] = {arm: scores.confidence(config.normalise) for arm, scores in full.items()}
     facts["seconds"] = round(time.monotonic() - started, 1)
     return _finish(tensors, facts, own, chunks, folder, log, False)
+
+
+def _read(file: Path) -> list[tuple[str, Tensor]]:
+    from safetensors.torch import load_file
+
+    return list(load_file(file).items())
 
 
 def choose(model: LanguageModel, config: RefineConfig, progress: Progress = silent) -> "list[Ranked]":
