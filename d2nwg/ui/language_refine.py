@@ -141,7 +141,7 @@ def wire_refine(frame: SimpleNamespace) -> None:
             update = {**finished(visit, tab, blind, marked),
                       **idle(views.notice(refining.done_words(tab.made), "good"), tab.made.cancelled)}
         except Cancelled:
-            update = idle(views.notice("Cancelled before anything was kept.", "note"), bool(tab.log))
+            update = idle(views.notice("Cancelled before the first matrix; “Go on” begins where it was.", "note"), True)
         except UserError as reason:
             update = idle(views.notice(str(reason)), bool(tab.log))
         if tab.work is work:
