@@ -75,7 +75,7 @@ def build_refine() -> SimpleNamespace:
                     parts["log"] = gr.HTML(elem_id="language-log")
                 with gr.Column(elem_classes="card", visible=False) as files:
                     gr.HTML(views.title("Take it away", "A folder for transformers and mergekit, or only what changed: "
-                                                        "`d2nwg llm apply` puts that on the base."))
+                                                        "“d2nwg llm apply” puts that on the base."))
                     with gr.Row(elem_classes="downloads"):
                         parts["pack"] = gr.DownloadButton("Pack the model", elem_id="language-download-model")
                         parts["delta"] = gr.DownloadButton("Delta", elem_id="language-download-delta")
