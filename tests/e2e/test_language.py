@@ -237,6 +237,21 @@ def test_cancelling_a_refinement_and_going_on(visit, tiny):
     assert page.is_enabled("#language-go")
 
 
+def test_again_at_temperature_0_says_why_nothing_changes(visit, tiny):
+    page = open_tab(visit, tiny)
+    chat_settings(page, longest=6)
+    send(page, "is it hot?")
+    answered(page)
+    text = page.inner_text("#language-pane-left .text")
+    page.click("#language-again")
+    page.wait_for_selector("#language-chat-status .note:has-text('stays the same')")
+    page.click("#language-new")
+    page.wait_for_selector("#language-pane-left:has-text('Nothing said yet')")
+    send(page, "is it hot?")
+    answered(page)
+    assert page.inner_text("#language-pane-left .text") == text
+
+
 def test_stop_keeps_what_is_written(visit, tiny):
     page = open_tab(visit, tiny)
     chat_settings(page, longest=200)
