@@ -284,7 +284,7 @@ def pause(job: Job) -> None:
     state = job.state()
     if state["state"] != "running":
         raise UserError(f"The job {job.id} is {state['state']}: only a running one can be paused.")
-    _signal(state, getattr(signal, "SIGSTOP", None))
+    _signal(state, getattr(signal, "SIGSTOP", None), until="suspended")
 
 
 def resume(job: Job) -> None:
@@ -298,7 +298,7 @@ def resume(job: Job) -> None:
     if state["state"] not in RESUMABLE:
         raise UserError(f"The job {job.id} is {state['state']}: there is nothing to resume.")
     if state["state"] == "paused":
-        _signal(state, getattr(signal, "SIGCONT", None))
+        _signal(state, getattr(signal, "SIGCONT", None), until="alive")
         return
     with _lock():
         job.write(state="queued", queued=time.time(), pid=None, message="", left=None)
@@ -383,8 +383,9 @@ def process_state(pid: int | None, known: str | None) -> str:
     )
 
 
-def _signal(state: dict, number: int | None) -> None:
-    """Send a signal to a job's process and its children: they have a session of their own."""
+def _signal(state: dict, number: int | None, until: str | None = None) -> None:
+    """Send a signal to a job's process and its children: they have a session of their own. The system may take a
+    moment to act on it: `until` is the `process_state` to wait for."""
     if number is None:
         raise UserError("This system cannot pause a process: stop the job and resume it later.")
     if process_state(state.get("pid"), state.get("identity")) == "gone":
@@ -393,6 +394,11 @@ def _signal(state: dict, number: int | None) -> None:
         os.killpg(state["pid"], number) if hasattr(os, "killpg") else os.kill(state["pid"], number)
     except ProcessLookupError:
         raise UserError("The process of this job is gone.") from None
+    deadline = time.monotonic() + PATIENCE
+    while until and process_state(state["pid"], state["identity"]) not in (until, "gone"):
+        if time.monotonic() > deadline:
+            raise UserError("The process of this job does not answer: stop the job and resume it later.")
+        time.sleep(0.02)
 
 
 @contextlib.contextmanager

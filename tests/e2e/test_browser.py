@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.e2e.acts import open_settings
+
 
 def status(page) -> str:
     return page.inner_text("#status .notice, #status .working")
@@ -171,7 +173,7 @@ def test_stopping_really_stops(visit, noise_zip, how):
     page, other = visit(), visit()
     page.set_input_files("#files input[type=file]", noise_zip)
     page.wait_for_selector("#images .summary:has-text('3,000 images')")
-    page.click("text=Settings")
+    open_settings(page, "text=Settings", "#most input")
     page.fill("#most input", "10000")
     page.click("#go")
     page.wait_for_selector("#status .working:has-text('Reading images')")

@@ -9,6 +9,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image, ImageOps
 
 from d2nwg.heads import Head
+from tests.e2e.acts import open_settings
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def open_tab(visit, **viewport):
 def walk(page, **fields):
     """Fill in settings, press the button, wait for the result."""
     if not page.is_visible("#points"):
-        page.click("#interpolate button:has-text('Settings')")
+        open_settings(page, "#interpolate button:has-text('Settings')", "#points input")
     for name, value in fields.items():
         page.fill(f"#{name} input", str(value))
     page.evaluate("document.querySelector('#walk-status .notice')?.classList.add('earlier')")

@@ -8,6 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.e2e.acts import open_settings
+
 PATIENCE = 400_000  # milliseconds, on a busy machine
 
 
@@ -51,13 +53,13 @@ def test_from_an_empty_start(visit, two_sets, tmp_path):
     page.wait_for_selector("#zoo-found:has-text('places')", timeout=PATIENCE)
     assert page.inner_text("#zoo-found").count("4 classes") == 2 and page.input_value("#zoo-name input, #zoo-name "
                                                                                       "textarea") == "digits"
-    page.click("#train button:has-text('Settings') >> nth=0")
+    open_settings(page, "#train button:has-text('Settings') >> nth=0", "#zoo-subsets input")
     for key, value in (("subsets", 60), ("images", 5), ("high", 4)):
         page.fill(f"#zoo-{key} input", str(value))
     page.click("#zoo-go")
     finished(page, "digits")
     page.wait_for_selector("#zoo-told:has-text('60 linear heads')")
-    page.click("#recipe-settings button")
+    open_settings(page, "#recipe-settings button", "#recipe-settings :is(input, textarea)")
     for field, value in (("vae steps", 40), ("align steps", 10), ("diffusion steps", 40), ("checkpoint every", 10)):
         page.get_by_label(field, exact=False).filter(visible=True).first.fill(str(value))
     page.fill("#recipe-name input, #recipe-name textarea", "mine")
