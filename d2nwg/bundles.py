@@ -5,6 +5,7 @@ from pathlib import Path
 
 from d2nwg.errors import UserError
 from d2nwg.paths import cache_dir, shipped
+from d2nwg.told import tasks_of
 
 DEFAULT_BUNDLE = "heads-dual"
 # Few steps of the multistep solver were as good as twenty on the training sets: the latents' spread is narrow.
@@ -51,6 +52,15 @@ def bundle_encoder(path: Path) -> str:
         return json.loads((path / "weight_space" / "config.json").read_text())["encoder"]
     except (OSError, ValueError, KeyError) as reason:
         raise UserError(f"The bundle {path} is incomplete: get or train it again.") from reason
+
+
+def bundle_tasks(path: Path) -> dict[str, tuple[str, ...]]:
+    """The tasks that a bundle is told by name, with their classes; none for a bundle that is shown images."""
+    try:
+        config = json.loads((path / "condition_encoder" / "config.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return tasks_of(config["names"]) if config.get("_class_name") == "TaskIndex" else {}
 
 
 def pack_bundle(path: Path, into: Path) -> Path:

@@ -1,6 +1,7 @@
 """The model card of a bundle: what it is, how it was made, what training measured."""
 
 import sys
+from pathlib import Path
 
 from d2nwg.training.config import DualConfig, TrainConfig
 from d2nwg.weights.zoo import Zoo
@@ -9,7 +10,7 @@ from d2nwg.weights.zoo import Zoo
 def model_card(name: str, zoos: list[Zoo], config: TrainConfig | DualConfig, measured: dict) -> str:
     """The bundle's README."""
     words = _dual(zoos, config, measured) if isinstance(config, DualConfig) else _unet(zoos[0], config, measured)
-    commands = "\n".join([*(zoo.command() for zoo in zoos), " ".join(["python -m d2nwg", *sys.argv[1:]])])
+    commands = "\n".join(dict.fromkeys([*(zoo.command() for zoo in zoos), this_command()]))
     names = list(dict.fromkeys((d["name"], len(d["classes"])) for zoo in zoos for d in zoo.datasets))
     sets = "\n".join(f"| {data} | {classes} |" for data, classes in names)
     return f"""---
@@ -43,6 +44,13 @@ pipe = WeightGenerationPipeline.from_pretrained("{name}")
 """
 
 
+def this_command() -> str:
+    """The command line of this process, without the folders of what it names."""
+    program = Path(sys.argv[0])
+    module = "d2nwg" if program.stem == "__main__" else f"{program.parent.name}.{program.stem}"
+    return " ".join([f"python -m {module}", *(Path(a).name if a.startswith("/") else a for a in sys.argv[1:])])
+
+
 def _use(zoo: Zoo, config: TrainConfig | DualConfig) -> str:
     if getattr(config, "condition", "") == "task":
         first = zoo.datasets[0]
@@ -51,10 +59,15 @@ def _use(zoo: Zoo, config: TrainConfig | DualConfig) -> str:
     return "samples = pipe(support, num_samples=50)  # support: one (images, features) tensor a class"
 
 
+def sizes(zoo: Zoo, to: str = " to ") -> str:
+    """``2 to 20``, or ``10``: classes of a zoo's heads."""
+    return to.join(dict.fromkeys(map(str, (zoo.config.min_classes, zoo.config.max_classes))))
+
+
 def _zoo(zoo: Zoo) -> str:
     s = zoo.summary()
     return (
-        f"Zoo: {s['records']} {s['probe']} probes of {s['min_classes']}–{s['max_classes']} classes on "
+        f"Zoo: {s['records']} {s['probe']} probes of {sizes(zoo, '–')} classes on "
         f"{s['num_images']} images seen by `{s['encoder']}`, learnt on {zoo.config.width} principal components."
     )
 
@@ -63,9 +76,12 @@ def _unet(zoo: Zoo, config: TrainConfig, measured: dict) -> dict[str, str]:
     told, encoder = "a few images a class", "data-set encoder"
     if config.condition == "task":
         told, encoder = "the names of its classes (`pipe.for_tasks`), not shown any image", "learned class embeddings"
-    what = f"""Generates classifier heads (2 to {zoo.config.max_classes} classes) for the frozen image encoder
-`{zoo.encoder}` from {told}: D2NWG (Soro et al., ICLR 2025), `whole` layout, VAE, {encoder} aligned
-with its latents, UNet denoiser."""
+    made = f"classifier heads ({sizes(zoo)} classes) for the frozen image encoder `{zoo.encoder}`"
+    if zoo.encoder.startswith("pixels/"):
+        made = f"whole two-layer networks ({sizes(zoo)} classes) on the pixels (`{zoo.encoder}`)"
+    what = f"""Generates {made}
+from {told}: D2NWG (Soro et al., ICLR 2025), `whole` layout, VAE, {encoder} aligned with its latents, UNet
+denoiser."""
     training = f"""Stages: {config.vae_steps} VAE, {config.align_steps} alignment and {config.diffusion_steps} diffusion
 steps of {config.batch_size} heads; {measured["seconds"]} s in all. On images outside their support, zoo heads kept
 aside are right on {measured["zoo_accuracy"]:.1%} and their reconstructions by the VAE on

@@ -229,7 +229,8 @@ def _weight_space(zoo: Zoo, layout: WholeLayout, encoder: DatasetEncoder | TaskI
     support = some.support.unsqueeze(-1)  # class means in canonical order, as at sampling
     mask = support >= 0
     means = (zoo.projected[some.support.clamp_min(0)] * mask).sum(2) / mask.sum(2).clamp_min(1)
-    keys = means[..., 0].masked_fill(some.classes < 0, torch.inf)
+    told = isinstance(encoder, TaskIndex)  # then the order is that of the classes' numbers
+    keys = (some.classes.float() if told else means[..., 0]).masked_fill(some.classes < 0, torch.inf)
     order = keys.argsort(dim=-1, stable=True)
     rows = [select_classes({n: v[i] for n, v in some.state.items()}, order[i]) for i in range(size)]
     vectors = layout.flatten({name: torch.stack([row[name] for row in rows]) for name in some.state})

@@ -251,3 +251,19 @@ def test_hostile_names(visit, tmp_path, digits_zip):
     page.hover("#confusion .nsewdrag")
     assert page.title() == "D2NWG Studio"
     assert page.locator("#result img[onerror], #images img[onerror]").count() == 0
+
+
+def test_a_task_told_by_its_name(visit):
+    page = visit("?bundle=tasks-small-networks")
+    page.wait_for_selector("#task input")
+    generate(page, samples=4)
+    said = page.inner_text("#sentence")
+    assert "told “digits”" in said and "Told the task's name only." in said
+    page.fill("#task input", "0.5 digits + 0.5 fish")
+    page.keyboard.press("Enter")
+    page.evaluate("document.querySelector('#status .notice')?.classList.add('earlier')")
+    page.click("#go")
+    page.wait_for_selector("#status .bad:has-text('There is no task fish')")
+    page.click("#bundle input")
+    page.click("ul[role=listbox] li:has-text('heads-dual')")
+    page.wait_for_selector("#task", state="hidden")
