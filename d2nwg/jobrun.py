@@ -97,7 +97,7 @@ def _train(job: Job, parameters: dict, progress: Progress) -> None:
     from d2nwg.training.config import GENERATORS, as_text
     from d2nwg.training.loop import clear_checkpoints
     from d2nwg.training.train import train_bundle
-    from d2nwg.weights.zoo import Zoo
+    from d2nwg.weights.kinds import open_zoo
 
     out = Path(parameters["out"])
     remove_partial(out)
@@ -124,7 +124,7 @@ def _train(job: Job, parameters: dict, progress: Progress) -> None:
         out.name,
     ]
     train_bundle(
-        [Zoo(zoo) for zoo in parameters["zoos"]],
+        [open_zoo(zoo) for zoo in parameters["zoos"]],
         config,
         out,
         resume=(job.work / "config.json").is_file(),

@@ -204,16 +204,16 @@ def submit(kind: str, name: str, parameters: dict, files: Sequence[Path] = ()) -
 def submit_training(
     name: str, zoos: Sequence[str | Path], config, out: str | Path | None = None, device: str | None = None
 ) -> Job:
-    """`submit` a training of a `TrainConfig` or a `DualConfig` on zoos.
+    """`submit` a training of a `TrainConfig`, a `DualConfig` or a `ModelsConfig` on zoos.
 
     Raises:
         UserError: a zoo is none, or what `submit` refuses.
     """
     from d2nwg.training.config import GENERATORS
-    from d2nwg.weights.zoo import Zoo
+    from d2nwg.weights.kinds import open_zoo
 
     generator = next(key for key, kind in GENERATORS.items() if isinstance(config, kind))
-    paths = [str(Zoo(path).path.resolve()) for path in zoos]
+    paths = [str(open_zoo(path).path.resolve()) for path in zoos]
     parameters = {"zoos": paths, "generator": generator, "config": config.to_config(), "device": device}
     return submit("train", name, {**parameters, "out": str(out)} if out else parameters)
 

@@ -87,7 +87,7 @@ def _recipe_card() -> SimpleNamespace:
         with gr.Accordion("All settings", open=False, elem_id="recipe-settings"):
             gr.HTML(views.hint("An empty box is the preset's value, which stands in it in grey."))
             groups = {}
-            for key, kind in GENERATORS.items():
+            for key, kind in ((key, GENERATORS[key]) for key in CHOICES):
                 start = kind.preset("tiny").to_config()
                 with gr.Column(visible=key == "unet") as groups[key]:
                     boxes[key] = {field: gr.Textbox(label=field.replace("_", " "), info=meaning, max_lines=1,
