@@ -43,6 +43,7 @@ class TrainConfig(Recipe):
         condition_dropout: share of training conditions left empty, for guidance.
         prediction: what the denoiser predicts: ``epsilon``, ``v_prediction`` or ``sample``.
         ema: decay of the denoiser's moving average, the weights that are sampled.
+        accumulate: parts that a step's batch is worked on in, one after another: so many times less memory.
         mixed_precision: accelerate's setting: ``no``, ``fp16`` or ``bf16``.
         checkpoint_every: optimiser steps between checkpoints.
         seed: of starts, batches and noise.
@@ -71,6 +72,7 @@ class TrainConfig(Recipe):
     condition_dropout: float = 0.1
     prediction: str = "sample"
     ema: float = 0.999
+    accumulate: int = 1
     mixed_precision: str = "no"
     checkpoint_every: int = 250
     seed: int = 0
@@ -158,6 +160,7 @@ class DualConfig(Recipe):
         held_out: data sets never trained on; the moving average that is best on them is kept.
         validate_every: steps between looks at them.
         ema: decay of the moving average, the weights that are sampled.
+        accumulate: gradients of so many batches of ``tasks`` are added up before a step.
         mixed_precision: accelerate's setting: ``no``, ``fp16`` or ``bf16``.
         checkpoint_every: optimiser steps between checkpoints.
         seed: of starts, tasks and noise.
@@ -179,6 +182,7 @@ class DualConfig(Recipe):
     held_out: tuple[str, ...] = ()
     validate_every: int = 250
     ema: float = 0.995
+    accumulate: int = 1
     mixed_precision: str = "no"
     checkpoint_every: int = 250
     seed: int = 0
@@ -219,6 +223,7 @@ class ModelsConfig(Recipe):
         condition_dropout: share of training conditions left empty.
         prediction: what the denoiser predicts: ``epsilon``, ``v_prediction`` or ``sample``.
         ema: decay of the denoiser's moving average, the weights that are sampled.
+        accumulate: parts that a step's batch is worked on in, one after another: so many times less memory.
         mixed_precision: accelerate's setting: ``no``, ``fp16`` or ``bf16``.
         checkpoint_every: optimiser steps between checkpoints.
         seed: of starts, batches and noise.
@@ -247,6 +252,7 @@ class ModelsConfig(Recipe):
     condition_dropout: float = 0.0
     prediction: str = "sample"
     ema: float = 0.995
+    accumulate: int = 1
     mixed_precision: str = "no"
     checkpoint_every: int = 500
     seed: int = 0

@@ -79,9 +79,13 @@ def train_bundle(
         torch.cuda.set_device(device)
     out = Path(out)
     work = out.with_name(out.name + ".training")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if config.accumulate < 1 or getattr(config, "batch_size", 10**9) < config.accumulate * processes:
+        raise UserError("A batch can be worked on in 1 part or more, of at least one record for each process.")
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=config.mixed_precision)
     leave_together()
     config = _open_together(accelerator, out, work, zoos, config, resume)
+    accelerator.gradient_accumulation_steps = config.accumulate  # a resumed run's own
     torch.manual_seed(config.seed)
     started = time.monotonic()
     log = MetricsLog(work / "metrics.jsonl", accelerator)
