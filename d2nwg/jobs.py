@@ -70,6 +70,11 @@ class Job:
         """The file with what its process says."""
         return self.folder / "log.txt"
 
+    @property
+    def after_resuming(self) -> str:
+        """What resuming it does, for a sentence."""
+        return f"resuming {'goes on from the last checkpoint' if self.id.startswith('train-') else 'begins again'}"
+
     def state(self) -> dict:
         """``state``: queued, running, paused, stopped, interrupted, failed or finished; ``stage``, ``done``,
         ``total`` and ``left`` (seconds) of the work; ``message``, a sentence on why it ended; ``pid``; and ``started``,
@@ -82,7 +87,7 @@ class Job:
             if found == "gone":
                 state |= {
                     "state": "interrupted",
-                    "message": "Its process is gone; resuming goes on from the last checkpoint.",
+                    "message": f"Its process is gone; {self.after_resuming}.",
                 }
             elif found == "suspended":
                 state["state"] = "paused"
