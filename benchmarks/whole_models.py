@@ -51,7 +51,8 @@ def read(path: Path) -> dict[str, Tensor]:
     found = {}
     for part, most in (("train", 8000), ("test", 2000)):
         images = torch.from_numpy(data[f"x_{part}"][:most]).float().div(255).unsqueeze(1)
-        found[f"x_{part}"], found[f"y_{part}"] = (images - 0.3) / 0.35, torch.from_numpy(data[f"y_{part}"][:most]).long()
+        found[f"x_{part}"] = (images - 0.3) / 0.35
+        found[f"y_{part}"] = torch.from_numpy(data[f"y_{part}"][:most]).long()
     return found
 
 
@@ -171,7 +172,7 @@ def main() -> None:
     for name in dict.fromkeys(name for row in rows for name in row):
         print(f"{name:60}", *(f"{row.get(name, '–'):>12}" for row in rows))
     if args.out:
-        result = {"starts": args.starts, "seconds": seconds, "measured": lost, "rows": rows, "config": config.to_config()}
+        result = {"starts": args.starts, "seconds": seconds, "measured": lost, "rows": rows}
         Path(args.out).write_text(json.dumps(result, indent=1))
 
 

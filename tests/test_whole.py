@@ -90,7 +90,8 @@ def test_networks_of_a_bundle(bundle, model_zoo):
             assert all(torch.equal(state[name], other[name]) for name in state)
         kept = pipe(number, "dots", num_samples=2, around=0.0)
         assert kept.distance.tolist() == [0, 0] or kept.distance.isnan().all()
-        mine = [i for i, r in enumerate(model_zoo.records) if r["task"] == "dots" and r["name"].startswith(told["name"][:4])]
+        mine = [i for i, r in enumerate(model_zoo.records)
+                if r["task"] == "dots" and r["name"].startswith(told["name"][:4])]
         last = "4.weight"
         originals = torch.stack([model_zoo.plain_state(i)[last] for i in mine]).flatten(1)
         near = torch.cdist(kept.state[last].flatten(1), originals).min(1).values

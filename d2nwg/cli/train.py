@@ -17,14 +17,15 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         required=True,
         nargs="+",
         metavar="ZOO",
-        help="a folder that zoo build or zoo import wrote; the dual generator takes several, of different encoders",
+        help="a folder that zoo build or zoo import wrote; dual takes several, of different "
+        "encoders",
     )
     parser.add_argument(
         "--generator",
         choices=("unet", "dual", "models"),
         help="unet: the paper's, in three stages (VAE, data-set encoder, diffusion); dual: coefficients on the "
-        "support images, for any number of classes and any encoder; models: whole models, from a zoo of zoo import (what suits "
-        "the zoo: unet or models)",
+        "support images, for any number of classes and any encoder; models: whole models, from "
+        "a zoo of zoo import (what suits the zoo: unet or models)",
     )
     parser.add_argument(
         "--condition",

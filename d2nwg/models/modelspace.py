@@ -1,4 +1,4 @@
-"""What a bundle of whole models knows of the networks it generates: their layouts, and the zoo's place in the latents."""
+"""What a bundle of whole models knows of the networks it generates: layouts, ids, and the zoo's latents."""
 
 import torch
 from diffusers import ModelMixin

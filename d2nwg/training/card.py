@@ -92,7 +92,7 @@ without labels help (`unlabelled=`)."""
 def _whole(name: str, zoo, config: ModelsConfig, measured: dict) -> str:
     told = zoo.summary()
     rows = "\n".join(
-        f"| {number} | `{a['first']}` | {a['checkpoints']} | {a['parameters']:,} | {'yes' if a['batchnorm'] else 'no'} |"
+        f"| {number} | `{a['first']}` | {a['checkpoints']} | {a['parameters']:,} | {'yes' * a['batchnorm'] or 'no'} |"
         for number, a in enumerate(told["architectures"])
     )
     statistics = "travel with the weights" if config.batchnorm == "travel" else "are to be recalibrated on data"

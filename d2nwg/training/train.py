@@ -165,7 +165,7 @@ def make_scheduler(prediction: str) -> DPMSolverMultistepScheduler:
     )
 
 
-def _open_together(accelerator: Accelerator, out, work, zoos, config, resume) -> TrainConfig | DualConfig | ModelsConfig:
+def _open_together(accelerator: Accelerator, out, work, zoos, config, resume):
     """`_open_run` in the first of several processes; all of them get its answer, or its refusal."""
     answer: list = [None]
     if accelerator.is_main_process:
