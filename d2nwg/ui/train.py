@@ -21,6 +21,7 @@ PRIVATE = dict(api_visibility="private", show_progress="hidden")
 EVERY = 1.5  # seconds between two looks at the jobs
 CHOICES = {"unet": list(PRESETS), "dual": list(DUAL_PRESETS), "models": list(MODELS_PRESETS)}
 FINISHED = "Choose it above, at “Bundle”, or press the button: then the Generate tab uses it."
+SAMPLED = "It makes whole models: download it, or sample with python -m d2nwg sample."
 
 
 def build_tab(frame: SimpleNamespace) -> None:
@@ -120,7 +121,7 @@ def _jobs_card() -> SimpleNamespace:
                 delete = gr.Button("Delete", elem_id="job-delete", min_width=80, interactive=False)
             said = gr.HTML(elem_id="job-said")
     with gr.Column(elem_classes="card", visible=False, elem_id="job-done") as done:
-        gr.HTML(views.title("The bundle is ready", FINISHED))
+        ready = gr.HTML(views.title("The bundle is ready", FINISHED))
         with gr.Row(elem_classes="downloads"):
             use = gr.Button("Use it in Generate", variant="primary", elem_id="job-use")
             pack = gr.DownloadButton("Pack it for download", elem_id="job-pack")
@@ -139,8 +140,8 @@ def _jobs_card() -> SimpleNamespace:
         download = gr.DownloadButton("Download the log", size="sm", elem_id="job-log-download")
     seen = gr.State("")
     return SimpleNamespace(listing=listing, one=one, pick=pick, pause=pause, resume=resume, stop=stop, delete=delete,
-                           said=said, done=done, use=use, pack=pack, figures=figures, losses=losses, rights=rights,
-                           good=good, logs=logs, log=log, download=download, seen=seen)
+                           said=said, done=done, ready=ready, use=use, pack=pack, figures=figures, losses=losses,
+                           rights=rights, good=good, logs=logs, log=log, download=download, seen=seen)
 
 
 async def _follow(work: Work, status):
@@ -292,6 +293,7 @@ def _wire_jobs(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespa
                 jobs.stop: gr.update(interactive=state in library.UNFINISHED),
                 jobs.delete: gr.update(interactive=bool(job) and state not in ("running", "paused")),
                 jobs.done: gr.update(visible=bool(job) and state == "finished" and job.spec["kind"] == "train"),
+                jobs.ready: views.title("The bundle is ready", FINISHED if heads else SAMPLED),
                 jobs.use: gr.update(visible=heads), jobs.logs: gr.update(visible=bool(job))}
         if now["lines"] != before.get("lines"):
             update[jobs.figures] = gr.update(visible=bool(lines))
@@ -329,8 +331,8 @@ def _wire_jobs(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespa
         return visit, str(training.download_log(library.get_job(picked or ""), visit.subfolder()))
 
     outputs = [jobs.listing, jobs.one, jobs.pick, zoo.chosen, frame.bundle, jobs.pause, jobs.resume, jobs.stop,
-               jobs.delete, jobs.done, jobs.use, jobs.logs, jobs.figures, jobs.good, jobs.losses, jobs.rights, jobs.log,
-               jobs.seen]
+               jobs.delete, jobs.done, jobs.ready, jobs.use, jobs.logs, jobs.figures, jobs.good, jobs.losses, jobs.rights,
+               jobs.log, jobs.seen]
     inputs = [jobs.pick, jobs.seen, zoo.chosen]
     timer.tick(look, inputs, outputs, concurrency_limit=2, **PRIVATE)
     jobs.pick.change(look, inputs, outputs, **PRIVATE)

@@ -131,4 +131,5 @@ def test_checkpoints_are_added_and_learnt(visit, tmp_path, studio):
     page.click("#train-go")
     finished(page, "whole")
     page.wait_for_selector("#job-done", state="visible", timeout=PATIENCE)
+    page.wait_for_selector("#job-done:has-text('d2nwg sample')", timeout=PATIENCE)
     assert not page.locator("#job-use").is_visible(), "the Generate tab is for heads"
