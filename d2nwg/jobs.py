@@ -70,6 +70,11 @@ class Job:
         """The file with what its process says."""
         return self.folder / "log.txt"
 
+    @property
+    def after_resuming(self) -> str:
+        """What resuming it does, for a sentence."""
+        return f"resuming {'goes on from the last checkpoint' if self.id.startswith('train-') else 'begins again'}"
+
     def state(self) -> dict:
         """``state``: queued, running, paused, stopped, interrupted, failed or finished; ``stage``, ``done``,
         ``total`` and ``left`` (seconds) of the work; ``message``, a sentence on why it ended; ``pid``; and ``started``,
@@ -82,7 +87,7 @@ class Job:
             if found == "gone":
                 state |= {
                     "state": "interrupted",
-                    "message": "Its process is gone; resuming goes on from the last checkpoint.",
+                    "message": f"Its process is gone; {self.after_resuming}.",
                 }
             elif found == "suspended":
                 state["state"] = "paused"
@@ -204,16 +209,16 @@ def submit(kind: str, name: str, parameters: dict, files: Sequence[Path] = ()) -
 def submit_training(
     name: str, zoos: Sequence[str | Path], config, out: str | Path | None = None, device: str | None = None
 ) -> Job:
-    """`submit` a training of a `TrainConfig` or a `DualConfig` on zoos.
+    """`submit` a training of a `TrainConfig`, a `DualConfig` or a `ModelsConfig` on zoos.
 
     Raises:
         UserError: a zoo is none, or what `submit` refuses.
     """
     from d2nwg.training.config import GENERATORS
-    from d2nwg.weights.zoo import Zoo
+    from d2nwg.weights.kinds import open_zoo
 
     generator = next(key for key, kind in GENERATORS.items() if isinstance(config, kind))
-    paths = [str(Zoo(path).path.resolve()) for path in zoos]
+    paths = [str(open_zoo(path).path.resolve()) for path in zoos]
     parameters = {"zoos": paths, "generator": generator, "config": config.to_config(), "device": device}
     return submit("train", name, {**parameters, "out": str(out)} if out else parameters)
 

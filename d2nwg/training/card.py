@@ -3,12 +3,14 @@
 import sys
 from pathlib import Path
 
-from d2nwg.training.config import DualConfig, TrainConfig
+from d2nwg.training.config import DualConfig, ModelsConfig, TrainConfig
 from d2nwg.weights.zoo import Zoo
 
 
-def model_card(name: str, zoos: list[Zoo], config: TrainConfig | DualConfig, measured: dict) -> str:
+def model_card(name: str, zoos: list, config: TrainConfig | DualConfig | ModelsConfig, measured: dict) -> str:
     """The bundle's README."""
+    if isinstance(config, ModelsConfig):
+        return _whole(name, zoos[0], config, measured)
     words = _dual(zoos, config, measured) if isinstance(config, DualConfig) else _unet(zoos[0], config, measured)
     commands = "\n".join(dict.fromkeys([*(zoo.command() for zoo in zoos), this_command()]))
     names = list(dict.fromkeys((d["name"], len(d["classes"])) for zoo in zoos for d in zoo.datasets))
@@ -101,3 +103,47 @@ without labels help (`unlabelled=`)."""
 {config.validate_every} steps the one is kept that is best on them (step {measured["step"]}, right on
 {measured["accuracy"]:.1%} over 5, 10 and 20 ways, 1 and 5 shots, with and without 15 unlabelled images a class)."""
     return {"what": what, "training": training}
+
+
+def _whole(name: str, zoo, config: ModelsConfig, measured: dict) -> str:
+    told = zoo.summary()
+    rows = "\n".join(
+        f"| {number} | `{a['first']}` | {a['checkpoints']} | {a['parameters']:,} | {'yes' * a['batchnorm'] or 'no'} |"
+        for number, a in enumerate(told["architectures"])
+    )
+    statistics = "travel with the weights" if config.batchnorm == "travel" else "are to be recalibrated on data"
+    right = told["accuracy"].get("mean")
+    return f"""---
+library_name: d2nwg
+license: mit
+tags: [weight-generation, d2nwg, diffusion]
+---
+# {name}
+
+Generates whole networks of {len(told["architectures"])} architectures for the tasks {", ".join(told["tasks"])}, as a
+zoo of {told["checkpoints"]} checkpoints holds them{f", right on {right:.1%} on average" if right else ""}. D2NWG (Soro
+et al., ICLR 2025), `{config.layout}` layout; BatchNorm statistics {statistics}.
+
+```python
+from d2nwg.modelpipeline import ModelGenerationPipeline
+pipe = ModelGenerationPipeline.from_pretrained("{name}")
+samples = pipe(architecture=0, task="{next(iter(told["tasks"]))}", num_samples=10)
+network.load_state_dict(samples.states()[0])
+```
+
+| architecture | first checkpoint | checkpoints | numbers | BatchNorm |
+|---|---|---|---|---|
+{rows}
+
+## Training
+
+```
+{" ".join(["python -m d2nwg", *sys.argv[1:]])}
+```
+
+Stages: {config.vae_steps} VAE, {config.align_steps} alignment and {config.diffusion_steps} diffusion steps of
+{config.batch_size} networks; {measured["seconds"]} s in all. Reconstruction by the VAE loses
+{measured["lost_trained"]:.2%} of the variance of networks it was trained on{
+        f" and {measured['lost_aside']:.2%} of those kept aside" if "lost_aside" in measured else ""
+    }.
+"""

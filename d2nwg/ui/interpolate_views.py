@@ -13,6 +13,7 @@ from d2nwg.errors import UserError
 from d2nwg.examples import EXAMPLES
 from d2nwg.progress import Progress, silent
 from d2nwg.ui import actions, views
+from d2nwg.ui.gpu import on_gpu
 from d2nwg.ui.settings import example_names, task_names, whole
 
 SHOWN = 6  # pictures of each end
@@ -109,6 +110,7 @@ def check(bundle: str | None, points, seeds, samples, shots, seed) -> dict:
                 shots=whole("shots", shots), seed=whole("seed", seed))
 
 
+@on_gpu
 def make_walk(ends: list[tuple[str, list[str] | None]], settings: dict, folder: Path, progress: Progress = silent):
     """Read the ends and walk: the `Walk`, the pictures that will be looked at, and the figures."""
     actions.import_libraries()

@@ -109,7 +109,7 @@ class Zoo:
         try:
             info = json.loads((self.path / "zoo.json").read_text())
             if info.get("format") == "checkpoints":
-                raise UserError(f"{self.path} is a zoo of whole models: generators learn from zoos of heads.")
+                raise UserError(f"{self.path} is a zoo of whole models, and this needs one of heads.")
             self.config = ZooConfig(**info["config"])
         except UserError:
             raise
