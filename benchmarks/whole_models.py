@@ -133,8 +133,11 @@ def measure(zoo: ModelZoo, bundle: Path, sets: dict, samples: int) -> list[dict]
                 if architecture == "batchnorm":
                     row[f"{name}, recalibrated"] = scored(drawn, again=True)
                 far, nearest = torch.cdist(drawn, vectors).min(1)
+                row[f"{name}: members it is near to"] = len(nearest.unique())
                 between = torch.cdist(vectors, vectors).fill_diagonal_(torch.inf).min(1).values.median()
                 row[f"{name}: distance to the nearest / between neighbours"] = float(far.median() / between)
+                spreads = [float((v - v.mean(0)).square().sum(1).mean().sqrt()) for v in (drawn, vectors)]
+                row[f"{name}: spread, as a share of the members'"] = spreads[0] / spreads[1]
                 noise = torch.randn(drawn.shape, generator=torch.Generator().manual_seed(1)) * data.batch(mine[:1]).mask
                 moved = vectors[nearest] + noise * (far / noise.norm(dim=1)).unsqueeze(1)
                 row[f"zoo + noise as far as {name}"] = scored(moved)

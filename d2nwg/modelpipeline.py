@@ -108,7 +108,8 @@ class ModelGenerationPipeline(DiffusionPipeline):
         member = space.member(architecture, task)
         condition = self.condition_encoder(space.ids(member.unsqueeze(0)).to(device))
         beside = self.denoiser.lay_out(condition)
-        zoo = space.zoo_latents[space.kept(member)] * self.vae.config.latent_scale
+        centre = space.latent_centres[space.group(member.unsqueeze(0)).to(device)]
+        zoo = (space.zoo_latents[space.kept(member)] - centre) * self.vae.config.latent_scale
         scheduler.set_timesteps(num_inference_steps, device=device)
         times = scheduler.timesteps
         latents = randn_tensor((num_samples, *self.vae.latent_shape), generator=generator, device=device)
@@ -128,7 +129,7 @@ class ModelGenerationPipeline(DiffusionPipeline):
             given = scheduler.scale_model_input(latents, time)
             latents = scheduler.step(self.denoiser.denoise(given, time, beside), time, latents).prev_sample
         progress("Sampling models", len(times), len(times))
-        vectors = self.vae.decode(latents / self.vae.config.latent_scale)
+        vectors = self.vae.decode(latents / self.vae.config.latent_scale + centre)
         return ModelSamples(space.to_states(vectors, int(member[0])), _distance(latents, zoo))
 
 

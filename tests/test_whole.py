@@ -156,3 +156,23 @@ def test_verbs(model_zoo, tmp_path, monkeypatch, capsys):
     assert main(["sample", "heads-dual", "--out", str(tmp_path / "x")]) == 2
     assert main(["generate", "example:digits", "--bundle", str(out), "--out", str(tmp_path / "y")]) == 2
     assert "use it with `python -m d2nwg sample`" in capsys.readouterr().err
+
+
+def test_what_networks_share_is_taken_away(bundle, model_zoo):
+    """Vectors about the mean of their architecture, in units of their own; latents about that of their task."""
+    space = model_space(model_zoo, ModelsConfig(chunk=16))
+    data = ModelBatches(model_zoo, space, torch.device("cpu"))
+    for number, layout in enumerate(space.layouts):
+        mine = [int(i) for i in data.train if data.members[i, 0] == number]
+        vectors = data.batch(mine).vectors
+        torch.testing.assert_close(vectors.mean(0), torch.zeros(space.size), atol=1e-3, rtol=0)
+        for name, span in layout.spans.items():
+            square = float(vectors[:, span].square().mean())
+            assert square == pytest.approx(1, abs=0.01) or not vectors[:, span].any(), name  # a constant stays one
+    pipe = ModelGenerationPipeline.from_pretrained(bundle)
+    space = pipe.weight_space
+    latents = (space.zoo_latents - space.latent_centres[space.group(space.zoo_members)]) * pipe.vae.config.latent_scale
+    torch.testing.assert_close(latents.square().mean(), torch.tensor(1.0), atol=1e-2, rtol=0)
+    for group in space.group(space.zoo_members).unique():
+        kept = latents[space.group(space.zoo_members) == group]
+        torch.testing.assert_close(kept.mean(0), torch.zeros(latents.shape[1:]), atol=1e-3, rtol=0)

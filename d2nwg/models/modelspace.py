@@ -1,5 +1,7 @@
 """What a bundle of whole models knows of the networks it generates: layouts, ids, and the zoo's latents."""
 
+from collections.abc import Iterable
+
 import torch
 from diffusers import ModelMixin
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -27,8 +29,13 @@ class ModelSpace(ModelMixin, ConfigMixin):
         latent_shape: of one latent.
         zoo_size: latents of zoo members that the bundle keeps.
 
-    Tensors: ``zoo_latents`` (Z, c, h, w), unscaled means; ``zoo_members`` (Z, 2), architecture and task number; and
-    ``zoo_accuracy`` (Z,), NaN where it is not known.
+    Networks that began alike differ little from each other: a vector is what tells a network from the mean of its
+    architecture, in units of the tensor's spread about that mean; and a latent, before it is scaled, is taken from the
+    mean of its architecture and task. Otherwise what they share would be all that is learnt.
+
+    Tensors: ``centres`` and ``units`` (architectures, N) of vectors; ``latent_centres`` (architectures × tasks, c, h,
+    w); of the zoo ``zoo_latents`` (Z, c, h, w), unscaled means, ``zoo_members`` (Z, 2), architecture and task number,
+    and ``zoo_accuracy`` (Z,), NaN where it is not known.
     """
 
     @register_to_config
@@ -47,6 +54,9 @@ class ModelSpace(ModelMixin, ConfigMixin):
         def kept(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.zeros(*shape), requires_grad=False)
 
+        self.centres, self.units = kept(len(self.layouts), self.size), kept(len(self.layouts), self.size)
+        self.units.data.fill_(1)
+        self.latent_centres = kept(len(self.layouts) * len(tasks), *latent_shape)
         self.zoo_latents, self.zoo_members = kept(zoo_size, *latent_shape), kept(zoo_size, 2)
         self.zoo_accuracy = kept(zoo_size)
 
@@ -64,6 +74,29 @@ class ModelSpace(ModelMixin, ConfigMixin):
     def _tokens(self) -> list[int]:
         """Tokens that each architecture uses."""
         return [1 if self.config.tokens == 1 else length for length in self.lengths]
+
+    def centre(self, vectors_of: Iterable[tuple[int, Tensor]]) -> None:
+        """Measure ``centres`` and ``units`` on (architecture number, vector (N,)) of networks, read one at a time.
+        Architectures with fewer than three stay as they are."""
+        count = torch.zeros(len(self.layouts))
+        total = torch.zeros(*self.centres.shape, dtype=torch.float64)
+        squares = torch.zeros_like(total)
+        for architecture, vector in vectors_of:
+            count[architecture] += 1
+            total[architecture] += vector
+            squares[architecture] += vector.double().square()
+        for number, layout in enumerate(self.layouts):
+            if count[number] < 3:
+                continue
+            mean = total[number] / count[number]
+            variance = (squares[number] / count[number] - mean.square()).clamp_min(0)
+            self.centres.data[number] = mean.float()
+            for span in layout.spans.values():
+                self.units.data[number, span] = float(variance[span].mean().sqrt()) or 1.0
+
+    def group(self, members: Tensor) -> Tensor:
+        """(B, 2) architecture and task numbers → (B,) rows of ``latent_centres``."""
+        return members[:, 0].long() * len(self.config.tasks) + members[:, 1].long()
 
     def ids(self, members: Tensor) -> Tensor:
         """(B, 2) architecture and task numbers → (B, 2 T) ids, -1 for tokens that the architecture does not use."""
@@ -86,7 +119,8 @@ class ModelSpace(ModelMixin, ConfigMixin):
     def to_vectors(self, state: State, architecture: int) -> Tensor:
         """Networks (B, …) of one architecture → (B, N) standardised."""
         chunks = self.layouts[architecture].flatten(state).flatten(1)
-        return nn.functional.pad(chunks, (0, self.size - chunks.shape[1]))
+        vectors = nn.functional.pad(chunks, (0, self.size - chunks.shape[1]))
+        return (vectors - self.centres[architecture]) / self.units[architecture]
 
     def to_states(self, vectors: Tensor, architecture: int) -> State:
         """(B, N) → networks (B, …), every tensor that the zoo's have, in module order.
@@ -96,6 +130,7 @@ class ModelSpace(ModelMixin, ConfigMixin):
         """
         layout, told = self.layouts[architecture], self.config.architectures[architecture]
         length = self.lengths[architecture]
+        vectors = vectors * self.units[architecture] + self.centres[architecture]
         state = layout.unflatten(vectors[:, : length * layout.chunk].reshape(len(vectors), length, layout.chunk))
         for name, shape, kind in told["left_out"]:
             fill = 1 if name.endswith("running_var") else 0

@@ -90,6 +90,10 @@ class Stages:
             values.append(latents[self._latent_mask(batch.mask, vae)])
         return 1.0 / max(float(torch.cat(values).std()), 1e-6)
 
+    def _scaled(self, latents: Tensor, batch, vae: WeightVAE) -> Tensor:
+        """Latents as the denoiser sees them."""
+        return latents * vae.config.latent_scale
+
     @staticmethod
     def _latent_mask(mask: Tensor, vae: WeightVAE) -> Tensor:
         """(B, N) numbers that count → (B, c, h, w) latents of the tokens that have any."""
@@ -138,7 +142,7 @@ class Stages:
 
         def loss(model, batch, rng, generator):
             with torch.no_grad():
-                latents = vae.encode(batch.vectors).mean * vae.config.latent_scale
+                latents = self._scaled(vae.encode(batch.vectors).mean, batch, vae)
             value = model(*self._told(batch, rng), latents=latents)
             return value, {}
 
@@ -155,7 +159,7 @@ class Stages:
 
         def loss(model, batch, rng, generator):
             with torch.no_grad():
-                latents = vae.encode(batch.vectors).sample(generator) * vae.config.latent_scale
+                latents = self._scaled(vae.encode(batch.vectors).sample(generator), batch, vae)
                 condition = encoder(*self._told(batch, rng))
                 drop = torch.rand(len(latents), generator=generator) < config.condition_dropout
                 condition = condition.dropped(drop.to(latents.device))

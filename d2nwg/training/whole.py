@@ -29,11 +29,13 @@ class ModelBatch:
         vectors: (B, N) standardised.
         mask: (B, N) bool, the numbers that count.
         ids: (B, 2 T), what the generator is told.
+        group: (B,), which architecture and task (`ModelSpace.group`).
     """
 
     vectors: Tensor
     mask: Tensor
     ids: Tensor
+    group: Tensor
 
 
 class ModelBatches:
@@ -48,6 +50,8 @@ class ModelBatches:
         )
         order = np.random.default_rng(0).permutation(len(zoo))  # a zoo may be in the order of its tasks
         self.aside, self.train = order[: len(zoo) // 10].tolist(), order[len(zoo) // 10 :]
+        if not space.centres.any():  # not yet measured
+            space.centre((int(self.members[number, 0]), self._read(number)) for number in self.train.tolist())
         self._vector = lru_cache(max(1, CACHED // space.size))(self._read)
 
     def _read(self, number: int) -> Tensor:
@@ -63,19 +67,41 @@ class ModelBatches:
         members = self.members[numbers]
         vectors = torch.stack([self._vector(number) for number in numbers])
         mask, ids = self.space.mask(members[:, 0]), self.space.ids(members)
-        return ModelBatch(vectors.to(self.device), mask.to(self.device), ids.to(self.device))
+        parts = vectors, mask, ids, self.space.group(members)
+        return ModelBatch(*(part.to(self.device) for part in parts))
 
 
 class WholeStages(Stages):
     """The stages on whole models. What can be measured without running the networks is how near they come."""
+
+    @torch.no_grad()
+    def _latent_scale(self, vae: WeightVAE) -> float:
+        """1 / std of the latents about the mean of their architecture and task, which is measured here as well."""
+        space, rows = self.data.space, self.data.train[:ZOO_SAMPLE].tolist()
+        batches = [self.data.batch(rows[first : first + 16]) for first in range(0, len(rows), 16)]
+        latents = torch.cat([vae.encode(batch.vectors).mean for batch in batches])
+        groups = torch.cat([batch.group for batch in batches])
+        self.centres = torch.zeros(len(space.latent_centres), *vae.latent_shape, device=latents.device)
+        for group in range(len(self.centres)):
+            if (groups == group).any():
+                self.centres[group] = latents[groups == group].mean(0)
+        used = torch.cat([self._latent_mask(batch.mask, vae) for batch in batches])
+        spread = (latents - self.centres[groups])[used].square().mean().sqrt()
+        if spread < 1e-3 * latents[used].std():  # one network a task: they differ from those of other tasks alone
+            self.centres.zero_()
+            spread = latents[used].std()
+        return 1.0 / max(float(spread), 1e-6)
+
+    def _scaled(self, latents: Tensor, batch: ModelBatch, vae: WeightVAE) -> Tensor:
+        return (latents - self.centres[batch.group]) * vae.config.latent_scale
 
     def _told(self, batch: ModelBatch, rng) -> tuple[Tensor, ...]:
         return (batch.ids,)
 
     @torch.no_grad()
     def _reconstruction(self, vae: WeightVAE) -> dict[str, float]:
-        """Share of the variance of the (standardised) weights that reconstruction loses: of members trained on, and
-        of those kept aside."""
+        """Share of the variance of the weights (about their architecture's mean) that reconstruction loses: of members
+        trained on, and of those kept aside."""
         lost = {}
         for name, numbers in (("trained", self.data.train[:64].tolist()), ("aside", self.data.aside[:64])):
             batch = self.data.batch(numbers) if numbers else None
@@ -89,7 +115,7 @@ class WholeStages(Stages):
         return {}
 
 
-def model_space(zoo: ModelZoo, config: ModelsConfig, latent_shape=(4, 8, 8), zoo_size: int = 0) -> ModelSpace:
+def model_space(zoo: ModelZoo, config: ModelsConfig) -> ModelSpace:
     """The space of a zoo's networks, its layouts measured on all members."""
     architectures = []
     for digest, members in zoo.architectures().items():
@@ -107,7 +133,7 @@ def model_space(zoo: ModelZoo, config: ModelsConfig, latent_shape=(4, 8, 8), zoo
     tasks = sorted({record.get("task", UNTOLD) for record in zoo.records})
     most = max(len(ModelSpace(architectures=[one], tasks=tasks).layouts[0].places) for one in architectures)
     tokens = 1 if config.layout == "whole" else most
-    return ModelSpace(architectures, tasks, tokens, tuple(latent_shape), zoo_size)
+    return ModelSpace(architectures, tasks, tokens)
 
 
 def train_whole(zoo: ModelZoo, config: ModelsConfig, work, accelerator, log, progress) -> tuple[list, dict]:
@@ -150,22 +176,25 @@ def train_whole(zoo: ModelZoo, config: ModelsConfig, work, accelerator, log, pro
     ).to(device)
     scheduler = make_scheduler(config.prediction)
     stages.train_denoiser(denoiser, encoder, vae, scheduler)
-    return [vae, encoder, denoiser, scheduler, _filled(zoo, space, data, vae, config)], measured
+    return [vae, encoder, denoiser, scheduler, _filled(zoo, data, vae, stages.centres)], measured
 
 
 @torch.no_grad()
-def _filled(zoo: ModelZoo, space: ModelSpace, data: ModelBatches, vae: WeightVAE, config: ModelsConfig) -> ModelSpace:
+def _filled(zoo: ModelZoo, data: ModelBatches, vae: WeightVAE, centres: Tensor) -> ModelSpace:
     """The space with the latents of zoo members that were trained on."""
     rows = data.train[:ZOO_SAMPLE].tolist()
     parts = [vae.encode(data.batch(rows[i : i + 16]).vectors).mean.cpu() for i in range(0, len(rows), 16)]
-    told = dict(space.config)
+    space, told = data.space, dict(data.space.config)
     keys = ("architectures", "tasks", "tokens")
-    space = ModelSpace(**{key: told[key] for key in keys}, latent_shape=tuple(vae.latent_shape), zoo_size=len(rows))
-    space.load_state_dict(
+    filled = ModelSpace(**{key: told[key] for key in keys}, latent_shape=tuple(vae.latent_shape), zoo_size=len(rows))
+    filled.load_state_dict(
         {
+            "centres": space.centres,
+            "units": space.units,
+            "latent_centres": centres.cpu(),
             "zoo_latents": torch.cat(parts),
             "zoo_members": data.members[rows].float(),
             "zoo_accuracy": torch.tensor([zoo.records[i].get("accuracy", float("nan")) for i in rows]),
         }
     )
-    return space
+    return filled
