@@ -12,12 +12,12 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from d2nwg.paths import shipped
-from d2nwg.ui import actions, explore, generate, interpolate, train
+from d2nwg.ui import actions, explore, generate, interpolate, language, train
 from d2nwg.ui.session import close, page_closed, private_root
 from d2nwg.ui.settings import bundle_names, default_bundle
 from d2nwg.ui.theme import studio_theme
 
-TABS = [generate, explore, interpolate, train]
+TABS = [generate, explore, interpolate, language, train]
 NAME = "D2NWG Studio"
 ASSETS = shipped("assets")
 MAX_UPLOAD = "512mb"

@@ -14,6 +14,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from d2nwg.heads import Head
+from tests.tiny_llm import make_tiny_llm
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -30,7 +31,8 @@ def made(client, digits_zip):
 
 def test_every_action_is_documented(client):
     info = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(info) == {"/load_images", "/generate", "/predict", "/sample", "/explore", "/interpolate"}
+    assert set(info) == {"/load_images", "/generate", "/predict", "/sample", "/explore", "/interpolate",
+                         "/language_spectrum", "/language_refine", "/language_chat"}
     assert all(endpoint["description"] for endpoint in info.values())
     assert all(parameter["parameter_has_default"] for parameter in info["/generate"]["parameters"])
 
@@ -85,6 +87,25 @@ def test_explore(client, tmp_path):
     assert zipfile.is_zipfile(projector)
     with pytest.raises(AppError, match="There is no part row 99"):
         client.predict(example="digits", num_samples=4, max_query=40, part="row 99", api_name="/explore")
+
+
+def test_language(client, tmp_path):
+    folder = str(make_tiny_llm(tmp_path / "tiny"))
+    found = client.predict(model=folder, percent=50, api_name="/language_spectrum")
+    assert len(found["matrices"]) == 21 and sum(row["chosen"] for row in found["matrices"]) == 7
+    assert {row["type"] for row in found["matrices"]} == {"q", "k", "v", "o", "up", "gate", "down"}
+
+    said = dict(model=folder, temperature=0, longest=6, api_name="/language_chat")
+    first, other, facts = client.predict(message="is it hot?", **said)
+    assert first and other is None and facts["base"]["tokens"] == 6
+    history = json.dumps([{"message": "is it hot?", "answers": [first]}])
+    assert client.predict(message="is it hot?", history=history, **said)[0] != first
+    with pytest.raises(AppError, match="The history should be JSON such as"):
+        client.predict(message="so?", history="[1]", **said)
+    with pytest.raises(AppError, match="There is no /nowhere"):
+        client.predict(message="so?", api_name="/language_chat", model="/nowhere")
+    with pytest.raises(AppError, match="Candidates should be a whole number"):
+        client.predict(model=folder, candidates=0, api_name="/language_refine")
 
 
 def test_mistakes_are_sentences(client, made, a_picture, tmp_path):

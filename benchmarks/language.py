@@ -1,0 +1,155 @@
+"""Refining a language model: how much faster candidates are scored, and how much memory it takes.
+
+    python -m benchmarks.language --questions select.jsonl --out language.json
+
+Scoring: every matrix that a preset refines is changed a little, and the questions are scored with it in two ways, in
+turns: by one full pass over every choice, in batches (what a harness does), and as `refine` does it, with prefixes
+shared and the blocks below run once a matrix; the time for these is spread over the candidates. Memory: a whole
+`refine` in a process of its own, its peak beside the model's bytes and beside what the libraries take before that.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from d2nwg.llm.models import LanguageModel, load_language_model
+from d2nwg.llm.presets import RefineConfig
+from d2nwg.llm.questions import Question, load_questions
+from d2nwg.llm.refine import choose, draw
+from d2nwg.llm.score import Scorer, pair
+from d2nwg.llm.spectrum import place
+from d2nwg.progress import TerminalProgress
+
+REPO = Path(__file__).resolve().parents[1]
+PEAK = """
+import json, resource, sys
+import accelerate, diffusers, numpy, torch, transformers
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from d2nwg.llm import refine as refining
+from d2nwg.llm.presets import RefineConfig
+from d2nwg.llm.questions import load_questions
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+name, select, folder, config = sys.argv[1:]
+questions = load_questions(select)
+refining.refine(name, questions[::2], questions[1::2], RefineConfig.from_config(json.loads(config)), folder=folder)
+print(json.dumps([before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+"""
+
+
+@torch.inference_mode()
+def full_passes(model: LanguageModel, questions: list[Question], batch: int = 16) -> list[np.ndarray]:
+    """Log-likelihoods of all choices, a full pass over each: sorted by length, padded behind."""
+    rows = []
+    for number, question in enumerate(questions):
+        for choice, texts in enumerate(zip(question.contexts, question.continuations, strict=True)):
+            before, after = pair(model, *texts)
+            rows.append((number, choice, before + after, len(after)))
+    rows.sort(key=lambda row: -len(row[2]))
+    found = [np.zeros(len(question.continuations)) for question in questions]
+    for first in range(0, len(rows), batch):
+        part = rows[first : first + batch]
+        width = max(len(tokens) for _, _, tokens, _ in part)
+        fed = torch.zeros(len(part), width, dtype=torch.long)
+        seen = torch.zeros(len(part), width, dtype=torch.long)
+        for i, (_, _, tokens, _) in enumerate(part):
+            fed[i, : len(tokens)], seen[i, : len(tokens)] = torch.tensor(tokens), 1
+        logits = model.model(fed.to(model.device), attention_mask=seen.to(model.device)).logits.float().log_softmax(-1)
+        for i, (number, choice, tokens, count) in enumerate(part):
+            places = torch.arange(len(tokens) - count, len(tokens))
+            values = logits[i, places - 1, torch.tensor(tokens)[places]]
+            found[number][choice] = float(values.double().sum())
+    return found
+
+
+def scoring(name: str, questions: list[Question], config: RefineConfig, device: str | None) -> dict:
+    """Seconds a candidate in both ways, over the matrices of a run, and how far the scores differ."""
+    model = load_language_model(name, device=device, fresh=True, progress=TerminalProgress())
+    matrices = [row.matrix.name for row in choose(model, config)]
+    scorer = Scorer(model, questions)
+    rows = []
+    for number, matrix in enumerate(matrices):
+        layer = place(matrix)[0]
+        started = time.perf_counter()
+        scorer.advance(layer)
+        below = time.perf_counter() - started
+        weights = model.model.get_parameter(matrix)
+        kept = weights.detach().clone()
+        with torch.no_grad():
+            noise = torch.randn(weights.shape, generator=torch.Generator().manual_seed(number)).to(weights)
+            weights.add_(0.2 * noise * weights.norm() / noise.norm())
+        started = time.perf_counter()
+        ours = scorer.score()
+        above = time.perf_counter() - started
+        started = time.perf_counter()
+        full = full_passes(model, questions)
+        whole = time.perf_counter() - started
+        with torch.no_grad():
+            weights.copy_(kept)
+        off = max(float(np.abs(a - b).max()) for a, b in zip(ours.choices, full, strict=True))
+        rows.append({"matrix": matrix, "below": below, "above": above, "full": whole, "difference": off})
+        print(f"{matrix}: {above:.2f} s (+ {below:.2f} s once), full passes {whole:.2f} s, {off:.1e} apart", flush=True)
+    ours = sum(row["above"] + row["below"] / config.candidates for row in rows)
+    return {
+        "rows": rows,
+        "times_faster": sum(row["full"] for row in rows) / ours,
+        "largest_difference": max(row["difference"] for row in rows),
+        "tokens_packed": scorer.tokens,
+    }
+
+
+def memory(name: str, questions: str, config: RefineConfig) -> dict:
+    """Peak resident memory of a refinement in a process of its own, in MiB."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", PEAK, name, questions, f"{folder}/run", json.dumps(config.to_config())]
+        done = subprocess.run(command, cwd=REPO, check=True, capture_output=True, text=True)
+    before, peak = json.loads(done.stdout.splitlines()[-1])
+    model = load_language_model(name, fresh=True)
+    size = sum(p.numel() * p.element_size() for p in model.model.parameters()) / 2**20
+    libraries, peak = before / 1024, peak / 1024
+    return {
+        "model": size,
+        "libraries": libraries,
+        "peak": peak,
+        "times_model": peak / size,
+        "times_model_without_libraries": (peak - libraries) / size,
+    }
+
+
+def main() -> None:
+    """Measure what is asked for, print it, write it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="default")
+    parser.add_argument("--questions", required=True, help="JSONL, built-in, or lm-eval:TASK")
+    parser.add_argument("--preset", default="quick")
+    parser.add_argument("--most", type=int, default=80, help="questions to score")
+    parser.add_argument("--only", choices=("scoring", "memory"))
+    parser.add_argument("--device")
+    parser.add_argument("--out", required=True)
+    args = parser.parse_args()
+    config = RefineConfig.of(args.preset)
+    machine = {"cpu": platform.processor(), "threads": torch.get_num_threads(), "cores": os.cpu_count()}
+    result = {"model": args.model, "preset": args.preset, "questions": args.most, "machine": machine}
+    if args.only != "memory":
+        questions = draw(load_questions(args.questions), args.most, 0)
+        result["scoring"] = scoring(args.model, questions, config, args.device)
+        print(f"{result['scoring']['times_faster']:.1f} times faster than full passes.")
+    if args.only != "scoring":
+        small = RefineConfig.of(
+            args.preset, layers=2, candidates=2, report_questions=20, vae_steps=4, diffusion_steps=4
+        )
+        result["memory_mib"] = memory(args.model, args.questions, small)
+        print(result["memory_mib"])
+    Path(args.out).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

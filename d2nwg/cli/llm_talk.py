@@ -1,0 +1,143 @@
+"""``llm chat`` and ``llm apply``: talk with language models in the terminal, and put a delta on its base."""
+
+import argparse
+from pathlib import Path
+
+from d2nwg.cli.common import positive
+
+
+def add_actions(actions, parent: argparse.ArgumentParser) -> None:
+    """Add ``chat`` and ``apply`` to the actions of ``llm``."""
+    chat = actions.add_parser(
+        "chat",
+        parents=[parent],
+        help="talk with a model, or with two side by side",
+        description="Answer every line of the standard input, in a terminal or from a pipe, until its end. With "
+        "--against both models answer each line, and the words that only one of them wrote stand in [brackets].",
+        epilog="example: python -m d2nwg llm chat default --against refined/delta.safetensors",
+    )
+    chat.add_argument("model", metavar="MODEL", help="a Hub id, a folder, a GGUF file, or default")
+    chat.add_argument("--against", metavar="MODEL", help="another model, or a delta of the first one")
+    chat.add_argument("--system", default="", metavar="TEXT", help="what the models are told first")
+    chat.add_argument("--temperature", type=float, default=0.7, metavar="T", help="0: always the likeliest (0.7)")
+    chat.add_argument("--top-p", type=float, default=0.9, metavar="P", help="draw from the likeliest of this sum (0.9)")
+    chat.add_argument("--max-tokens", type=positive, default=256, metavar="N", help="the longest answer (256)")
+    chat.add_argument("--save", metavar="FILE", help="keep the conversation, as .json or .md")
+    chat.set_defaults(run=run_chat)
+
+    apply = actions.add_parser(
+        "apply",
+        parents=[parent],
+        help="put a delta on its base",
+        description="Write the refined model that a delta and its base make, as a folder for transformers. Of several "
+        "deltas of one base, the average is taken.",
+        epilog="example: python -m d2nwg llm apply refined/delta.safetensors default --out refined-model",
+    )
+    apply.add_argument("delta", metavar="DELTA", nargs="+", help="delta.safetensors, or the folder that holds it")
+    apply.add_argument("model", metavar="MODEL", help="the base: a Hub id, a folder, a GGUF file, or default")
+    apply.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
+    apply.set_defaults(run=run_apply)
+
+
+def run_apply(args: argparse.Namespace) -> None:
+    """Apply a delta, or the average of several, and save the model."""
+    from d2nwg.llm.delta import apply_delta, check_base, merge_deltas, read_delta
+    from d2nwg.llm.export import check_empty, save_model
+    from d2nwg.llm.models import load_language_model
+    from d2nwg.progress import TerminalProgress
+
+    out = Path(args.out)
+    check_empty(out)
+    deltas = [read_delta(path) for path in args.delta]
+    dtype = str(deltas[0].dtype).removeprefix("torch.")
+    progress = TerminalProgress()
+    base = load_language_model(args.model, device=args.device, dtype=dtype, fresh=True, progress=progress)
+    delta = merge_deltas(deltas, base.model) if len(deltas) > 1 else deltas[0]
+    check_base(delta, base.model.state_dict())
+    apply_delta(delta, base.model)
+    report = {**delta.facts, "licence": base.licence}
+    save_model(
+        base.model, base.tokenizer, out, base=delta.base, source=base.folder, report=report, dtype=base.stored_dtype
+    )
+    print(f"The refined model is in {out}.")
+
+
+def run_chat(args: argparse.Namespace) -> None:
+    """Read lines, print answers."""
+    import sys
+
+    from d2nwg.llm.chat import ChatSettings
+    from d2nwg.llm.conversation import Conversation, as_json, as_markdown
+    from d2nwg.llm.delta import check_base, read_delta, variant_of
+    from d2nwg.llm.models import load_language_model
+    from d2nwg.paths import write_whole
+    from d2nwg.progress import TerminalProgress
+
+    settings = ChatSettings(args.system, args.temperature, args.top_p, args.seed, args.max_tokens)
+    progress = TerminalProgress()
+    first = load_language_model(args.model, device=args.device, progress=progress)
+    speakers, names = [(first.model, first.tokenizer)], [str(first.name)]
+    if args.against and _is_delta(Path(args.against)):
+        delta = read_delta(args.against)
+        check_base(delta, first.model.state_dict())
+        speakers.append((variant_of(first.model, delta.tensors), first.tokenizer))
+        names.append("refined")
+    elif args.against:
+        second = load_language_model(args.against, device=args.device, progress=progress)
+        speakers.append((second.model, second.tokenizer))
+        names.append(str(second.name) if second.name != first.name else f"{second.name} (2)")
+    talk = Conversation(tuple(names))
+    if sys.stdin.isatty():
+        print("Write a message; an empty line ends the conversation.")
+    while message := _next():
+        talk.turns.append(_answer(speakers, talk, message, settings))
+        if args.save:
+            write_whole(Path(args.save), as_markdown(talk) if args.save.endswith(".md") else as_json(talk))
+
+
+def _is_delta(path: Path) -> bool:
+    return path.suffix == ".safetensors" or (
+        (path / "delta.safetensors").is_file() and not (path / "config.json").is_file()
+    )
+
+
+def _next() -> str:
+    """The next message; nothing at the end."""
+    try:
+        return input("> ").strip()
+    except EOFError:
+        return ""
+
+
+def _answer(speakers, talk, message: str, settings):
+    """Answer one message, printing it as it is written, or both answers where there are two."""
+    from d2nwg.llm.chat import answer_together
+    from d2nwg.llm.conversation import Turn, differing
+
+    asked = [talk.messages(index, message) for index in range(len(speakers))]
+    answers, shown = [], ""
+    for answers in answer_together(speakers, asked, settings):
+        text = answers[0].text
+        if len(speakers) == 1 and text.startswith(shown):
+            print(text[len(shown) :], end="", flush=True)
+            shown = text
+    if len(speakers) == 1:
+        print()
+    for notice in {answer.notice for answer in answers if answer.notice}:
+        print(f"({notice})")
+    if len(speakers) == 2:
+        for name, pieces in zip(talk.names, differing(*(answer.text for answer in answers)), strict=True):
+            print(
+                f"{name}: "
+                + "".join(
+                    f"[{text.strip()}]{text[len(text.rstrip()) :]}" if other and text.strip() else text
+                    for text, other in pieces
+                )
+            )
+    print(
+        "\n".join(
+            f"{name}: {answer.tokens} tokens, {answer.speed:.1f} a second"
+            for name, answer in zip(talk.names, answers, strict=True)
+        )
+    )
+    return Turn(message, answers, settings)

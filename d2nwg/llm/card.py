@@ -1,0 +1,54 @@
+"""The model card of a refined language model: its base, how it was made, what it was measured on."""
+
+import json
+import re
+
+HUB_NAME = re.compile(r"[\w.\-]+/[\w.\-]+", re.ASCII)
+METHOD = """Its weights are those of the base except for a few layers. For each of those, D2NWG (Soro et al.,
+*Diffusion-based Neural Network Weights Generation*, ICLR 2025) learns the distribution of the layer's chunks with a VAE
+and a class-conditional diffusion model, samples candidates, and keeps one only if it is better on a selection set. A
+report set that nothing was chosen by says what that is worth."""
+
+
+def model_card(name: str, base: str, config, report: dict) -> str:
+    """The README of a folder.
+
+    Args:
+        name: of the refined model.
+        base: the name of the model it was made from.
+        config: the model's.
+        report: what `d2nwg.llm` measured: ``words`` (sentences) come first, all of it follows as JSON.
+    """
+    head = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": "[d2nwg, weight-generation]"}
+    if HUB_NAME.fullmatch(base):
+        head["base_model"] = base
+    if report.get("licence"):
+        head["license"] = report["licence"]
+    words = report.get("words") or []
+    words = [words] if isinstance(words, str) else words
+    said = "\n\n".join(str(sentence) for sentence in words)
+    measured = json.dumps(report, indent=1, ensure_ascii=False, default=str)
+    lines = "\n".join(f"{key}: {value}" for key, value in head.items())
+    kind = type(config).__name__.removesuffix("Config")
+    return f"""---
+{lines}
+---
+# {name}
+
+A {kind} language model, made from **{base}** without fine-tuning.
+
+{METHOD}
+
+{said}
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model, tokenizer = AutoModelForCausalLM.from_pretrained("{name}"), AutoTokenizer.from_pretrained("{name}")
+```
+
+## Everything that was chosen and measured
+
+```json
+{measured}
+```
+"""

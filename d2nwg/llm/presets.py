@@ -1,0 +1,95 @@
+"""What can be chosen in refining a language model, and the presets."""
+
+from dataclasses import dataclass, replace
+
+from d2nwg.errors import UserError
+from d2nwg.training.config import Recipe
+
+
+@dataclass(frozen=True)
+class RefineConfig(Recipe):
+    """Every number of a refinement.
+
+    Attributes:
+        preset: what it began as.
+        mode: of the signal-to-noise ratio that chooses the matrices (`spectrum.MODES`).
+        percent: the top share of each type that is looked at.
+        layers: most matrices to refine, the best ranked of each type first; 0 for all that were chosen.
+        candidates: K, sampled for each matrix.
+        chunk: numbers a chunk; whole rows of the residual stream.
+        vae_channels: width of the VAE's convolutions.
+        unet_channels: widths of the denoiser's levels.
+        vae_steps, diffusion_steps: optimiser steps.
+        batch_size: chunks a step.
+        vae_lr, diffusion_lr: peak learning rates.
+        kl_weight: β. It sets how far samples lie from the pretrained weights: about the square root of β/2, relative
+            to them.
+        reach: a candidate's distance from the weights it replaces, relative to their norm, is cut down to at most
+            this.
+        sampling_steps: denoising steps a sample.
+        criterion: what a candidate must be better in: ``accuracy``, as in the paper, or ``confidence``, the mean
+            log-probability of the right choice.
+        normalise: score choices per character (the harness's acc_norm).
+        select_questions, report_questions: most questions of each set, drawn by the seed; 0 for all.
+        checkpoint_every: optimiser steps between checkpoints.
+        seed: of everything that is drawn.
+    """
+
+    preset: str = "quick"
+    mode: str = "paper"
+    percent: float = 25.0
+    layers: int = 7
+    candidates: int = 6
+    chunk: int = 36_864
+    vae_channels: int = 32
+    unet_channels: tuple[int, ...] = (32,)
+    vae_steps: int = 60
+    diffusion_steps: int = 120
+    batch_size: int = 4
+    vae_lr: float = 1e-3
+    diffusion_lr: float = 2e-3
+    kl_weight: float = 0.1
+    reach: float = 0.5
+    sampling_steps: int = 5
+    criterion: str = "accuracy"
+    normalise: bool = False
+    select_questions: int = 64
+    report_questions: int = 200
+    checkpoint_every: int = 50
+    seed: int = 0
+
+    @classmethod
+    def of(cls, name: str, **changes) -> "RefineConfig":
+        """``tiny`` (a few minutes on two cores for 135 million parameters), ``quick`` (under fifteen), ``standard``
+        (hours, or a GPU) or ``paper`` (chunks of 2,097,152 numbers; one 80 GB GPU for a billion parameters)."""
+        if name not in PRESETS:
+            raise UserError(f"Preset {name!r} is not known: choose one of {', '.join(PRESETS)}.")
+        config = replace(cls(preset=name, **PRESETS[name]), **changes)
+        if config.criterion not in ("accuracy", "confidence"):
+            raise UserError(f"There is no criterion {config.criterion}: choose accuracy or confidence.")
+        return config
+
+
+PRESETS: dict[str, dict] = {
+    "tiny": dict(
+        layers=4, candidates=3, vae_channels=16, unet_channels=(16,), vae_steps=20, diffusion_steps=40,
+        select_questions=40, report_questions=120,
+    ),
+    "quick": {},
+    "standard": dict(
+        layers=0, candidates=16, chunk=147_456, vae_channels=64, unet_channels=(64, 128), vae_steps=500,
+        diffusion_steps=3_000, batch_size=8, sampling_steps=20, select_questions=500, report_questions=0,
+        checkpoint_every=250,
+    ),
+    "paper": dict(
+        layers=0, candidates=25, chunk=2_097_152, vae_channels=64, unet_channels=(64, 128, 128), vae_steps=4_000,
+        diffusion_steps=20_000, batch_size=8, vae_lr=3e-4, diffusion_lr=3e-4, sampling_steps=50, select_questions=0,
+        report_questions=0, checkpoint_every=1_000,
+    ),
+}  # fmt: skip
+
+
+def smaller(preset: str) -> str:
+    """The next smaller preset's name; of the smallest, its own."""
+    names = list(PRESETS)
+    return names[max(0, names.index(preset) - 1)] if preset in names else names[0]

@@ -1,0 +1,348 @@
+"""Refine a language model without fine-tuning it (paper sections 3.5 and 4.4, algorithm 1).
+
+The chunks of the most informative matrices are learnt, candidates are sampled for one matrix after another and kept
+only where the model answers a selection set better. At the end, once, the base, the refined model and the same budget
+spent on Gaussian noise are compared on a report set.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from d2nwg.errors import Cancelled, UserError
+from d2nwg.llm.chunks import MatrixChunks, save_matrices
+from d2nwg.llm.generator import ChunkGenerator
+from d2nwg.llm.models import DEFAULT, LanguageModel, load_language_model, out_of_memory
+from d2nwg.llm.presets import RefineConfig, smaller
+from d2nwg.llm.questions import Question, check_disjoint
+from d2nwg.llm.report import summary
+from d2nwg.llm.score import Scorer, Scores
+from d2nwg.llm.search import ARMS, Log, Search, noise_like
+from d2nwg.llm.spectrum import TYPES, measure, rank
+from d2nwg.names import shown
+from d2nwg.paths import write_whole
+from d2nwg.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from d2nwg.llm.spectrum import Ranked
+
+BROKEN = 0.5  # relative error of reconstructed weights from which on they are no longer the model's
+TOLERANCE = 1e-3  # between scores with and without the blocks below; beyond it they are not reused
+
+
+@dataclass
+class Refined:
+    """A finished or cancelled refinement.
+
+    Attributes:
+        tensors: what was accepted, by name, in the format the model is stored in.
+        report: as JSON; without ``rows`` when it was cancelled: the report set is then still untouched.
+        folder: the state: ``log.jsonl``, ``report.json``, ``delta.safetensors``, what a resumed run needs.
+        delta: the changed tensors as a file for ``llm apply``; None where nothing was accepted.
+        cancelled: stopped before the end; ``resume=True`` goes on.
+    """
+
+    name: str
+    tensors: dict[str, Tensor]
+    report: dict
+    folder: Path
+    delta: Path | None
+    cancelled: bool = False
+    log: list[dict] = field(default_factory=list)
+
+    @property
+    def report_file(self) -> Path:
+        return self.folder / "report.json"
+
+
+def refine(
+    model: str | Path = DEFAULT,
+    selection: Sequence[Question] = (),
+    report: Sequence[Question] = (),
+    config: RefineConfig | None = None,
+    *,
+    folder: str | Path,
+    resume: bool = False,
+    device: str | None = None,
+    progress: Progress = silent,
+    on_event: Callable[[dict], None] = lambda line: None,
+) -> Refined:
+    """Refine a model; all state is kept in `folder`, so that a killed run can go on.
+
+    Args:
+        model: as for `load_language_model`; this call loads a copy of its own.
+        selection: questions that candidates are chosen by.
+        report: others, looked at once, at the end.
+        resume: go on with what is in `folder`; the questions and settings must be the same.
+        progress: may raise ``Cancelled``: what was accepted until then is returned (`Refined.cancelled`), or, before
+            the first candidate, ``Cancelled`` goes through.
+        on_event: called with each line of the log, also those of a resumed run: ``arm``, ``number``, ``name``,
+            ``layer``, ``type``, ``before``, ``candidates`` (each a ``score``, ``tie`` and ``distance``), ``best``,
+            ``accepted``, ``after``, ``seconds``.
+
+    Raises:
+        UserError: the sets overlap, the folder is another run's, the reconstruction is broken, memory ran out, or as
+            `load_language_model`.
+    """
+    config = config or RefineConfig.of("quick")
+    if not selection or not report:
+        raise UserError("Give questions to select by and others to report on.")
+    check_disjoint(selection, report)
+    selection = draw(selection, config.select_questions, config.seed)
+    report = draw(report, config.report_questions, config.seed)
+    try:
+        return _refine(str(model), selection, report, config, Path(folder), resume, device, progress, on_event)
+    except Exception as reason:
+        if not out_of_memory(reason):
+            raise
+        less = smaller(config.preset)
+        advice = f"take the preset {less}" if less != config.preset else "take a smaller model or another device"
+        raise UserError(f"Memory ran out with the preset {config.preset}: {advice}.") from reason
+
+
+def _refine(name, selection, report, config, folder, resume, device, progress, on_event) -> Refined:
+    started = time.monotonic()
+    own = load_language_model(name, device=device, fresh=True, progress=progress)
+    ranked = choose(own, config, progress)
+    matrices = [row.matrix.name for row in ranked]
+    _open(folder, config, own, matrices, selection, report, resume)
+    parameters = dict(own.model.named_parameters())
+    base = folder / "base.safetensors"
+    if not base.exists():
+        save_matrices({key: parameters[key].to(own.stored_dtype) for key in matrices}, base)
+    elif not all(torch.equal(value.to(parameters[key]).cpu(), parameters[key].cpu()) for key, value in _read(base)):
+        raise UserError(f"The weights of {own.name} are not those that this refinement began with: begin a new one.")
+    chunks = MatrixChunks(base, matrices, config.chunk, 2 ** (len(config.unet_channels) - 1))
+    log = Log(folder / "log.jsonl")
+    for line in log.lines:
+        on_event(line)
+
+    generator = ChunkGenerator(chunks, config, own.device)
+    generator.fit(folder / "generator", progress)
+    scorer = Scorer(own, selection, keep_bytes=_bytes(own) // 4)
+    facts = {
+        "base": own.name,
+        "licence": own.licence,
+        "config": config.to_config(),
+        "matrices": [row.to_json() for row in ranked],
+        "select_questions": len(selection),
+        "report_questions": len(report),
+        "reuses_activations": True,
+    }
+    facts |= _reconstruction(generator, scorer, config, folder, progress)
+    if not _same_when_reused(scorer):
+        facts["reuses_activations"] = False
+        scorer.advance = lambda depth: None  # every candidate runs the whole model
+
+    def sampled(number: int, candidate: int, now: Tensor) -> Tensor:
+        change = generator.sample(number, candidate) - now
+        length = float(change.norm() / now.norm().clamp_min(1e-12))
+        return now + change * min(1.0, config.reach / max(length, 1e-12))
+
+    arms = {arm: Search(arm, scorer, chunks, config, folder, log) for arm in ARMS}
+    try:
+        tensors = arms["refined"].run(sampled, progress, on_event)
+        noise = arms["noise"].run(noise_like(config, chunks, log.of("refined")), progress, on_event)
+        right, full = _judge(own, chunks, report, {"refined": tensors, "noise": noise}, config, progress)
+    except Cancelled:
+        return _finish(arms["refined"].accepted, facts, own, chunks, folder, log, True)
+    finally:
+        scorer.close()
+    facts |= summary(right, seed=config.seed)
+    facts["right"] = {arm: [int(value) for value in values] for arm, values in right.items()}
+    facts["confidence"] = {arm: scores.confidence(config.normalise) for arm, scores in full.items()}
+    facts["seconds"] = round(time.monotonic() - started, 1)
+    return _finish(tensors, facts, own, chunks, folder, log, False)
+
+
+def _read(file: Path) -> list[tuple[str, Tensor]]:
+    from safetensors.torch import load_file
+
+    return list(load_file(file).items())
+
+
+def choose(model: LanguageModel, config: RefineConfig, progress: Progress = silent) -> "list[Ranked]":
+    """The matrices to refine, from the bottom of the model to its top: of those in the top share of their type, the
+    best of each type first until there are `config.layers`."""
+    ranked = [row for row in rank(measure(model, progress=progress), config.mode, config.percent) if row.chosen]
+    if not ranked:
+        raise UserError(f"No matrix of {model.name} has a ratio in the mode {config.mode}: choose the other one.")
+    ranked.sort(key=lambda row: (row.rank, TYPES.index(row.matrix.type)))
+    kept = ranked[: config.layers] if config.layers else ranked
+    return sorted(kept, key=lambda row: (row.matrix.layer, TYPES.index(row.matrix.type)))
+
+
+def draw(questions: Sequence[Question], most: int, seed: int) -> list[Question]:
+    """At most so many questions, drawn by the seed, in their own order; 0 for all."""
+    if not most or len(questions) <= most:
+        return list(questions)
+    drawn = np.random.default_rng(seed).choice(len(questions), most, replace=False)
+    return [questions[i] for i in sorted(drawn)]
+
+
+def _open(folder: Path, config, own, matrices, selection, report, resume: bool) -> None:
+    """Begin a folder, or check that it is this run's."""
+    digest = hashlib.sha256(repr((selection, report)).encode()).hexdigest()
+    run = {"config": config.to_config(), "model": own.name, "matrices": matrices, "questions": digest}
+    run = json.loads(json.dumps(run))
+    note = folder / "run.json"
+    if note.exists():
+        if not resume:
+            raise UserError(f"{shown(folder)} holds a refinement already: resume it, or give the name of a new folder.")
+        if json.loads(note.read_text(encoding="utf-8")) != run:
+            raise UserError(
+                f"{shown(folder)} holds another refinement (its model, questions or settings differ): resume it with "
+                "what it began with, or give the name of a new folder."
+            )
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{shown(folder)} is not empty: give the name of a new folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(note, json.dumps(run, indent=1) + "\n")
+
+
+@torch.inference_mode()
+def _reconstruction(generator: ChunkGenerator, scorer: Scorer, config, folder: Path, progress: Progress) -> dict:
+    """The model with every chosen matrix as the VAE gives it back, before anything is refined.
+
+    Raises:
+        UserError: it answers far worse than before: nothing sampled through this VAE could help.
+    """
+    note = folder / "reconstruction.json"
+    if note.exists():
+        return json.loads(note.read_text(encoding="utf-8"))
+    chunks, stage = generator.chunks, "Checking the reconstruction"
+    search = Search("refined", scorer, chunks, config, folder, Log(folder / "log.jsonl"))
+    before = scorer.score(progress=progress, stage="Scoring the base")
+    errors, distances = {}, {}
+    for number, name in enumerate(chunks.names):
+        progress(stage, number, len(chunks.names))
+        exact, rebuilt = chunks.tensor(name).float(), generator.reconstruct(number)
+        errors[name] = float((rebuilt - exact).norm() / exact.norm().clamp_min(1e-12))
+        distances[name] = float((generator.sample(number, 0) - exact).norm() / exact.norm().clamp_min(1e-12))
+        search.put(name, rebuilt)
+    after = scorer.score(progress=progress, stage=stage)
+    search.restore()
+    base, rebuilt = before.accuracy(config.normalise), after.accuracy(config.normalise)
+    found = {
+        "reconstruction": {
+            "error": float(np.mean(list(errors.values()))),
+            "errors": errors,
+            "sample_distances": distances,
+            "residual_scale": {key: min(1.0, config.reach / max(value, 1e-12)) for key, value in distances.items()},
+            "base_selection_accuracy": base,
+            "selection_accuracy": rebuilt,
+            "base_selection_confidence": before.confidence(config.normalise),
+            "selection_confidence": after.confidence(config.normalise),
+        }
+    }
+    spread = (base * (1 - base) / len(before.answers)) ** 0.5
+    worse = before.confidence(config.normalise) - after.confidence(config.normalise)
+    error = found["reconstruction"]["error"]
+    if error > BROKEN or base - rebuilt > max(0.05, 3 * spread) or worse > 1.0:
+        raise UserError(
+            f"The VAE does not give the layers back (relative error {error:.2g}; with them the model is right on "
+            f"{rebuilt:.1%} of the selection questions instead of {base:.1%}). Nothing was refined: take a larger "
+            "preset or another seed."
+        )
+    write_whole(note, json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def _same_when_reused(scorer: Scorer) -> bool:
+    """Whether scores are the same when the blocks below are not run again; on a few questions, in mid-model. Some
+    models do more than run their blocks in turn."""
+    middle = len(scorer.blocks) // 2
+    few = Scorer(scorer.model, scorer.questions[:4])
+    whole = few.score()
+    try:
+        few.advance(middle)
+        reused = few.score()
+    except (AttributeError, TypeError, RuntimeError) as reason:
+        if out_of_memory(reason):
+            raise
+        return False
+    finally:
+        few.close()
+    return all(np.abs(a - b).max() < TOLERANCE for a, b in zip(whole.choices, reused.choices, strict=True))
+
+
+@torch.inference_mode()
+def _judge(
+    own: LanguageModel, chunks: MatrixChunks, report, accepted: dict[str, dict[str, Tensor]], config, progress: Progress
+) -> tuple[dict[str, np.ndarray], dict[str, Scores]]:
+    """Base, refined and noise on the report questions; the only place that looks at them."""
+    scorer = Scorer(own, report)
+    parameters = dict(own.model.named_parameters())
+    right, full = {}, {}
+    for arm in ("base", *accepted):
+        for name in chunks.names:
+            weights = accepted.get(arm, {}).get(name)
+            parameters[name].copy_(chunks.tensor(name) if weights is None else weights)
+        changed = arm == "base" or bool(accepted[arm])
+        full[arm] = scorer.score(progress=progress, stage=f"Reporting on the {arm}") if changed else full["base"]
+        right[arm] = full[arm].correct(config.normalise)
+    return right, full
+
+
+def _finish(
+    tensors, facts, own: LanguageModel, chunks: MatrixChunks, folder: Path, log: Log, cancelled: bool
+) -> Refined:
+    from d2nwg.llm.delta import save_delta
+
+    lines = log.of("refined")
+    facts |= {
+        "tried": len(lines),
+        "accepted": sum(line["accepted"] for line in lines),
+        "selection_score": {
+            arm: {"before": log.of(arm)[0]["before"], "after": log.of(arm)[-1]["after"]} for arm in ARMS if log.of(arm)
+        },
+        "cancelled": cancelled,
+    }
+    if cancelled:
+        facts["words"] = [
+            f"Stopped after {len(lines)} of {len(chunks.names)} matrices; {facts['accepted']} replaced so far. The "
+            "report set has not been looked at."
+        ]
+    elif not tensors:
+        facts["words"].insert(0, "No candidate was better on the selection set: the model is as it was.")
+    delta = None
+    if tensors:
+        base = {name: chunks.tensor(name) for name in tensors}
+        short = {key: facts[key] for key in ("words", "config", "accepted", "tried")}
+        delta = save_delta(base, tensors, folder, name=own.name, facts=short)
+    write_whole(folder / "report.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    return Refined(own.name, tensors, facts, folder, delta, cancelled, list(log.lines))
+
+
+def save_refined(made: Refined, out: str | Path, *, model: str | Path) -> Path:
+    """The refined model as a folder for transformers, with its report, log and delta.
+
+    Raises:
+        UserError: `out` holds something, or cannot be written.
+    """
+    from d2nwg.llm.export import save_model
+
+    own = load_language_model(model, device="cpu", dtype="auto", fresh=True)
+    parameters = dict(own.model.named_parameters())
+    with torch.no_grad():
+        for name, weights in made.tensors.items():
+            parameters[name].copy_(weights)
+    out = save_model(own.model, own.tokenizer, out, base=own.hub_id or made.name, source=own.folder, report=made.report)
+    for path in (made.folder / "log.jsonl", made.delta):
+        if path and path.exists():
+            shutil.copyfile(path, out / path.name)
+    return out
+
+
+def _bytes(model: LanguageModel) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.model.parameters())

@@ -1,0 +1,100 @@
+"""What a refinement is worth: paired comparison on questions that nothing was chosen by."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+DRAWS = 10_000  # of the bootstrap
+LEVEL = 0.95
+
+
+def compare(base: np.ndarray, other: np.ndarray, *, seed: int = 0) -> dict:
+    """Two models on the same Q questions, right or wrong.
+
+    Returns:
+        ``difference`` in accuracy, its ``interval`` (paired percentile bootstrap over questions, 95 %), ``gained`` and
+        ``lost`` questions, and the exact ``mcnemar`` p-value of their split.
+    """
+    from scipy.stats import binomtest
+
+    base, other = np.asarray(base, bool), np.asarray(other, bool)
+    if base.shape != other.shape or not len(base):
+        raise ValueError("both need the same questions, at least one")
+    change = other.astype(int) - base
+    rng = np.random.default_rng(seed)
+    draws = np.concatenate(
+        [change[rng.integers(len(change), size=(100, len(change)))].mean(1) for _ in range(DRAWS // 100)]
+    )
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    gained, lost = int((change > 0).sum()), int((change < 0).sum())
+    return {
+        "difference": float(change.mean()),
+        "interval": [float(low), float(high)],
+        "gained": gained,
+        "lost": lost,
+        "mcnemar": float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
+    }
+
+
+def interval(right: np.ndarray, *, seed: int = 0) -> list[float]:
+    """The 95 % bootstrap interval of an accuracy."""
+    right = np.asarray(right, bool)
+    rng = np.random.default_rng(seed)
+    draws = [float(right[rng.integers(len(right), size=len(right))].mean()) for _ in range(1000)]
+    return [float(value) for value in np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])]
+
+
+def summary(right: Mapping[str, np.ndarray], *, seed: int = 0) -> dict:
+    """Rows for ``base``, ``refined`` and ``noise`` (right or wrong a question), each against the base, and refined
+    against noise; with sentences that say what follows.
+
+    Returns:
+        ``rows`` {name: {accuracy, interval, versus base}}, ``refined_versus_noise`` and ``words``.
+    """
+    base = right["base"]
+    rows = {
+        name: {"accuracy": float(np.mean(values)), "interval": interval(values, seed=seed)}
+        | ({} if name == "base" else {"versus_base": compare(base, values, seed=seed)})
+        for name, values in right.items()
+    }
+    result = {"rows": rows, "words": words(rows)}
+    if "noise" in right:
+        against = compare(right["noise"], right["refined"], seed=seed)
+        result["refined_versus_noise"] = against
+        if against["interval"][0] > 0:
+            result["words"].append("It is better than Gaussian noise of the same size chosen in the same way.")
+        else:
+            result["words"].append(
+                "It is not told apart from Gaussian noise of the same size chosen in the same way "
+                f"({_points(against['difference'])}, 95 % interval {_range(against['interval'])})."
+            )
+    return result
+
+
+def words(rows: Mapping[str, dict]) -> list[str]:
+    """Base against refined, in sentences."""
+    base, refined = rows["base"]["accuracy"], rows["refined"]["accuracy"]
+    versus = rows["refined"]["versus_base"]
+    first = (
+        f"On the report set the base is right on {base:.1%}, the refined model on {refined:.1%}: "
+        f"{_points(versus['difference'])}, 95 % interval {_range(versus['interval'])}, McNemar p = "
+        f"{versus['mcnemar']:.2g}."
+    )
+    low, high = versus["interval"]
+    if versus["gained"] + versus["lost"] == 0:
+        second = "Not one answer changed."
+    elif low > 0 and versus["mcnemar"] < 0.05:
+        second = "That is more than chance explains."
+    elif high < 0 and versus["mcnemar"] < 0.05:
+        second = "The refined model is worse, by more than chance explains."
+    else:
+        second = "That is within noise: the selection's gain has not been shown to carry over."
+    return [first, second]
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f} points"
+
+
+def _range(values) -> str:
+    return f"{100 * values[0]:+.1f} to {100 * values[1]:+.1f}"

@@ -1,0 +1,164 @@
+"""Algorithm 1 of the paper: candidates for one matrix after another, kept only where the model answers better.
+
+What is decided is on the disk before the next matrix begins: the accepted weights first, then a line of the log, which
+counts. A killed run goes on after its last whole line.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from d2nwg.llm.chunks import MatrixChunks, save_matrices
+from d2nwg.llm.presets import RefineConfig
+from d2nwg.llm.score import Scorer, Scores
+from d2nwg.llm.spectrum import place
+from d2nwg.paths import write_whole
+from d2nwg.progress import Progress
+from d2nwg.training.loop import step_rng
+
+ARMS = ("refined", "noise")
+# (number of the matrix, number of the candidate, weights as they are now) -> weights, float32
+Propose = Callable[[int, int, Tensor], Tensor]
+
+
+class Log:
+    """``log.jsonl``: one line a decision."""
+
+    def __init__(self, path: Path):
+        self.path, self.lines = path, []
+        if path.exists():
+            for text in path.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(ValueError):  # a line that a kill left torn
+                    self.lines.append(json.loads(text))
+            write_whole(path, "".join(json.dumps(line) + "\n" for line in self.lines))
+
+    def add(self, line: dict) -> None:
+        """Append a line; it is on the disk when this returns."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.lines.append(line)
+
+    def of(self, arm: str) -> list[dict]:
+        """The decisions of one arm."""
+        return [line for line in self.lines if line["arm"] == arm]
+
+
+class Search:
+    """One pass over the matrices, from the bottom of the model to its top.
+
+    Args:
+        arm: ``refined`` or ``noise``; also the folder of what it accepted.
+        scorer: over the selection questions, on a model that nobody else uses.
+        chunks: the matrices, as they were.
+        log: of all arms.
+    """
+
+    def __init__(self, arm: str, scorer: Scorer, chunks: MatrixChunks, config: RefineConfig, folder: Path, log: Log):
+        self.arm, self.scorer, self.chunks, self.config = arm, scorer, chunks, config
+        self.folder, self.log = folder / arm, log
+        self.parameters = dict(scorer.model.model.named_parameters())
+        self.accepted: dict[str, Tensor] = {}
+
+    def measure(self, scores: Scores) -> tuple[float, float]:
+        """What candidates are compared by, and what settles a tie among them."""
+        pair = scores.accuracy(self.config.normalise), scores.confidence(self.config.normalise)
+        return pair if self.config.criterion == "accuracy" else pair[::-1]
+
+    @torch.inference_mode()
+    def put(self, name: str, weights: Tensor) -> None:
+        """Weights into the model, by way of the format that they are stored in: what is scored is what is saved."""
+        self.parameters[name].copy_(weights.to(self.scorer.model.stored_dtype))
+
+    def restore(self) -> None:
+        """The model as it was before."""
+        for name in self.chunks.names:
+            self.put(name, self.chunks.tensor(name))
+
+    def run(self, propose: Propose, progress: Progress, on_event: Callable[[dict], None]) -> dict[str, Tensor]:
+        """Go through the matrices, after those that the log has already; what was accepted, by name.
+
+        A candidate replaces the weights only if it is strictly better than the model is by then in the criterion
+        (`RefineConfig.criterion`). Of several, the best; of equal ones, the one better in the other measure (accuracy
+        or confidence), then the first drawn. ``Cancelled`` from `progress` leaves the model with what was accepted.
+        """
+        from safetensors.torch import load_file
+
+        names, count = self.chunks.names, self.config.candidates
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.restore()
+        before = self.log.of(self.arm)
+        for line in before:
+            if line["accepted"]:
+                self.accepted |= load_file(self.folder / f"{line['number']:04}.safetensors")
+        for name, weights in self.accepted.items():
+            self.put(name, weights)
+        self.scorer.close()
+        stage = "Refining" if self.arm == "refined" else "Doing the same with noise"
+        total = len(names) * count
+        progress(stage, len(before) * count, total)
+        current = self.measure(self.scorer.score(progress=lambda *_: progress(stage, len(before) * count, total)))
+        for number in range(len(before), len(names)):
+            name, started = names[number], time.monotonic()
+            layer, kind = place(name)
+            self.scorer.advance(layer)
+            now = self.chunks.tensor(name).float()
+            tried, best = [], None
+            try:
+                for candidate in range(count):
+                    done = number * count + candidate
+                    progress(stage, done, total)
+                    weights = propose(number, candidate, now).to(self.scorer.model.stored_dtype)
+                    self.put(name, weights)
+                    got = self.measure(self.scorer.score(progress=lambda *_, done=done: progress(stage, done, total)))
+                    tried.append(
+                        {
+                            "score": got[0],
+                            "tie": got[1],
+                            "distance": float((weights.float() - now).norm() / now.norm().clamp_min(1e-12)),
+                        }
+                    )
+                    if best is None or got > best[0]:
+                        best = got, candidate, weights
+            finally:
+                self.put(name, self.accepted.get(name, now))
+            better = best is not None and best[0][0] > current[0]
+            line = {
+                "arm": self.arm,
+                "number": number,
+                "name": name,
+                "layer": layer,
+                "type": kind,
+                "before": current[0],
+                "candidates": tried,
+                "best": best[1],
+                "accepted": better,
+                "after": best[0][0] if better else current[0],
+            }
+            if better:
+                save_matrices({name: best[2]}, self.folder / f"{number:04}.safetensors")
+                self.accepted[name], current = best[2].cpu(), best[0]
+                self.put(name, best[2])
+            line["seconds"] = round(time.monotonic() - started, 2)
+            self.log.add(line)
+            on_event(line)
+        progress(stage, total, total)
+        return self.accepted
+
+
+def noise_like(config: RefineConfig, chunks: MatrixChunks, lines: Sequence[dict]) -> Propose:
+    """Gaussian noise in place of samples: candidate k of a matrix lies as far from the weights as the sample k did."""
+
+    def propose(number: int, candidate: int, now: Tensor) -> Tensor:
+        _, generator = step_rng(config.seed, f"noise for {chunks.names[number]}", candidate)
+        noise = torch.randn(now.shape, generator=generator)
+        return now + noise * (lines[number]["candidates"][candidate]["distance"] * now.norm() / noise.norm())
+
+    return propose

@@ -1,0 +1,279 @@
+"""The Language tab as a visitor uses it, on a model of random weights that lies on the disk."""
+
+import json
+import zipfile
+
+import pytest
+
+from tests.tiny_llm import make_tiny_llm
+
+LONG = 300_000
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A small model's folder, and a delta on it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from d2nwg.llm.delta import save_delta
+
+    folder = make_tiny_llm(tmp_path_factory.mktemp("llm") / "tiny", layers=6)
+    state = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    name = "model.layers.2.mlp.up_proj.weight"
+    changed = state[name] + 0.5 * torch.randn(state[name].shape, generator=torch.Generator().manual_seed(1))
+    return folder, save_delta(state, {name: changed}, folder.parent, name="tiny", facts={"seed": 1})
+
+
+@pytest.fixture(scope="module")
+def written(tiny):
+    """What plain transformers writes to a message at temperature 0."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny[0]), AutoTokenizer.from_pretrained(tiny[0])
+
+    def write(message: str, tokens: int) -> str:
+        ids = tokenizer.apply_chat_template([{"role": "user", "content": message}], add_generation_prompt=True,
+                                            return_tensors="pt", return_dict=True)
+        made = model.generate(**ids, max_new_tokens=tokens, do_sample=False)[0, ids["input_ids"].shape[1]:]
+        return tokenizer.decode(made, skip_special_tokens=True)
+
+    return write
+
+
+def open_tab(visit, tiny, query: str = "", **size):
+    page = visit(f"?tab=language{query}", ready="#language-look", **size)
+    page.fill("#language-model input", str(tiny[0]))
+    page.keyboard.press("Enter")
+    return page
+
+
+def chat_settings(page, **fields):
+    page.click("#language-chat-settings >> text=Settings")
+    page.wait_for_selector("#language-longest input")
+    for name, value in fields.items():
+        page.fill(f"#language-{name} input", str(value))
+        page.keyboard.press("Tab")
+        page.wait_for_function("([name, value]) => document.querySelector(`#language-${name} input`).value === value",
+                               arg=[name, str(value)])
+
+
+def send(page, message):
+    page.fill("#language-message textarea", message)
+    page.keyboard.press("Enter")
+
+
+def answered(page, number=1):
+    """Wait until this many messages are answered."""
+    page.wait_for_function(
+        """n => document.querySelectorAll('#language-pane-left .it .about').length === n
+            && !document.querySelector('#language-chat .caret')
+            && !document.querySelector('#language-send').disabled""", arg=number, timeout=LONG)
+
+
+def take_delta(page, tiny):
+    page.set_input_files("#language-delta input[type=file]", tiny[1])
+    page.wait_for_selector("#language-chat-status .good:has-text('The delta fits: 1 tensor')")
+
+
+def download(page, button, folder):
+    with page.expect_download() as waiting:
+        page.click(button)
+    path = folder / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    return path
+
+
+def squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
+def test_look_and_pick(visit, tiny):
+    page = open_tab(visit, tiny)
+    assert page.is_visible("#language-places") and "93 MB" in page.inner_text("#language-model-hint")
+    page.click("#language-look")
+    page.wait_for_selector("#language-sentence:has-text('7 of the 42 matrices of 6 layers are chosen')", timeout=LONG)
+    page.wait_for_selector("#language-spectrum .js-plotly-plot .bars")
+    before = page.input_value("#language-matrix input")
+    box = page.locator("#language-layers .nsewdrag").bounding_box()
+    page.locator("#language-layers").scroll_into_view_if_needed()
+    box = page.locator("#language-layers .nsewdrag").bounding_box()
+    for column in (5, 0):  # whichever of the two is not shown yet
+        place = (box["x"] + box["width"] * (column + 0.2) / 6, box["y"] + box["height"] * 0.93)
+        page.mouse.move(*place)
+        page.mouse.click(*place)
+        page.wait_for_selector(f"#language-about:has-text('Layer {column}, down')")
+        assert page.input_value("#language-matrix input").startswith(f"layer {column} · down")
+    assert before != page.input_value("#language-matrix input") or "layer 0 · down" in before
+
+    page.click("#language-mode label:has-text('Spectrum')")
+    page.wait_for_selector("#language-layers .xtitle:has-text('spectrum')")
+    assert "mode=spectrum" in page.url
+    page.fill("#language-percent input", "50")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#language-sentence:has-text('21 of the 42')")
+    page.fill("#language-model input", "/nowhere/at/all")
+    page.keyboard.press("Enter")
+    page.click("#language-look")
+    page.wait_for_selector("#language-look-status .bad:has-text('There is no /nowhere/at/all')")
+    assert page.is_visible("#language-looked")  # what was there is kept
+
+
+def test_side_by_side_blind_vote_again_and_files(visit, tiny, tmp_path):
+    page = open_tab(visit, tiny)
+    chat_settings(page, temperature=1, longest=24)
+    take_delta(page, tiny)
+    page.check("#language-blind input")
+    send(page, "is the water ${1} hot? <b>so</b>")
+    answered(page)
+    assert page.inner_text("#language-pane-left .me") == "is the water ${1} hot? <b>so</b>"
+    heads = [page.inner_text(f"#language-pane-{side} h4") for side in ("left", "right")]
+    assert heads == ["A", "B"] and page.locator("#language-chat mark").count() >= 2
+    left = page.inner_text("#language-pane-left .text")
+    page.click("#language-vote-left")
+    page.wait_for_selector("#language-tally:has-text('Votes so far: 1')")
+    page.uncheck("#language-blind input")
+    page.wait_for_selector("#language-pane-left h4:has-text('base')")
+    shown = {page.inner_text(f"#language-pane-{side} h4"): page.inner_text(f"#language-pane-{side} .text")
+             for side in ("left", "right")}
+    winner = next(name for name, text in shown.items() if text == left)
+    assert page.inner_text("#language-tally").startswith(
+        f"Votes: base {int(winner == 'base')}, refined {int(winner == 'refined')}, the same 0.")
+
+    page.click("#language-again")
+    page.wait_for_function("old => document.querySelector('#language-pane-left .text').innerText !== old",
+                           arg=shown["base"])
+    answered(page)
+    assert page.input_value("#language-chat-seed input") == "1"
+    kept = json.loads(download(page, "#language-talk-json", tmp_path).read_text("utf-8"))
+    assert kept["models"] == ["base", "refined"] and len(kept["turns"]) == 1
+    assert kept["turns"][0]["settings"]["seed"] == 1 and kept["turns"][0]["answers"][1]["tokens"] == 24
+    assert "**refined**" in download(page, "#language-talk-md", tmp_path).read_text("utf-8")
+
+
+def refine(page, **fields):
+    """Choose the smallest preset, fill in fields, press the button."""
+    page.click("#language-preset input")
+    page.click("#language-preset [role=option]:has-text('tiny')")
+    page.wait_for_function("() => document.querySelector('#language-layers-count input').value === '4'")
+    for name, value in fields.items():
+        page.fill(f"#language-{name} input", str(value))
+        page.keyboard.press("Tab")
+    page.click("#language-go")
+
+
+def test_refine_compare_and_take_it_away(visit, tiny, tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    page = open_tab(visit, tiny)
+    assert page.is_visible("#language-refine-places")
+    rows = [{"question": f"What is {number} and {number}?", "choices": ["hot", "water", "people"], "answer": number % 3}
+            for number in range(60)]
+    for name, part in (("mine", rows[:40]), ("both", rows[:20])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, part)))
+    for key in ("select", "report"):
+        page.click(f"#language-{key} input")
+        page.click(f"#language-{key} [role=option]:has-text('A JSONL file of mine')")
+    page.set_input_files("#language-select-file input[type=file]", tmp_path / "mine.jsonl")
+    page.set_input_files("#language-report-file input[type=file]", tmp_path / "both.jsonl")
+    page.wait_for_selector("#language-report-file:has-text('both')")
+    page.click("#language-go")
+    page.wait_for_selector("#language-status .bad:has-text('have 20 questions in common')")
+    (tmp_path / "broken.jsonl").write_text(json.dumps(rows[0]) + "\n{")
+    page.click("#language-report-file button[aria-label*='emove'], #language-report-file button[aria-label='Clear']")
+    page.set_input_files("#language-report-file input[type=file]", tmp_path / "broken.jsonl")
+    page.wait_for_selector("#language-report-file:has-text('broken')")
+    page.click("#language-go")
+    page.wait_for_selector("#language-status .bad:has-text('Line 2 of broken.jsonl is not JSON')")
+
+    for key, words in (("select", "even ones"), ("report", "odd ones")):
+        page.click(f"#language-{key} input")
+        page.click(f"#language-{key} [role=option]:has-text('{words}')")
+    refine(page, **{"layers-count": 2, "candidates": 2})
+    page.wait_for_selector("#language-figure .js-plotly-plot .points", timeout=LONG)
+    page.wait_for_selector("#language-status .good:has-text('Done in')", timeout=LONG)
+    said = page.inner_text("#language-answer")
+    assert "On the report set the base is right on" in said and "95 % interval" in said and "McNemar" in said
+    assert "chosen by 40 questions, judged by 80 others" in said
+    page.wait_for_selector("#language-rows .js-plotly-plot .errorbar")
+    table = page.inner_text("#language-log")
+    assert table.count("noise · layer") == 2 and table.count("layer") == 4
+
+    report = json.loads(download(page, "#language-download-report", tmp_path).read_text("utf-8"))
+    assert set(report["rows"]) == {"base", "refined", "noise"} and report["config"]["layers"] == 2
+    if report["accepted"]:  # then both can be talked with, and taken away
+        chat_settings(page, longest=12)
+        send(page, "is it hot?")
+        answered(page)
+        assert page.inner_text("#language-pane-right h4") == "refined" and page.is_visible("#language-vote-right")
+        page.click("#language-download-model")
+        page.wait_for_selector("#language-download-model:has-text('Download')", timeout=LONG)
+        with zipfile.ZipFile(download(page, "#language-download-model", tmp_path)) as archive:
+            archive.extractall(tmp_path)
+            folder = tmp_path / archive.namelist()[0].split("/")[0]
+        delta = download(page, "#language-download-delta", tmp_path)
+        from d2nwg.llm.delta import apply_delta
+
+        applied = AutoModelForCausalLM.from_pretrained(tiny[0])
+        apply_delta(delta, applied)
+        whole = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+        assert all(torch.equal(value, whole[name]) for name, value in applied.state_dict().items())
+
+
+def test_cancelling_a_refinement_and_going_on(visit, tiny):
+    page = open_tab(visit, tiny)
+    refine(page, candidates=20)
+    page.wait_for_selector("#language-log .log tbody tr", timeout=LONG)
+    page.click("#language-cancel")
+    page.wait_for_selector("#language-status .good:has-text('What was accepted is kept')", timeout=LONG)
+    assert "The report set has not been looked at" in page.inner_text("#language-answer")
+    before = page.locator("#language-log tbody tr").count()
+    page.click("#language-resume")
+    page.wait_for_function(f"() => document.querySelectorAll('#language-log tbody tr').length > {before}",
+                           timeout=LONG)
+    page.click("#language-cancel")
+    page.wait_for_selector("#language-resume:visible", timeout=LONG)
+    assert page.is_enabled("#language-go")
+
+
+def test_stop_keeps_what_is_written(visit, tiny):
+    page = open_tab(visit, tiny)
+    chat_settings(page, longest=200)
+    send(page, "how many people?")
+    page.wait_for_selector("#language-pane-left .it .about:has-text('tokens')")
+    page.click("#language-stop")
+    page.wait_for_selector("#language-pane-left .about:has-text('stopped')")
+    answered(page)
+    assert page.inner_text("#language-pane-left .text")
+    send(page, "a number " * 200)
+    page.wait_for_selector("#language-chat-status .bad:has-text('Your message is too long')")
+    assert page.input_value("#language-message textarea").startswith("a number")
+
+
+def test_two_visitors_at_once_do_not_mix(visit, tiny, written):
+    asked = ("is the water hot?", "who is the first?")
+    expected = [written(message, 40) for message in asked]
+    assert expected[0] != expected[1]
+    pages = [open_tab(visit, tiny) for _ in asked]
+    for page in pages:
+        chat_settings(page, temperature=0, longest=40)
+    for page, message in zip(pages, asked, strict=True):
+        send(page, message)
+    for page, message, words in zip(pages, asked, expected, strict=True):
+        answered(page)
+        assert page.inner_text("#language-pane-left .me") == message
+        assert "40 tokens" in page.inner_text("#language-pane-left .about")
+        assert squeezed(page.inner_text("#language-pane-left .text")) == squeezed(words)
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_a_telephone(visit, tiny, mode):
+    page = open_tab(visit, tiny, f"&percent=40&__theme={mode}", width=390, height=844)
+    assert page.input_value("#language-percent input") == "40"
+    page.click("#language-look")
+    page.wait_for_selector("#language-spectrum .js-plotly-plot", timeout=LONG)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for name in ("layers", "spectrum"):
+        box = page.locator(f"#language-{name} .js-plotly-plot").bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 390
