@@ -14,7 +14,7 @@ from d2nwg.ui.endpoints import COMPUTE, add_endpoints
 from d2nwg.ui.parts import Picture, Upload
 from d2nwg.ui.session import Session
 from d2nwg.ui.settings import DEFAULTS, bundle_names, check_settings, example_names, from_link, task_names
-from d2nwg.ui.work import UNEXPECTED, Work, stop_work
+from d2nwg.ui.work import UNEXPECTED, Work, see_through, stop_work
 
 log = logging.getLogger("d2nwg.ui")
 
@@ -223,20 +223,16 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
         if visit is None or (work := visit.work) is None or work.started:
             yield gr.skip()
             return
-        try:
-            async with aclosing(work.watch()) as stages:
-                async for stage in stages:
-                    yield {left.status: views.progress(stage)}
-            visit.result, visit.picked = work.result(), None
-            seconds = visit.result.generation.report["seconds"]["total"]
-            update = {**show(visit), **_idle(left, views.notice(f"Done in {seconds:.1f} s.", "good"))}
-        except Cancelled:
-            update = _idle(left, views.notice(f"Cancelled. {views.kept(result=visit.result)}", "note"))
-        except UserError as reason:
-            update = _idle(left, views.notice(f"{reason} {views.kept(result=visit.result)}"))
-        if visit.work is work:
-            visit.work = None
-            yield update
+
+        def done(result) -> dict:
+            visit.result, visit.picked = result, None
+            seconds = result.generation.report["seconds"]["total"]
+            return {**show(visit), **_idle(left, views.notice(f"Done in {seconds:.1f} s.", "good"))}
+
+        kept, idle = views.kept(result=visit.result), partial(_idle, left)
+        async with aclosing(see_through(visit, work, left.status, kept, idle, done)) as updates:
+            async for update in updates:
+                yield update
 
     def cancel(visit: Session | None):
         if stop_work(visit):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from d2nwg.errors import Cancelled, UserError
+from d2nwg.errors import UserError
 from d2nwg.ui import interpolate_views as own
 from d2nwg.ui import views
 from d2nwg.ui.endpoints import COMPUTE
@@ -17,7 +17,7 @@ from d2nwg.ui.interpolate_views import DEFAULTS, NONE
 from d2nwg.ui.parts import Upload
 from d2nwg.ui.session import Session
 from d2nwg.ui.settings import bundle_names
-from d2nwg.ui.work import UNEXPECTED, Work, stop_work
+from d2nwg.ui.work import UNEXPECTED, Work, see_through, stop_work
 
 log = logging.getLogger("d2nwg.ui")
 
@@ -235,21 +235,16 @@ def _wire_walk(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNames
         if tab is None or (work := tab.work) is None or work.started:
             yield gr.skip()
             return
+
+        def done(made: SimpleNamespace) -> dict:
+            tab.made = made
+            return {**show(made, way, alpha, of),
+                    **idle(views.notice(f"Done in {made.walk.seconds:.1f} s.", "good"))}
+
         kept = "The path you had is still here." if tab.made else ""
-        try:
-            async with aclosing(work.watch()) as stages:
-                async for stage in stages:
-                    yield {left.status: views.progress(stage)}
-            tab.made = work.result()
-            update = {**show(tab.made, way, alpha, of),
-                      **idle(views.notice(f"Done in {tab.made.walk.seconds:.1f} s.", "good"))}
-        except Cancelled:
-            update = idle(views.notice(f"Cancelled. {kept}", "note"))
-        except UserError as reason:
-            update = idle(views.notice(f"{reason} {kept}"))
-        if tab.work is work:
-            tab.work = None
-            yield update
+        async with aclosing(see_through(tab, work, left.status, kept, idle, done)) as updates:
+            async for update in updates:
+                yield update
 
     def cancel(visit: Session | None):
         if stop_work(visit and visit.tab(KEY, made=None)):

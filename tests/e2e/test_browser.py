@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.e2e.acts import open_settings
+from tests.e2e.acts import download, open_settings
 
 
 def status(page) -> str:
@@ -26,14 +26,6 @@ def generate(page, **fields):
     page.click("#go")
     page.wait_for_selector("#status .notice:is(.good, .bad):not(.earlier)", timeout=300_000)
     assert page.locator("#status .good").count(), status(page)
-
-
-def download(page, button, folder):
-    with page.expect_download() as waiting:
-        page.click(button)
-    path = folder / waiting.value.suggested_filename
-    waiting.value.save_as(path)
-    return path
 
 
 def use_elsewhere(head, picture) -> dict:

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import TimeoutError
 
 from d2nwg.heads import Head
-from tests.e2e.acts import open_settings
+from tests.e2e.acts import download, open_settings
 
 SMALL = dict(samples=24, trained=8, tasks=2)
 
@@ -26,14 +26,6 @@ def explore(page, **fields):
     page.wait_for_selector("#explore-status .notice:is(.good, .bad)", timeout=300_000)
     assert page.locator("#explore-status .good").count(), page.inner_text("#explore-status")
     page.wait_for_selector("#explore-map .js-plotly-plot .points path")
-
-
-def download(page, button, folder):
-    with page.expect_download() as waiting:
-        page.click(button)
-    path = folder / waiting.value.suggested_filename
-    waiting.value.save_as(path)
-    return path
 
 
 def colours(page) -> set:

@@ -10,7 +10,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image, ImageOps
 
 from d2nwg.heads import Head
-from tests.e2e.acts import open_settings
+from tests.e2e.acts import download, open_settings
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +48,6 @@ def stand_at(page, alpha: float):
     page.fill("#alpha input[type=number]", str(alpha))
     page.press("#alpha input[type=number]", "Enter")
     page.wait_for_selector(f"#where:has-text('At {alpha:.2f} the head')")
-
-
-def download(page, button, folder):
-    with page.expect_download() as waiting:
-        page.click(button)
-    path = folder / waiting.value.suggested_filename
-    waiting.value.save_as(path)
-    return path
 
 
 QUICK = dict(points=5, paths=2) | {"path-samples": 2}
