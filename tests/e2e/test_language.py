@@ -5,6 +5,7 @@ import zipfile
 
 import pytest
 
+from tests.e2e.acts import download
 from tests.tiny_llm import make_tiny_llm
 
 LONG = 300_000
@@ -74,14 +75,6 @@ def answered(page, number=1):
 def take_delta(page, tiny):
     page.set_input_files("#language-delta input[type=file]", tiny[1])
     page.wait_for_selector("#language-chat-status .good:has-text('The delta fits: 1 tensor')")
-
-
-def download(page, button, folder):
-    with page.expect_download() as waiting:
-        page.click(button)
-    path = folder / waiting.value.suggested_filename
-    waiting.value.save_as(path)
-    return path
 
 
 def squeezed(text: str) -> str:
