@@ -55,6 +55,9 @@ def build_refine() -> SimpleNamespace:
                     parts["candidates"] = gr.Number(first["candidates"], precision=0, label="Candidates",
                                                     info="for each matrix", min_width=100,
                                                     elem_id="language-candidates")
+                parts["criterion"] = gr.Radio(list(refining.CRITERIA.items()), value="accuracy", label="Better in",
+                                              elem_id="language-criterion",
+                                              info="right answers, as in the paper, or how sure they are")
                 parts["seed"] = gr.Number(0, precision=0, label="Seed", elem_id="language-seed")
             with gr.Row(elem_classes="do"):
                 parts["go"] = gr.Button("Refine", variant="primary", elem_id="language-go", interactive=not closed)
@@ -123,11 +126,12 @@ def wire_refine(frame: SimpleNamespace) -> None:
                 refine.files: gr.update(visible=False),
                 refine.status: views.notice("Waiting for a free place …", "note")}
 
-    async def run(visit: Session | None, blind: bool, marked: bool):
+    async def run(visit: Session | None, blind: bool, marked: bool, request: gr.Request):
         tab = tab_of(visit) if visit else None
         if tab is None or (work := tab.work) is None or work.started:
             yield gr.skip()
             return
+        visit.page = request.session_hash  # so that closing the page stops it
         seen = 0
         try:
             async with aclosing(work.watch()) as stages:
@@ -181,7 +185,7 @@ def wire_refine(frame: SimpleNamespace) -> None:
         return {refine.pack: gr.update(value=str(path), label=f"Download {path.name}")}
 
     sets = [refine.select, refine.select_file, refine.report, refine.report_file]
-    numbers = [refine.preset, refine.layers, refine.candidates, refine.seed]
+    numbers = [refine.preset, refine.layers, refine.candidates, refine.seed, refine.criterion]
     doing = [refine.go, refine.stop, refine.resume, refine.reported, refine.files, refine.status]
     shown = [refine.places, refine.made, refine.sentence, refine.rows, refine.figure, refine.log, refine.pack,
              refine.delta, refine.json]

@@ -10,6 +10,7 @@ from d2nwg.progress import Progress, format_seconds, silent
 from d2nwg.ui import actions
 
 OWN = "own"
+CRITERIA = {"accuracy": "accuracy", "confidence": "confidence"}
 DEFAULTS = dict(preset="quick")
 WORDS = {"tiny": "minutes on two cores", "quick": "a quarter of an hour on two cores", "standard": "hours, or a GPU",
          "paper": "chunks of 2,097,152; a large GPU"}
@@ -31,6 +32,7 @@ class Asked:
     layers: int
     candidates: int
     seed: int
+    criterion: str = "accuracy"
 
 
 def has_harness() -> bool:
@@ -46,7 +48,7 @@ def question_sets(half: str) -> list[tuple[str, str]]:
             *harness]
 
 
-def check(model: str, ranking: dict, sets: dict, preset, layers, candidates, seed) -> Asked:
+def check(model: str, ranking: dict, sets: dict, preset, layers, candidates, seed, criterion="accuracy") -> Asked:
     """What is asked for, with its questions read.
 
     Raises:
@@ -68,6 +70,8 @@ def check(model: str, ranking: dict, sets: dict, preset, layers, candidates, see
     check_disjoint(questions["select"], questions["report"])
     if preset not in [key for _, key in presets()]:
         raise UserError("Choose one of the presets.")
+    if criterion not in CRITERIA.values():
+        raise UserError("A candidate can be better in accuracy or in confidence.")
     whole = {}
     for key, value in (("layers", layers), ("candidates", candidates), ("seed", seed)):
         name, low, high = LIMITS[key]
@@ -75,7 +79,7 @@ def check(model: str, ranking: dict, sets: dict, preset, layers, candidates, see
             raise UserError(f"{name} should be a whole number from {low:,} to {high:,}.")
         whole[key] = int(value)
     return Asked(model, ranking, questions["select"], questions["report"], (names["select"], names["report"]), preset,
-                 **whole)
+                 criterion=criterion, **whole)
 
 
 def presets() -> list[tuple[str, str]]:
@@ -100,7 +104,7 @@ def make(asked: Asked, folder: Path, log: list, resume: bool, progress: Progress
     from d2nwg.llm.refine import refine
 
     config = RefineConfig.of(asked.preset, layers=asked.layers, candidates=asked.candidates, seed=asked.seed,
-                             **asked.ranking)
+                             criterion=asked.criterion, **asked.ranking)
     return refine(asked.model, asked.selection, asked.report, config, folder=folder, resume=resume,
                   progress=progress, on_event=log.append)
 
@@ -116,7 +120,7 @@ def live_figure(log: list):
     """The search so far."""
     from d2nwg.figures_refine import search_figure
 
-    return search_figure(log)
+    return search_figure(log, "confidence" if any(line["before"] < 0 for line in log) else "accuracy")
 
 
 def rows_figure(made):

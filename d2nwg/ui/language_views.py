@@ -152,16 +152,21 @@ def log_table(log: list[dict]) -> str:
     """What was decided, matrix by matrix."""
     rows = []
     for line in log:
-        best = max((tried["score"] for tried in line["candidates"]), default=0.0)
+        best = max(tried["score"] for tried in line["candidates"])
         kept = "✓ kept" if line["accepted"] else "as it was"
         arm = "noise · " if line["arm"] == "noise" else ""
         rows.append(f'<tr class="{"kept" if line["accepted"] else ""}"><td>{arm}'
                     f"layer {line['layer']} · {TYPES.get(line['type'], line['type'])}</td>"
-                    f"<td>{percent(line['before'])}</td><td>{percent(best)}</td><td>{kept}</td>"
+                    f"<td>{_score(line['before'])}</td><td>{_score(best)}</td><td>{kept}</td>"
                     f"<td>{line['seconds']:.1f} s</td></tr>")
     head = "".join(f"<th>{name}</th>" for name in ("matrix", "before", "best candidate", "", "took"))
     return (f'<div class="scroll" tabindex="0" role="group" aria-label="what was decided, matrix by matrix">'
             f'<table class="log"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>')
+
+
+def _score(value: float) -> str:
+    """An accuracy in percent, or a log-probability (which is negative) as it is."""
+    return percent(value) if value >= 0 else f"{value:.4f}"
 
 
 def refined_words(made) -> str:
