@@ -23,8 +23,8 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class TrainConfig(Recipe):
-    """Every number of the three stages.
+class StagesConfig(Recipe):
+    """What a VAE, a condition and a denoiser are trained with, on heads or on whole models.
 
     Attributes:
         patch: (channels, height, width) of a token's part of the VAE's picture.
@@ -32,14 +32,11 @@ class TrainConfig(Recipe):
         vae_skip: linear maps beside the VAE's convolutions (`WeightVAE`).
         unet_channels, unet_layers, condition_channels: of the denoiser.
         unet_skip: the denoiser corrects a linear guess (`ConditionalUNet`); for ``prediction="sample"``.
-        encoder_width, encoder_depth: of the data-set encoder's Set Transformers.
+        encoder_width: of the condition's embeddings.
         vae_steps, align_steps, diffusion_steps: optimiser steps a stage.
         batch_size: records a step.
         vae_lr, align_lr, diffusion_lr: peak learning rates (Adam, Adam, AdamW: paper appendix B).
         kl_weight: β of equation 1.
-        shots: support images a class that the condition sees in training, drawn from this list.
-        condition: what the generator is told of a task: ``dataset`` (a few images of it) or ``task`` (the names of its
-            classes, each a learned embedding).
         condition_dropout: share of training conditions left empty, for guidance.
         prediction: what the denoiser predicts: ``epsilon``, ``v_prediction`` or ``sample``.
         ema: decay of the denoiser's moving average, the weights that are sampled.
@@ -58,7 +55,6 @@ class TrainConfig(Recipe):
     condition_channels: int = 32
     unet_skip: bool = True
     encoder_width: int = 64
-    encoder_depth: int = 1
     vae_steps: int = 500
     align_steps: int = 150
     diffusion_steps: int = 2_000
@@ -67,8 +63,6 @@ class TrainConfig(Recipe):
     align_lr: float = 5e-4
     diffusion_lr: float = 1e-3
     kl_weight: float = 1e-6
-    shots: tuple[int, ...] = (1, 2, 5, 10)
-    condition: str = "dataset"
     condition_dropout: float = 0.1
     prediction: str = "sample"
     ema: float = 0.999
@@ -77,6 +71,26 @@ class TrainConfig(Recipe):
     checkpoint_every: int = 250
     seed: int = 0
 
+    def stages(self) -> dict[str, int]:
+        """The stages by name, with their steps."""
+        return dict(zip(STAGES, (self.vae_steps, self.align_steps, self.diffusion_steps), strict=True))
+
+
+@dataclass(frozen=True)
+class TrainConfig(StagesConfig):
+    """Every number of the three stages on a zoo of heads: those of `StagesConfig`, and
+
+    Attributes:
+        encoder_depth: of the data-set encoder's Set Transformers; ``encoder_width`` is theirs too.
+        shots: support images a class that the condition sees in training, drawn from this list.
+        condition: what the generator is told of a task: ``dataset`` (a few images of it) or ``task`` (the names of its
+            classes, each a learned embedding).
+    """
+
+    encoder_depth: int = 1
+    shots: tuple[int, ...] = (1, 2, 5, 10)
+    condition: str = "dataset"
+
     @classmethod
     def preset(cls, name: str, **changes) -> "TrainConfig":
         """``tiny`` (seconds, for trying out), ``small`` (under an hour on two cores), ``standard`` (wider and four
@@ -84,10 +98,6 @@ class TrainConfig(Recipe):
         if name not in PRESETS:
             raise UserError(f"Preset {name!r} is not known: choose one of {', '.join(PRESETS)}.")
         return replace(cls(**PRESETS[name]), **changes)
-
-    def stages(self) -> dict[str, int]:
-        """The stages by name, with their steps."""
-        return dict(zip(STAGES, (self.vae_steps, self.align_steps, self.diffusion_steps), strict=True))
 
 
 PRESETS: dict[str, dict] = {
@@ -149,7 +159,8 @@ class DualConfig(Recipe):
 
     Attributes:
         width, depth, heads: of the denoiser (`DualDenoiser`).
-        steps: optimiser steps; each sees ``tasks`` tasks of one shape.
+        steps: optimiser steps.
+        tasks: that a step sees, all of one shape.
         lr, weight_decay: of AdamW; the rate falls linearly to zero.
         max_classes: most classes of a task; the number is drawn log-uniformly from 2.
         shots: support images a class, drawn from this list.
@@ -202,31 +213,14 @@ DUAL_PRESETS: dict[str, dict] = {
 
 
 @dataclass(frozen=True)
-class ModelsConfig(Recipe):
-    """Every number of training on a zoo of whole models.
+class ModelsConfig(StagesConfig):
+    """Every number of training on a zoo of whole models: those of `StagesConfig`, and
 
     Attributes:
         layout: ``whole`` (a network is one vector; for small networks, of which no two weights are alike) or
             ``chunked`` (every chunk goes through the same maps; for large ones).
         chunk: numbers a chunk; each layer is padded to a multiple of it.
         batchnorm: running statistics ``travel`` with the weights, or are left out to ``recalibrate`` on data.
-        patch: (channels, height, width) of a token's part of the VAE's picture.
-        vae_channels, latent_channels: of the VAE.
-        vae_skip: linear maps beside the VAE's convolutions (`WeightVAE`).
-        unet_channels, unet_layers, condition_channels: of the denoiser.
-        unet_skip: the denoiser corrects a linear guess (`ConditionalUNet`); for ``prediction="sample"``.
-        encoder_width: of the embeddings of architectures, places and tasks.
-        vae_steps, align_steps, diffusion_steps: optimiser steps a stage.
-        batch_size: networks a step.
-        vae_lr, align_lr, diffusion_lr: peak learning rates.
-        kl_weight: β of equation 1.
-        condition_dropout: share of training conditions left empty.
-        prediction: what the denoiser predicts: ``epsilon``, ``v_prediction`` or ``sample``.
-        ema: decay of the denoiser's moving average, the weights that are sampled.
-        accumulate: parts that a step's batch is worked on in, one after another: so many times less memory.
-        mixed_precision: accelerate's setting: ``no``, ``fp16`` or ``bf16``.
-        checkpoint_every: optimiser steps between checkpoints.
-        seed: of starts, batches and noise.
     """
 
     layout: str = "whole"
@@ -235,27 +229,16 @@ class ModelsConfig(Recipe):
     patch: tuple[int, int, int] = (1, 16, 16)
     vae_channels: tuple[int, ...] = (16, 32)
     latent_channels: int = 4
-    vae_skip: bool = True
-    unet_channels: tuple[int, ...] = (64, 128)
-    unet_layers: int = 1
     condition_channels: int = 8
-    unet_skip: bool = True
     encoder_width: int = 32
     vae_steps: int = 600
     align_steps: int = 100
     diffusion_steps: int = 3_000
     batch_size: int = 32
     vae_lr: float = 1e-3
-    align_lr: float = 5e-4
-    diffusion_lr: float = 1e-3
-    kl_weight: float = 1e-6
     condition_dropout: float = 0.0
-    prediction: str = "sample"
     ema: float = 0.995
-    accumulate: int = 1
-    mixed_precision: str = "no"
     checkpoint_every: int = 500
-    seed: int = 0
 
     # What the stages ask of every recipe; here the ids of architecture, place and task are the condition.
     condition = "task"
@@ -266,8 +249,6 @@ class ModelsConfig(Recipe):
         if name not in MODELS_PRESETS:
             raise UserError(f"Whole models have no preset {name!r}: choose one of {', '.join(MODELS_PRESETS)}.")
         return replace(cls(**MODELS_PRESETS[name]), **changes)
-
-    stages = TrainConfig.stages
 
 
 MODELS_PRESETS: dict[str, dict] = {
@@ -281,12 +262,14 @@ GENERATORS = {"unet": TrainConfig, "dual": DualConfig, "models": ModelsConfig}
 
 
 def meanings(config: type = TrainConfig) -> dict[str, str]:
-    """What each field means, from the docstring of the configuration's class."""
-    text, found = inspect.cleandoc(config.__doc__).partition("Attributes:")[2], {}
-    for names, meaning in re.findall(r"^    (\w[\w, ]*): (.*(?:\n {8}.*)*)", text, re.MULTILINE):
-        for name in names.split(", "):
-            found[name] = " ".join(meaning.replace("`", "").split())
-    return found
+    """What each field means, from the docstrings of the configuration's class and of those it builds on."""
+    found = {}
+    for kind in reversed(config.__mro__):
+        text = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:")[2]
+        for names, meaning in re.findall(r"^    (\w[\w, ]*): (.*(?:\n {8}.*)*)", text, re.MULTILINE):
+            for name in names.split(", "):
+                found[name] = " ".join(meaning.replace("`", "").split())
+    return {field.name: found[field.name] for field in fields(config)}
 
 
 def split_setting(text: str) -> tuple[str, str]:
@@ -339,8 +322,11 @@ def as_text(value) -> str:
 def _like(known, text: str):
     """Text → a value of the same kind; raises ValueError."""
     if isinstance(known, bool):
-        return {"yes": True, "true": True, "no": False, "false": False}.get(text.lower()) \
-            if text.lower() in ("yes", "true", "no", "false") else int("")
+        return (
+            {"yes": True, "true": True, "no": False, "false": False}.get(text.lower())
+            if text.lower() in ("yes", "true", "no", "false")
+            else int("")
+        )
     if isinstance(known, tuple):
         parts = tuple(part.strip() for part in text.strip("()[] ").split(",") if part.strip())
         if not known or isinstance(known[0], str):
