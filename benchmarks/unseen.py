@@ -247,7 +247,8 @@ def goals(summary: dict, first: str) -> dict:
 def write_between(path: Path, text: str) -> None:
     """Put the text into a page, in place of an earlier one."""
     before, _, rest = path.read_text().partition(START)
-    after = rest.partition(END)[2]
+    after = rest.partition(END)[2].strip("\n")
+    after = f"\n{after}\n" if after else ""
     path.write_text(f"{before.rstrip()}\n\n{START}\n{text}\n{END}\n{after}")
 
 

@@ -5,21 +5,47 @@ from pathlib import Path
 
 from d2nwg.errors import UserError
 from d2nwg.paths import cache_dir, shipped
+from d2nwg.told import tasks_of
 
 DEFAULT_BUNDLE = "heads-dual"
+MODELS = "ModelGenerationPipeline"  # in bundles of whole models
 # Few steps of the multistep solver were as good as twenty on the training sets: the latents' spread is narrow.
 DEFAULT_STEPS = 5
 
 
 def list_bundles() -> dict[str, Path]:
-    """Name → folder of every bundle at hand: those in ``pretrained/``, then those in the cache's ``bundles/``."""
+    """Name → folder of every bundle of heads at hand: those in ``pretrained/``, then those in the cache's
+    ``bundles/``."""
     found: dict[str, Path] = {}
     for root in (shipped("pretrained"), cache_dir() / "bundles"):
         if root.is_dir():
             for path in sorted(root.iterdir()):
-                if not path.name.startswith(".") and (path / "model_index.json").is_file():  # not half-written ones
+                whole = not path.name.startswith(".") and (path / "model_index.json").is_file()  # not half-written
+                if whole and _kind(path) != MODELS:
                     found.setdefault(path.name, path)
     return found
+
+
+def _kind(path: Path) -> str | None:
+    """The pipeline that a bundle is for, or None for what is no bundle."""
+    try:
+        return json.loads((path / "model_index.json").read_text()).get("_class_name")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def find_models_bundle(bundle: str | Path) -> Path:
+    """The folder of a bundle of whole models: by path, or by the name it has in the cache.
+
+    Raises:
+        UserError: there is none, or it is one of heads.
+    """
+    for path in (cache_dir() / "bundles" / str(bundle), Path(bundle).expanduser()):
+        if (kind := _kind(path)) == MODELS:
+            return path
+        if kind:
+            raise UserError(f"{path} makes heads: use it with `python -m d2nwg generate`.")
+    raise UserError(f"There is no bundle {bundle}: make one with `python -m d2nwg train` on a zoo of checkpoints.")
 
 
 def resolve_bundle(bundle: str | Path | None = None) -> Path:
@@ -33,6 +59,8 @@ def resolve_bundle(bundle: str | Path | None = None) -> Path:
     if name in known:
         return known[name]
     path = Path(name)
+    if _kind(path) == MODELS:
+        raise UserError(f"{path} makes whole models, not heads: use it with `python -m d2nwg sample`.")
     if (path / "model_index.json").is_file():
         return path
     if path.is_dir():
@@ -51,6 +79,15 @@ def bundle_encoder(path: Path) -> str:
         return json.loads((path / "weight_space" / "config.json").read_text())["encoder"]
     except (OSError, ValueError, KeyError) as reason:
         raise UserError(f"The bundle {path} is incomplete: get or train it again.") from reason
+
+
+def bundle_tasks(path: Path) -> dict[str, tuple[str, ...]]:
+    """The tasks that a bundle is told by name, with their classes; none for a bundle that is shown images."""
+    try:
+        config = json.loads((path / "condition_encoder" / "config.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return tasks_of(config["names"]) if config.get("_class_name") == "TaskIndex" else {}
 
 
 def pack_bundle(path: Path, into: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def example_folder(name: str, *, progress: Progress = silent) -> Path:
     return EXAMPLES[name].folder(progress=progress)
 
 
-def _digits(a_class: int = 60) -> Iterator[tuple[str, Image.Image]]:
+def scanned_digits(a_class: int = 60) -> Iterator[tuple[str, Image.Image]]:
     """The first images of each digit; 8 × 8 pixels of 0 … 16, enlarged so that an encoder sees strokes."""
     from sklearn.datasets import load_digits
 
@@ -57,16 +58,22 @@ def _digits(a_class: int = 60) -> Iterator[tuple[str, Image.Image]]:
 def _digits_on(white: bool) -> Iterator[tuple[str, Image.Image]]:
     """Five classes, 50 images each that no other example has; on white they are the negatives of what was scanned."""
     first = 110 if white else 60
-    for i, (label, image) in enumerate(_digits(first + 50)):
+    for i, (label, image) in enumerate(scanned_digits(first + 50)):
         if i % (first + 50) >= first and label < "5":
             yield label, ImageOps.invert(image) if white else image
+
+
+def _digits_changed(turn: int = 0, negative: bool = False) -> Iterator[tuple[str, Image.Image]]:
+    """The example's digits, turned counter-clockwise by degrees or as negatives."""
+    for label, image in scanned_digits():
+        yield label, ImageOps.invert(image) if negative else image.rotate(turn, Image.Resampling.BICUBIC)
 
 
 EXAMPLES: dict[str, Example] = {example.name: example for example in (
     Example("digits", "Handwritten digits",
             "Real handwritten digits, scanned at 8 × 8 pixels and enlarged: 10 classes, 60 images each.",
             "CC BY 4.0, E. Alpaydin and C. Kaynak: Optical Recognition of Handwritten Digits, via scikit-learn",
-            _digits),
+            scanned_digits),
     Example("digits-on-black", "Digits 0 to 4, white on black",
             "Real handwritten digits, scanned at 8 × 8 pixels and enlarged: 5 classes, 50 images each.",
             "CC BY 4.0, E. Alpaydin and C. Kaynak: Optical Recognition of Handwritten Digits, via scikit-learn",
@@ -75,4 +82,11 @@ EXAMPLES: dict[str, Example] = {example.name: example for example in (
             "The same five digits by other hands, as negatives: an end to walk to from the ones on black.",
             "CC BY 4.0, E. Alpaydin and C. Kaynak: Optical Recognition of Handwritten Digits, via scikit-learn",
             lambda: _digits_on(white=True)),
+    *(Example(f"digits-{name}", f"Handwritten digits, {title}",
+              f"The digits of the first example, {title}: held-out images of a task that a bundle knows by this name.",
+              "CC BY 4.0, E. Alpaydin and C. Kaynak: Optical Recognition of Handwritten Digits, via scikit-learn",
+              partial(_digits_changed, **change))
+      for name, title, change in (("turned-45", "turned by 45 degrees", dict(turn=45)),
+                                  ("turned-90", "turned by 90 degrees", dict(turn=90)),
+                                  ("negative", "as negatives", dict(negative=True)))),
 )}

@@ -135,10 +135,18 @@ def map_figure(walk: Walk, alpha: float | None = None) -> go.Figure | None:
     """Where does the path run? The conditions of the zoo's tasks and of the path, on the first two principal
     components of the zoo's. None where the bundle knows none."""
     seen = walk.mixer.pipe.weight_space.zoo_conditions
-    legs = {way: leg for way, leg in walk.legs.items() if leg.condition is not None}
-    if seen is None or not legs:
-        return None
-    seen = seen.detach().cpu()
+    paths = {way: leg.condition for way, leg in walk.legs.items() if leg.condition is not None}
+    return None if seen is None or not paths else _map(walk, seen.detach().cpu(), paths, "task", "conditions", alpha)
+
+
+def weights_map_figure(walk: Walk, alpha: float | None = None) -> go.Figure | None:
+    """The same of the weights: zoo heads with as many classes, as Explore's map shows them, and each way's heads."""
+    found = walk.in_weights()
+    return None if found is None else _map(walk, *found, "head", "weights", alpha)
+
+
+def _map(walk: Walk, seen, paths: dict, dot: str, of: str, alpha: float | None) -> go.Figure:
+    """``seen`` (Z, n) and each path (P, n) on the first two principal components of the former."""
     centre = seen.mean(0)
     axes = torch.linalg.svd(seen - centre, full_matrices=False)[2][:2]
     axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()  # a sign that does not flip
@@ -148,12 +156,12 @@ def map_figure(walk: Walk, alpha: float | None = None) -> go.Figure | None:
         x=dots[:, 0],
         y=dots[:, 1],
         mode="markers",
-        name="tasks of the zoo",
+        name=f"{dot}s of the zoo",
         marker=dict(size=5, color=ZOO, opacity=0.45),
-        hovertemplate="a task of the zoo<extra></extra>",
+        hovertemplate=f"a {dot} of the zoo<extra></extra>",
     )
-    for way, leg in legs.items():
-        path = ((leg.condition - centre) @ axes.T).numpy()
+    for way, points in paths.items():
+        path = ((points - centre) @ axes.T).numpy()
         figure.add_scatter(
             x=path[:, 0],
             y=path[:, 1],
@@ -173,7 +181,7 @@ def map_figure(walk: Walk, alpha: float | None = None) -> go.Figure | None:
                 hoverinfo="skip",
                 marker=dict(size=12, color=COLOURS[way], line=dict(color=STRONG, width=2)),
             )
-    first = ((next(iter(legs.values())).condition[[0, -1]] - centre) @ axes.T).numpy()
+    first = ((next(iter(paths.values()))[[0, -1]] - centre) @ axes.T).numpy()
     figure.add_scatter(
         x=first[:, 0],
         y=first[:, 1],
@@ -191,7 +199,7 @@ def map_figure(walk: Walk, alpha: float | None = None) -> go.Figure | None:
         height=330,
         showlegend=True,
         legend=LEGEND,
-        xaxis=dict(title="first principal component of the conditions", showticklabels=False),
+        xaxis=dict(title=f"first principal component of the {of}", showticklabels=False),
         yaxis=dict(title="second", showticklabels=False),
     )
     return figure
@@ -201,6 +209,7 @@ def walk_figures(walk: Walk) -> dict[str, go.Figure]:
     """File name → figure, of all there are."""
     names = {f"right-on-{chr(97 + i)}": curves_figure(walk, row) for row, i in enumerate(walk.ends.scored)}
     others = {"barrier": barrier_figure(walk), "distance": distance_figure(walk), "map": map_figure(walk)}
+    others["map-of-weights"] = weights_map_figure(walk)
     return names | {name: figure for name, figure in others.items() if figure is not None}
 
 

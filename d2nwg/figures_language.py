@@ -72,7 +72,7 @@ def layers_figure(ranked: "Sequence[Ranked]", mode: str) -> go.Figure:
     figure.update_layout(
         template="d2nwg",
         height=110 + 34 * len(types),
-        xaxis=dict(title=f"layer · signal-to-noise ratio ({mode}), shaded within each type", showgrid=False),
+        xaxis=dict(title=f"layer · ratio: {mode}", showgrid=False, dtick=1 if len(layers) <= 12 else 5),
         yaxis=dict(autorange="reversed", showgrid=False),
     )
     return figure

@@ -38,7 +38,8 @@ def search_figure(lines: Sequence[Mapping], criterion: str = "accuracy") -> go.F
             line=dict(color=COLOURS[arm], width=2, shape="vh", dash="solid" if arm == "refined" else "dot"),
             hoverinfo="skip")
         figure.add_annotation(x=steps[-1], y=scale * mine[-1]["after"], text=NAMES[arm], showarrow=False,
-                              xanchor="right", yanchor="bottom", font=dict(color=INK))
+                              xanchor="right", yanchor="bottom" if arm == "refined" else "top",
+                              font=dict(color=INK))
     numbers = sorted(named)
     figure.update_layout(
         template="d2nwg", height=300,
@@ -66,5 +67,5 @@ def report_figure(rows: Mapping[str, Mapping], questions: int) -> go.Figure:
     figure.update_layout(
         template="d2nwg", height=90 + 56 * len(shown),
         xaxis=dict(title=f"right on {questions:,} report questions, %"),
-        yaxis=dict(autorange="reversed", showgrid=False))
+        yaxis=dict(range=[len(shown) - 0.5, -0.75], showgrid=False))
     return figure

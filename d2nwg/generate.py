@@ -24,6 +24,7 @@ from d2nwg.names import number
 from d2nwg.novelty import novelty
 from d2nwg.pipeline import HeadSamples, WeightGenerationPipeline
 from d2nwg.progress import Progress, silent
+from d2nwg.told import name_classes
 from d2nwg.weights.networks import State, logits, pick
 
 # Fewer support images than this a class are all needed by the generator; with more, a third can choose among samples.
@@ -41,6 +42,7 @@ class Generation:
         confusion: (C, C) counts of the chosen head on the query images; rows are the true classes.
         sample_accuracy: (S,) on the query images.
         query: (m,) numbers of the query images in the data set.
+        order: (C,) the classes in canonical order, where the bundle's layout holds these heads; else None.
     """
 
     head: Head
@@ -49,6 +51,7 @@ class Generation:
     confusion: np.ndarray
     sample_accuracy: np.ndarray
     query: np.ndarray
+    order: Tensor | None = None
 
     def sample_head(self, index: int) -> Head:
         """Sample ``index`` as a head of its own."""
@@ -104,6 +107,7 @@ def generate_heads(
     max_query: int | None = 1000,
     encoder: str | None = None,
     unlabelled: Sequence[Path | bytes] = (),
+    task: str | None = None,
     device: str | None = None,
     progress: Progress = silent,
 ) -> Generation:
@@ -120,6 +124,8 @@ def generate_heads(
         encoder: of the images; by default the bundle's. Dual bundles make heads on any.
         unlabelled: images of the same classes without labels (`load_unlabelled`), which dual bundles learn from. Those
             that are also support or query images are left out.
+        task: for a bundle that is told tasks by name: one of them or a mix (`read_mix`); by default the one with the
+            data set's name. The images then only choose among the samples and score them.
         progress: stages "Opening the bundle", "Reading images", "Sampling heads", "Fitting the rivals".
     Raises:
         UserError: see `d2nwg.images` and `WeightGenerationPipeline`.
@@ -137,6 +143,7 @@ def generate_heads(
     if not pipe.is_dual and (unlabelled or encoder not in (None, space.config.encoder)):
         what = "unlabelled images" if unlabelled else f"the encoder {encoder}"
         raise UserError(f"The bundle {path.name} cannot use {what}: choose a dual bundle, such as {DEFAULT_BUNDLE}.")
+    told = name_classes(pipe.tasks, task or images.name, images.classes) if pipe.is_told or task else None
     encoder = load_encoder(encoder or space.config.encoder, device)
     progress("Opening the bundle", 1, 1)
 
@@ -149,11 +156,13 @@ def generate_heads(
     read = time.perf_counter()
 
     generator = torch.Generator().manual_seed(seed)
-    # The dual generator gains more from seeing all of the support than from a choice among its samples.
-    given, aside = set_aside(y_support, 0 if pipe.is_dual else shots, seed)
+    # The dual generator gains more from seeing all of the support than from a choice among its samples; what is told
+    # names sees none of it.
+    given, aside = set_aside(y_support, 0 if pipe.is_dual or told else shots, seed)
+    aside = given if told else aside
     classes = range(len(images.classes))
     by_class = [x_support[given][y_support[given] == c] for c in classes]
-    samples = sample(pipe, by_class, num_samples, generator, steps, progress, free)
+    samples = sample(pipe, by_class, num_samples, generator, steps, progress, free, told)
     samples.state = {name: tensor.cpu() for name, tensor in samples.state.items()}
     chosen, average, selection = choose(samples.state, x_support[aside], y_support[aside])
     sampled = time.perf_counter()
@@ -168,9 +177,11 @@ def generate_heads(
         others["without_unlabelled"] = float(accuracies(one, x_query, y_query)[0])
     distance = [None] * num_samples
     if samples.vectors is not None and encoder.name == space.config.encoder:
-        found = space.zoo_distance(samples.vectors, samples.num_classes).tolist()
+        found = space.zoo_distance(samples.vectors, len(samples.order)).tolist()
         distance = [None if np.isnan(d) else round(d, 4) for d in found]
-    copied = novelty(space, samples.vectors, by_class, x_query, y_query, generator) if distance[0] is not None else None
+    copied = None
+    if distance[0] is not None:
+        copied = novelty(space, samples.vectors, samples.order, x_query, y_query, generator)
     predicted = logits(chosen, x_query).argmax(-1)
     confusion = np.zeros((len(images.classes),) * 2, np.int64)
     np.add.at(confusion, (y_query.numpy(), predicted.numpy()), 1)
@@ -190,6 +201,7 @@ def generate_heads(
         "data": images.name,
         "classes": list(images.classes),
         "bundle": path.name,
+        "task": (task or images.name) if told else None,
         "encoder": encoder.name,
         "shots": shots,
         "num_support": len(support),
@@ -224,7 +236,8 @@ def generate_heads(
         "num_query": len(query),
     }
     head = Head(chosen, encoder.name, images.classes, encoder.preprocessing, info)
-    return Generation(head, samples.state, report, confusion, scores.numpy(), query)
+    order = None if samples.order is None else samples.order.cpu()
+    return Generation(head, samples.state, report, confusion, scores.numpy(), query, order)
 
 
 def read_split(
@@ -279,13 +292,16 @@ def sample(
     steps: int | None = None,
     progress: Progress = silent,
     unlabelled: Tensor | None = None,
+    told: tuple | None = None,
 ) -> HeadSamples:
-    """Sample heads with the bundle's own sampler; its full number of steps means the paper's ancestral one."""
-    kwargs = {"num_samples": num_samples, "generator": generator, "progress": progress, "unlabelled": unlabelled}
-    if steps is None or steps < pipe.scheduler.config.num_train_timesteps:
-        return pipe(by_class, num_inference_steps=steps or DEFAULT_STEPS, **kwargs)
-    slow = WeightGenerationPipeline(**pipe.components)
-    return slow(by_class, num_inference_steps=slow.use_ancestral_sampler(), **kwargs)
+    """Sample heads with the bundle's own sampler; its full number of steps means the paper's ancestral one. ``told``
+    (`name_classes`) takes the place of the support for a bundle that is told names."""
+    steps = steps or DEFAULT_STEPS
+    if steps >= pipe.scheduler.config.num_train_timesteps:
+        pipe = WeightGenerationPipeline(**pipe.components)
+        steps = pipe.use_ancestral_sampler()
+    run = {"num_samples": num_samples, "generator": generator, "num_inference_steps": steps, "progress": progress}
+    return pipe.for_tasks(*told, **run) if told else pipe(by_class, unlabelled=unlabelled, **run)
 
 
 def choose(samples: State, features: Tensor, labels: Tensor) -> tuple[State, State, str]:

@@ -120,6 +120,19 @@ class Walk:
         }
         return Head(state, self.ends.encoder, self.ends.classes, self.ends.preprocessing, info)
 
+    def in_weights(self) -> tuple[Tensor, dict[str, Tensor]] | None:
+        """Where the paths run among the zoo's heads, as Explore shows those: standardised vectors (Z, N) of the zoo
+        heads with as many classes, and way → vectors (P, N) of the first seed. None where the bundle keeps too few."""
+        space, order = self.mixer.pipe.weight_space, getattr(self.mixer, "order", None)
+        zoo = space.zoo_vectors[space.zoo_counts == len(self.ends.classes)]
+        if order is None or len(zoo) < 3:
+            return None
+        mask, paths = space.layout.mask(torch.tensor([len(self.ends.classes)])).to(zoo), {}
+        for way, leg in self.legs.items():
+            state = {name: tensor[0].to(space.mean.device) for name, tensor in leg.state.items()}
+            paths[way] = (space.to_vectors(state, order) * mask).cpu()
+        return (zoo * mask).cpu(), paths
+
     def report(self) -> dict:
         """What ``path.json`` holds: alpha, and for each way the accuracies on A and on B (mean and standard deviation
         over seeds, fractions), the barrier, and where it leaves what was seen."""
@@ -242,7 +255,8 @@ def walk(
     encoder = load_encoder(space.config.encoder, device)
     progress("Opening the bundle", 1, 1)
     most = None if pipe.is_dual else space.max_classes
-    ends = read_ends(sources, encoder, shots=shots, seed=seed, max_query=max_query, max_classes=most, progress=progress)
+    split = dict(shots=shots, seed=seed, max_query=max_query)
+    ends = read_ends(sources, encoder, tasks=pipe.tasks, max_classes=most, progress=progress, **split)
     numbers = [seed + i for i in range(seeds)]
     mixer = Mixer(pipe, ends, seeds=numbers, num_samples=num_samples, steps=steps, progress=progress)
     for way in ways or ():

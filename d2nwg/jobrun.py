@@ -68,9 +68,7 @@ def run_job(job: Job) -> int:
     except Cancelled:
         ended = {
             "state": "stopped",
-            "message": "Stopped; resuming goes on from the last checkpoint."
-            if spec["kind"] == "train"
-            else "Stopped; resuming begins again.",
+            "message": f"Stopped; {job.after_resuming}.",
         }
     except UserError as reason:
         ended["message"] = str(reason)
@@ -79,7 +77,7 @@ def run_job(job: Job) -> int:
         if reason.errno in (errno.ENOSPC, errno.EDQUOT):
             free = shutil.disk_usage(job.folder).free / 2**20
             ended["message"] = (
-                f"The disk is full ({free:.0f} MB free): make room and resume; the last checkpoint is kept."
+                f"The disk is full ({free:.0f} MB free): make room and resume; {job.after_resuming}."
             )
     except BaseException:
         traceback.print_exc()
@@ -97,7 +95,7 @@ def _train(job: Job, parameters: dict, progress: Progress) -> None:
     from d2nwg.training.config import GENERATORS, as_text
     from d2nwg.training.loop import clear_checkpoints
     from d2nwg.training.train import train_bundle
-    from d2nwg.weights.zoo import Zoo
+    from d2nwg.weights.kinds import open_zoo
 
     out = Path(parameters["out"])
     remove_partial(out)
@@ -124,7 +122,7 @@ def _train(job: Job, parameters: dict, progress: Progress) -> None:
         out.name,
     ]
     train_bundle(
-        [Zoo(zoo) for zoo in parameters["zoos"]],
+        [open_zoo(zoo) for zoo in parameters["zoos"]],
         config,
         out,
         resume=(job.work / "config.json").is_file(),
@@ -141,9 +139,10 @@ def _zoo(job: Job, parameters: dict, progress: Progress) -> None:
 
     out = Path(parameters["out"])
     remove_partial(out)
-    if (out / "zoo.json").is_file():
-        return
     own = job.folder / "data"
+    if (out / "zoo.json").is_file():  # killed between the last two steps
+        shutil.rmtree(own, ignore_errors=True)
+        return
     sources = [
         load_images(source, into=own / "unpacked" if Path(source).is_relative_to(own) else None, progress=progress)
         for source in parameters["data"]

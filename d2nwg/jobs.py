@@ -70,6 +70,11 @@ class Job:
         """The file with what its process says."""
         return self.folder / "log.txt"
 
+    @property
+    def after_resuming(self) -> str:
+        """What resuming it does, for a sentence."""
+        return f"resuming {'goes on from the last checkpoint' if self.id.startswith('train-') else 'begins again'}"
+
     def state(self) -> dict:
         """``state``: queued, running, paused, stopped, interrupted, failed or finished; ``stage``, ``done``,
         ``total`` and ``left`` (seconds) of the work; ``message``, a sentence on why it ended; ``pid``; and ``started``,
@@ -82,7 +87,7 @@ class Job:
             if found == "gone":
                 state |= {
                     "state": "interrupted",
-                    "message": "Its process is gone; resuming goes on from the last checkpoint.",
+                    "message": f"Its process is gone; {self.after_resuming}.",
                 }
             elif found == "suspended":
                 state["state"] = "paused"
@@ -204,16 +209,16 @@ def submit(kind: str, name: str, parameters: dict, files: Sequence[Path] = ()) -
 def submit_training(
     name: str, zoos: Sequence[str | Path], config, out: str | Path | None = None, device: str | None = None
 ) -> Job:
-    """`submit` a training of a `TrainConfig` or a `DualConfig` on zoos.
+    """`submit` a training of a `TrainConfig`, a `DualConfig` or a `ModelsConfig` on zoos.
 
     Raises:
         UserError: a zoo is none, or what `submit` refuses.
     """
     from d2nwg.training.config import GENERATORS
-    from d2nwg.weights.zoo import Zoo
+    from d2nwg.weights.kinds import open_zoo
 
     generator = next(key for key, kind in GENERATORS.items() if isinstance(config, kind))
-    paths = [str(Zoo(path).path.resolve()) for path in zoos]
+    paths = [str(open_zoo(path).path.resolve()) for path in zoos]
     parameters = {"zoos": paths, "generator": generator, "config": config.to_config(), "device": device}
     return submit("train", name, {**parameters, "out": str(out)} if out else parameters)
 
@@ -284,7 +289,7 @@ def pause(job: Job) -> None:
     state = job.state()
     if state["state"] != "running":
         raise UserError(f"The job {job.id} is {state['state']}: only a running one can be paused.")
-    _signal(state, getattr(signal, "SIGSTOP", None))
+    _signal(state, getattr(signal, "SIGSTOP", None), until="suspended")
 
 
 def resume(job: Job) -> None:
@@ -298,7 +303,7 @@ def resume(job: Job) -> None:
     if state["state"] not in RESUMABLE:
         raise UserError(f"The job {job.id} is {state['state']}: there is nothing to resume.")
     if state["state"] == "paused":
-        _signal(state, getattr(signal, "SIGCONT", None))
+        _signal(state, getattr(signal, "SIGCONT", None), until="alive")
         return
     with _lock():
         job.write(state="queued", queued=time.time(), pid=None, message="", left=None)
@@ -383,8 +388,9 @@ def process_state(pid: int | None, known: str | None) -> str:
     )
 
 
-def _signal(state: dict, number: int | None) -> None:
-    """Send a signal to a job's process and its children: they have a session of their own."""
+def _signal(state: dict, number: int | None, until: str | None = None) -> None:
+    """Send a signal to a job's process and its children: they have a session of their own. The system may take a
+    moment to act on it: `until` is the `process_state` to wait for."""
     if number is None:
         raise UserError("This system cannot pause a process: stop the job and resume it later.")
     if process_state(state.get("pid"), state.get("identity")) == "gone":
@@ -393,6 +399,11 @@ def _signal(state: dict, number: int | None) -> None:
         os.killpg(state["pid"], number) if hasattr(os, "killpg") else os.kill(state["pid"], number)
     except ProcessLookupError:
         raise UserError("The process of this job is gone.") from None
+    deadline = time.monotonic() + PATIENCE
+    while until and process_state(state["pid"], state["identity"]) not in (until, "gone"):
+        if time.monotonic() > deadline:
+            raise UserError("The process of this job does not answer: stop the job and resume it later.")
+        time.sleep(0.02)
 
 
 @contextlib.contextmanager

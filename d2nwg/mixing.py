@@ -94,6 +94,7 @@ class Mixer:
         with torch.inference_mode():
             if self.has_latents:
                 self._lay_out(supports)
+
             self.states = []  # an end each, heads (S, …)
             for number, (end, support) in enumerate(zip(ends.members, supports, strict=True)):
                 progress("Making the ends", number, len(supports))
@@ -119,9 +120,9 @@ class Mixer:
                 f"The way {way} needs a bundle with a data-set encoder and a VAE, such as heads-efficientnet-lite0; "
                 "this one generates coefficients on the support images, and can only mix weights."
             )
-        heads = [end.name for end in self.ends.members if end.support is None]
+        heads = [end.name for end in self.ends.members if end.head is not None]
         if heads and way != "latent":
-            return f"The way {way} needs images at every end, and {heads[0]} is a head: use latent or weights."
+            return f"The way {way} needs a task at every end, and {heads[0]} is a head: use latent or weights."
         return ""
 
     @torch.inference_mode()
@@ -164,10 +165,15 @@ class Mixer:
 
     def _lay_out(self, supports: list[list[Tensor] | None]) -> None:
         """One class order for all ends, their conditions, and the noise, the same for every end and point."""
-        space = self.pipe.weight_space
-        means = [torch.stack([space.project(images).mean(0) for images in support]) for support in supports if support]
-        self.order = space.canonical_order(torch.stack(means).mean(0))
-        self.conditions = [self.pipe._condition(s, self.order)[0] if s else None for s in supports]
+        space, told = self.pipe.weight_space, [end.task for end in self.ends.members]
+        if any(told):
+            known = [self.pipe.told_condition(*task) if task else (None, None) for task in told]
+            self.conditions = [condition for condition, _ in known]
+            self.order = next(order for _, order in known if order is not None)
+        else:
+            means = [torch.stack([space.project(images).mean(0) for images in s]) for s in supports if s]
+            self.order = space.canonical_order(torch.stack(means).mean(0))
+            self.conditions = [self.pipe._condition(s, self.order)[0] if s else None for s in supports]
         shape = (self.num_samples, *self.pipe.vae.latent_shape)
         self.noise = [
             torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(self.device) for seed in self.seeds
@@ -233,7 +239,8 @@ class Mixer:
     def _encode(self, head: State) -> Tensor:
         """A head's own latent (c, h, w), scaled: what of it lies in the space that the bundle's zoo was learnt in."""
         space = self.pipe.weight_space
-        if set(head) != set(space.layout.shapes) or "weight" not in head:
+        shapes = space.layout.shapes
+        if set(head) != set(shapes) or ("0.bias" in head and tuple(head["0.bias"].shape) != tuple(shapes["0.bias"])):
             raise UserError("The saved head has other layers than those of this bundle: its latent is not to be had.")
         vectors = space.to_vectors({name: t[None].to(self.device) for name, t in head.items()}, self.order)
         return self.pipe.vae.encode(vectors).mean[0] * self.pipe.vae.config.latent_scale

@@ -12,7 +12,7 @@ NEAREST = 3  # zoo heads that are averaged
 def novelty(
     space: WeightSpace,
     vectors: Tensor | None,
-    by_class: list[Tensor],
+    order: Tensor | None,
     query: Tensor,
     labels: Tensor,
     generator: torch.Generator,
@@ -22,16 +22,18 @@ def novelty(
     Args:
         vectors: (S, N) sampled heads as vectors of the space's layout; None gives None, as does a zoo without heads of
             so many classes.
-        by_class: support features, a tensor (n, D) a class.
+        order: (C,) canonical order of the classes.
         query, labels: (m, D) and (m,), held out.
         generator: of the noise.
     Returns:
         ``distance`` (Euclidean, as a share of the head's own length), and the accuracies of ``nearest_zoo_head``, of
         ``zoo_head_plus_noise`` (Gaussian, as long as that distance) and of ``average_of_nearest``.
     """
-    count = len(by_class)
+    if vectors is None:
+        return None
+    count = len(order)
     same = space.zoo_vectors[space.zoo_counts == count]
-    if vectors is None or not len(same):
+    if not len(same):
         return None
     mask = space.layout.mask(torch.tensor([count], device=vectors.device))[0]
     mean = vectors.mean(0) * mask
@@ -39,8 +41,6 @@ def novelty(
     noise = torch.randn(mean.shape, generator=generator).to(mean) * mask
     first = same[nearest[0]]
     rivals = torch.stack([first, first + noise * (distance[0] / noise.norm()), same[nearest].mean(0)])
-    device = space.mean.device
-    order = space.canonical_order(torch.stack([space.project(x.to(device)).mean(0) for x in by_class]))
     state = {name: tensor.cpu() for name, tensor in space.to_heads(rivals, order).items()}
     scores = accuracies(state, query, labels).tolist()
     names = ("nearest_zoo_head", "zoo_head_plus_noise", "average_of_nearest")

@@ -30,12 +30,12 @@ class HeadSamples:
             ``bias`` (S, C).
         vectors: (S, N) the same heads as standardised vectors of the bundle's layout, classes in canonical order; None
             where the layout cannot hold them: more classes than it has rows, or another encoder.
-        num_classes: C.
+        order: (C,) the classes in canonical order, in which ``vectors`` hold their rows; None where those are.
     """
 
     state: State
     vectors: Tensor | None
-    num_classes: int
+    order: Tensor | None
 
     def __len__(self) -> int:
         return len(next(iter(self.state.values())))
@@ -112,6 +112,16 @@ class WeightGenerationPipeline(DiffusionPipeline):
         return make(support, unlabelled if self.is_dual else guidance_scale, *run)
 
     @property
+    def is_told(self) -> bool:
+        """Whether the bundle is told tasks by name (`for_tasks`) and looks at no images."""
+        return isinstance(self.condition_encoder, TaskIndex)
+
+    @property
+    def tasks(self) -> dict[str, tuple[str, ...]]:
+        """The classes of each task that it is told by name; none where it is shown images."""
+        return self.condition_encoder.tasks if self.is_told else {}
+
+    @property
     def is_dual(self) -> bool:
         """Whether the bundle diffuses coefficients on the support images."""
         return isinstance(self.denoiser, DualDenoiser)
@@ -137,12 +147,25 @@ class WeightGenerationPipeline(DiffusionPipeline):
             UserError: the bundle is told by images, or does not know a name, or the tasks differ in their number of
                 classes.
         """
-        index = self.condition_encoder
-        if not isinstance(index, TaskIndex):
+        condition, order = self.told_condition(tasks, shares)
+        run = (generator, num_inference_steps, 1.0, progress)
+        return self._sample_given(condition, order, guidance_scale, num_samples, generator, *run)
+
+    def told_condition(self, tasks: Sequence[Sequence[str]], shares: Sequence[float] | None = None):
+        """The condition (batch of 1) of a mix of tasks told by name, as in `for_tasks`, and the canonical order (C,) of
+        the classes as they were named.
+
+        Raises:
+            UserError: as `for_tasks`.
+        """
+        index, sizes = self.condition_encoder, self.weight_space.zoo_counts.long().unique().tolist()
+        if not self.is_told:
             raise UserError("This bundle is shown images of a task: one trained with --condition task is told names.")
         if not tasks or len({len(names) for names in tasks}) > 1 or len(tasks[0]) > self.weight_space.max_classes:
             raise UserError("Tasks that are mixed need the same number of classes, and no more than the bundle holds.")
         device, count = self.weight_space.mean.device, len(tasks[0])
+        if len(sizes) == 1 and count != sizes[0]:
+            raise UserError(f"This bundle makes networks for {sizes[0]} classes, and the task has {count}.")
         conditions = []
         # The bundle knows classes in the order of their numbers; rows are put back into the order they were named in.
         order = index.numbers(tasks[0]).argsort()
@@ -150,9 +173,7 @@ class WeightGenerationPipeline(DiffusionPipeline):
             padded = torch.full((1, self.weight_space.max_classes), -1)
             padded[0, :count] = index.numbers(names)[order]
             conditions.append(index(padded.to(device)))
-        condition = compose(conditions, shares or [1 / len(tasks)] * len(tasks))
-        run = (generator, num_inference_steps, 1.0, progress)
-        return self._sample_given(condition, order.to(device), guidance_scale, num_samples, generator, *run)
+        return compose(conditions, shares or [1 / len(tasks)] * len(tasks)), order.to(device)
 
     def _sample_unet(self, support: list[Tensor], guidance: float, num_samples: int, generator, *run) -> HeadSamples:
         return self._sample_given(*self._condition(support), guidance, num_samples, generator, *run)
@@ -172,7 +193,7 @@ class WeightGenerationPipeline(DiffusionPipeline):
         latents = self._denoise(lambda latents, time: predict(latents, time, beside), noise, *run)
         vectors = self.vae.decode(latents / self.vae.config.latent_scale)
         state = self.weight_space.to_heads(vectors, order)
-        return HeadSamples(state=state, vectors=vectors, num_classes=len(order))
+        return HeadSamples(state=state, vectors=vectors, order=order)
 
     def _sample_dual(
         self, support: list[Tensor], unlabelled: Tensor | None, num_samples: int, generator, *run
@@ -186,15 +207,16 @@ class WeightGenerationPipeline(DiffusionPipeline):
         noise = condition.arrange(self._noise((num_samples, condition.num_tokens, COEFFICIENTS), generator))
         latents = self._denoise(lambda latents, time: self.denoiser(latents, time, condition), noise, *run)
         state = self.denoiser.to_heads(latents, condition)
-        return HeadSamples(state=state, vectors=self._vectors(state, support), num_classes=len(support))
+        return HeadSamples(state, *self._vectors(state, support))
 
-    def _vectors(self, state: State, support: list[Tensor]) -> Tensor | None:
-        """Heads on the encoder's features in the layout of the zoo's, where it can hold them."""
+    def _vectors(self, state: State, support: list[Tensor]) -> tuple[Tensor | None, Tensor | None]:
+        """Heads on the encoder's features in the layout of the zoo's, and the order of their classes, where it can hold
+        them."""
         space = self.weight_space
         if len(support) > space.max_classes or support[0].shape[-1] != space.config.num_features:
-            return None
+            return None, None
         order = space.canonical_order(torch.stack([space.project(images).mean(0) for images in support]))
-        return space.to_vectors(state, order)
+        return space.to_vectors(state, order), order
 
     def use_ancestral_sampler(self) -> int:
         """Swap in DDPM ancestral sampling (paper equation 6); returns its number of steps."""
@@ -223,7 +245,7 @@ class WeightGenerationPipeline(DiffusionPipeline):
 
     def _condition(self, support: list[Tensor], order: Tensor | None = None):
         """The condition (batch of 1) in canonical class order, or in the one given, and that order."""
-        if isinstance(self.condition_encoder, TaskIndex):
+        if self.is_told:
             raise UserError("This bundle is told which task it is by name, and cannot look at images: use for_tasks.")
         space = self.weight_space
         projected = [space.project(images) for images in support]

@@ -302,7 +302,7 @@ def test_names_in_a_zoo_do_not_lead_out(folder, tmp_path):
 
 def test_a_zoo_of_models_is_no_zoo_of_heads(folder, tmp_path):
     import_checkpoints(folder, tmp_path / "zoo")
-    with pytest.raises(UserError, match="is a zoo of whole models: generators learn from zoos of heads"):
+    with pytest.raises(UserError, match="is a zoo of whole models, and this needs one of heads"):
         Zoo(tmp_path / "zoo")
     with pytest.raises(UserError, match="is no zoo of checkpoints"):
         ModelZoo(folder)

@@ -41,6 +41,8 @@ def test_every_verb_has_help_with_an_example(verb, capsys):
     text = help_of(capsys, verb)
     if verb == "zoo":  # a verb of verbs: the example and the options stand one level down
         text = help_of(capsys, verb, "build")
+    elif verb == "llm":
+        text = help_of(capsys, verb, "chat")
     assert f"example: python -m d2nwg {verb}" in text
     if verb != "jobs":  # which computes nothing itself
         assert "--device" in text and "--seed" in text

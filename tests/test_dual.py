@@ -13,7 +13,7 @@ from d2nwg.evaluate import accuracies
 from d2nwg.generate import generate_heads
 from d2nwg.images import load_images, load_unlabelled
 from d2nwg.models import dual
-from d2nwg.models.closed_form import ClosedForm, describe
+from d2nwg.models.closed_form import PENALTIES, SCALES, ClosedForm, describe, tuned_ridge
 from d2nwg.models.dual import COEFFICIENTS, DualDenoiser
 from d2nwg.models.span import Span
 from d2nwg.pipeline import WeightGenerationPipeline
@@ -169,6 +169,48 @@ def test_the_logistic_part_is_logistic_regression():
     fitted.fit(span.points[0].numpy(), targets[0].argmax(-1).numpy())
     np.testing.assert_allclose(weight[0].numpy(), fitted.coef_, atol=1e-3)
     np.testing.assert_allclose(bias[0] - bias[0].mean(), fitted.intercept_ - fitted.intercept_.mean(), atol=1e-3)
+
+
+def test_many_images_tune_a_ridge_themselves():
+    """Leaving each image out in turn, for real, gives the penalty and the scores that the leverages give at once."""
+    features = torch.cat(blobs(3, 14)) + 1.5 * torch.randn(42, 30, generator=torch.Generator().manual_seed(1))
+    targets = torch.eye(3).repeat_interleave(14, 0)
+    span = Span.of(features[None], targets[None])
+    points, found = span.points[0].double(), {}
+    for penalty in PENALTIES:
+        scores = []
+        for i in range(42):
+            rest = torch.arange(42) != i
+            offset, centre = targets[rest].double().mean(0), points[rest].mean(0)
+            x = points[rest] - centre
+            aim = targets[rest].double() - offset
+            solved = torch.linalg.solve(x.mT @ x + penalty * torch.eye(x.shape[1]), x.mT @ aim)
+            scores.append(offset + (points[i] - centre) @ solved)
+        scores = torch.stack(scores)
+        found[float((scores - targets).square().mean())] = penalty, scores
+    penalty, scores = found[min(found)]
+    weight, bias = tuned_ridge(span)
+    plain = points.mT @ points + penalty * torch.eye(points.shape[1])
+    plain = torch.linalg.solve(plain, points.mT @ (targets.double() - 1 / 3))
+    scale = (weight[0].double() / plain.mT).median()
+    torch.testing.assert_close(weight[0].double(), scale * plain.mT, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(bias[0].double(), (scale / 3).expand(3), rtol=1e-3, atol=1e-3)
+    surprise = {s: float(torch.nn.functional.cross_entropy(scores * s, targets.argmax(-1))) for s in SCALES}
+    assert abs(np.log2(float(scale)) - np.log2(min(surprise, key=surprise.get))) < 0.3
+
+
+def test_how_much_the_tuned_ridge_says():
+    def start(each, unlabelled=0):
+        features, targets = torch.cat(blobs(3, each + unlabelled)), torch.eye(3).repeat_interleave(each + unlabelled, 0)
+        targets[torch.arange(len(targets)) % (each + unlabelled) >= each] = 0
+        return ClosedForm()(Span.of(features[None], targets[None]))
+
+    assert start(10).tuned is None and start(30, unlabelled=2).tuned is None
+    assert [round(float(start(each).say), 3) for each in (14, 20, 40)] == [0.3, 0.75, 0.75]
+    many = start(20)
+    weight, bias = many.finish(torch.zeros_like(many.weight), torch.zeros_like(many.bias))
+    torch.testing.assert_close(weight, 0.25 * many.weight + 0.75 * many.tuned[0])
+    torch.testing.assert_close(bias, 0.25 * many.bias + 0.75 * many.tuned[1])
 
 
 def test_what_describes_a_task_tells_easy_from_hard():

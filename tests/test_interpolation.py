@@ -119,7 +119,7 @@ def test_ends_that_do_not_suit(ends, patterns, cheap_encoder, tmp_path):
     head = Head(state, cheap_encoder.name, one.classes, cheap_encoder.preprocessing)
     foreign = Head(state, "timm/other", one.classes, {})
     strangers = load_images(make_pattern_folder(tmp_path / "others", classes=range(10, 13)))
-    for sources, words in (([head, head], "Two saved heads have no images"), ([one, foreign], "both must agree"),
+    for sources, words in (([head, head], "The ends have no images"), ([one, foreign], "both must agree"),
                            ([one, strangers], "no class in common")):
         with pytest.raises(UserError, match=words):
             read_ends(sources, cheap_encoder, shots=3)
@@ -204,7 +204,7 @@ def test_a_saved_head_is_an_end(walked, ends, tiny_bundle, at_hand, tmp_path):
     assert made.scored == ["one"] and made.legs["weights"].accuracy.shape == (1, 2, 5)
     assert torch.equal(made.legs["weights"].state["weight"][0, -1], head.state["weight"])
     assert list(made.report()["ways"]["weights"]) == ["accuracy_a", "barrier", "condition_distance", "outside"]
-    with pytest.raises(UserError, match="needs images at every end"):
+    with pytest.raises(UserError, match="needs a task at every end"):
         walk(sources, bundle=tiny_bundle, ways=["condition"], **SHORT)
 
 
@@ -226,7 +226,7 @@ def test_a_bundle_without_conditions_mixes_weights(ends, tiny_bundle, at_hand, m
 
     pipe = load_pipeline(tiny_bundle)
     bare = SimpleNamespace(vae=None, condition_encoder=None, weight_space=pipe.weight_space, _check=pipe._check,
-                           is_dual=True)
+                           is_dual=True, tasks={})
     made = {"weight": torch.randn(2, 4, 48), "bias": torch.randn(2, 4)}
     monkeypatch.setattr(mixing, "sample", lambda *_: SimpleNamespace(state=made))
     monkeypatch.setattr("d2nwg.interpolation.load_pipeline", lambda *_: bare)
@@ -282,7 +282,7 @@ def test_figures_show_the_numbers(walked):
     bars = {bar.name: bar for bar in barrier_figure(walked).data}
     expected = 100 * walked.legs["weights"].barrier.mean(1).numpy()
     np.testing.assert_allclose(bars[WAYS["weights"]].y, expected, rtol=1e-5, atol=1e-6)
-    assert set(walk_figures(walked)) == {"right-on-a", "right-on-b", "barrier", "distance", "map"}
+    assert set(walk_figures(walked)) == {"right-on-a", "right-on-b", "barrier", "distance", "map", "map-of-weights"}
 
 
 def test_the_verb(ends, tiny_bundle, at_hand, tmp_path, capsys):
@@ -297,7 +297,8 @@ def test_the_verb(ends, tiny_bundle, at_hand, tmp_path, capsys):
     assert set(way["barrier"]) == {"a", "b", "average"} and set(way["barrier"]["a"]) == {"mean", "std"}
     assert len(way["condition_distance"]) == len(way["outside"]) == 3
     names = {path.name for path in out.glob("*.html")}
-    assert names == {"right-on-a.html", "right-on-b.html", "barrier.html", "distance.html", "map.html"}
+    assert names == {f"{name}.html" for name in ("right-on-a", "right-on-b", "barrier", "distance", "map",
+                                                 "map-of-weights")}
     heads = sorted(path.name for path in (out / "heads").iterdir())
     assert heads == [f"{way}-{alpha}.safetensors" for way in ("condition", "weights") for alpha in ("0.000", "0.500",
                                                                                                    "1.000")]

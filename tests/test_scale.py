@@ -51,8 +51,10 @@ def test_two_processes_do_what_one_does(tiny_zoo, patterns, cheap_encoder, tmp_p
         port = free.getsockname()[1]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")])),
            "OMP_NUM_THREADS": "1"}
-    # what `accelerate launch` runs for several GPUs; for a CPU it wants MPI instead
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port),
+    # as for several GPUs: with --cpu it would want MPI
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1",
+               "--num_processes", "2", "--mixed_precision", "no", "--dynamo_backend", "no",
+               "--main_process_port", str(port),
                str(tmp_path / "together.py"), str(patterns), str(tmp_path), str(tiny_zoo.path)]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -74,7 +74,7 @@ def test_composing():
 def test_a_bundle_told_by_name(pipe):
     assert isinstance(pipe.condition_encoder, TaskIndex) and len(pipe.condition_encoder.config.names) == 24
     first = sample(pipe, [names(3, 7, 9)])
-    assert first.state["weight"].shape == (3, 3, 48) and first.num_classes == 3
+    assert first.state["weight"].shape == (3, 3, 48) and len(first.order) == 3
     assert torch.equal(first.state["weight"], sample(pipe, [names(3, 7, 9)]).state["weight"])
     assert not torch.allclose(first.state["weight"], sample(pipe, [names(3, 7, 11)]).state["weight"])
 
@@ -135,16 +135,16 @@ def test_the_benchmark_runs(tmp_path, monkeypatch, capsys):
     from benchmarks import tasks
 
     rng = np.random.default_rng(0)
-    for name in ("gray-one", "gray-two"):
+    for name in ("gray-one",):
         y = np.arange(600) % 10
         x = (rng.integers(0, 60, (600, 28, 28)) + 15 * y[:, None, None]).astype(np.uint8)
         np.savez(tmp_path / f"{name}.npz", x_train=x, y_train=y, x_test=x[:100], y_test=y[:100],
                  class_names=np.array(list("0123456789")))
     out = tmp_path / "bundle"
-    archives = [str(tmp_path / f"{name}.npz") for name in ("gray-one", "gray-two")]
+    archives = [str(tmp_path / f"{name}.npz") for name in ("gray-one",)]
     small = ["--out", str(out), "--quick", "--width", "16", "--hidden", "8"]
     monkeypatch.setattr("sys.argv", ["tasks", *archives, *small])
     tasks.main()
     assert "| 3 unseen, composed id | one turned 22 |" in capsys.readouterr().out
     results = json.loads((out / "tasks.json").read_text())
-    assert [len(case) for case in results.values()] == [1, 8, 8]
+    assert [len(case) for case in results.values()] == [1, 8, 8]  # the digits are always there

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,8 @@ NASTY = '<img src=x onerror="alert(1)">'
 
 @pytest.fixture
 def still(tmp_path, monkeypatch):
-    """A cache of its own, and no job begins."""
+    """A cache of its own, any file counts as an upload, and no job begins."""
+    monkeypatch.setattr(training.actions, "own_file", Path)
     monkeypatch.setenv("D2NWG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(jobs, "_start", lambda job: None)
 
@@ -98,3 +100,33 @@ def test_a_bundle_as_one_archive(tiny_bundle, tmp_path, monkeypatch):
         tiny_bundle / "vae" / "config.json").read_bytes()
     with pytest.raises(UserError, match="no bundle"):
         pack_bundle(tmp_path / "nothing", tmp_path)
+
+
+def test_checkpoints_added_to_a_zoo(still, tmp_path):
+    import torch
+
+    from d2nwg.weights.checkpoints import ModelZoo
+
+    files = [tmp_path / f"{i}.pt" for i in range(3)]
+    for i, file in enumerate(files):
+        torch.save(torch.nn.Linear(2 + i // 2, 2).state_dict(), file)
+    with pytest.raises(UserError, match="no zoo of checkpoints mine to add to"):
+        training.import_zoo([str(files[0])], "mine", tmp_path / "a", append=True)
+    assert "1 checkpoint imported" in training.import_zoo([str(files[0])], "mine", tmp_path / "a")
+    with pytest.raises(UserError, match="a zoo mine already: choose another name, or tick"):
+        training.import_zoo([str(files[1])], "mine", tmp_path / "a")
+    said = training.import_zoo([str(file) for file in files], "mine", tmp_path / "a", append=True)
+    assert said.startswith("2 checkpoints added to the zoo mine, which now has 3; 1 left out: 0.pt has the same w")
+    assert [r["name"] for r in ModelZoo(tmp_path / "cache" / "zoos" / "mine").records] == ["0.pt", "1.pt", "2.pt"]
+    assert training.zoo_names() == ["mine"]
+    assert "3 whole models</b> of 2 architectures" in training.describe_zoo("mine")
+
+
+def test_the_generator_suits_the_zoo(still, tiny_zoo, tmp_path):
+    import torch
+
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "a.pt")
+    training.import_zoo([str(tmp_path / "a.pt")], "models", tmp_path / "a")
+    heads = str(tiny_zoo.path)
+    assert training.suiting("models", "dual") == "models" and training.suiting(heads, "dual") == "dual"
+    assert training.suiting(heads, "models") == "unet" and training.suiting(None, "unet") == "unet"

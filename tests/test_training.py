@@ -226,3 +226,38 @@ def test_the_held_aside_score_is_the_zoos_own_measure(batches):
     wrong = replace(records, support=records.support)
     flipped = {name: -tensor for name, tensor in records.state.items()}
     assert float(batches.query_accuracy(flipped, wrong).mean()) < 0.2
+
+
+def test_a_batch_in_parts_gives_the_same_losses(tiny_zoo, tmp_path):
+    """Gradients accumulated over four parts of a batch: the losses of the whole batch, in as many steps."""
+    curves = []
+    for parts in (1, 4):
+        config = quick_config(vae_steps=40, align_steps=5, diffusion_steps=40, batch_size=16, accumulate=parts)
+        bundle = train_bundle(tiny_zoo, config, tmp_path / f"in-{parts}", device="cpu")
+        lines = [json.loads(line) for line in (bundle / "metrics.jsonl").open()]
+        curves.append({(line["stage"], line["step"]): line["loss"] for line in lines if "loss" in line})
+    assert curves[0].keys() == curves[1].keys()
+    for (stage, step), loss in curves[0].items():
+        if stage != STAGES[1]:  # whose loss compares the members of a part
+            assert curves[1][stage, step] == pytest.approx(loss, rel=0.15), (stage, step)
+    with pytest.raises(UserError, match="at least one record for each process"):
+        train_bundle(tiny_zoo, quick_config(batch_size=2, accumulate=3), tmp_path / "none", device="cpu")
+
+
+def test_parts_of_a_batch_are_all_of_it(tiny_zoo, tmp_path, monkeypatch):
+    """Each record of a batch is in exactly one part, and the optimiser steps once."""
+    from d2nwg.training import loop
+
+    drawn, stepped = [], []
+    batch = ZooBatches.batch
+
+    def watched(self, records, rng):
+        drawn.append(len(records.counts))
+        return batch(self, records, rng)
+
+    monkeypatch.setattr(ZooBatches, "batch", watched)
+    monkeypatch.setattr(loop, "_save", lambda checkpoint, step, modules, optimiser, *rest: stepped.append(
+        next(iter(optimiser.state_dict()["state"].values()))["step"].item()))
+    config = quick_config(**SHORT | dict(batch_size=7, checkpoint_every=6), accumulate=3)
+    train_bundle(tiny_zoo, config, tmp_path / "out", device="cpu")
+    assert drawn[: 3 * 6] == [3, 2, 2] * 6 and stepped == [6, 6, 6]

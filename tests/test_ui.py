@@ -64,7 +64,7 @@ def test_table_sorts_by_number_and_shows_one_decimal():
 def test_settings():
     keys = ("shots", "samples", "seed", "steps", "max_query")
     assert check_settings(None, *(DEFAULTS[key] for key in keys)) == {
-        "bundle": None, "shots": 5, "num_samples": 50, "seed": 0, "steps": 5, "max_query": 1000}
+        "bundle": None, "shots": 5, "num_samples": 50, "seed": 0, "steps": 5, "max_query": 1000, "task": None}
     for values in ((0, 50, 0, 20, 1000), (5, 10**9, 0, 20, 1000), (5, 50, -1, 20, 1000), (None, 50, 0, 20, 1000),
                    (5, 50, 0.5, 20, 1000), ("5", 50, 0, 20, 1000), (5, 50, 0, float("nan"), 1000),
                    (5, 50, 0, 20, float("inf"))):

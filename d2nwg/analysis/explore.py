@@ -117,7 +117,8 @@ def explore(
     Args:
         images: a data set, or several: each is a task.
         bundle: name or path; by default the shipped one.
-        tasks: with more than 1, of one data set, so many random subsets of its classes are the tasks.
+        tasks: with more than 1, of one data set, so many random subsets of its classes are the tasks; a bundle that is
+            told tasks by name knows the whole of each, and takes the data set as one.
         classes: of such a subset; by default half of the data set's.
         num_samples: heads to sample, in equal parts for the tasks.
         num_trained: heads to train on the same support images, in equal parts.
@@ -128,11 +129,11 @@ def explore(
     """
     started = time.perf_counter()
     sets = [images] if isinstance(images, ImageSet) else list(images)
-    if tasks > 1 and len(sets) == 1:
-        pool = fewer(sets[0], shots, max_query, seed)
-        sets = subsets(pool, tasks, classes or max(2, len(pool.classes) // 2), seed)
     path = resolve_bundle(bundle)
     pipe = load_pipeline(path, device)
+    if tasks > 1 and len(sets) == 1 and not pipe.is_told:
+        pool = fewer(sets[0], shots, max_query, seed)
+        sets = subsets(pool, tasks, classes or max(2, len(pool.classes) // 2), seed)
     space = pipe.weight_space
     zoo = zoo_population(space)
     _check_counts(sets, zoo, path.name)

@@ -10,7 +10,7 @@ from torch import Tensor
 from d2nwg.analysis.population import SAMPLE, TRAINED, Population, population, trained_vectors
 from d2nwg.errors import UserError
 from d2nwg.evaluate import accuracies
-from d2nwg.generate import Generation, generate_heads, read_split, set_aside
+from d2nwg.generate import Generation, generate_heads, read_split
 from d2nwg.heads import Head
 from d2nwg.images import ImageSet
 from d2nwg.models.space import WeightSpace
@@ -141,10 +141,7 @@ def make_task(
     )
     features, support, query, _ = read_split(images, encoder, shots, seed, max_query)  # read before: from the cache
     space = pipe.weight_space
-    x, y = features[support], torch.from_numpy(images.labels[support])
-    given, _ = set_aside(y, 0 if pipe.is_dual else shots, seed)
-    means = [space.project(x[given][y[given] == c].to(space.mean.device)).mean(0) for c in range(len(images.classes))]
-    order = space.canonical_order(torch.stack(means)).cpu()
+    x, y, order = features[support], torch.from_numpy(images.labels[support]), made.order
     task = Task(images.name, images, made, order, features[query], torch.from_numpy(images.labels[query]))
     progress("Training heads to compare with", 0, 1)
     home = space.mean.device

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Sequence
 
 from d2nwg import __version__
-from d2nwg.cli import evaluate, explore, generate, interpolate, jobs, llm, predict, train, zoo
+from d2nwg.cli import evaluate, explore, generate, interpolate, jobs, llm, predict, sample, train, zoo
 from d2nwg.cli.common import Parser, parent_parser
 from d2nwg.errors import UserError
 
-VERBS = (zoo, train, jobs, generate, explore, interpolate, evaluate, predict, llm)
+VERBS = (zoo, train, jobs, sample, generate, explore, interpolate, evaluate, predict, llm)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from pathlib import Path
 
 
 def add_actions(actions, parent: argparse.ArgumentParser) -> None:
@@ -35,14 +34,6 @@ def add_actions(actions, parent: argparse.ArgumentParser) -> None:
         "--format", choices=("safetensors", "pt"), default="safetensors", help="of the files (safetensors)"
     )
     give.set_defaults(run=run_export)
-
-
-def is_checkpoints(zoo: str) -> bool:
-    """Whether a folder is a zoo of checkpoints, not of heads."""
-    try:
-        return json.loads((Path(zoo) / "zoo.json").read_text()).get("format") == "checkpoints"
-    except (OSError, ValueError, AttributeError):
-        return False
 
 
 def run_import(args: argparse.Namespace) -> None:

@@ -39,6 +39,12 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         help="folders, archives or files of images of the same classes without labels: they make the head better",
     )
     parser.add_argument("--encoder", metavar="NAME", help="another image encoder than the bundle's (dual bundles)")
+    parser.add_argument(
+        "--task",
+        metavar="TEXT",
+        help="for a bundle that is told tasks by name: one of them, or a mix such as "
+        "'0.5 digits + 0.5 digits-negative' (by default the one named as the data set)",
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
     parser.set_defaults(run=run)
 
@@ -61,6 +67,7 @@ def run(args: argparse.Namespace) -> None:
         max_query=args.max_query,
         encoder=args.encoder,
         unlabelled=load_unlabelled(args.unlabelled, progress=progress) if args.unlabelled else (),
+        task=args.task,
         device=args.device,
         progress=progress,
     )

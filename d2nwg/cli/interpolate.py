@@ -17,8 +17,8 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         epilog="example: python -m d2nwg interpolate photos/ sketches/ --way condition latent --out path",
     )
     ends = (
-        "a folder of class folders, an archive of one, a Hugging Face data set, example:NAME, or a saved head "
-        "(.safetensors)"
+        "a folder of class folders, an archive of one, a Hugging Face data set, example:NAME, a saved head "
+        "(.safetensors), or task:NAME[=DATA], a task that the bundle is told by name, with images to score it on"
     )
     parser.add_argument("a", metavar="A", help=ends)
     parser.add_argument("b", metavar="B", help="the same")
@@ -46,22 +46,14 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Walk, write, and say in a few sentences what lies between."""
-    from pathlib import Path
-
+    from d2nwg.ends import read_source
     from d2nwg.figures_interpolate import save_figures
-    from d2nwg.heads import Head
-    from d2nwg.images import load_images
     from d2nwg.interpolation import walk
     from d2nwg.progress import TerminalProgress
 
     progress = TerminalProgress()
-
-    def source(text: str):
-        is_head = text.endswith(".safetensors") and not Path(text).is_dir()
-        return Head.load(text) if is_head else load_images(text, progress=progress)
-
     made = walk(
-        [source(args.a), source(args.b)],
+        [read_source(args.a, progress), read_source(args.b, progress)],
         ways=args.way,
         bundle=args.bundle,
         points=args.steps,

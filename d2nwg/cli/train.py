@@ -17,14 +17,15 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         required=True,
         nargs="+",
         metavar="ZOO",
-        help="a folder that zoo build wrote; the dual generator takes several, of different encoders",
+        help="a folder that zoo build or zoo import wrote; dual takes several, of different "
+        "encoders",
     )
     parser.add_argument(
         "--generator",
-        default="unet",
-        choices=("unet", "dual"),
+        choices=("unet", "dual", "models"),
         help="unet: the paper's, in three stages (VAE, data-set encoder, diffusion); dual: coefficients on the "
-        "support images, for any number of classes and any encoder (unet)",
+        "support images, for any number of classes and any encoder; models: whole models, from "
+        "a zoo of zoo import (what suits the zoo: unet or models)",
     )
     parser.add_argument(
         "--condition",
@@ -43,7 +44,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         default="small",
         choices=("tiny", "small", "standard", "paper"),
         help="tiny: seconds, for trying out; small: under an hour on two cores; standard: hours on two cores, minutes "
-        "on a GPU; paper: a GPU; the dual generator has the first two (small)",
+        "on a GPU; paper: a GPU; dual and models have the first two (small)",
     )
     parser.add_argument("--out", required=True, metavar="BUNDLE", help="the folder to write")
     parser.add_argument(
@@ -65,14 +66,17 @@ def run(args: argparse.Namespace) -> None:
     from d2nwg.progress import TerminalProgress
     from d2nwg.training.config import GENERATORS, changed, split_setting
     from d2nwg.training.train import train_bundle
-    from d2nwg.weights.zoo import Zoo
+    from d2nwg.weights.kinds import holds_models, open_zoo
 
-    if args.condition and args.generator == "dual":
-        raise UserError("The dual generator works on images: --condition is for --generator unet.")
-    extra = {"condition": args.condition or "dataset"}
-    if args.generator == "dual":
-        extra = {"held_out": tuple(args.held_out)}
-    config = GENERATORS[args.generator].preset(args.preset, seed=args.seed, **extra)
+    generator = args.generator or ("models" if holds_models(args.zoo[0]) else "unet")
+    if args.condition and generator != "unet":
+        raise UserError("Only heads of the UNet generator have a choice: --condition is for --generator unet.")
+    extra = {
+        "unet": {"condition": args.condition or "dataset"},
+        "dual": {"held_out": tuple(args.held_out)},
+        "models": {},
+    }[generator]
+    config = GENERATORS[generator].preset(args.preset, seed=args.seed, **extra)
     config = changed(config, dict(split_setting(text) for text in args.set))
     if args.job:
         from d2nwg.jobs import submit_training
@@ -81,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"The job {job.id} is {job.state()['state']}; `python -m d2nwg jobs show {job.id}` says how far it is.")
         return
     bundle = train_bundle(
-        [Zoo(path) for path in args.zoo],
+        [open_zoo(path) for path in args.zoo],
         config,
         args.out,
         resume=args.resume,

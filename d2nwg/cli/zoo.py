@@ -105,9 +105,10 @@ def run_build(args: argparse.Namespace) -> None:
 
 def run_info(args: argparse.Namespace) -> None:
     """Print the summary of a zoo."""
+    from d2nwg.weights.kinds import holds_models
     from d2nwg.weights.zoo import Zoo
 
-    if checkpoints.is_checkpoints(args.zoo):
+    if holds_models(args.zoo):
         checkpoints.print_info(args.zoo)
     else:
         _print(Zoo(args.zoo))

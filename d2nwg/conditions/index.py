@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from d2nwg.errors import UserError
 from d2nwg.models.unet import Condition
 from d2nwg.names import some
+from d2nwg.told import tasks_of
 
 
 class TaskIndex(ModelMixin, ConfigMixin):
@@ -32,6 +33,11 @@ class TaskIndex(ModelMixin, ConfigMixin):
         self.whole = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
         self.latent_map = nn.Linear(latent_size, width)
         self.temperature = nn.Parameter(torch.tensor(2.0))
+
+    @property
+    def tasks(self) -> dict[str, tuple[str, ...]]:
+        """The classes of each task that was seen."""
+        return tasks_of(self.config.names)
 
     @property
     def slot_size(self) -> int:

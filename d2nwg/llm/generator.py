@@ -146,10 +146,10 @@ class ChunkGenerator:
         model.train().requires_grad_(True)
         prepared, optimiser = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), lr=rate))
 
-        def step(number: int):
+        def step(number: int, part: int):  # a batch is never worked on in parts here
             rng, generator = step_rng(self.config.seed, stage, number)
             drawn = sorted(rng.choice(len(self.chunks), min(self.config.batch_size, len(self.chunks)), replace=False))
-            chunks, used = (part.to(self.device) for part in self.chunks.read([int(i) for i in drawn]))
+            chunks, used = (read.to(self.device) for read in self.chunks.read([int(i) for i in drawn]))
             numbers = torch.tensor([int(i) for i in drawn], device=self.device)
             return loss(prepared, chunks, used, numbers, generator)
 

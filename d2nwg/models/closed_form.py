@@ -14,6 +14,11 @@ from torch import Tensor, nn
 from d2nwg.models.span import Span
 
 FACTS = 10  # numbers that describe a task
+# From so many labelled images a class on, they tell themselves how to regularise; at the second number they have their
+# say in full, which is this share of the head. Chosen on training sets.
+FEW, MANY, SAY = 10, 20, 0.75
+PENALTIES = torch.logspace(-3, 2, 16).tolist()
+SCALES = (2 ** torch.arange(0, 7.1, 0.25)).tolist()
 # Logarithms of where the learned scalars start.
 SCALARS = {
     "ridge_penalty": math.log(0.5),
@@ -40,6 +45,8 @@ class Start:
         mean_filter, ridge_filter: (B, 1, 1) and (B, 1, r): what a weighed sum of a class's images is multiplied by to
             add to the mean part (over ``counts``) and to the ridge part of the head.
         facts: (B, FACTS).
+        tuned: weight and bias of the ridge that the support itself tunes, where there is enough of it, and ``say``
+            (B, 1, 1), its share of the head.
     """
 
     weight: Tensor
@@ -51,6 +58,15 @@ class Start:
     mean_filter: Tensor
     ridge_filter: Tensor
     facts: Tensor
+    tuned: tuple[Tensor, Tensor] | None = None
+    say: Tensor | None = None
+
+    def finish(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """The head with what the generator adds to it: (S, C, r) and (S, C)."""
+        weight, bias = self.weight + weight, self.bias + bias
+        if self.tuned is None:
+            return weight, bias
+        return weight.lerp(self.tuned[0], self.say), bias.lerp(self.tuned[1], self.say.squeeze(-1))
 
 
 class ClosedForm(nn.Module):
@@ -93,6 +109,9 @@ class ClosedForm(nn.Module):
         missed = (share * (aim - points @ ridge.mT)).sum(-1)
 
         logistic, offset = self._logistic(points, share, spectrum, scalar["logistic_penalty"])
+        each = labelled.sum((1, 2)) / classes
+        say = SAY * ((each - FEW) / (MANY - FEW)).clamp(0, 1)[:, None, None]
+        own = bool((say > 0).any()) and bool((labelled > 0).all())
         of_mean, of_ridge, of_logistic = (scalar[f"{name}_strength"] for name in ("mean", "ridge", "logistic"))
         return Start(
             weight=of_mean * weight + of_ridge * ridge + of_logistic * logistic,
@@ -104,6 +123,8 @@ class ClosedForm(nn.Module):
             mean_filter=of_mean,
             ridge_filter=of_ridge * ridge_filter,
             facts=facts,
+            tuned=tuned_ridge(span) if own else None,
+            say=say if own else None,
         )
 
     def _cluster(self, span: Span, metric: Tensor, sharpness: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,6 +158,31 @@ class ClosedForm(nn.Module):
             old_weight, weight = weight, w - (residual.mT @ points + penalty * w) / curvature
             old_bias, bias = bias, b - 2 * residual.sum(1, keepdim=True)
         return weight, bias.squeeze(1)
+
+
+@torch.no_grad()
+def tuned_ridge(span: Span) -> tuple[Tensor, Tensor]:
+    """Ridge regression whose penalty has the least squared error when each image in turn is left out (exact, from the
+    leverages), times the factor that makes those scores the likeliest logits: weight (B, C, r) and bias (B, C)."""
+    points, targets, spectrum = span.points, span.targets, span.spectrum.unsqueeze(1)
+    offset = targets.mean(1, keepdim=True)
+    aim = targets - offset
+    least = points.new_full((len(points), 1, 1), torch.inf)
+    weight = scores = None
+    for penalty in PENALTIES:
+        fitted = (aim.mT @ points) / (spectrum + penalty)
+        leverage = (points.square() / (spectrum + penalty)).sum(-1, keepdim=True) + 1 / points.shape[1]
+        missed = (aim - points @ fitted.mT) / (1 - leverage).clamp_min(1e-3)
+        error = missed.square().mean((1, 2), keepdim=True)
+        better = error < least
+        weight = fitted if weight is None else torch.where(better, fitted, weight)
+        scores = targets - missed if scores is None else torch.where(better, targets - missed, scores)
+        least = torch.minimum(least, error)
+    labels = targets.argmax(-1)
+    own = scores.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    surprise = torch.stack([((scores * scale).logsumexp(-1) - own * scale).mean(1) for scale in SCALES])  # (L, B)
+    scale = points.new_tensor(SCALES)[surprise.argmin(0)][:, None, None]
+    return weight * scale, (offset * scale).squeeze(1)
 
 
 def describe(span: Span) -> Tensor:

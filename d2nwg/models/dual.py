@@ -172,7 +172,7 @@ class DualDenoiser(ModelMixin, ConfigMixin):
             ridge = class_sums(on_ridge[rows] * start.trust, share, some)
             weights.append(start.mean_filter * mean + start.ridge_filter * ridge)
         shift = class_sums(on_bias, start.share, torch.ones_like(points[..., :1])).squeeze(-1)
-        return start.weight + torch.cat(weights), start.bias + shift / start.counts
+        return start.finish(torch.cat(weights), shift / start.counts)
 
     def logits(self, latents: Tensor, condition: DualCondition, features: Tensor) -> Tensor:
         """Clean latents of B tasks, images' features (B, q, d) → (B, q, C)."""

@@ -43,6 +43,7 @@ class TrainConfig(Recipe):
         condition_dropout: share of training conditions left empty, for guidance.
         prediction: what the denoiser predicts: ``epsilon``, ``v_prediction`` or ``sample``.
         ema: decay of the denoiser's moving average, the weights that are sampled.
+        accumulate: parts that a step's batch is worked on in, one after another: so many times less memory.
         mixed_precision: accelerate's setting: ``no``, ``fp16`` or ``bf16``.
         checkpoint_every: optimiser steps between checkpoints.
         seed: of starts, batches and noise.
@@ -71,6 +72,7 @@ class TrainConfig(Recipe):
     condition_dropout: float = 0.1
     prediction: str = "sample"
     ema: float = 0.999
+    accumulate: int = 1
     mixed_precision: str = "no"
     checkpoint_every: int = 250
     seed: int = 0
@@ -158,6 +160,7 @@ class DualConfig(Recipe):
         held_out: data sets never trained on; the moving average that is best on them is kept.
         validate_every: steps between looks at them.
         ema: decay of the moving average, the weights that are sampled.
+        accumulate: gradients of so many batches of ``tasks`` are added up before a step.
         mixed_precision: accelerate's setting: ``no``, ``fp16`` or ``bf16``.
         checkpoint_every: optimiser steps between checkpoints.
         seed: of starts, tasks and noise.
@@ -179,6 +182,7 @@ class DualConfig(Recipe):
     held_out: tuple[str, ...] = ()
     validate_every: int = 250
     ema: float = 0.995
+    accumulate: int = 1
     mixed_precision: str = "no"
     checkpoint_every: int = 250
     seed: int = 0
@@ -196,7 +200,84 @@ DUAL_PRESETS: dict[str, dict] = {
     "small": {},
 }
 
-GENERATORS = {"unet": TrainConfig, "dual": DualConfig}
+
+@dataclass(frozen=True)
+class ModelsConfig(Recipe):
+    """Every number of training on a zoo of whole models.
+
+    Attributes:
+        layout: ``whole`` (a network is one vector; for small networks, of which no two weights are alike) or
+            ``chunked`` (every chunk goes through the same maps; for large ones).
+        chunk: numbers a chunk; each layer is padded to a multiple of it.
+        batchnorm: running statistics ``travel`` with the weights, or are left out to ``recalibrate`` on data.
+        patch: (channels, height, width) of a token's part of the VAE's picture.
+        vae_channels, latent_channels: of the VAE.
+        vae_skip: linear maps beside the VAE's convolutions (`WeightVAE`).
+        unet_channels, unet_layers, condition_channels: of the denoiser.
+        unet_skip: the denoiser corrects a linear guess (`ConditionalUNet`); for ``prediction="sample"``.
+        encoder_width: of the embeddings of architectures, places and tasks.
+        vae_steps, align_steps, diffusion_steps: optimiser steps a stage.
+        batch_size: networks a step.
+        vae_lr, align_lr, diffusion_lr: peak learning rates.
+        kl_weight: β of equation 1.
+        condition_dropout: share of training conditions left empty.
+        prediction: what the denoiser predicts: ``epsilon``, ``v_prediction`` or ``sample``.
+        ema: decay of the denoiser's moving average, the weights that are sampled.
+        accumulate: parts that a step's batch is worked on in, one after another: so many times less memory.
+        mixed_precision: accelerate's setting: ``no``, ``fp16`` or ``bf16``.
+        checkpoint_every: optimiser steps between checkpoints.
+        seed: of starts, batches and noise.
+    """
+
+    layout: str = "whole"
+    chunk: int = 64
+    batchnorm: str = "travel"
+    patch: tuple[int, int, int] = (1, 16, 16)
+    vae_channels: tuple[int, ...] = (16, 32)
+    latent_channels: int = 4
+    vae_skip: bool = True
+    unet_channels: tuple[int, ...] = (64, 128)
+    unet_layers: int = 1
+    condition_channels: int = 8
+    unet_skip: bool = True
+    encoder_width: int = 32
+    vae_steps: int = 600
+    align_steps: int = 100
+    diffusion_steps: int = 3_000
+    batch_size: int = 32
+    vae_lr: float = 1e-3
+    align_lr: float = 5e-4
+    diffusion_lr: float = 1e-3
+    kl_weight: float = 1e-6
+    condition_dropout: float = 0.0
+    prediction: str = "sample"
+    ema: float = 0.995
+    accumulate: int = 1
+    mixed_precision: str = "no"
+    checkpoint_every: int = 500
+    seed: int = 0
+
+    # What the stages ask of every recipe; here the ids of architecture, place and task are the condition.
+    condition = "task"
+
+    @classmethod
+    def preset(cls, name: str, **changes) -> "ModelsConfig":
+        """``tiny`` (seconds, for trying out) or ``small`` (minutes on two cores)."""
+        if name not in MODELS_PRESETS:
+            raise UserError(f"Whole models have no preset {name!r}: choose one of {', '.join(MODELS_PRESETS)}.")
+        return replace(cls(**MODELS_PRESETS[name]), **changes)
+
+    stages = TrainConfig.stages
+
+
+MODELS_PRESETS: dict[str, dict] = {
+    "tiny": dict(
+        unet_channels=(32,), vae_steps=60, align_steps=20, diffusion_steps=100, batch_size=16, checkpoint_every=50
+    ),
+    "small": {},
+}
+
+GENERATORS = {"unet": TrainConfig, "dual": DualConfig, "models": ModelsConfig}
 
 
 def meanings(config: type = TrainConfig) -> dict[str, str]:
@@ -241,6 +322,8 @@ def changed(config: "TrainConfig | DualConfig", values: dict[str, str]) -> "Trai
 
 CHOICES = {
     "condition": ("dataset", "task"),
+    "layout": ("whole", "chunked"),
+    "batchnorm": ("travel", "recalibrate"),
     "prediction": ("epsilon", "v_prediction", "sample"),
     "mixed_precision": ("no", "fp16", "bf16"),
 }

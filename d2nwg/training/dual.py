@@ -49,10 +49,11 @@ def train_dual(
     best = folder / "best.safetensors"
     model.train()
 
-    def step(number: int) -> tuple[Tensor, dict[str, float]]:
-        if number and number % config.validate_every == 0 and accelerator.is_main_process:
+    def step(number: int, part: int) -> tuple[Tensor, dict[str, float]]:
+        if not part and number and number % config.validate_every == 0 and accelerator.is_main_process:
             validate(number)
-        rng, generator = step_rng(config.seed, STAGE, number, accelerator.process_index)
+        place = accelerator.process_index + part * accelerator.num_processes
+        rng, generator = step_rng(config.seed, STAGE, number, place)
         with accelerator.autocast():
             return trained(episodes.draw(rng), generator)
 

@@ -31,7 +31,9 @@ def estimate(zoos: Sequence[str | Path], config, *, device: str | None = None, l
     Raises:
         UserError: what `train_bundle` refuses, or not one step ended within the limit.
     """
-    generator = "dual" if hasattr(config, "tasks") else "unet"
+    from d2nwg.training.config import GENERATORS
+
+    generator = next(name for name, kind in GENERATORS.items() if isinstance(config, kind))
     spec = {"zoos": [str(zoo) for zoo in zoos], "generator": generator, "config": config.to_config(), "device": device}
     package = Path(__file__).resolve().parents[2]
     process = subprocess.Popen([sys.executable, "-m", "d2nwg.training.estimate", json.dumps(spec)], cwd=package,
@@ -78,12 +80,13 @@ def _measure(spec: dict) -> None:
 
     from d2nwg.training.config import GENERATORS
     from d2nwg.training.train import train_bundle
-    from d2nwg.weights.zoo import Zoo
+    from d2nwg.weights.kinds import open_zoo
 
     rank = int(os.environ.get("RANK", "0"))  # of several processes, for `benchmarks.training`
 
     def tell(**values) -> None:
-        print(json.dumps(values | ({"rank": rank} if rank else {})), flush=True)
+        line = json.dumps(values | ({"rank": rank} if rank else {}))
+        os.write(sys.stdout.fileno(), f"{line}\n".encode())  # whole: several processes write to one file
 
     config = GENERATORS[spec["generator"]].from_config(spec["config"])
     few = {name: STEPS for name in ("vae_steps", "align_steps", "diffusion_steps", "steps") if hasattr(config, name)}
@@ -92,7 +95,7 @@ def _measure(spec: dict) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             train_bundle(
-                [Zoo(zoo) for zoo in spec["zoos"]],
+                [open_zoo(zoo) for zoo in spec["zoos"]],
                 config,
                 Path(folder) / "bundle",
                 device=spec["device"],

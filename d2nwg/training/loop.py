@@ -17,8 +17,8 @@ from d2nwg.errors import UserError
 from d2nwg.paths import write_whole
 from d2nwg.progress import Progress, silent
 
-# step number -> loss, and other numbers to log
-StepFunction = Callable[[int], tuple[Tensor, dict[str, float]]]
+# step number, part of the batch -> loss, and other numbers to log
+StepFunction = Callable[[int, int], tuple[Tensor, dict[str, float]]]
 
 
 def step_rng(seed: int, stage: str, step: int, rank: int = 0) -> tuple[np.random.Generator, torch.Generator]:
@@ -71,7 +71,8 @@ def run_stage(
     """Run ``steps`` optimiser steps, going on from the stage's last checkpoint if there is one.
 
     Args:
-        step: computes the loss of one step. Its batch must depend on the step number and `step_rng` alone.
+        step: computes the loss of one part of a step's batch: of so many as `accelerator` accumulates gradients over.
+            It must depend on the two numbers and `step_rng` alone.
         modules: what is trained, already prepared by ``accelerator``; saved under these names.
         optimiser: prepared as well. The learning rate falls linearly to zero over ``steps``.
         folder: holds ``checkpoint`` (the last one) of this stage.
@@ -89,15 +90,20 @@ def run_stage(
         for group, rate in zip(optimiser.param_groups, peak, strict=True):
             warm = min(1.0, (number + 1) / max(1, min(100, steps // 10)))
             group["lr"] = rate * warm * (1 - number / steps)
-        loss, numbers = step(number)
-        optimiser.zero_grad()
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+        parts = []
+        for part in range(accelerator.gradient_accumulation_steps):
+            with accelerator.accumulate(*modules.values()):  # the optimiser steps at the last part
+                loss, numbers = step(number, part)
+                parts.append(loss.detach())
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(parameters, 1.0)
+                optimiser.step()
+                optimiser.zero_grad()
         if ema is not None:
             ema.step(parameters)
         if number % log_every == 0 or number + 1 == steps:
-            mean = accelerator.reduce(loss.detach(), "mean")  # over the processes
+            mean = accelerator.reduce(torch.stack(parts).mean(), "mean")  # over the processes
             log(stage=stage, step=number + 1, steps=steps, loss=round(float(mean), 6), **numbers)
         if (number + 1) % checkpoint_every == 0 or number + 1 == steps:
             accelerator.wait_for_everyone()

@@ -25,16 +25,17 @@ class Stages:
     def __init__(self, config: TrainConfig, data: ZooBatches, folder, accelerator: Accelerator, log, progress):
         self.config, self.data, self.folder = config, data, folder
         self.accelerator, self.log, self.progress = accelerator, log, progress
-        data.part = slice(accelerator.process_index, None, accelerator.num_processes)
 
     def _run(self, stage: str, module: nn.Module, optimiser, loss, steps: int, ema=None, measure=None) -> None:
         module.train()
         prepared, optimiser = self.accelerator.prepare(module, optimiser)
 
-        def step(number: int) -> tuple[Tensor, dict[str, float]]:
-            rng, generator = step_rng(self.config.seed, stage, number)  # of the batch, which the processes share
-            if self.accelerator.process_index:
-                _, generator = step_rng(self.config.seed, stage, number, self.accelerator.process_index)
+        def step(number: int, part: int) -> tuple[Tensor, dict[str, float]]:
+            rng, generator = step_rng(self.config.seed, stage, number)  # of the batch, which processes and parts share
+            place = self.accelerator.process_index + part * self.accelerator.num_processes
+            if place:
+                _, generator = step_rng(self.config.seed, stage, number, place)
+            self.data.part = slice(place, None, self.accelerator.num_processes * self.config.accumulate)
             with self.accelerator.autocast():
                 return loss(prepared, self.data.draw(self.config.batch_size, rng), rng, generator)
 
@@ -52,6 +53,7 @@ class Stages:
             progress=self.progress,
             measure=measure,
         )
+        self.data.part = slice(None)
         module.eval().requires_grad_(False)
 
     def _told(self, batch, rng) -> tuple[Tensor, ...]:
@@ -87,6 +89,10 @@ class Stages:
             latents = vae.encode(batch.vectors).mean
             values.append(latents[self._latent_mask(batch.mask, vae)])
         return 1.0 / max(float(torch.cat(values).std()), 1e-6)
+
+    def _scaled(self, latents: Tensor, batch, vae: WeightVAE) -> Tensor:
+        """Latents as the denoiser sees them."""
+        return latents * vae.config.latent_scale
 
     @staticmethod
     def _latent_mask(mask: Tensor, vae: WeightVAE) -> Tensor:
@@ -136,7 +142,7 @@ class Stages:
 
         def loss(model, batch, rng, generator):
             with torch.no_grad():
-                latents = vae.encode(batch.vectors).mean * vae.config.latent_scale
+                latents = self._scaled(vae.encode(batch.vectors).mean, batch, vae)
             value = model(*self._told(batch, rng), latents=latents)
             return value, {}
 
@@ -153,7 +159,7 @@ class Stages:
 
         def loss(model, batch, rng, generator):
             with torch.no_grad():
-                latents = vae.encode(batch.vectors).sample(generator) * vae.config.latent_scale
+                latents = self._scaled(vae.encode(batch.vectors).sample(generator), batch, vae)
                 condition = encoder(*self._told(batch, rng))
                 drop = torch.rand(len(latents), generator=generator) < config.condition_dropout
                 condition = condition.dropped(drop.to(latents.device))

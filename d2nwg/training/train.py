@@ -18,6 +18,7 @@ from d2nwg.conditions.dataset import DatasetEncoder
 from d2nwg.conditions.index import TaskIndex
 from d2nwg.devices import leave_together, resolve_device
 from d2nwg.errors import UserError
+from d2nwg.modelpipeline import ModelGenerationPipeline
 from d2nwg.models.space import WeightSpace
 from d2nwg.models.unet import ConditionalUNet
 from d2nwg.models.vae import WeightVAE
@@ -25,12 +26,14 @@ from d2nwg.paths import write_whole
 from d2nwg.pipeline import WeightGenerationPipeline
 from d2nwg.progress import Progress, silent
 from d2nwg.training.card import model_card
-from d2nwg.training.config import GENERATORS, DualConfig, TrainConfig
+from d2nwg.training.config import GENERATORS, DualConfig, ModelsConfig, TrainConfig
 from d2nwg.training.data import ZooBatches
 from d2nwg.training.dual import train_dual
 from d2nwg.training.episodes import ZooEpisodes
 from d2nwg.training.loop import MetricsLog, clear_checkpoints
 from d2nwg.training.stages import Stages
+from d2nwg.training.whole import train_whole
+from d2nwg.weights.checkpoints import ModelZoo
 from d2nwg.weights.layout import WholeLayout
 from d2nwg.weights.networks import head_shapes, select_classes
 from d2nwg.weights.zoo import Zoo
@@ -40,15 +43,16 @@ ZOO_CONDITIONS = 1024  # zoo tasks whose z_D it keeps, to tell where a condition
 
 
 def train_bundle(
-    zoo: Zoo | Sequence[Zoo],
-    config: TrainConfig | DualConfig,
+    zoo: Zoo | ModelZoo | Sequence[Zoo],
+    config: TrainConfig | DualConfig | ModelsConfig,
     out: str | Path,
     *,
     resume: bool = False,
     device: str | None = None,
     progress: Progress = silent,
 ) -> Path:
-    """Train a generator and write the bundle to ``out``: the paper's three stages, or the dual-coordinate generator.
+    """Train a generator and write the bundle to ``out``: the paper's three stages on heads or on whole models, or the
+    dual-coordinate generator.
 
     Until it is finished everything lies in ``out`` + ``.training``: the configuration, ``metrics.jsonl`` and a
     checkpoint a stage, from which ``resume=True`` goes on. A resumed run ends with the same bundle as an undisturbed
@@ -61,36 +65,48 @@ def train_bundle(
         UserError: ``out`` exists, or an unfinished run lies there and ``resume`` is False, or the reverse; or the zoos
             do not suit the generator; or there is no such device.
     """
-    zoos = [zoo] if isinstance(zoo, Zoo) else list(zoo)
+    zoos = [zoo] if isinstance(zoo, (Zoo, ModelZoo)) else list(zoo)
     device = resolve_device(device)
     for one in zoos:
         if len(one) < 5:  # a fifth of the records scores what the others train
             raise UserError(f"The zoo {one.path} has only {len(one)} records: build one of thousands.")
-    if isinstance(config, TrainConfig) and len(zoos) > 1:
-        raise UserError("The UNet generator is trained on one zoo: give one, or choose --generator dual.")
+        if isinstance(one, ModelZoo) != isinstance(config, ModelsConfig):
+            kind, other = ("whole models", "models") if isinstance(one, ModelZoo) else ("heads", "unet or dual")
+            raise UserError(f"{one.path} is a zoo of {kind}: train on it with --generator {other}.")
+    if not isinstance(config, DualConfig) and len(zoos) > 1:
+        raise UserError("This generator is trained on one zoo: give one, or choose --generator dual.")
     if ":" in device:  # accelerate takes the current one
         torch.cuda.set_device(device)
     out = Path(out)
     work = out.with_name(out.name + ".training")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if config.accumulate < 1 or getattr(config, "batch_size", 10**9) < config.accumulate * processes:
+        raise UserError("A batch can be worked on in 1 part or more, of at least one record for each process.")
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=config.mixed_precision)
     leave_together()
     config = _open_together(accelerator, out, work, zoos, config, resume)
+    accelerator.gradient_accumulation_steps = config.accumulate  # a resumed run's own
     torch.manual_seed(config.seed)
     started = time.monotonic()
     log = MetricsLog(work / "metrics.jsonl", accelerator)
-    layout = _fit_layout(zoos[0])
     run = (work, accelerator, log, progress)
     if isinstance(config, DualConfig):
-        scheduler = _scheduler("sample")
+        scheduler = make_scheduler("sample")
         episodes = ZooEpisodes(zoos, config, accelerator.device)
         denoiser, measured = train_dual(config, episodes, scheduler, *run)
         parts = (None, None, denoiser, scheduler)
+    elif isinstance(config, ModelsConfig):
+        parts, measured = train_whole(zoos[0], config, *run)
     else:
-        parts, measured = _train_unet(zoos[0], layout, config, *run)
+        parts, measured = _train_unet(zoos[0], _fit_layout(zoos[0]), config, *run)
     measured |= {"seconds": round(time.monotonic() - started)}
     log(stage="Finished", **measured)
     if accelerator.is_main_process:
-        pipe = WeightGenerationPipeline(*parts, _weight_space(zoos[0], layout, parts[1]))
+        if isinstance(config, ModelsConfig):
+            pipe = ModelGenerationPipeline(*parts)
+        else:
+            layout = _fit_layout(zoos[0])
+            pipe = WeightGenerationPipeline(*parts, _weight_space(zoos[0], layout, parts[1]))
         _write_bundle(pipe.to("cpu"), out, work, zoos, config, measured)
     accelerator.wait_for_everyone()
     return out
@@ -133,12 +149,12 @@ def _train_unet(zoo, layout, config, work, accelerator, log, progress) -> tuple[
         layers=config.unet_layers,
         skip=config.unet_skip,
     ).to(accelerator.device)
-    scheduler = _scheduler(config.prediction)
+    scheduler = make_scheduler(config.prediction)
     stages.train_denoiser(denoiser, encoder, vae, scheduler)
     return (vae, encoder, denoiser, scheduler), measured
 
 
-def _scheduler(prediction: str) -> DPMSolverMultistepScheduler:
+def make_scheduler(prediction: str) -> DPMSolverMultistepScheduler:
     """The authors' noise levels, and a sampler that needs few steps."""
     return DPMSolverMultistepScheduler(
         num_train_timesteps=1024,
@@ -149,7 +165,7 @@ def _scheduler(prediction: str) -> DPMSolverMultistepScheduler:
     )
 
 
-def _open_together(accelerator: Accelerator, out, work, zoos, config, resume) -> TrainConfig | DualConfig:
+def _open_together(accelerator: Accelerator, out, work, zoos, config, resume):
     """`_open_run` in the first of several processes; all of them get its answer, or its refusal."""
     answer: list = [None]
     if accelerator.is_main_process:
@@ -164,7 +180,7 @@ def _open_together(accelerator: Accelerator, out, work, zoos, config, resume) ->
     return answer[0]
 
 
-def _open_run(out: Path, work: Path, zoos: list[Zoo], config, resume: bool) -> TrainConfig | DualConfig:
+def _open_run(out: Path, work: Path, zoos: list[Zoo], config, resume: bool) -> TrainConfig | DualConfig | ModelsConfig:
     if out.exists():
         raise UserError(f"{out} exists already: choose another name for the bundle, or remove it.")
     saved, paths = work / "config.json", [str(zoo.path.resolve()) for zoo in zoos]
@@ -229,7 +245,8 @@ def _weight_space(zoo: Zoo, layout: WholeLayout, encoder: DatasetEncoder | TaskI
     support = some.support.unsqueeze(-1)  # class means in canonical order, as at sampling
     mask = support >= 0
     means = (zoo.projected[some.support.clamp_min(0)] * mask).sum(2) / mask.sum(2).clamp_min(1)
-    keys = means[..., 0].masked_fill(some.classes < 0, torch.inf)
+    told = isinstance(encoder, TaskIndex)  # then the order is that of the classes' numbers
+    keys = (some.classes.float() if told else means[..., 0]).masked_fill(some.classes < 0, torch.inf)
     order = keys.argsort(dim=-1, stable=True)
     rows = [select_classes({n: v[i] for n, v in some.state.items()}, order[i]) for i in range(size)]
     vectors = layout.flatten({name: torch.stack([row[name] for row in rows]) for name in some.state})

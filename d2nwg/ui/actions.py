@@ -12,6 +12,7 @@ import numpy as np
 from d2nwg.errors import UserError
 from d2nwg.progress import Progress, silent
 from d2nwg.ui import views
+from d2nwg.ui.gpu import on_gpu
 from d2nwg.ui.session import Session, private_root
 
 TOP = 5
@@ -56,6 +57,7 @@ def read_and_show(progress: Progress = silent, **source) -> tuple[Any, str]:
     return images, views.thumbnails(images, progress)
 
 
+@on_gpu
 def generate(images, settings: dict, folder: Path, free: list[str] | None = None, progress: Progress = silent
              ) -> tuple[Any, dict[str, Path]]:
     """Generate heads and save them below `folder`: the `Generation`, and its files as head, samples and report.
@@ -75,7 +77,7 @@ def generate(images, settings: dict, folder: Path, free: list[str] | None = None
 def make_result(images, settings: dict, folder: Path, free: list[str] | None = None,
                 progress: Progress = silent) -> Result:
     """`generate` for a visitor, with what the page shows of it."""
-    generation, files = generate(images, settings, folder, free, progress)
+    generation, files = generate(images, settings, folder, free, progress=progress)
     from d2nwg.figures import confusion_figure
 
     figures = strip(generation.report), confusion_figure(generation.confusion, generation.head.classes)
@@ -89,6 +91,7 @@ def strip(report: dict, picked: int | None = None):
     return samples_figure(report, picked)
 
 
+@on_gpu
 def look(head, item: Path | bytes) -> dict[str, float]:
     """The `TOP` likeliest classes of an image and their probabilities.
 

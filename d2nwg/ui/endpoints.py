@@ -45,7 +45,7 @@ async def load_images(files: list[str] | None = None, example: str | None = None
 
 async def generate(files: list[str] | None = None, example: str | None = None, bundle: str | None = None,
                    shots: int = 5, num_samples: int = 50, seed: int = 0, steps: int = DEFAULTS["steps"],
-                   max_query: int = 1000, unlabelled: list[str] | None = None,
+                   max_query: int = 1000, unlabelled: list[str] | None = None, task: str = "",
                    progress=PROGRESS) -> tuple[str, dict, str, str, str]:
     folder = call_folder()
 
@@ -53,7 +53,7 @@ async def generate(files: list[str] | None = None, example: str | None = None, b
         progress((done, total or None), desc=stage)
 
     with refusals():
-        settings = check_settings(bundle, shots, num_samples, seed, steps, max_query)
+        settings = check_settings(bundle, shots, num_samples, seed, steps, max_query, task)
         read = partial(actions.read_images, files=files, example=example, into=folder)
         images = await call(read, report_progress)
         make = partial(actions.generate, images, settings, folder / "result", unlabelled)
@@ -85,6 +85,7 @@ def add_endpoints() -> None:
             ("max_query", "Most images to measure on"))]
         unlabelled = Upload(label="Images of the same classes without labels, or archives of them (optional)",
                             file_count="multiple")
+        task = gr.Textbox("", label="The task, for a bundle that is told tasks by name; a mix: 0.7 one + 0.3 other")
         head = Upload(label="A head file, such as /generate returns")
         image = Picture(label="A picture")
         samples_file = Upload(label="All samples, as /generate returns them")
@@ -97,7 +98,7 @@ def add_endpoints() -> None:
     run.click(load_images, [files, example], found, api_name="load_images", api_description=(
         "Read labelled images, given as files or as the name of an example, and say what is in them: name, number "
         "of images, images of each class, notes."))
-    run.click(generate, [files, example, bundle, *numbers, unlabelled], [words, report, *made],
+    run.click(generate, [files, example, bundle, *numbers, unlabelled, task], [words, report, *made],
               api_name="generate", **COMPUTE, api_description=(
         "Generate classifier heads for labelled images, given as files or as the name of an example. Returns the "
         "result in words, the report, and three files: the chosen head, all samples, and the report. Reports "

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from d2nwg.errors import Cancelled, UserError
+from d2nwg.errors import UserError
 from d2nwg.ui import explore_actions as own
 from d2nwg.ui import explore_views, views
 from d2nwg.ui.endpoints import COMPUTE
@@ -17,7 +17,7 @@ from d2nwg.ui.explore_picking import wire_picking
 from d2nwg.ui.parts import Upload
 from d2nwg.ui.session import Session
 from d2nwg.ui.settings import example_names
-from d2nwg.ui.work import Work, stop_work
+from d2nwg.ui.work import Work, see_through, stop_work
 
 KEY, LABEL = "explore", "Explore"
 PRIVATE = dict(api_visibility="private", show_progress="hidden")
@@ -247,22 +247,17 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
             yield gr.skip()
             return
         had = tab.made
+
+        def done(made) -> dict:
+            tab.made = made
+            news = "" if had and had.found is made.found else \
+                views.notice(f"Done in {made.found.seconds:.1f} s.", "good")
+            return {**show(tab, colour, method), **idle(news)}
+
         kept = "What you had is still here." if had else ""
-        try:
-            async with aclosing(work.watch()) as stages:
-                async for stage in stages:
-                    yield {left.status: views.progress(stage)}
-            tab.made = work.result()
-            news = "" if had and had.found is tab.made.found else \
-                views.notice(f"Done in {tab.made.found.seconds:.1f} s.", "good")
-            update = {**show(tab, colour, method), **idle(news)}
-        except Cancelled:
-            update = idle(views.notice(f"Cancelled. {kept}", "note"))
-        except UserError as reason:
-            update = idle(views.notice(f"{reason} {kept}"))
-        if tab.work is work:
-            tab.work = None
-            yield update
+        async with aclosing(see_through(tab, work, left.status, kept, idle, done)) as updates:
+            async for update in updates:
+                yield update
 
     def cancel(visit: Session | None):
         if stop_work(visit and visit.tab(KEY, made=None)):

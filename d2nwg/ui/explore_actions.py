@@ -11,6 +11,7 @@ from d2nwg.errors import UserError
 from d2nwg.examples import EXAMPLES
 from d2nwg.progress import Progress, silent
 from d2nwg.ui import actions
+from d2nwg.ui.gpu import on_gpu
 from d2nwg.ui.settings import whole
 
 DEFAULTS = dict(data="digits", tasks=4, classes=5, explored=200, trained=50, shots=5, seed=0, steps=DEFAULT_STEPS,
@@ -68,6 +69,7 @@ def from_link(query: Mapping[str, str]) -> dict:
     return values
 
 
+@on_gpu
 def make(source: dict, settings: dict, view: dict, folder: Path, exact: bool = False, progress: Progress = silent
          ) -> Explored:
     """Read the images, generate, map and compare. `source` is what `actions.read_images` takes, or has ``images``.
@@ -226,6 +228,7 @@ def save_head(made: Explored, point: int) -> Path:
     return made.found.head(point).save(made.folder / f"point-{point}" / f"head-{name}.safetensors")
 
 
+@on_gpu
 def score(made: Explored, point: int, uploads: list[str], into: Path, progress: Progress = silent) -> str:
     """How good a head is on uploaded images, in a sentence.
 

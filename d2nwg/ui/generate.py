@@ -13,8 +13,8 @@ from d2nwg.ui import actions, views
 from d2nwg.ui.endpoints import COMPUTE, add_endpoints
 from d2nwg.ui.parts import Picture, Upload
 from d2nwg.ui.session import Session
-from d2nwg.ui.settings import DEFAULTS, bundle_names, check_settings, example_names, from_link
-from d2nwg.ui.work import UNEXPECTED, Work, stop_work
+from d2nwg.ui.settings import DEFAULTS, bundle_names, check_settings, example_names, from_link, task_names
+from d2nwg.ui.work import UNEXPECTED, Work, see_through, stop_work
 
 log = logging.getLogger("d2nwg.ui")
 
@@ -29,7 +29,7 @@ probabilities, readable = head.probabilities(["picture.jpg"])
 for name, p in zip(head.classes, probabilities[0]):
     print(f"{{name:20}} {{p:.1%}}")
 
-layer = head.module()  # a plain torch.nn.Linear on {encoder} features'''
+layer = head.module()  # a plain torch module, on {encoder} features'''
 
 # Keeps the address in step with the controls, so that it can be sent to somebody.
 LINK = """(bundle, example, shots, samples, seed) => {
@@ -69,6 +69,8 @@ def _left() -> SimpleNamespace:
             shots = number(DEFAULTS["shots"], label="Images per class", info="the generator may see",
                            elem_id="shots")
             samples = number(DEFAULTS["samples"], label="Samples", info="heads to generate", elem_id="samples")
+        task = gr.Dropdown([], value=None, label="Task", elem_id="task", allow_custom_value=True, visible=False,
+                           info="told by name, or a mix: 0.5 digits + 0.5 digits-negative; empty: the images' name")
         with gr.Accordion("Settings", open=False):
             with gr.Row(elem_classes="pair"):
                 seed = number(DEFAULTS["seed"], label="Seed", info="same seed, same heads", elem_id="seed")
@@ -84,7 +86,7 @@ def _left() -> SimpleNamespace:
         stop = gr.Button("Cancel", elem_id="stop", visible=False, min_width=100)
     status = gr.HTML(elem_id="status")
     return SimpleNamespace(example=example, files=files, shown=shown, shots=shots, samples=samples, seed=seed,
-                           steps=steps, most=most, free=free, go=go, stop=stop, status=status)
+                           steps=steps, most=most, free=free, task=task, go=go, stop=stop, status=status)
 
 
 def _right() -> SimpleNamespace:
@@ -131,6 +133,12 @@ def _busy(left: SimpleNamespace, status: str = "") -> dict:
 
 def _idle(left: SimpleNamespace, status: str = "") -> dict:
     return {left.go: gr.update(interactive=True), left.stop: gr.update(visible=False), left.status: status}
+
+
+def _tasks(bundle: str | None):
+    """The tasks to choose from, where the bundle is told them by name."""
+    names = task_names(bundle)
+    return gr.update(choices=names, value=None, visible=bool(names))
 
 
 def _wire_images(frame: SimpleNamespace, left: SimpleNamespace) -> None:
@@ -189,6 +197,7 @@ def _wire_images(frame: SimpleNamespace, left: SimpleNamespace) -> None:
     left.example.input(partial(load, "example"), source, changed, **PRIVATE)
     left.files.upload(partial(load, "files"), source, changed, **PRIVATE)
     left.files.clear(partial(load, "none"), source, changed, **PRIVATE)
+    frame.bundle.change(_tasks, frame.bundle, left.task, **PRIVATE)
     gr.on([control.change for control in linked.values()], None, list(linked.values()), None, js=LINK,
           api_visibility="private")
 
@@ -214,20 +223,16 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
         if visit is None or (work := visit.work) is None or work.started:
             yield gr.skip()
             return
-        try:
-            async with aclosing(work.watch()) as stages:
-                async for stage in stages:
-                    yield {left.status: views.progress(stage)}
-            visit.result, visit.picked = work.result(), None
-            seconds = visit.result.generation.report["seconds"]["total"]
-            update = {**show(visit), **_idle(left, views.notice(f"Done in {seconds:.1f} s.", "good"))}
-        except Cancelled:
-            update = _idle(left, views.notice(f"Cancelled. {views.kept(result=visit.result)}", "note"))
-        except UserError as reason:
-            update = _idle(left, views.notice(f"{reason} {views.kept(result=visit.result)}"))
-        if visit.work is work:
-            visit.work = None
-            yield update
+
+        def done(result) -> dict:
+            visit.result, visit.picked = result, None
+            seconds = result.generation.report["seconds"]["total"]
+            return {**show(visit), **_idle(left, views.notice(f"Done in {seconds:.1f} s.", "good"))}
+
+        kept, idle = views.kept(result=visit.result), partial(_idle, left)
+        async with aclosing(see_through(visit, work, left.status, kept, idle, done)) as updates:
+            async for update in updates:
+                yield update
 
     def cancel(visit: Session | None):
         if stop_work(visit):
@@ -259,7 +264,7 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
         name = "chosen head" if picked is None else f"sample {picked}"
         about = generation.report["selection"] if picked is None else \
             f"right on {views.percent(generation.report['samples'][picked]['accuracy'])}"
-        code = SNIPPET.format(file=file.name, encoder=generation.head.encoder.split("/")[-1])
+        code = SNIPPET.format(file=file.name, encoder=generation.head.encoder)
         return {right.head: gr.update(value=str(file), label=name.capitalize()), right.snippet: code,
                 right.picked: views.notice(f"In use: {name} ({about}).", "note")}
 
@@ -309,7 +314,7 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
         return try_it(visit, with_picture=True)
 
     doing = [left.go, left.stop, left.status]
-    chosen = [frame.bundle, left.shots, left.samples, left.seed, left.steps, left.most]
+    chosen = [frame.bundle, left.shots, left.samples, left.seed, left.steps, left.most, left.task]
     ready = left.go.click(start, [session, left.free, *chosen], doing, queue=False, **PRIVATE)
     done = ready.then(run, session, [*doing, *vars(right).values()], **COMPUTE, **PRIVATE)
     done.failure(lambda: _idle(left, views.notice("Too many people are waiting; please try again in a minute.")),

@@ -8,26 +8,27 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from d2nwg.errors import Cancelled, UserError
+from d2nwg.errors import UserError
 from d2nwg.ui import interpolate_views as own
 from d2nwg.ui import views
 from d2nwg.ui.endpoints import COMPUTE
 from d2nwg.ui.interpolate_endpoint import add_endpoint
-from d2nwg.ui.interpolate_views import DEFAULTS, NONE, OWN
+from d2nwg.ui.interpolate_views import DEFAULTS, NONE
 from d2nwg.ui.parts import Upload
 from d2nwg.ui.session import Session
-from d2nwg.ui.settings import bundle_names, example_names
-from d2nwg.ui.work import UNEXPECTED, Work, stop_work
+from d2nwg.ui.settings import bundle_names
+from d2nwg.ui.work import UNEXPECTED, Work, see_through, stop_work
 
 log = logging.getLogger("d2nwg.ui")
 
 KEY, LABEL = "interpolate", "Interpolate"
 PRIVATE = dict(api_visibility="private", show_progress="hidden")
 LETTERS = ("a", "b", "c")
+OWN_LABEL = "Your own images, or a saved head"
 
-LINK = """(from, to, third, way, alpha) => {
+LINK = """(from, to, third, way, alpha, bundle) => {
     if (!document.querySelector("#interpolate")?.offsetParent) return;
-    const link = new URL(location.href), set = {tab: "interpolate", from, to, third, way, alpha};
+    const link = new URL(location.href), set = {tab: "interpolate", from, to, third, way, alpha, with: bundle};
     for (const [key, value] of Object.entries(set))
         value === null || value === "own" || value === "none" ? link.searchParams.delete(key)
             : link.searchParams.set(key, value);
@@ -66,11 +67,11 @@ def _left() -> SimpleNamespace:
     with gr.Column(elem_classes="card"):
         gr.HTML(views.hint("Both ends need the same classes, named alike. Your own: a zip of class folders, or a head "
                            "file from Generate at one end."))
+        bundle = gr.Dropdown(bundle_names(), value=own.default_bundle(), label="Bundle", elem_id="path-bundle",
+                             info="with tasks-…, the ends are tasks that the bundle is told by name")
         with gr.Accordion("Add a third end", open=False):
             _end("c", "A third end, C", choose, drop, strip)
         with gr.Accordion("Settings", open=False):
-            bundle = gr.Dropdown(bundle_names(), value=own.default_bundle(), label="Bundle", elem_id="path-bundle",
-                                 info="with a data-set encoder, every way can be gone")
             with gr.Row(elem_classes="pair"):
                 points = number(DEFAULTS["points"], label="Points", info="of the path", elem_id="points")
                 seeds = number(DEFAULTS["seeds"], label="Paths", info="each from its own noise", elem_id="paths")
@@ -88,10 +89,10 @@ def _left() -> SimpleNamespace:
 
 def _end(letter: str, title: str, choose: dict, drop: dict, strip: dict) -> None:
     """The controls of one end."""
-    names = [*example_names(), OWN]
+    names, _ = own.choices(own.default_bundle())
     choose[letter] = gr.Dropdown([NONE, *names] if letter == "c" else names, value=DEFAULTS[letter], label=title,
                                  show_label=letter == "c", elem_id=f"end-{letter}")
-    drop[letter] = Upload(label="Your own images, or a saved head", file_count="multiple", height=84, visible=False,
+    drop[letter] = Upload(label=OWN_LABEL, file_count="multiple", height=84, visible=False,
                           elem_id=f"files-{letter}", elem_classes="drop")
     strip[letter] = gr.HTML(elem_id=f"strip-{letter}")
 
@@ -104,7 +105,7 @@ def _right() -> SimpleNamespace:
         sentence = gr.HTML(elem_id="walk-sentence")
         with gr.Column(elem_classes="card"):
             gr.HTML(views.title("Walk along the path", "Every stop of the slider is a head that was measured."))
-            way = gr.Radio([], label="Mixed", elem_id="way")
+            way = gr.Radio(own.WAYS, label="Mixed", elem_id="way")
             alpha = gr.Slider(0, 1, DEFAULTS["alpha"], step=0.05, label="Share of B", elem_id="alpha", buttons=[])
             where = gr.HTML(elem_id="where")
             pictures = gr.HTML(elem_id="looked")
@@ -130,7 +131,8 @@ def _right() -> SimpleNamespace:
                                     "Distance of each mixed condition to the nearest task of the zoo."))
                 distance = plot(elem_id="distance")
         with gr.Column(elem_classes="card") as map_card:
-            gr.HTML(views.title("Where does the path run?", "A dot a task of the zoo, by its condition."))
+            gr.HTML(views.title("Where does the path run?", "A dot a task or a head of the zoo; principal components."))
+            map_of = gr.Radio(own.MAPS, value=own.MAPS[0][1], show_label=False, container=False, elem_id="map-of")
             chart = plot(elem_id="path-map")
         with gr.Column(elem_classes="card", visible=False, elem_id="mix-card") as mix_card:
             gr.HTML(views.title("Mix all three", "Heads for any shares of the three ends, made as you ask."))
@@ -143,20 +145,33 @@ def _right() -> SimpleNamespace:
     return SimpleNamespace(places=places, made=made, sentence=sentence, way=way, alpha=alpha, where=where,
                            pictures=pictures, head=head, everything=everything, curve_a=curves[0], curve_b=curves[1],
                            card_a=titles[0], card_b=titles[1], barrier=barrier, distance=distance,
-                           distance_card=distance_card, map=chart, map_card=map_card, mix_card=mix_card,
+                           distance_card=distance_card, map=chart, map_of=map_of, map_card=map_card, mix_card=mix_card,
                            share_a=shares[0], share_b=shares[1], share_c=shares[2], mixed=mixed,
                            mixed_pictures=mixed_pictures, mixed_head=mixed_head)
 
 
 def _wire_ends(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNamespace) -> None:
     """Opening the page, and choosing the ends."""
-    linked = {**left.choose, "way": right.way, "alpha": right.alpha}
+    linked = {**left.choose, "way": right.way, "alpha": right.alpha, "bundle": left.bundle}
 
     def open_page(request: gr.Request):
         values = own.from_link(dict(request.query_params))
-        ends = {letter: values.get(letter, DEFAULTS[letter]) for letter in LETTERS}
-        strips = {left.strip[letter]: own.example_strip(name) for letter, name in ends.items() if name != "none"}
-        return {**strips, **{linked[key]: value for key, value in values.items()}}
+        others = {linked[key]: value for key, value in values.items() if key not in LETTERS}
+        known = {"choices": bundle_names()}  # trained since the app was started, perhaps
+        others[left.bundle] = gr.update(**known, **({"value": values["bundle"]} if "bundle" in values else {}))
+        return {**others, **ends(values.get("bundle", own.default_bundle()), values)}
+
+    def ends(bundle: str | None, values: dict) -> dict:
+        """The ends that a bundle can have, as a link asks for them or as they are at first."""
+        names, first = own.choices(bundle)
+        told, update = names[0][1].startswith("task:"), {}
+        for letter in LETTERS:
+            value = values.get(letter, first[letter])
+            update[left.choose[letter]] = gr.update(choices=[NONE, *names] if letter == "c" else names, value=value)
+            update[left.drop[letter]] = gr.update(value=None, visible=told and value != NONE[1],
+                                                  label="Images to score on" if told else OWN_LABEL)
+            update[left.strip[letter]] = own.end_strip(value)
+        return update
 
     def look(letter: str, visit: Session | None, name: str, files: list[str] | None):
         visit = visit or Session()
@@ -172,12 +187,19 @@ def _wire_ends(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNames
             except Exception:
                 log.exception("Unforeseen")
                 shown = views.notice(UNEXPECTED)
-        elif name not in ("own", "none"):
-            shown = own.example_strip(name)
-        return {frame.session: visit, left.strip[letter]: shown, left.drop[letter]: gr.update(visible=name == "own"),
-                words: ""}
+        elif name.startswith("task:") and files:
+            try:
+                shown = own.strip(own.read_end(name, files, visit.subfolder()).images)
+            except UserError as reason:
+                shown = views.notice(str(reason))
+        else:
+            shown = own.end_strip(name)
+        return {frame.session: visit, left.strip[letter]: shown, words: "",
+                left.drop[letter]: gr.update(visible=name == "own" or name.startswith("task:"))}
 
-    frame.demo.load(open_page, None, [*left.strip.values(), *linked.values()], **PRIVATE)
+    shown = [*left.strip.values(), *left.drop.values()]
+    frame.demo.load(open_page, None, [*shown, *linked.values()], **PRIVATE)
+    left.bundle.input(lambda bundle: ends(bundle, {}), left.bundle, [*shown, *left.choose.values()], **PRIVATE)
     for letter in LETTERS:
         chosen, files = left.choose[letter], left.drop[letter]
         changed = [frame.session, left.strip[letter], files, left.status]
@@ -208,33 +230,28 @@ def _wire_walk(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNames
         return {session: visit, left.go: gr.update(interactive=False), left.stop: gr.update(visible=True),
                 left.status: views.notice("Waiting for a free place …", "note")}
 
-    async def run(visit: Session | None, way: str | None, alpha: float):
+    async def run(visit: Session | None, way: str | None, alpha: float, of: str):
         tab = visit.tab(KEY, made=None) if visit else None
         if tab is None or (work := tab.work) is None or work.started:
             yield gr.skip()
             return
+
+        def done(made: SimpleNamespace) -> dict:
+            tab.made = made
+            return {**show(made, way, alpha, of),
+                    **idle(views.notice(f"Done in {made.walk.seconds:.1f} s.", "good"))}
+
         kept = "The path you had is still here." if tab.made else ""
-        try:
-            async with aclosing(work.watch()) as stages:
-                async for stage in stages:
-                    yield {left.status: views.progress(stage)}
-            tab.made = work.result()
-            update = {**show(tab.made, way, alpha),
-                      **idle(views.notice(f"Done in {tab.made.walk.seconds:.1f} s.", "good"))}
-        except Cancelled:
-            update = idle(views.notice(f"Cancelled. {kept}", "note"))
-        except UserError as reason:
-            update = idle(views.notice(f"{reason} {kept}"))
-        if tab.work is work:
-            tab.work = None
-            yield update
+        async with aclosing(see_through(tab, work, left.status, kept, idle, done)) as updates:
+            async for update in updates:
+                yield update
 
     def cancel(visit: Session | None):
         if stop_work(visit and visit.tab(KEY, made=None)):
             return {left.status: views.notice("Stopping …", "note"), left.stop: gr.update(visible=False)}
         return idle(views.notice("Cancelled.", "note"))
 
-    def show(made: SimpleNamespace, way: str | None, alpha: float) -> dict:
+    def show(made: SimpleNamespace, way: str | None, alpha: float, of: str) -> dict:
         """The whole result."""
         from d2nwg.mixing import WAYS
 
@@ -252,7 +269,7 @@ def _wire_walk(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNames
             right.curve_a: curves[0], right.curve_b: curves[1], right.card_b: gr.update(visible=len(made.curves) > 1),
             right.barrier: made.barrier,
             right.distance: made.distance, right.distance_card: gr.update(visible=made.distance is not None),
-            right.map: made.map, right.map_card: gr.update(visible=made.map is not None),
+            right.map: own.figures(walk, None, of).map, right.map_card: gr.update(visible=made.map is not None),
             right.everything: str(own.everything(made)),
             right.mix_card: gr.update(visible=three),
             **{getattr(right, f"share_{letter}"): 1 for letter in LETTERS},
@@ -262,7 +279,8 @@ def _wire_walk(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNames
     chosen = [left.bundle, left.points, left.seeds, left.samples, left.shots, left.seed, *left.choose.values(),
               *left.drop.values()]
     ready = left.go.click(start, [session, *chosen], [session, *doing], queue=False, **PRIVATE)
-    done = ready.then(run, [session, right.way, right.alpha], [*doing, *vars(right).values()], **COMPUTE, **PRIVATE)
+    how = [right.way, right.alpha, right.map_of]
+    done = ready.then(run, [session, *how], [*doing, *vars(right).values()], **COMPUTE, **PRIVATE)
     done.failure(lambda: idle(views.notice("Too many people are waiting; please try again in a minute.")),
                  None, doing, queue=False, **PRIVATE)
     left.stop.click(cancel, session, doing, queue=False, **PRIVATE)
@@ -286,11 +304,11 @@ def _wire_slider(frame: SimpleNamespace, right: SimpleNamespace) -> None:
             return gr.skip()
         return stand(right, made, way, own.nearest(made, alpha))
 
-    def mark(visit: Session | None, alpha: float):
+    def mark(visit: Session | None, alpha: float, of: str):
         made = made_by(visit)
         if made is None:
             return gr.skip()
-        drawn = own.figures(made.walk, float(made.walk.alpha[own.nearest(made, alpha)]))
+        drawn = own.figures(made.walk, float(made.walk.alpha[own.nearest(made, alpha)]), of)
         curves = [*drawn.curves, None][:2]
         return {right.curve_a: curves[0], right.curve_b: curves[1], right.map: drawn.map}
 
@@ -308,8 +326,8 @@ def _wire_slider(frame: SimpleNamespace, right: SimpleNamespace) -> None:
     seen = [right.where, right.pictures, right.head]
     gr.on([right.alpha.change, right.way.change], move, [frame.session, right.way, right.alpha], seen, queue=False,
           trigger_mode="always_last", **PRIVATE)
-    right.alpha.release(mark, [frame.session, right.alpha], [right.curve_a, right.curve_b, right.map], queue=False,
-                        trigger_mode="always_last", **PRIVATE)
+    gr.on([right.alpha.release, right.map_of.input], mark, [frame.session, right.alpha, right.map_of],
+          [right.curve_a, right.curve_b, right.map], queue=False, trigger_mode="always_last", **PRIVATE)
     shares = [right.share_a, right.share_b, right.share_c]
     gr.on([*(share.release for share in shares), right.way.input], mix, [frame.session, right.way, *shares],
           [right.mixed, right.mixed_pictures, right.mixed_head], trigger_mode="always_last", **COMPUTE, **PRIVATE)

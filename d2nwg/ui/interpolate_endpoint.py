@@ -24,7 +24,8 @@ async def interpolate(files_a: list[str] | None = None, files_b: list[str] | Non
 
     with refusals():
         settings = own.check(bundle, points, seeds, num_samples, shots, seed)
-        ends = [("own" if files else example, files) for files, example in ((files_a, example_a), (files_b, example_b))]
+        ends = [("own" if files and not (example or "").startswith("task:") else example or "", files)
+                for files, example in ((files_a, example_a), (files_b, example_b))]
         made = await call(partial(own.make_walk, ends, settings, folder), report)
         return " ".join(made.walk.sentences()), made.walk.report(), str(own.everything(made))
 
@@ -34,7 +35,8 @@ def add_endpoint() -> None:
     with gr.Column(visible=False):
         files = [Upload(label=f"End {letter}: an archive with one folder a class, or a head file",
                         file_count="multiple") for letter in "AB"]
-        examples = [gr.Dropdown(example_names(), value=None, label=f"An example for end {letter}") for letter in "AB"]
+        examples = [gr.Dropdown(example_names(), value=None, allow_custom_value=True, label=(
+            f"An example for end {letter}, or task:NAME of a task that the bundle is told by name")) for letter in "AB"]
         bundle = gr.Dropdown(bundle_names(), value=own.default_bundle(), label="Bundle")
         numbers = [gr.Number(DEFAULTS[key], precision=0, label=label) for key, label in (
             ("points", "Points of the path"), ("seeds", "Paths"), ("shots", "Images per class the generator may see"),

@@ -8,25 +8,44 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from d2nwg.bundles import list_bundles
 from d2nwg.errors import UserError
 from d2nwg.examples import EXAMPLES
 from d2nwg.progress import Progress, silent
 from d2nwg.ui import actions, views
-from d2nwg.ui.settings import whole
+from d2nwg.ui.gpu import on_gpu
+from d2nwg.ui.settings import example_names, task_names, whole
 
 SHOWN = 6  # pictures of each end
 DEFAULTS = dict(a="digits-on-black", b="digits-on-white", c="none", points=21, seeds=3, shots=5, samples=16, seed=0,
                 way="condition", alpha=0.5)
 LIMITS = {"points": ("Points", 3, 101), "seeds": ("Paths", 1, 10), "samples": ("Heads a point", 1, 50)}
+WAYS = ("condition", "condition-spherical", "latent", "weights")  # of `d2nwg.mixing`, which is slow to import
 PREFERRED = "heads-efficientnet-lite0"
+MAPS = [("Conditions of the zoo's tasks", "conditions"), ("Weights of its heads, as in Explore", "weights")]
 NONE, OWN = ("No third end", "none"), ("Your own images", "own")
 
 
 def default_bundle() -> str | None:
     """The tab's own: a bundle in which every way can be gone. None when it is not shipped."""
-    from d2nwg.bundles import list_bundles
-
     return PREFERRED if PREFERRED in list_bundles() else None
+
+
+def choices(bundle: str | None) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """What an end can be with a bundle, as (title, key), and what each end is at first: examples and one's own images,
+    or the tasks that the bundle is told by name."""
+    tasks = [(name, f"task:{name}") for name in task_names(bundle)]
+    if not tasks:
+        return [*example_names(), OWN], {letter: DEFAULTS[letter] for letter in "abc"}
+    return [*tasks, OWN], {"a": tasks[0][1], "b": tasks[min(1, len(tasks) - 1)][1], "c": NONE[1]}
+
+
+def end_strip(kind: str) -> str:
+    """An end that is an example or a named task, as HTML; nothing for the others."""
+    name = kind.removeprefix("task:")
+    if name in EXAMPLES:
+        return example_strip(name)
+    return views.hint("To score the heads on this task, drop images of it here.") if kind != name else ""
 
 
 @lru_cache(8)
@@ -48,11 +67,18 @@ def strip(images) -> str:
 
 
 def read_end(kind: str, files: list[str] | None, into: Path | None, progress: Progress = silent):
-    """The `ImageSet`, or the `Head` of a head file, that a dropdown and its drop zone stand for.
+    """The `ImageSet`, the `Head` of a head file, or the `NamedTask`, that a dropdown and its drop zone stand for.
 
     Raises:
         UserError: nothing was dropped, or what the library refuses.
     """
+    if kind.startswith("task:"):
+        from d2nwg.ends import NamedTask
+
+        name = kind.removeprefix("task:")
+        source = dict(files=files, into=into) if files else dict(example=name)
+        seen = actions.read_images(progress=progress, **source) if files or name in EXAMPLES else None
+        return NamedTask(name, seen)
     if kind != "own":
         return actions.read_images(example=kind, progress=progress)
     if not files:
@@ -72,8 +98,6 @@ def check(bundle: str | None, points, seeds, samples, shots, seed) -> dict:
     Raises:
         UserError: a number out of its limits, or a bundle that is not here.
     """
-    from d2nwg.bundles import list_bundles
-
     if bundle is not None and bundle not in list_bundles():
         raise UserError(f"There is no bundle {bundle} here; choose one from the list.")
     made = {}
@@ -86,6 +110,7 @@ def check(bundle: str | None, points, seeds, samples, shots, seed) -> dict:
                 shots=whole("shots", shots), seed=whole("seed", seed))
 
 
+@on_gpu
 def make_walk(ends: list[tuple[str, list[str] | None]], settings: dict, folder: Path, progress: Progress = silent):
     """Read the ends and walk: the `Walk`, the pictures that will be looked at, and the figures."""
     actions.import_libraries()
@@ -96,13 +121,16 @@ def make_walk(ends: list[tuple[str, list[str] | None]], settings: dict, folder: 
     return SimpleNamespace(walk=made, pictures=_pictures(made), folder=folder, **vars(figures(made, None)))
 
 
-def figures(walk, alpha: float | None) -> SimpleNamespace:
-    """Every figure of the tab, a point marked in those that have one."""
+def figures(walk, alpha: float | None, of: str = MAPS[0][1]) -> SimpleNamespace:
+    """Every figure of the tab, a point marked in those that have one; the map is ``of`` conditions or weights, or of
+    what there is."""
     from d2nwg import figures_interpolate as made
 
     curves = [made.curves_figure(walk, i, alpha) for i in range(min(2, len(walk.scored)))]
+    kinds = {"conditions": made.map_figure, "weights": made.weights_map_figure}
+    chart = kinds.pop(of)(walk, alpha) or next(iter(kinds.values()))(walk, alpha)
     return SimpleNamespace(curves=curves, barrier=made.barrier_figure(walk), distance=made.distance_figure(walk),
-                           map=made.map_figure(walk, alpha))
+                           map=chart)
 
 
 def _pictures(walk) -> dict[int, tuple[list[int], list[str]]]:
@@ -165,8 +193,9 @@ def answer(made: SimpleNamespace) -> str:
     notes = [*walk.ends.notes, *walk.missing.values()]
     notes = "".join(f"<li>{escape(note)}</li>" for note in notes)
     names = [escape(end.name) for end in walk.ends.members]
+    seen = "told by name" if any(end.task for end in walk.ends.members) else f"{walk.settings['shots']} a class seen"
     about = f"{' → '.join(names[:2])}{f', and {names[2]}' if names[2:] else ''} · " \
-            f"{views.count(len(walk.ends.classes), 'class')} · {walk.settings['shots']} a class seen"
+            f"{views.count(len(walk.ends.classes), 'class')} · {seen}"
     return (f'<section class="result"><p class="about">{about}</p><p class="answer">{first}</p>'
             f'<p>{" ".join(others)}</p><p class="made">'
             f'{len(walk.settings["seeds"])} paths of {len(walk.alpha)} points, '
@@ -197,10 +226,13 @@ def nearest(made: SimpleNamespace, alpha: float) -> int:
 def from_link(query) -> dict:
     """The control values that a link's query asks for; what is not to be had is left out."""
     values = {}
+    if query.get("with") in list_bundles():
+        values["bundle"] = query["with"]
+    can_be = {key for _, key in choices(values.get("bundle", default_bundle()))[0]} - {OWN[1]}
     for key, name in (("from", "a"), ("to", "b"), ("third", "c")):
-        if query.get(key) in EXAMPLES:
+        if query.get(key) in can_be:
             values[name] = query[key]
-    if query.get("way") in ("condition", "condition-spherical", "latent", "weights"):
+    if query.get("way") in WAYS:
         values["way"] = query["way"]
     try:
         alpha = float(query.get("alpha", "nan"))

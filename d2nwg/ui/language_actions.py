@@ -17,7 +17,7 @@ from d2nwg.ui import actions
 
 DEFAULT = "default"
 MODES = {"paper's": "paper", "Spectrum's": "spectrum"}
-DEFAULTS = dict(mode="paper", percent=25, temperature=0.7, top_p=0.9, seed=0, longest=200)
+DEFAULTS = dict(mode="paper", percent=25, temperature=0, top_p=0.9, seed=0, longest=200)
 LINKED = ("model", "mode", "percent")  # what a link may hold
 MOST_MESSAGE = 20_000  # characters
 MOST_TURNS = 200

@@ -141,6 +141,9 @@ def wire_chat(frame: SimpleNamespace) -> None:
             settings = own.chat_settings(system, temperature, top_p, seed, longest)
         except UserError as reason:
             return {chat.status: views.notice(str(reason))}
+        if not settings.temperature and replace(settings, seed=last.settings.seed) == last.settings:
+            said = "At temperature 0 the answer stays the same: raise it under Settings."
+            return {chat.status: views.notice(said, "note")}
         talk.kept.turns.pop()
         return {**ask(visit, talk, last.message, settings), chat.seed: seed}
 

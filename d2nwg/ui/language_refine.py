@@ -75,7 +75,7 @@ def build_refine() -> SimpleNamespace:
                     parts["log"] = gr.HTML(elem_id="language-log")
                 with gr.Column(elem_classes="card", visible=False) as files:
                     gr.HTML(views.title("Take it away", "A folder for transformers and mergekit, or only what changed: "
-                                                        "`d2nwg llm apply` puts that on the base."))
+                                                        "“d2nwg llm apply” puts that on the base."))
                     with gr.Row(elem_classes="downloads"):
                         parts["pack"] = gr.DownloadButton("Pack the model", elem_id="language-download-model")
                         parts["delta"] = gr.DownloadButton("Delta", elem_id="language-download-delta")
@@ -141,7 +141,7 @@ def wire_refine(frame: SimpleNamespace) -> None:
             update = {**finished(visit, tab, blind, marked),
                       **idle(views.notice(refining.done_words(tab.made), "good"), tab.made.cancelled)}
         except Cancelled:
-            update = idle(views.notice("Cancelled before anything was kept.", "note"), bool(tab.log))
+            update = idle(views.notice("Cancelled before the first matrix; “Go on” begins where it was.", "note"), True)
         except UserError as reason:
             update = idle(views.notice(str(reason)), bool(tab.log))
         if tab.work is work:

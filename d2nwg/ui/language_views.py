@@ -51,12 +51,12 @@ def matrix_name(row) -> str:
 
 def pane(talk: Talk | None, side: int, blind: bool, marked: bool) -> str:
     """One side of the conversation; `side` is 0 for left. Differing words of finished answers are marked."""
+    two = talk is not None and len(talk.kept.names) == 2
+    if side and not two:
+        return _empty("Refine the model, or drop a delta under Settings: the refined model answers here.")
     if talk is None:
         return _empty("Write a message below: the model answers here.")
-    two = len(talk.kept.names) == 2
     model = 1 - side if two and talk.swapped and blind else side
-    if model >= len(talk.kept.names):
-        return _empty("Refine the model, or drop a delta below: the refined model answers here, beside the base.")
     name = BLIND[side] if blind and two else talk.kept.names[model]
     said = []
     for turn in talk.kept.turns:

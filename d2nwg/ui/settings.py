@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
-from d2nwg.bundles import DEFAULT_STEPS, list_bundles, resolve_bundle
+from d2nwg.bundles import DEFAULT_STEPS, bundle_tasks, list_bundles, resolve_bundle
 from d2nwg.errors import UserError
 from d2nwg.examples import EXAMPLES
+from d2nwg.told import read_mix
 
 DEFAULTS = dict(example="digits", shots=5, samples=50, seed=0, steps=DEFAULT_STEPS, max_query=1000)
 LIMITS = {"shots": ("Images per class", 1, 1000), "samples": ("Samples", 1, 1000), "seed": ("Seed", 0, 2**31 - 1),
@@ -45,17 +46,25 @@ def whole(key: str, value) -> int:
     return int(value)
 
 
-def check_settings(bundle: str | None, shots, samples, seed, steps, max_query) -> dict:
+def task_names(bundle: str | None) -> list[str]:
+    """The tasks that a bundle is told by name; none for one that is shown images."""
+    path = list_bundles().get(bundle or default_bundle() or "")
+    return list(bundle_tasks(path)) if path else []
+
+
+def check_settings(bundle: str | None, shots, samples, seed, steps, max_query, task: str | None = None) -> dict:
     """The keyword arguments of ``generate_heads``.
 
     Raises:
-        UserError: a number out of its limits, or a bundle that is not here.
+        UserError: a number out of its limits, a bundle that is not here, or a task that it does not know.
     """
     if bundle is not None and bundle not in list_bundles():
         raise UserError(f"There is no bundle {bundle} here; choose one from the list.")
     values = dict(shots=shots, samples=samples, seed=seed, steps=steps, max_query=max_query)
     checked = {key: whole(key, value) for key, value in values.items()}
-    return {"bundle": bundle, "num_samples": checked.pop("samples"), **checked}
+    if task := (task or "").strip():
+        read_mix(task, bundle_tasks(resolve_bundle(bundle)))
+    return {"bundle": bundle, "num_samples": checked.pop("samples"), "task": task or None, **checked}
 
 
 def from_link(query: Mapping[str, str]) -> tuple[dict, str]:

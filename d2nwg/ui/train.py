@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import gradio as gr
 
 from d2nwg.errors import Cancelled, UserError
-from d2nwg.training.config import DUAL_PRESETS, GENERATORS, PRESETS, as_text, meanings
+from d2nwg.training.config import DUAL_PRESETS, GENERATORS, MODELS_PRESETS, PRESETS, as_text, meanings
 from d2nwg.ui import training, views
 from d2nwg.ui.parts import Upload
 from d2nwg.ui.session import Session
@@ -19,8 +19,9 @@ from d2nwg.ui.work import Work
 KEY, LABEL = "train", "Train"
 PRIVATE = dict(api_visibility="private", show_progress="hidden")
 EVERY = 1.5  # seconds between two looks at the jobs
-CHOICES = {"unet": list(PRESETS), "dual": list(DUAL_PRESETS)}
+CHOICES = {"unet": list(PRESETS), "dual": list(DUAL_PRESETS), "models": list(MODELS_PRESETS)}
 FINISHED = "Choose it above, at “Bundle”, or press the button: then the Generate tab uses it."
+SAMPLED = "It makes whole models: download it, or sample with python -m d2nwg sample."
 
 
 def build_tab(frame: SimpleNamespace) -> None:
@@ -52,6 +53,8 @@ def _zoo_card() -> SimpleNamespace:
         found = gr.HTML(elem_id="zoo-found")
         figure = gr.Plot(show_label=False, container=False, visible=False, elem_id="zoo-figure")
         name = gr.Textbox(label="Name of the zoo", max_lines=1, elem_id="zoo-name")
+        append = gr.Checkbox(False, label="Add to it, if there is a zoo of this name", visible=False,
+                             elem_id="zoo-append")
         with gr.Accordion("Settings", open=False) as settings:
             with gr.Row(elem_classes="pair"):
                 subsets = number(2000, label="Heads", info="each on random classes", elem_id="zoo-subsets")
@@ -65,8 +68,8 @@ def _zoo_card() -> SimpleNamespace:
                              allow_custom_value=True, elem_id="zoo-chosen")
         told = gr.HTML(training.describe_zoo(None), elem_id="zoo-told")
     return SimpleNamespace(way=way, files=files, hint=hint, status=status, found=found, figure=figure, name=name,
-                           settings=settings, numbers=[subsets, low, high, images, seed], go=go, chosen=chosen,
-                           told=told)
+                           append=append, settings=settings, numbers=[subsets, low, high, images, seed], go=go,
+                           chosen=chosen, told=told)
 
 
 def _way_hint(way: str) -> str:
@@ -80,7 +83,8 @@ def _recipe_card() -> SimpleNamespace:
     boxes: dict[str, dict[str, gr.Textbox]] = {}
     with gr.Column(elem_classes="card"):
         gr.HTML(views.title("2 · Recipe", "What is trained on it, and how long."))
-        generator = gr.Radio([("UNet (the paper's)", "unet"), ("Dual (any classes, any encoder)", "dual")],
+        generator = gr.Radio([("UNet (the paper's)", "unet"), ("Dual (any classes, any encoder)", "dual"),
+                              ("Whole models (imported)", "models")],
                              value="unet", label="Generator", elem_id="recipe-generator")
         preset = gr.Dropdown(CHOICES["unet"], value="tiny", label="Preset", elem_id="recipe-preset",
                              info="tiny: to try it out; small: a laptop; standard: longer; paper: a GPU")
@@ -117,7 +121,7 @@ def _jobs_card() -> SimpleNamespace:
                 delete = gr.Button("Delete", elem_id="job-delete", min_width=80, interactive=False)
             said = gr.HTML(elem_id="job-said")
     with gr.Column(elem_classes="card", visible=False, elem_id="job-done") as done:
-        gr.HTML(views.title("The bundle is ready", FINISHED))
+        ready = gr.HTML(views.title("The bundle is ready", FINISHED))
         with gr.Row(elem_classes="downloads"):
             use = gr.Button("Use it in Generate", variant="primary", elem_id="job-use")
             pack = gr.DownloadButton("Pack it for download", elem_id="job-pack")
@@ -126,7 +130,7 @@ def _jobs_card() -> SimpleNamespace:
             gr.HTML(views.title("Is it still learning?",
                                 "The loss of each stage; a long one is smoothed, as measured in grey behind it."))
             losses = gr.Plot(show_label=False, container=False, elem_id="job-losses")
-        with gr.Column(elem_classes="card"):
+        with gr.Column(elem_classes="card") as good:
             gr.HTML(views.title("How good are the heads?", "Right on images and heads that training never sees."))
             rights = gr.Plot(show_label=False, container=False, elem_id="job-rights")
     with gr.Column(elem_classes="card", visible=False) as logs:
@@ -136,8 +140,8 @@ def _jobs_card() -> SimpleNamespace:
         download = gr.DownloadButton("Download the log", size="sm", elem_id="job-log-download")
     seen = gr.State("")
     return SimpleNamespace(listing=listing, one=one, pick=pick, pause=pause, resume=resume, stop=stop, delete=delete,
-                           said=said, done=done, use=use, pack=pack, figures=figures, losses=losses, rights=rights,
-                           logs=logs, log=log, download=download, seen=seen)
+                           said=said, done=done, ready=ready, use=use, pack=pack, figures=figures, losses=losses,
+                           rights=rights, good=good, logs=logs, log=log, download=download, seen=seen)
 
 
 async def _follow(work: Work, status):
@@ -159,6 +163,7 @@ def _wire_zoo(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespac
     def turn(way: str):
         build = way == "build"
         return {zoo.hint: _way_hint(way), zoo.settings: gr.update(visible=build), zoo.found: "", zoo.status: "",
+                zoo.append: gr.update(visible=not build),
                 zoo.figure: gr.update(visible=False), zoo.files: None,
                 zoo.go: "Build the zoo" if build else "Import them"}
 
@@ -183,7 +188,7 @@ def _wire_zoo(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespac
         known = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem).strip("-._")[:60]
         yield {**update, zoo.go: gr.update(interactive=True), zoo.name: name or known}
 
-    async def go(visit: Session | None, way: str, files: list[str] | None, name: str, *numbers):
+    async def go(visit: Session | None, way: str, files: list[str] | None, name: str, append: bool, *numbers):
         visit = visit or Session()
         if way == "build":
             try:
@@ -193,18 +198,19 @@ def _wire_zoo(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespac
             except UserError as reason:
                 yield {session: visit, zoo.status: views.notice(str(reason))}
             return
-        work = Work(partial(training.import_zoo, files, name, visit.subfolder()))
+        work = Work(partial(training.import_zoo, files, name, visit.subfolder(), append))
         async with aclosing(_follow(work, zoo.status)) as steps:
             async for update, result in steps:
                 yield update or {session: visit, zoo.status: views.notice(result, "good")}
 
-    zoo.way.change(turn, zoo.way, [zoo.hint, zoo.settings, zoo.found, zoo.status, zoo.figure, zoo.files, zoo.go],
-                   **PRIVATE)
+    zoo.way.change(turn, zoo.way, [zoo.hint, zoo.settings, zoo.append, zoo.found, zoo.status, zoo.figure,
+                                        zoo.files, zoo.go], **PRIVATE)
     zoo.files.upload(look, [session, zoo.way, zoo.files, zoo.name],
                      [session, zoo.status, zoo.found, zoo.figure, zoo.go, zoo.name], **PRIVATE)
     zoo.files.clear(lambda: ("", "", gr.update(visible=False)), None, [zoo.found, zoo.status, zoo.figure], **PRIVATE)
-    zoo.go.click(go, [session, zoo.way, zoo.files, zoo.name, *zoo.numbers], [session, zoo.status, jobs.pick],
-                 **PRIVATE)
+    zoo.go.click(go, [session, zoo.way, zoo.files, zoo.name, zoo.append, *zoo.numbers],
+                 [session, zoo.status, jobs.pick], **PRIVATE).then(
+        training.describe_zoo, zoo.chosen, zoo.told, **PRIVATE)
     zoo.chosen.change(training.describe_zoo, zoo.chosen, zoo.told, **PRIVATE)
 
 
@@ -249,6 +255,7 @@ def _wire_recipe(zoo: SimpleNamespace, recipe: SimpleNamespace, jobs: SimpleName
 
     gr.on([recipe.generator.change, recipe.preset.input], show, [recipe.generator, recipe.preset],
           [recipe.preset, recipe.told, *recipe.groups.values(), *flat], **PRIVATE)
+    zoo.chosen.change(training.suiting, [zoo.chosen, recipe.generator], recipe.generator, **PRIVATE)
     recipe.ask.click(ask, [zoo.chosen, recipe.generator, recipe.preset, *flat], [recipe.told, recipe.ask],
                      concurrency_limit=1, **PRIVATE)
     recipe.go.click(go, [zoo.chosen, recipe.name, recipe.generator, recipe.preset, *flat],
@@ -276,6 +283,7 @@ def _wire_jobs(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespa
         job = library.get_job(picked) if picked else None
         state = job.state()["state"] if job else ""
         lines = job.metrics() if job and job.spec["kind"] == "train" else []
+        heads = bool(lines) and job.spec["parameters"].get("generator") != "models"
         now["state"], now["lines"] = f"{picked} {state}", f"{picked} {len(lines)}"
         now["log"] = f"{picked} {job.log.stat().st_size if job and job.log.is_file() else 0}"
         if now["state"] != before.get("state"):
@@ -285,13 +293,16 @@ def _wire_jobs(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespa
                 jobs.stop: gr.update(interactive=state in library.UNFINISHED),
                 jobs.delete: gr.update(interactive=bool(job) and state not in ("running", "paused")),
                 jobs.done: gr.update(visible=bool(job) and state == "finished" and job.spec["kind"] == "train"),
-                jobs.logs: gr.update(visible=bool(job))}
+                jobs.ready: views.title("The bundle is ready", FINISHED if heads else SAMPLED),
+                jobs.use: gr.update(visible=heads), jobs.logs: gr.update(visible=bool(job))}
         if now["lines"] != before.get("lines"):
             update[jobs.figures] = gr.update(visible=bool(lines))
             if lines:
                 from d2nwg.trainfigures import accuracies_figure, losses_figure
 
-                update |= {jobs.losses: losses_figure(lines), jobs.rights: accuracies_figure(lines)}
+                rights = accuracies_figure(lines)
+                update |= {jobs.losses: losses_figure(lines), jobs.rights: rights,
+                           jobs.good: gr.update(visible=heads or bool(rights.data))}
         if now["log"] != before.get("log"):
             update[jobs.log] = training.log_end(job) if job else ""
         return {**update, jobs.seen: "\n".join(f"{key}={value}" for key, value in now.items())}
@@ -320,7 +331,8 @@ def _wire_jobs(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespa
         return visit, str(training.download_log(library.get_job(picked or ""), visit.subfolder()))
 
     outputs = [jobs.listing, jobs.one, jobs.pick, zoo.chosen, frame.bundle, jobs.pause, jobs.resume, jobs.stop,
-               jobs.delete, jobs.done, jobs.logs, jobs.figures, jobs.losses, jobs.rights, jobs.log, jobs.seen]
+               jobs.delete, jobs.done, jobs.ready, jobs.use, jobs.logs, jobs.figures, jobs.good, jobs.losses,
+               jobs.rights, jobs.log, jobs.seen]
     inputs = [jobs.pick, jobs.seen, zoo.chosen]
     timer.tick(look, inputs, outputs, concurrency_limit=2, **PRIVATE)
     jobs.pick.change(look, inputs, outputs, **PRIVATE)

@@ -76,22 +76,31 @@ def _architecture(number: int, group: dict) -> str:
             f"<tbody>{rows}</tbody></table></div></details>")
 
 
-def import_zoo(files: list[str] | None, name: str, into: Path, progress: Progress = silent) -> str:
-    """Import uploaded checkpoints as a zoo of that name; a sentence.
+def import_zoo(files: list[str] | None, name: str, into: Path, append: bool = False, progress: Progress = silent
+               ) -> str:
+    """Import uploaded checkpoints as a zoo of that name, or add them to it; a sentence.
 
     Raises:
         UserError: what `import_checkpoints` and `check_name` refuse.
     """
     from d2nwg.jobs import check_name
     from d2nwg.paths import cache_dir
-    from d2nwg.weights.checkpoints import import_checkpoints
+    from d2nwg.weights.checkpoints import ModelZoo, import_checkpoints
+    from d2nwg.weights.kinds import holds_models
 
     name = check_name(name)
-    if (cache_dir() / "zoos" / name).exists():
-        raise UserError(f"There is a zoo {name} already: choose another name.")
-    made = import_checkpoints([actions.own_file(file) for file in files or ()], cache_dir() / "zoos" / name, into=into,
+    out = cache_dir() / "zoos" / name
+    if out.exists() and not append:
+        raise UserError(f"There is a zoo {name} already: choose another name, or tick “Add to it”.")
+    if append and not holds_models(out):
+        raise UserError(f"There is no zoo of checkpoints {name} to add to: choose the name of one, or untick “Add”.")
+    made = import_checkpoints([actions.own_file(file) for file in files or ()], out, append=append, into=into,
                               progress=progress)
-    return f"{views.count(len(made.records), 'checkpoint')} imported as the zoo {name}; `zoo export` gives them back."
+    count = views.count(len(made.records), "checkpoint")
+    if append:
+        left = f"; {len(made.refused)} left out: {made.refused[0][1]}" if made.refused else "."
+        return f"{count} added to the zoo {name}, which now has {len(ModelZoo(out)):,}{left}"
+    return f"{count} imported as the zoo {name}; `zoo export` gives them back."
 
 
 def submit_zoo(files: list[str] | None, name: str, subsets, low, high, images, seed):
@@ -124,11 +133,10 @@ def _whole(value, name: str, low: int, high: int) -> int:
 
 
 def zoo_names() -> list[str]:
-    """The zoos of heads in the cache, the newest first."""
+    """The zoos in the cache, the newest first."""
     from d2nwg.bundles import list_zoos
-    from d2nwg.cli.checkpoints import is_checkpoints
 
-    found = [(path.stat().st_mtime, name) for name, path in list_zoos().items() if not is_checkpoints(str(path))]
+    found = [(path.stat().st_mtime, name) for name, path in list_zoos().items()]
     return [name for _, name in sorted(found, reverse=True)]
 
 
@@ -149,17 +157,39 @@ def describe_zoo(name: str | None) -> str:
     """What is in a zoo, as HTML."""
     if not name:
         return views.hint("No zoo yet: build one from images above, or give the path of one.")
-    from d2nwg.weights.zoo import Zoo
+    from d2nwg.weights.checkpoints import ModelZoo
+    from d2nwg.weights.kinds import open_zoo
 
     try:
-        zoo = Zoo(zoo_path(name))
-        told, right = zoo.summary(), zoo.accuracies()
+        zoo = open_zoo(zoo_path(name))
+        told = zoo.summary()
+        if isinstance(zoo, ModelZoo):
+            return _models(told)
+        right = zoo.accuracies()
     except UserError as reason:
         return views.notice(str(reason))
     sets = ", ".join(f"{d['name']} ({d['classes']} classes)" for d in told["datasets"])
     return (f'<div class="zoo"><p><b>{told["records"]:,} {told["probe"]} heads</b> of {told["min_classes"]} to '
             f'{told["max_classes"]} classes, right on {views.percent(float(right.mean()))} of held-out images.</p>'
             f'<p class="hint">{escape(sets)} · {told["num_images"]:,} images · {escape(told["encoder"])}</p></div>')
+
+
+def _models(told: dict) -> str:
+    right = told["accuracy"].get("mean")
+    known = f", right on {views.percent(right)} by what their table says" if right else ""
+    parts = "; ".join(f"{a['checkpoints']:,} of {a['parameters']:,} numbers like {escape(a['first'])}"
+                      + (", with BatchNorm" if a["batchnorm"] else "") for a in told["architectures"][:6])
+    return (f'<div class="zoo"><p><b>{views.count(told["checkpoints"], "whole model")}</b> of '
+            f'{views.count(len(told["architectures"]), "architecture")}{known}.</p><p class="hint">{parts} · tasks: '
+            f'{escape(", ".join(list(told["tasks"])[:6]))}</p></div>')
+
+
+def suiting(name: str | None, generator: str) -> str:
+    """The generator for this zoo: the one chosen if it can learn from it."""
+    from d2nwg.weights.kinds import holds_models
+
+    models = bool(name) and holds_models(zoo_path(name))
+    return "models" if models else "unet" if generator == "models" else generator
 
 
 def recipe(generator: str, preset: str, values: dict[str, str]):

@@ -92,6 +92,7 @@ def result_sentences(report: dict) -> tuple[str, str, str]:
     without = accuracy.get("without_unlabelled")
     free = "" if without is None else \
         f" {count(report['num_unlabelled'], 'unlabelled image')} took part; without them it reaches {percent(without)}."
+    made = "Told the task's name only. " if report.get("task") else ""
     return (
         f"The generated head is right on {percent(accuracy['chosen'])} of {count(report['num_query'], 'image')} "
         f"it never saw.{free}",
@@ -99,7 +100,7 @@ def result_sentences(report: dict) -> tuple[str, str, str]:
         f"{percent(accuracy['class_mean'])}, ridge {percent(accuracy['ridge'])} and logistic regression "
         f"{percent(accuracy['logistic_regression'])}: the generated head is {stand}. A random head reaches "
         f"{percent(accuracy['random'])}.",
-        f"Chosen: {report['selection']}. {seconds['total']:.1f} s, of which {seconds['features']:.1f} s reading "
+        f"{made}Chosen: {report['selection']}. {seconds['total']:.1f} s, of which {seconds['features']:.1f} s reading "
         "images.")
 
 
@@ -109,7 +110,8 @@ def result(report: dict) -> str:
     number = percent(report["query_accuracy"]["chosen"])
     notes = "".join(f"<li>{escape(note)}</li>" for note in report["notes"])
     notes = f'<ul class="notes">{notes}</ul>' if notes else ""
-    data = f"{escape(report['data'])} · {count(len(report['classes']), 'class')} · {report['shots']} a class seen"
+    seen = f"told “{escape(report['task'])}”" if report.get("task") else f"{report['shots']} a class seen"
+    data = f"{escape(report['data'])} · {count(len(report['classes']), 'class')} · {seen}"
     return (f'<section class="result"><p class="about">{data}</p>'
             f'<p class="answer">{answer.replace(number, f"<b>{number}</b>", 1)}</p><p>{rivals}</p>'
             f'<p class="made">{made}</p>{notes}</section>')

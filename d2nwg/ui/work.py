@@ -100,6 +100,35 @@ def stop_work(owner) -> bool:
     return False
 
 
+async def see_through(
+    owner, work: Work, status, kept: str, idle: Callable[[str], dict], done: Callable[[Any], dict]
+) -> AsyncIterator[dict]:
+    """The updates of a tab while ``owner.work`` runs, and one when it has ended.
+
+    Args:
+        owner: a session or one of its tabs; when something newer has taken the place of `work` the last update is left
+            out.
+        status: the component that tells the stage.
+        kept: a sentence on what is still there when there is no result.
+        idle: the update of the buttons and of the status, given what that says.
+        done: the update of the whole page for a result.
+    """
+    from d2nwg.ui import views
+
+    try:
+        async with contextlib.aclosing(work.watch()) as stages:
+            async for stage in stages:
+                yield {status: views.progress(stage)}
+        update = done(work.result())
+    except Cancelled:
+        update = idle(views.notice(f"Cancelled. {kept}", "note"))
+    except UserError as reason:
+        update = idle(views.notice(f"{reason} {kept}"))
+    if owner.work is work:
+        owner.work = None
+        yield update
+
+
 async def call(function: Callable[..., Any], progress: Progress | None = None) -> Any:
     """Run ``function(progress=...)`` in a thread and return its result; it stops when the caller is cancelled."""
     work = Work(function)

@@ -85,6 +85,18 @@ class ChunkedLayout:
         """(layer number, place in the layer) of each chunk: what a generator is told beside it."""
         return [(i, k) for i, name in enumerate(self.layers) for k in range(-(-self.numel(name) // self.chunk))]
 
+    @property
+    def spans(self) -> dict[str, slice]:
+        """Where each tensor's numbers stand in the flattened chunks."""
+        spans, first = {}, 0
+        for layer, names in self.layers.items():
+            start = first
+            for name in names:
+                spans[name] = slice(start, start + torch.Size(self.shapes[name]).numel())
+                start = spans[name].stop
+            first += -(-self.numel(layer) // self.chunk) * self.chunk
+        return spans
+
     def mask(self) -> Tensor:
         """(chunks, L) bool, False where a layer's last chunk is padded."""
         rows = []

@@ -109,7 +109,7 @@ class Zoo:
         try:
             info = json.loads((self.path / "zoo.json").read_text())
             if info.get("format") == "checkpoints":
-                raise UserError(f"{self.path} is a zoo of whole models: generators learn from zoos of heads.")
+                raise UserError(f"{self.path} is a zoo of whole models, and this needs one of heads.")
             self.config = ZooConfig(**info["config"])
         except UserError:
             raise
@@ -119,6 +119,7 @@ class Zoo:
         self.datasets: list[dict] = info["datasets"]
         self.num_records: int = info["num_records"]
         self.num_images: int = info["num_images"]
+        self._command: str = info.get("command", "")
         self.class_names = [(d["name"], c) for d in self.datasets for c in d["classes"]]
 
     def __len__(self) -> int:
@@ -161,7 +162,9 @@ class Zoo:
         }
 
     def command(self) -> str:
-        """The command line that builds this zoo, its data sets by name."""
+        """The command line that builds this zoo, its data sets by name; whoever wrote it otherwise has noted how."""
+        if self._command:
+            return self._command
         c = self.config
         return (
             f"python -m d2nwg zoo build {' '.join(d['name'] for d in self.datasets)} --encoder {self.encoder} "

@@ -104,8 +104,8 @@ def test_language(client, tmp_path):
         client.predict(message="so?", history="[1]", **said)
     with pytest.raises(AppError, match="There is no /nowhere"):
         client.predict(message="so?", api_name="/language_chat", model="/nowhere")
-    with pytest.raises(AppError, match="Choose one of the presets"):
-        client.predict(model=folder, preset="vast", api_name="/language_refine")
+    with pytest.raises(AppError, match="Candidates should be a whole number"):
+        client.predict(model=folder, candidates=0, api_name="/language_refine")
 
 
 def test_mistakes_are_sentences(client, made, a_picture, tmp_path):

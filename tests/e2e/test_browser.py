@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.e2e.acts import download, open_settings
+
 
 def status(page) -> str:
     return page.inner_text("#status .notice, #status .working")
@@ -24,14 +26,6 @@ def generate(page, **fields):
     page.click("#go")
     page.wait_for_selector("#status .notice:is(.good, .bad):not(.earlier)", timeout=300_000)
     assert page.locator("#status .good").count(), status(page)
-
-
-def download(page, button, folder):
-    with page.expect_download() as waiting:
-        page.click(button)
-    path = folder / waiting.value.suggested_filename
-    waiting.value.save_as(path)
-    return path
 
 
 def use_elsewhere(head, picture) -> dict:
@@ -171,7 +165,7 @@ def test_stopping_really_stops(visit, noise_zip, how):
     page, other = visit(), visit()
     page.set_input_files("#files input[type=file]", noise_zip)
     page.wait_for_selector("#images .summary:has-text('3,000 images')")
-    page.click("text=Settings")
+    open_settings(page, "text=Settings", "#most input")
     page.fill("#most input", "10000")
     page.click("#go")
     page.wait_for_selector("#status .working:has-text('Reading images')")
@@ -249,3 +243,19 @@ def test_hostile_names(visit, tmp_path, digits_zip):
     page.hover("#confusion .nsewdrag")
     assert page.title() == "D2NWG Studio"
     assert page.locator("#result img[onerror], #images img[onerror]").count() == 0
+
+
+def test_a_task_told_by_its_name(visit):
+    page = visit("?bundle=tasks-small-networks")
+    page.wait_for_selector("#task input")
+    generate(page, samples=4)
+    said = page.inner_text("#sentence")
+    assert "told “digits”" in said and "Told the task's name only." in said
+    page.fill("#task input", "0.5 digits + 0.5 fish")
+    page.keyboard.press("Enter")
+    page.evaluate("document.querySelector('#status .notice')?.classList.add('earlier')")
+    page.click("#go")
+    page.wait_for_selector("#status .bad:has-text('There is no task fish')")
+    page.click("#bundle input")
+    page.click("ul[role=listbox] li:has-text('heads-dual')")
+    page.wait_for_selector("#task", state="hidden")

@@ -5,10 +5,13 @@ import io
 import json
 import time
 import zipfile
+from contextlib import suppress
 
 import pytest
+from playwright.sync_api import TimeoutError
 
 from d2nwg.heads import Head
+from tests.e2e.acts import download, open_settings
 
 SMALL = dict(samples=24, trained=8, tasks=2)
 
@@ -16,7 +19,7 @@ SMALL = dict(samples=24, trained=8, tasks=2)
 def explore(page, **fields):
     """Fill in fields, press the button, wait for the result."""
     if "trained" in fields:
-        page.click("#explore .choose >> text=Settings")
+        open_settings(page, "#explore .choose >> text=Settings", "#explore-trained input")
     for name, value in fields.items():
         page.fill(f"#explore-{name} input", str(value))
     page.click("#explore-go")
@@ -25,28 +28,23 @@ def explore(page, **fields):
     page.wait_for_selector("#explore-map .js-plotly-plot .points path")
 
 
-def download(page, button, folder):
-    with page.expect_download() as waiting:
-        page.click(button)
-    path = folder / waiting.value.suggested_filename
-    waiting.value.save_as(path)
-    return path
-
-
 def colours(page) -> set:
     return set(page.evaluate("""[...document.querySelectorAll('#explore-map .points path')].map(
         path => path.style.fill)"""))
 
 
 def click_a_point(page):
-    """Click a point of the map that no other one covers."""
-    place = page.evaluate("""() => {
-        for (const path of document.querySelectorAll('#explore-map .points path')) {
-            const box = path.getBoundingClientRect();
-            return [box.x + box.width / 2, box.y + box.height / 2];
-        }}""")
-    page.mouse.move(*place)
-    page.mouse.click(*place)
+    """Click the map's first point; once more where the map was still being drawn."""
+    for _ in range(20):
+        place = page.evaluate("""() => {
+            const box = document.querySelector('#explore-map .points path').getBoundingClientRect();
+            return [box.x + box.width / 2, box.y + box.height / 2]; }""")
+        page.mouse.move(*place)
+        page.mouse.click(*place)
+        with suppress(TimeoutError):
+            page.wait_for_selector("#explore-about .point", timeout=6_000)
+            return
+    raise AssertionError("Clicks on the map do nothing.")
 
 
 def test_cold_start_colours_pick_send_and_downloads(visit, tmp_path):
@@ -64,7 +62,6 @@ def test_cold_start_colours_pick_send_and_downloads(visit, tmp_path):
 
     page.locator("#explore-map").scroll_into_view_if_needed()
     click_a_point(page)
-    page.wait_for_selector("#explore-about .point")
     assert any(kind in page.inner_text("#explore-about h4") for kind in ("Zoo head", "Sample", "Trained head"))
     page.fill("#explore-head input", "sample 3")
     page.keyboard.press("Enter")
@@ -130,7 +127,7 @@ def test_brushing_and_other_views(visit, tmp_path):
 def test_cancel_keeps_what_was_there(visit):
     page = visit("?tab=explore", ready="#explore-go")
     page.fill("#explore-samples input", "2000")
-    page.click("#explore >> text=Settings")
+    open_settings(page, "#explore >> text=Settings", "#explore-steps input")
     page.fill("#explore-steps input", "1000")
     page.click("#explore-go")
     page.wait_for_selector("#explore-status .working:has-text('sampling heads')", timeout=300_000)

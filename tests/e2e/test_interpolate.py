@@ -1,6 +1,7 @@
 """The Interpolate tab as a visitor uses it."""
 
 import json
+import time
 import zipfile
 
 import pytest
@@ -9,6 +10,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image, ImageOps
 
 from d2nwg.heads import Head
+from tests.e2e.acts import download, open_settings
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def open_tab(visit, **viewport):
 def walk(page, **fields):
     """Fill in settings, press the button, wait for the result."""
     if not page.is_visible("#points"):
-        page.click("#interpolate button:has-text('Settings')")
+        open_settings(page, "#interpolate button:has-text('Settings')", "#points input")
     for name, value in fields.items():
         page.fill(f"#{name} input", str(value))
     page.evaluate("document.querySelector('#walk-status .notice')?.classList.add('earlier')")
@@ -46,14 +48,6 @@ def stand_at(page, alpha: float):
     page.fill("#alpha input[type=number]", str(alpha))
     page.press("#alpha input[type=number]", "Enter")
     page.wait_for_selector(f"#where:has-text('At {alpha:.2f} the head')")
-
-
-def download(page, button, folder):
-    with page.expect_download() as waiting:
-        page.click(button)
-    path = folder / waiting.value.suggested_filename
-    waiting.value.save_as(path)
-    return path
 
 
 QUICK = dict(points=5, paths=2) | {"path-samples": 2}
@@ -119,6 +113,41 @@ def test_three_ends(visit, tmp_path):
     page.wait_for_selector("#mixed:has-text('right on')")
     assert page.locator("#mixed-looked figure").count() == 18
     assert Head.load(download(page, "#download-mix", tmp_path)).info["mix"]["digits-on-black"] == 0
+
+
+def choose(page, dropdown: str, words: str):
+    page.click(f"{dropdown} input")
+    page.click(f"ul[role=listbox] li:has-text('{words}')")
+
+
+def test_tasks_that_the_bundle_is_told_by_name(visit):
+    page = open_tab(visit)
+    choose(page, "#path-bundle", "tasks-small-networks")
+    page.wait_for_selector("#strip-b:has-text('10 classes · 600 images')")
+    assert page.input_value("#end-a input") == "digits" and page.input_value("#end-b input") == "digits-turned-45"
+    walk(page, **QUICK)
+    assert "digits → digits-turned-45" in page.inner_text("#walk-sentence")
+    page.click("#map-of label:has-text('Weights')")
+    page.wait_for_selector("#path-map:has-text('principal component of the weights')")
+    page.wait_for_function("new URL(location.href).searchParams.get('from') === 'task:digits'")
+    again = visit("?" + page.url.partition("?")[2], ready="#strip-b img")
+    assert again.input_value("#end-b input") == "digits-turned-45"
+    assert again.input_value("#path-bundle input") == "tasks-small-networks"
+
+
+def test_cancel_keeps_the_path_that_was_there(visit):
+    page = open_tab(visit)
+    walk(page, **QUICK)
+    said = page.inner_text("#walk-sentence")
+    for name, value in {"points": 101, "paths": 10, "path-samples": 50}.items():
+        page.fill(f"#{name} input", str(value))
+    page.click("#walk")
+    page.wait_for_selector("#walk-status .working:has-text('Sampling along the path')")
+    began = time.monotonic()
+    page.click("#stop-walk")
+    page.wait_for_selector("#walk-status:has-text('Cancelled. The path you had is still here.')")
+    assert time.monotonic() - began < 60 and page.inner_text("#walk-sentence") == said
+    assert page.is_enabled("#walk") and not page.is_visible("#stop-walk")
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])

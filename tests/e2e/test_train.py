@@ -8,6 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.e2e.acts import open_settings
+
 PATIENCE = 400_000  # milliseconds, on a busy machine
 
 
@@ -51,13 +53,13 @@ def test_from_an_empty_start(visit, two_sets, tmp_path):
     page.wait_for_selector("#zoo-found:has-text('places')", timeout=PATIENCE)
     assert page.inner_text("#zoo-found").count("4 classes") == 2 and page.input_value("#zoo-name input, #zoo-name "
                                                                                       "textarea") == "digits"
-    page.click("#train button:has-text('Settings') >> nth=0")
+    open_settings(page, "#train button:has-text('Settings') >> nth=0", "#zoo-subsets input")
     for key, value in (("subsets", 60), ("images", 5), ("high", 4)):
         page.fill(f"#zoo-{key} input", str(value))
     page.click("#zoo-go")
     finished(page, "digits")
     page.wait_for_selector("#zoo-told:has-text('60 linear heads')")
-    page.click("#recipe-settings button")
+    open_settings(page, "#recipe-settings button", "#recipe-settings :is(input, textarea)")
     for field, value in (("vae steps", 40), ("align steps", 10), ("diffusion steps", 40), ("checkpoint every", 10)):
         page.get_by_label(field, exact=False).filter(visible=True).first.fill(str(value))
     page.fill("#recipe-name input, #recipe-name textarea", "mine")
@@ -98,3 +100,36 @@ def test_checkpoints_are_looked_at_and_imported(visit, tmp_path, studio):
     page.click("#zoo-go")
     page.wait_for_selector("#zoo-status:has-text('1 checkpoint imported as the zoo good')", timeout=PATIENCE)
     assert (studio.cache / "zoos" / "good" / "zoo.json").is_file()
+
+
+def test_checkpoints_are_added_and_learnt(visit, tmp_path, studio):
+    page = visit()
+    page.get_by_role("tab", name="Train").click()
+    page.click("label:has-text('Import checkpoints')")
+    for turn in range(2):
+        files = [tmp_path / f"net-{turn}-{i}.pt" for i in range(5)]
+        for file in files:
+            torch.save(torch.nn.Linear(4, 3).state_dict(), file)
+        if turn:
+            page.click("#zoo-files button[aria-label='Clear']")
+        page.set_input_files("#zoo-files input[type=file]", files)
+        page.wait_for_selector("#zoo-found:has-text('5 checkpoints, 1 architecture')", timeout=PATIENCE)
+        page.fill("#zoo-name input, #zoo-name textarea", "nets")
+        page.locator("#zoo-append input").set_checked(bool(turn))
+        page.click("#zoo-go")
+        words = "5 checkpoints added to the zoo nets, which now has 10" if turn else "5 checkpoints imported"
+        page.wait_for_selector(f"#zoo-status:has-text('{words}')", timeout=PATIENCE)
+    page.fill("#zoo-chosen input", "nets")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#zoo-told:has-text('10 whole models of 1 architecture')", timeout=PATIENCE)
+    page.wait_for_selector("#recipe-generator label.selected:has-text('Whole models')", timeout=PATIENCE)
+    page.wait_for_selector("#recipe-preset", timeout=PATIENCE)
+    open_settings(page, "#recipe-settings button", "#recipe-settings :is(input, textarea)")
+    for field, value in (("vae steps", 4), ("align steps", 2), ("diffusion steps", 4)):
+        page.get_by_label(field, exact=False).filter(visible=True).first.fill(str(value))
+    page.fill("#recipe-name input, #recipe-name textarea", "whole")
+    page.click("#train-go")
+    finished(page, "whole")
+    page.wait_for_selector("#job-done", state="visible", timeout=PATIENCE)
+    page.wait_for_selector("#job-done:has-text('d2nwg sample')", timeout=PATIENCE)
+    assert not page.locator("#job-use").is_visible(), "the Generate tab is for heads"

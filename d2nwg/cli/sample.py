@@ -1,0 +1,60 @@
+"""``sample BUNDLE``: whole networks from a bundle that was trained on a zoo of checkpoints."""
+
+import argparse
+
+from d2nwg.cli.common import positive
+
+
+def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
+    """Add ``sample`` to the command line."""
+    parser = subparsers.add_parser(
+        "sample",
+        parents=[parent],
+        help="sample whole networks from a bundle of models",
+        description="Sample networks of an architecture and a task of the zoo that the bundle was trained on, and "
+        "write each as a .safetensors state dict.",
+        epilog="example: python -m d2nwg sample my-models --task mnist --num-samples 10 --out networks",
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="a folder that train wrote from a zoo of checkpoints")
+    parser.add_argument(
+        "--architecture", default="0", metavar="A", help="its number, the zoo's commonest first, or its first file (0)"
+    )
+    parser.add_argument("--task", metavar="NAME", help="a task of the zoo; not needed where it has one")
+    parser.add_argument("--num-samples", type=positive, default=10, metavar="N", help="networks (10)")
+    parser.add_argument("--steps", type=positive, default=50, metavar="N", help="denoising steps (50)")
+    parser.add_argument(
+        "--around",
+        type=float,
+        metavar="SHARE",
+        help="begin with members of the zoo, noised to this share of the steps; 0: their reconstructions",
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Sample, write, and say how near the zoo the samples are."""
+    import torch
+
+    from d2nwg.bundles import find_models_bundle
+    from d2nwg.devices import resolve_device
+    from d2nwg.modelpipeline import ModelGenerationPipeline
+    from d2nwg.names import number
+    from d2nwg.progress import TerminalProgress
+
+    path = find_models_bundle(args.bundle)
+    pipe = ModelGenerationPipeline.from_pretrained(path, local_files_only=True).to(resolve_device(args.device))
+    samples = pipe(
+        int(args.architecture) if args.architecture.isdigit() else args.architecture,
+        args.task,
+        args.num_samples,
+        generator=torch.Generator().manual_seed(args.seed),
+        num_inference_steps=args.steps,
+        around=args.around,
+        progress=TerminalProgress(),
+    )
+    out = samples.save(args.out)
+    near = float(samples.distance.median())
+    print(f"{number(len(samples), 'network')} in {out}.")
+    if near == near:
+        print(f"Half of them are within {near:.2f} of the distance between neighbours in the zoo; 0 would be a copy.")

@@ -1,0 +1,97 @@
+"""Computing on a Space whose GPU is lent by the call (ZeroGPU): the one place that knows of the package ``spaces``.
+
+There a function that computes carries `spaces.GPU`: each call runs in a process of its own, to which the arguments are
+pickled, and from which comes back what a generator yields, pickled too. So progress is yielded, and tensors come home
+to the CPU. Without the package nothing is changed.
+"""
+
+import io
+import pickle
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from functools import wraps
+
+from d2nwg.errors import Cancelled, UserError
+from d2nwg.progress import silent
+
+SECONDS = 120  # a GPU is lent for at most so long
+
+
+def on_gpu(function: Callable) -> Callable:
+    """Decorates a function that computes on the GPU where there is one. It may take ``progress=``, which is called in
+    the caller's process and may raise `Cancelled`; what it raises of our own errors arrives as it is."""
+    try:
+        import spaces
+    except ImportError:
+        return function
+
+    @spaces.GPU(duration=SECONDS)
+    def steps(watched: bool, args: tuple, kwargs: dict):
+        yield from _steps(function, watched, args, kwargs)
+
+    @wraps(function)
+    def call(*args, **kwargs):
+        watched = "progress" in kwargs
+        progress = kwargs.pop("progress", silent)
+        with closing(steps(watched, args, kwargs)) as told:
+            for kind, *values in told:
+                if kind == "stage":
+                    progress(*values)
+                elif kind == "refused":
+                    raise values[0]
+                else:
+                    return pickle.loads(values[0])
+        raise UserError("The GPU was taken back before the end: please try again.")
+
+    return call
+
+
+def _steps(function: Callable, watched: bool, args: tuple, kwargs: dict):
+    """Run a function in a thread, yielding ``("stage", name, done, total)`` as it reports, and at the end
+    ``("result", pickled)`` or ``("refused", error)``."""
+    told, stop, answer = queue.Queue(), threading.Event(), []
+
+    def progress(*stage) -> None:
+        if stop.is_set():
+            raise Cancelled
+        told.put(("stage", *stage))
+
+    def work() -> None:
+        try:
+            answer.append(("result", _packed(function(*args, **kwargs, **({"progress": progress} if watched else {})))))
+        except (UserError, Cancelled) as refusal:
+            answer.append(("refused", refusal))
+        except BaseException as failure:
+            answer.append(failure)
+        finally:
+            told.put(None)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while (stage := told.get()) is not None:
+            yield stage
+    finally:  # also when the visitor has gone
+        stop.set()
+    if isinstance(answer[0], BaseException):
+        raise answer[0]
+    yield answer[0]
+
+
+class _Pickler(pickle.Pickler):
+    """Leaves no tensor on a device that the reader does not have."""
+
+    def reducer_override(self, value):
+        import torch
+
+        if isinstance(value, torch.Tensor) and value.device.type != "cpu":
+            return value.detach().cpu().__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+        return NotImplemented
+
+
+def _packed(value) -> bytes:
+    packed = io.BytesIO()
+    _Pickler(packed, pickle.HIGHEST_PROTOCOL).dump(value)
+    return packed.getvalue()
