@@ -62,11 +62,12 @@ def full_passes(model: LanguageModel, questions: list[Question], batch: int = 16
         seen = torch.zeros(len(part), width, dtype=torch.long)
         for i, (_, _, tokens, _) in enumerate(part):
             fed[i, : len(tokens)], seen[i, : len(tokens)] = torch.tensor(tokens), 1
-        logits = model.model(fed.to(model.device), attention_mask=seen.to(model.device)).logits.float().log_softmax(-1)
+        logits = model.model(fed.to(model.device), attention_mask=seen.to(model.device)).logits
         for i, (number, choice, tokens, count) in enumerate(part):
             places = torch.arange(len(tokens) - count, len(tokens))
-            values = logits[i, places - 1, torch.tensor(tokens)[places]]
-            found[number][choice] = float(values.double().sum())
+            # In float64, or the sum's rounding would be most of the difference between the two ways.
+            values = logits[i, places - 1].double().log_softmax(-1).cpu()
+            found[number][choice] = float(values.gather(1, torch.tensor(tokens)[places, None]).sum())
     return found
 
 
@@ -109,7 +110,8 @@ def scoring(name: str, questions: list[Question], config: RefineConfig, device: 
 def memory(name: str, questions: str, config: RefineConfig) -> dict:
     """Peak resident memory of a refinement in a process of its own, in MiB."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", PEAK, name, questions, f"{folder}/run", json.dumps(config.to_config())]
+        source = str(Path(questions).resolve()) if Path(questions).is_file() else questions
+        command = [sys.executable, "-c", PEAK, name, source, f"{folder}/run", json.dumps(config.to_config())]
         done = subprocess.run(command, cwd=REPO, check=True, capture_output=True, text=True)
     before, peak = json.loads(done.stdout.splitlines()[-1])
     model = load_language_model(name, fresh=True)
