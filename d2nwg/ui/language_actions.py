@@ -67,7 +67,7 @@ def model_choices() -> list[tuple[str, str]]:
     """The models that the picker offers, as (words, name); another one can be typed."""
     from d2nwg.llm.starter import NAME, is_fetched
 
-    return [(f"{NAME} ({'ready' if is_fetched() else 'fetched once: 93 MB'})", DEFAULT)]
+    return [(f"{NAME} ({'ready' if is_fetched() else '93 MB'})", DEFAULT)]
 
 
 def model_hint() -> str:
