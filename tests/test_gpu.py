@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,9 @@ import pytest
 import torch
 
 from d2nwg.errors import Cancelled, UserError
-from d2nwg.ui import actions, gpu
+from d2nwg.llm.chat import ChatSettings
+from d2nwg.ui import actions, gpu, language_actions
+from tests.tiny_llm import make_tiny_llm
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -94,6 +97,31 @@ def test_a_visitor_who_leaves_stops_the_work(spaces):
     assert seen < 9_000
 
 
+def test_what_a_generator_yields_comes_home_as_it_is_made(spaces):
+    made = []
+
+    def work(count, progress):
+        progress("Working", 0, count)
+        for number in range(count):
+            made.append(number)
+            yield torch.full((2,), number)
+            time.sleep(0.001)
+        if count == 3:
+            raise UserError("No more than that.")
+
+    lent, stages, seen = gpu.on_gpu(work), [], []
+    with pytest.raises(UserError, match="No more than that"):
+        for value in lent(3, progress=lambda *stage: stages.append(stage)):
+            seen.append(value.tolist())
+    assert seen == [[0, 0], [1, 1], [2, 2]] and stages == [("Working", 0, 3)]
+    assert [len(list(lent(count, progress=print))) for count in (0, 2)] == [0, 2]
+    made.clear()
+    with closing(lent(10_000, progress=print)) as values:
+        assert next(values).tolist() == [0, 0]
+    time.sleep(0.2)
+    assert len(made) < 9_000, "nobody listens any more"
+
+
 def test_tensors_come_home_to_the_cpu():
     kept = pickle.loads(gpu._packed({"a": torch.ones(2), "b": [torch.arange(3)]}))
     assert kept["a"].tolist() == [1, 1] and kept["b"][0].tolist() == [0, 1, 2]
@@ -113,11 +141,29 @@ def test_a_head_is_generated_on_a_lent_gpu(spaces, image_folder, tmp_path):
     assert gpu.on_gpu(actions.look)(generation.head, image_folder / "red" / "00.png").keys() == {"blue", "green", "red"}
 
 
+def test_language_models_look_and_talk_on_a_lent_gpu(spaces, tmp_path, monkeypatch):
+    tiny = str(make_tiny_llm(tmp_path / "tiny"))
+    brief, stages = ChatSettings(max_tokens=6), []
+    here = language_actions.look(tiny, "paper", 25)
+    weights = language_actions.load(tiny).model.state_dict()
+    changed = {key: value + 0.3 for key, value in weights.items() if key.endswith("1.mlp.up_proj.weight")}
+    both = [language_actions.new_talk(tiny, ("base", "refined")) for _ in range(2)]
+    turn = language_actions.answer(both[0], "is it hot?", brief, changed)
+    for name in ("_measured", "_written"):
+        monkeypatch.setattr(language_actions, name, gpu.on_gpu(getattr(language_actions, name)))
+    there = language_actions.look(tiny, "paper", 25, lambda *stage: stages.append(stage[0]))
+    assert [row.to_json() for row in there.ranked] == [row.to_json() for row in here.ranked] and stages
+    again = language_actions.answer(both[1], "is it hot?", brief, changed)
+    assert [one.text for one in again.answers] == [one.text for one in turn.answers]
+    assert again.answers[0].text != again.answers[1].text and len(spaces.lent) == 2
+
+
 def test_what_computes_carries_the_decorator(tmp_path):
     """In a process of its own, where the package is there from the start."""
     (tmp_path / "spaces.py").write_text(STAND_IN)
-    code = ("from d2nwg.ui import actions, explore_actions, interpolate_views as walks\n"
-            "found = [actions.generate, actions.look, explore_actions.make, explore_actions.score, walks.make_walk]\n"
+    code = ("from d2nwg.ui import actions, explore_actions, interpolate_views as walks, language_actions as words\n"
+            "found = [actions.generate, actions.look, explore_actions.make, explore_actions.score, walks.make_walk,\n"
+            "         words._measured, words._written, words.variant_from_file]\n"
             "print(all(hasattr(one, '__wrapped__') for one in found), hasattr(actions.read_images, '__wrapped__'))")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPO)])}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)

@@ -41,7 +41,8 @@ def test_links_name_no_models():
 
 def test_looking(tiny):
     looked = own.look(tiny, "paper", 25)
-    assert looked.model is own.load(tiny)  # one a process
+    assert own.load(tiny) is own.load(tiny)  # one a process
+    assert looked.size == own.load(tiny).model.num_parameters()
     assert "7 of the 21 matrices of 3 layers" in views.looked_words(looked)
     first = own.find(looked, own.first_pick(looked))
     assert first.chosen and "chosen" in views.matrix_name(first) and "above ε" in views.matrix_words(first)

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from d2nwg.errors import UserError
-from d2nwg.llm.chat import Answer, ChatSettings, answer_together, draw, fit
+from d2nwg.llm.chat import Answer, ChatSettings, answer_together, draw, fit, stopped
 from d2nwg.llm.conversation import Conversation, Turn, as_json, as_markdown, coin, differing, tally, tally_words
 from d2nwg.llm.delta import variant_of
 from tests.tiny_llm import make_tiny_llm
@@ -67,11 +67,13 @@ def test_two_answer_together_as_each_alone(base, other):
 
 
 def test_stopping_keeps_what_is_written(base, other):
-    said, rounds = [], answer_together([base, other], [ASK, ASK], BRIEF, stopped=lambda: len(said) >= 4)
-    for answers in rounds:
-        said.append(answers)
-    assert [answer.ended for answer in said[-1]] == ["stopped"] * 2
-    assert len(said) == 5 and said[-1][0].tokens == 4 and said[-1][0].text
+    rounds = answer_together([base, other], [ASK, ASK], BRIEF)
+    said = [next(rounds) for _ in range(4)]
+    first, second = stopped(said[-1])
+    assert (first.ended, second.ended) == ("stopped",) * 2 and first.tokens == 4
+    assert first.text == said[-1][0].text.strip() != ""
+    whole = list(rounds)[-1]
+    assert stopped(whole) == whole, "one that is over stays so"
 
 
 def test_drawing():

@@ -9,7 +9,7 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -89,14 +89,12 @@ def answer_together(
     speakers: Sequence[Speaker],
     conversations: Sequence[Sequence[Message]],
     settings: ChatSettings,
-    stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[list[Answer]]:
     """Let every speaker answer its conversation, one token each in turn; yields all answers after every round, the last
-    time with why each is over.
+    time with why each is over. Whoever stops listening keeps what there is (`stopped`).
 
     Args:
         conversations: one a speaker, ending with the person's message; they differ by the answers given before.
-        stopped: asked before every token; once it is true, the answers end as they are.
 
     Raises:
         UserError: the last message alone is longer than a model can read, or a conversation does not end with one.
@@ -107,12 +105,13 @@ def answer_together(
     ]
     while any(not writer.answer.ended for writer in writers):
         for writer in writers:
-            if stopped():
-                for unfinished in writers:
-                    unfinished.end("stopped")
-                break
             writer.step()
         yield [writer.answer for writer in writers]
+
+
+def stopped(answers: Sequence[Answer]) -> list[Answer]:
+    """Answers as they are when somebody stops them."""
+    return [one if one.ended else replace(one, ended="stopped", text=one.text.strip()) for one in answers]
 
 
 def fit(

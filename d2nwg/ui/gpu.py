@@ -5,6 +5,7 @@ pickled, and from which comes back what a generator yields, pickled too. So prog
 to the CPU. Without the package nothing is changed.
 """
 
+import inspect
 import io
 import pickle
 import queue
@@ -20,8 +21,9 @@ SECONDS = 120  # a GPU is lent for at most so long
 
 
 def on_gpu(function: Callable) -> Callable:
-    """Decorates a function that computes on the GPU where there is one. It may take ``progress=``, which is called in
-    the caller's process and may raise `Cancelled`; what it raises of our own errors arrives as it is."""
+    """Decorates a function, or a generator function, that computes on the GPU where there is one. It may take
+    ``progress=``, which is called in the caller's process and may raise `Cancelled`; what it raises of our own errors
+    arrives as it is."""
     try:
         import spaces
     except ImportError:
@@ -31,26 +33,31 @@ def on_gpu(function: Callable) -> Callable:
     def steps(watched: bool, args: tuple, kwargs: dict):
         yield from _steps(function, watched, args, kwargs)
 
-    @wraps(function)
-    def call(*args, **kwargs):
+    def values(*args, **kwargs):
         watched = "progress" in kwargs
         progress = kwargs.pop("progress", silent)
         with closing(steps(watched, args, kwargs)) as told:
-            for kind, *values in told:
+            for kind, *said in told:
                 if kind == "stage":
-                    progress(*values)
+                    progress(*said)
                 elif kind == "refused":
-                    raise values[0]
+                    raise said[0]
+                elif kind == "value":
+                    yield pickle.loads(said[0])
                 else:
-                    return pickle.loads(values[0])
+                    return
         raise UserError("The GPU was taken back before the end: please try again.")
 
-    return call
+    def value(*args, **kwargs):
+        with closing(values(*args, **kwargs)) as only:
+            return next(only)
+
+    return wraps(function)(values if inspect.isgeneratorfunction(function) else value)
 
 
 def _steps(function: Callable, watched: bool, args: tuple, kwargs: dict):
-    """Run a function in a thread, yielding ``("stage", name, done, total)`` as it reports, and at the end
-    ``("result", pickled)`` or ``("refused", error)``."""
+    """Run a function in a thread, yielding ``("stage", name, done, total)`` as it reports, ``("value", pickled)`` for
+    what it returns or each thing that it yields, and at the end ``("end",)`` or ``("refused", error)``."""
     told, stop, answer = queue.Queue(), threading.Event(), []
 
     def progress(*stage) -> None:
@@ -60,7 +67,12 @@ def _steps(function: Callable, watched: bool, args: tuple, kwargs: dict):
 
     def work() -> None:
         try:
-            answer.append(("result", _packed(function(*args, **kwargs, **({"progress": progress} if watched else {})))))
+            made = function(*args, **kwargs, **({"progress": progress} if watched else {}))
+            for value in made if inspect.isgenerator(made) else (made,):
+                if stop.is_set():
+                    raise Cancelled
+                told.put(("value", _packed(value)))
+            answer.append(("end",))
         except (UserError, Cancelled) as refusal:
             answer.append(("refused", refusal))
         except BaseException as failure:

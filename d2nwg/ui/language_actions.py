@@ -3,17 +3,18 @@
 import contextlib
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from d2nwg.errors import Cancelled, UserError
-from d2nwg.llm.chat import Answer, ChatSettings, answer_together
+from d2nwg.llm.chat import Answer, ChatSettings, answer_together, stopped
 from d2nwg.llm.conversation import Conversation, Turn
 from d2nwg.names import shown
 from d2nwg.progress import Progress, silent
 from d2nwg.ui import actions
+from d2nwg.ui.gpu import on_gpu
 
 DEFAULT = "default"
 MODES = {"paper's": "paper", "Spectrum's": "spectrum"}
@@ -26,8 +27,9 @@ MOST_TURNS = 200
 class Looked(NamedTuple):
     """What one look at a model has made."""
 
-    name: str  # what the model was asked for by
-    model: Any  # the `d2nwg.llm.models.LanguageModel`
+    model: str  # what it calls itself
+    source: str  # where it comes from, in words
+    size: int  # its parameters
     matrices: list
     ranked: list
     mode: str
@@ -119,6 +121,14 @@ def from_link(query: Mapping[str, str]) -> dict:
     return values
 
 
+def fetch(name: str, progress: Progress = silent) -> None:
+    """Have the files of a model on this machine, before a GPU is asked for."""
+    actions.import_libraries()
+    from d2nwg.llm.models import locate_language_model
+
+    locate_language_model(name, progress=progress)
+
+
 def load(name: str, progress: Progress = silent):
     """The model of this name, shared by all visitors."""
     actions.import_libraries()
@@ -129,11 +139,18 @@ def load(name: str, progress: Progress = silent):
 
 def look(name: str, mode: str, percent: float, progress: Progress = silent) -> Looked:
     """Load a model, measure its matrices, and rank them."""
+    fetch(name, progress)
+    return _measured(name, mode, percent, progress=progress)
+
+
+@on_gpu
+def _measured(name: str, mode: str, percent: float, progress: Progress = silent) -> Looked:
     from d2nwg.llm.spectrum import measure, rank
 
     model = load(name, progress)
     matrices = measure(model, progress=progress)
-    return Looked(name, model, matrices, rank(matrices, mode, percent), mode)
+    ranked = rank(matrices, mode, percent)
+    return Looked(model.name, model.source, model.model.num_parameters(), matrices, ranked, mode)
 
 
 def again(looked: Looked, mode: str, percent: float) -> Looked:
@@ -199,28 +216,31 @@ def chat_settings(system, temperature, top_p, seed, longest) -> ChatSettings:
 def answer(talk: Talk, message: str, settings: ChatSettings, variant: dict | None, progress: Progress = silent) -> Turn:
     """Answer a message with the base and, where there is a `variant` (name → tensor), with the base so changed; what is
     written so far stands in `talk`. Stopping keeps it."""
+    talk.writing, talk.answers = message, [Answer() for _ in talk.kept.names]
+    asked = [talk.kept.messages(i, message) for i in range(len(talk.kept.names))]
+    fetch(talk.model, progress)
+    with contextlib.closing(_written(talk.model, asked, settings, variant or {}, progress=progress)) as rounds:
+        for answers in rounds:
+            talk.answers = answers
+            try:
+                progress("Writing", sum(answer.tokens for answer in answers), 0)
+            except Cancelled:
+                talk.answers = stopped(answers)
+                break
+    return Turn(message, talk.answers, settings)
+
+
+@on_gpu
+def _written(name: str, asked: list, settings: ChatSettings, variant: dict, progress: Progress = silent
+             ) -> Iterator[list[Answer]]:
+    """The answers of the base and, if two are asked, of its variant, as they grow."""
     from d2nwg.llm.delta import variant_of
 
-    talk.writing, talk.answers = message, [Answer() for _ in talk.kept.names]
-    model = load(talk.model, progress)
+    model = load(name, progress)
     speakers = [(model.model, model.tokenizer)]
-    if len(talk.kept.names) == 2:
-        speakers.append((variant_of(model.model, variant or {}), model.tokenizer))
-    asked = [talk.kept.messages(i, message) for i in range(len(speakers))]
-    stopping = False
-
-    def stopped() -> bool:
-        nonlocal stopping
-        if not stopping:
-            try:
-                progress("Writing", sum(answer.tokens for answer in talk.answers), 0)
-            except Cancelled:
-                stopping = True
-        return stopping
-
-    for answers in answer_together(speakers, asked, settings, stopped):
-        talk.answers = answers
-    return Turn(message, talk.answers, settings)
+    if len(asked) == 2:
+        speakers.append((variant_of(model.model, variant), model.tokenizer))
+    yield from answer_together(speakers, asked, settings)
 
 
 def finish(talk: Talk, turn: Turn | None, blind: bool) -> None:
@@ -231,6 +251,7 @@ def finish(talk: Talk, turn: Turn | None, blind: bool) -> None:
         del talk.kept.turns[:-MOST_TURNS]
 
 
+@on_gpu
 def variant_from_file(path: str, name: str, progress: Progress = silent) -> dict:
     """The tensors of an uploaded delta, after a look whether it belongs to the model.
 

@@ -30,7 +30,7 @@ async def spectrum(model: str = DEFAULT, mode: str = "paper", percent: float = 2
     with refusals():
         asked = own.check_look(mode, percent)
         looked = await call(partial(own.look, own.check_model(model), **asked), _report(progress))
-    return {"model": looked.model.name, "mode": mode, "percent": percent,
+    return {"model": looked.model, "mode": mode, "percent": percent,
             "matrices": [row.to_json() for row in looked.ranked]}
 
 

@@ -24,11 +24,10 @@ def looked_words(looked: Looked) -> str:
            f"{best.matrix.layer}." if best else ""
     without = sum(row.snr is None for row in rows)
     none = f" {without} have nothing below the bound: no ratio, and they are not chosen." if without else ""
-    size = looked.model.model.num_parameters()
     answer = f"{len(chosen)} of the {len(rows)} matrices of {layers} layers are chosen: those that stand out most " \
              "from chance, within each type."
-    many = f"{size / 1e6:,.0f} million" if size >= 1e7 else f"{size:,}"
-    about = f"{looked.model.name} · {many} weights · from {looked.model.source}"
+    many = f"{looked.size / 1e6:,.0f} million" if looked.size >= 1e7 else f"{looked.size:,}"
+    about = f"{looked.model} · {many} weights · from {looked.source}"
     return (f'<section class="result"><p class="about">{escape(about)}</p>'
             f'<p class="answer">{escape(answer)}</p><p>{escape((most + none).strip())}</p></section>')
 
