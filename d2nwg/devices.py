@@ -60,6 +60,8 @@ def workers(device: str) -> Iterator[Executor]:
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         torch.set_num_threads(threads)  # some of the libraries below torch share one number among all threads
+        if device == "cpu":
+            _return_freed_memory()
 
 
 def leave_together() -> None:
@@ -91,3 +93,10 @@ def _keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         for option, value in ((trim_threshold, 2**31 - 1), (top_pad, 64 * 2**20), (mmap_max, 0)):
             libc.mallopt(option, value)
+
+
+def _return_freed_memory() -> None:
+    """Once, at the end of a job of many threads: what each has freed lies where no other will take it from, gigabytes
+    of it after the singular values of large matrices."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
