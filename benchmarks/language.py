@@ -122,6 +122,7 @@ def memory(name: str, questions: str, config: RefineConfig) -> dict:
         "libraries": libraries,
         "peak": peak,
         "times_model": peak / size,
+        "times_model_at_least": (libraries + size) / size,  # to hold the model at all
         "times_model_without_libraries": (peak - libraries) / size,
     }
 

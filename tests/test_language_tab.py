@@ -1,6 +1,9 @@
 """What the Language tab does and says, without a browser."""
 
 import json
+import os
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -141,6 +144,37 @@ def test_what_a_refinement_may_be_asked():
 
 LINE = {"arm": "refined", "number": 0, "name": "n", "layer": 3, "type": "q", "before": 0.5, "best": 1, "accepted": True,
         "candidates": [{"score": 0.4}, {"score": 0.55}], "after": 0.55, "seconds": 1.25}
+
+
+def test_the_same_refinement_goes_on_where_it_was(tiny, tmp_path, monkeypatch):
+    from filelock import FileLock
+
+    monkeypatch.setenv("D2NWG_CACHE", str(tmp_path / "cache"))
+    seen = []
+
+    def note(model, selection, report, config, *, folder, resume, progress, on_event):
+        assert resume and config.layers == 4 and (model, selection, report) == (asked.model, [1], [2])
+        seen.append(folder)
+        return folder
+
+    monkeypatch.setattr("d2nwg.llm.refine.refine", note)
+    asked = refining.Asked(tiny, {"mode": "paper", "percent": 25.0}, [1], [2], ("a", "b"), "tiny", 4, 3, 0)
+    spare = tmp_path / "spare"
+    first = refining.make(asked, spare, [])
+    (first / "log.jsonl").write_text("{}")
+    assert refining.make(asked, spare, []) == first != refining.make(replace(asked, seed=1), spare, [])
+    with FileLock(f"{first}.lock"):
+        assert refining.make(asked, spare, []) == spare, "somebody else is at it"
+    weights = next(Path(tiny).glob("*.safetensors"))
+    os.utime(weights, (1, 1))
+    assert refining.make(asked, spare, []) not in (first, spare), "other weights"
+    held = seen[1]
+    for seed in range(2, 12):
+        with FileLock(f"{held}.lock"):
+            made = refining.make(replace(asked, seed=seed), spare, [])
+        os.utime(made, (seed, seed))
+    assert made.is_dir() and held.is_dir() and not seen[-10].is_dir()
+    assert sum(path.is_dir() for path in made.parent.iterdir()) <= refining.KEPT + 1
 
 
 def test_the_log_and_its_figure():

@@ -59,8 +59,9 @@ async def refine(model: str = DEFAULT, selection: str | None = None, report: str
                 "report": (refining.OWN, report) if report else (f"{BUILT_IN}:report", None)}
         asked = refining.check(own.check_model(model), own.check_look(mode, percent), sets, preset, layers, candidates,
                                seed)
-        made = await call(partial(refining.make, asked, call_folder() / "refined", [], False), _report(progress))
-    return " ".join(made.report["words"]), made.report, str(made.delta) if made.delta else None, str(made.report_file)
+        made = await call(partial(refining.make, asked, call_folder() / "refined", []), _report(progress))
+        delta, report = refining.files_of(made, call_folder())
+    return " ".join(made.report["words"]), made.report, str(delta) if delta else None, str(report)
 
 
 def _history(text: str, models: int) -> list[Turn]:

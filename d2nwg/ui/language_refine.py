@@ -110,17 +110,17 @@ def wire_refine(frame: SimpleNamespace) -> None:
         except UserError as reason:
             return {session: visit, refine.status: views.notice(str(reason))}
         tab.asked, tab.folder, tab.log, tab.made = asked, visit.subfolder(), [], None
-        return {session: visit, **begin(tab, False)}
+        return {session: visit, **begin(tab)}
 
     def go_on(visit: Session | None):
         tab = tab_of(visit) if visit else None
         if tab is None or tab.asked is None or (tab.work and tab.work.started):
             return gr.skip()
         tab.log = []
-        return begin(tab, True)
+        return begin(tab)
 
-    def begin(tab: SimpleNamespace, resume: bool) -> dict:
-        tab.work = Work(partial(refining.make, tab.asked, tab.folder, tab.log, resume))
+    def begin(tab: SimpleNamespace) -> dict:
+        tab.work = Work(partial(refining.make, tab.asked, tab.folder, tab.log))
         return {refine.go: gr.update(interactive=False), refine.stop: gr.update(visible=True),
                 refine.resume: gr.update(visible=False), refine.reported: gr.update(visible=False),
                 refine.files: gr.update(visible=False),
@@ -160,13 +160,13 @@ def wire_refine(frame: SimpleNamespace) -> None:
         made = tab.made
         known = shared(visit)
         known.variant, known.variant_of = made.tensors or None, tab.asked.model
-        rows = refining.rows_figure(made)
+        rows, (delta, report) = refining.rows_figure(made), refining.files_of(made, visit.subfolder())
         return {**follow(tab.log), refine.sentence: language_views.refined_words(made),
                 refine.reported: gr.update(visible=rows is not None), refine.rows: rows,
                 refine.files: gr.update(visible=True),
                 refine.pack: gr.update(value=None, label="Pack the model", interactive=bool(made.tensors)),
-                refine.delta: gr.update(value=str(made.delta) if made.delta else None, interactive=bool(made.delta)),
-                refine.json: str(made.report_file), **paint(chat, meet(visit, tab.asked.model), blind, marked)}
+                refine.delta: gr.update(value=str(delta) if delta else None, interactive=bool(delta)),
+                refine.json: str(report), **paint(chat, meet(visit, tab.asked.model), blind, marked)}
 
     def cancel(visit: Session | None):
         if stop_work(visit and tab_of(visit)):

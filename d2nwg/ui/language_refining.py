@@ -1,15 +1,20 @@
 """What the Language tab's second step does, without gradio: a library call, and the files it leaves."""
 
+import contextlib
+import hashlib
 import importlib.util
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from d2nwg.errors import UserError
 from d2nwg.llm.questions import BUILT_IN, HARNESS, check_disjoint, load_questions, read_questions
+from d2nwg.paths import cache_dir
 from d2nwg.progress import Progress, format_seconds, silent
 from d2nwg.ui import actions
 
 OWN = "own"
+KEPT = 8  # refinements whose state stays on the disk
 CRITERIA = {"accuracy": "accuracy", "confidence": "confidence"}
 DEFAULTS = dict(preset="quick")
 WORDS = {"tiny": "minutes on two cores", "quick": "a quarter of an hour on two cores", "standard": "hours, or a GPU",
@@ -97,16 +102,52 @@ def start_of(preset: str) -> dict:
     return {"layers": config.layers, "candidates": config.candidates}
 
 
-def make(asked: Asked, folder: Path, log: list, resume: bool, progress: Progress = silent):
-    """Refine; each line of the log is added to `log` as it is decided. The `d2nwg.llm.refine.Refined`."""
+def make(asked: Asked, spare: Path, log: list, progress: Progress = silent):
+    """Refine; each line of the log is added to `log` as it is decided. The `d2nwg.llm.refine.Refined`.
+
+    The same model, questions and settings go on where they were, also after the page was closed or the app was killed.
+    `spare` is a folder for the state where somebody else is just at the same.
+    """
     actions.import_libraries()
+    from filelock import FileLock, Timeout
+
+    from d2nwg.llm.models import locate_language_model
     from d2nwg.llm.presets import RefineConfig
     from d2nwg.llm.refine import refine
 
     config = RefineConfig.of(asked.preset, layers=asked.layers, candidates=asked.candidates, seed=asked.seed,
                              criterion=asked.criterion, **asked.ranking)
-    return refine(asked.model, asked.selection, asked.report, config, folder=folder, resume=resume,
-                  progress=progress, on_event=log.append)
+    source = locate_language_model(asked.model, progress=progress)
+    files = sorted(source.glob("*.safetensors"))
+    weights = [(file.name, (facts := file.stat()).st_size, facts.st_mtime_ns) for file in files]
+    run = repr((str(source), weights, asked.selection, asked.report, config)).encode()
+    folder = cache_dir() / "refinements" / hashlib.sha256(run).hexdigest()[:24]
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(FileLock(f"{folder}.lock", timeout=0))
+            folder.touch()
+            _forget_old(folder.parent)
+        except Timeout:
+            folder = spare
+        return refine(asked.model, asked.selection, asked.report, config, folder=folder, resume=True,
+                      progress=progress, on_event=log.append)
+
+
+def _forget_old(place: Path) -> None:
+    """Remove all but the newest states that nobody is at work on."""
+    from filelock import FileLock, Timeout
+
+    states = sorted((path for path in place.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+    for old in states[:-KEPT]:
+        with contextlib.suppress(Timeout), FileLock(f"{old}.lock", timeout=0):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def files_of(made, folder: Path) -> tuple[Path | None, Path]:
+    """What changed, if anything did, and the report, as files of the visitor's own."""
+    delta, report = (shutil.copy(path, folder) if path else None for path in (made.delta, made.report_file))
+    return Path(delta) if delta else None, Path(report)
 
 
 def done_words(made) -> str:
@@ -137,7 +178,6 @@ def pack(made, model: str, folder: Path) -> Path:
     Raises:
         UserError: the disk is full.
     """
-    import shutil
     import zipfile
 
     from d2nwg.llm.refine import save_refined
