@@ -200,14 +200,14 @@ def test_many_images_tune_a_ridge_themselves():
 
 
 def test_how_much_the_tuned_ridge_says():
-    def start(each, unlabelled=0):
+    def start(each, unlabelled=0, learning=False):
         features, targets = torch.cat(blobs(3, each + unlabelled)), torch.eye(3).repeat_interleave(each + unlabelled, 0)
         targets[torch.arange(len(targets)) % (each + unlabelled) >= each] = 0
-        return ClosedForm()(Span.of(features[None], targets[None]))
+        return ClosedForm().train(learning)(Span.of(features[None], targets[None]))
 
-    assert start(10).tuned is None and start(30, unlabelled=2).tuned is None
-    assert [round(float(start(each).say), 3) for each in (14, 20, 40)] == [0.3, 0.75, 0.75]
-    many = start(20)
+    assert start(1).tuned is None and start(30, unlabelled=2).tuned is None and start(30, learning=True).tuned is None
+    assert [round(float(start(each).say), 3) for each in (2, 5, 7, 40)] == [0.125, 0.5, 0.75, 0.75]
+    many = start(7)
     weight, bias = many.finish(torch.zeros_like(many.weight), torch.zeros_like(many.bias))
     torch.testing.assert_close(weight, 0.25 * many.weight + 0.75 * many.tuned[0])
     torch.testing.assert_close(bias, 0.25 * many.bias + 0.75 * many.tuned[1])
@@ -245,6 +245,7 @@ def test_corrections_of_a_known_head_are_found(model, monkeypatch, tiny_zoo):
     episode = ZooEpisodes([tiny_zoo], quick(shots=(2,), unlabelled=(0,)), torch.device("cpu")).draw(
         np.random.default_rng(0)
     )
+    monkeypatch.setattr(model.start, "training", True)
     condition = model.encode(episode.support, episode.targets)
     truth = 0.3 * torch.randn(len(episode.support), condition.num_tokens, COEFFICIENTS)
     images = torch.cat([episode.support, episode.query], 1)
