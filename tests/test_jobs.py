@@ -95,7 +95,7 @@ def test_killed_in_every_stage_and_while_writing(tiny_zoo, cache, tmp_path, monk
     undisturbed = train_bundle(tiny_zoo, config, tmp_path / "bundle", device="cpu")
     monkeypatch.setattr(jobs, "_start", lambda job: None)
     job = submit("train", "mine", spec)
-    kills = [(STAGES[0], 3), (STAGES[1], 3), (STAGES[2], 3, "writing"), (STAGES[2], 5)]
+    kills = [(STAGES[0], 3), (STAGES[1], 3), (STAGES[2], 5, "writing")]
     monkeypatch.undo()
     monkeypatch.setenv("D2NWG_CACHE", str(cache))
     for stage, step, *writing in kills:

@@ -232,7 +232,7 @@ def test_a_batch_in_parts_gives_the_same_losses(tiny_zoo, tmp_path):
     """Gradients accumulated over four parts of a batch: the losses of the whole batch, in as many steps."""
     curves = []
     for parts in (1, 4):
-        config = quick_config(vae_steps=40, align_steps=5, diffusion_steps=40, batch_size=16, accumulate=parts)
+        config = quick_config(vae_steps=20, align_steps=2, diffusion_steps=20, batch_size=16, accumulate=parts)
         bundle = train_bundle(tiny_zoo, config, tmp_path / f"in-{parts}", device="cpu")
         lines = [json.loads(line) for line in (bundle / "metrics.jsonl").open()]
         curves.append({(line["stage"], line["step"]): line["loss"] for line in lines if "loss" in line})
