@@ -1,20 +1,24 @@
 """Functions that a Space lends its GPU to by the call, with a stand-in for the package ``spaces``."""
 
+import asyncio
 import os
 import pickle
 import subprocess
 import sys
 import time
 from contextlib import closing
+from contextvars import ContextVar
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 import torch
 
 from d2nwg.errors import Cancelled, UserError
 from d2nwg.llm.chat import ChatSettings
 from d2nwg.ui import actions, gpu, language_actions
+from d2nwg.ui.work import call
 from tests.tiny_llm import make_tiny_llm
 
 REPO = Path(__file__).resolve().parents[1]
@@ -95,6 +99,33 @@ def test_a_visitor_who_leaves_stops_the_work(spaces):
         seen = len(reached)
         time.sleep(0.1)
     assert seen < 9_000
+
+
+@pytest.mark.parametrize("title, message, error, told", [
+    ("ZeroGPU quota exceeded", "You have exceeded your free ZeroGPU quota.", UserError, "You have exceeded"),
+    ("ZeroGPU worker error", "GPU task aborted", UserError, "taken back before the end"),
+    ("ZeroGPU worker error", "ValueError", gr.Error, "ValueError"),
+])
+def test_what_the_lender_says_is_told(spaces, monkeypatch, title, message, error, told):
+    def refuse(duration):
+        def run(*args):
+            raise gr.Error(message, title=title)
+            yield
+        return lambda task: run
+
+    monkeypatch.setattr(spaces, "GPU", refuse)
+    with pytest.raises(error, match=told):
+        gpu.on_gpu(lambda: 1)()
+
+
+def test_the_work_knows_whose_request_it_is():
+    request = ContextVar("request", default=None)
+
+    async def visit():
+        request.set("a visitor's")
+        return await call(lambda progress: request.get())
+
+    assert asyncio.run(visit()) == "a visitor's"
 
 
 def test_what_a_generator_yields_comes_home_as_it_is_made(spaces):

@@ -10,14 +10,15 @@ import io
 import pickle
 import queue
 import threading
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import wraps
 
 from d2nwg.errors import Cancelled, UserError
 from d2nwg.progress import silent
 
 SECONDS = 120  # a GPU is lent for at most so long
+TAKEN_BACK = "The GPU was taken back before the end: please try again."
 
 
 def on_gpu(function: Callable) -> Callable:
@@ -36,7 +37,7 @@ def on_gpu(function: Callable) -> Callable:
     def values(*args, **kwargs):
         watched = "progress" in kwargs
         progress = kwargs.pop("progress", silent)
-        with closing(steps(watched, args, kwargs)) as told:
+        with closing(steps(watched, args, kwargs)) as told, _refusals():
             for kind, *said in told:
                 if kind == "stage":
                     progress(*said)
@@ -46,13 +47,28 @@ def on_gpu(function: Callable) -> Callable:
                     yield pickle.loads(said[0])
                 else:
                     return
-        raise UserError("The GPU was taken back before the end: please try again.")
+        raise UserError(TAKEN_BACK)
 
     def value(*args, **kwargs):
         with closing(values(*args, **kwargs)) as only:
             return next(only)
 
     return wraps(function)(values if inspect.isgeneratorfunction(function) else value)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What the lender says, such as that the visitor's share is used up, as our own error."""
+    import gradio as gr
+
+    try:
+        yield
+    except gr.Error as refusal:
+        if refusal.title == "ZeroGPU worker error":  # of the work itself, told by the name of its error
+            if refusal.message == "GPU task aborted":
+                raise UserError(TAKEN_BACK) from refusal
+            raise
+        raise UserError(str(refusal.message)) from refusal
 
 
 def _steps(function: Callable, watched: bool, args: tuple, kwargs: dict):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -64,7 +65,8 @@ class Work:
     async def watch(self, every: float = 0.2) -> AsyncIterator[Stage]:
         """Run the call, yielding its stage when that changes. Ends only when the thread has ended, also when the
         watcher is cancelled: until then the machine is not free for the next one."""
-        thread = threading.Thread(target=self._run, daemon=True)
+        # A lent GPU is counted to the visitor whose request the context holds.
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(self._run,), daemon=True)
         self.started = True
         thread.start()
         seen = None
