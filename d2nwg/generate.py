@@ -29,6 +29,7 @@ from d2nwg.weights.networks import State, logits, pick
 
 # Fewer support images than this a class are all needed by the generator; with more, a third can choose among samples.
 ENOUGH_TO_SELECT = 10
+HARDLY = 0.15  # below it, images without labels make no difference worth speaking of
 
 
 @dataclass
@@ -164,6 +165,8 @@ def generate_heads(
     by_class = [x_support[given][y_support[given] == c] for c in classes]
     samples = sample(pipe, by_class, num_samples, generator, steps, progress, free, told)
     samples.state = {name: tensor.cpu() for name, tensor in samples.state.items()}
+    if samples.trust is not None and samples.trust < HARDLY:
+        more_notes.append("The unlabelled images hardly count: with them, labelled ones are recognised worse.")
     chosen, average, selection = choose(samples.state, x_support[aside], y_support[aside])
     sampled = time.perf_counter()
 
@@ -207,6 +210,7 @@ def generate_heads(
         "num_support": len(support),
         "num_query": len(query),
         "num_unlabelled": len(free),
+        "unlabelled_trust": None if samples.trust is None else round(samples.trust, 4),
         "num_samples": num_samples,
         "seed": seed,
         "selection": selection,

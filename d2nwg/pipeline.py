@@ -31,11 +31,13 @@ class HeadSamples:
         vectors: (S, N) the same heads as standardised vectors of the bundle's layout, classes in canonical order; None
             where the layout cannot hold them: more classes than it has rows, or another encoder.
         order: (C,) the classes in canonical order, in which ``vectors`` hold their rows; None where those are.
+        trust: how far images without labels counted, from 0 to 1; None without any.
     """
 
     state: State
     vectors: Tensor | None
     order: Tensor | None
+    trust: float | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.state.values())))
@@ -207,7 +209,8 @@ class WeightGenerationPipeline(DiffusionPipeline):
         noise = condition.arrange(self._noise((num_samples, condition.num_tokens, COEFFICIENTS), generator))
         latents = self._denoise(lambda latents, time: self.denoiser(latents, time, condition), noise, *run)
         state = self.denoiser.to_heads(latents, condition)
-        return HeadSamples(state, *self._vectors(state, support))
+        trust = None if condition.gate is None else float(condition.gate)
+        return HeadSamples(state, *self._vectors(state, support), trust)
 
     def _vectors(self, state: State, support: list[Tensor]) -> tuple[Tensor | None, Tensor | None]:
         """Heads on the encoder's features in the layout of the zoo's, and the order of their classes, where it can hold

@@ -240,6 +240,32 @@ def test_unlabelled_images_move_the_class_means():
     assert right[1] > 0.97 and right[1] > right[0] + 0.02
 
 
+def test_labelled_images_tell_whether_unlabelled_ones_help():
+    """They do where clusters are classes; not where each cluster holds images of both."""
+    generator = torch.Generator().manual_seed(0)
+    sides = torch.tensor([1.0, -1.0])
+
+    def images(count, far, near):  # of two classes, told apart by one axis; another one spreads them without meaning
+        labels = torch.arange(count) % 2
+        x = torch.randn(count, 20, generator=generator) + 4
+        x[:, 0] += near * sides[labels]
+        x[:, 1] += far * sides[torch.randint(2, (count,), generator=generator)]
+        return x, torch.eye(2)[labels]
+
+    model, worth = DualDenoiser(width=16, depth=1, heads=2).eval(), []
+    for far, near in ((0.0, 1.5), (9.0, 2.0)):
+        (x, targets), (free, _) = images(24, far, near), images(60, far, near)
+        worth.append(float(model._worth(x, targets, free)))
+        order = torch.randperm(24, generator=generator)
+        assert float(model._worth(x[order], targets[order], free)) == pytest.approx(worth[-1], abs=1e-3)
+        assert float(model._worth(x[:2], targets[:2], free)) == 1, "one image a class tells nothing"
+        gates = []
+        for model.training in (True, False):
+            gates.append(model.encode(x[None], targets[None], free[None]).gate.item())
+        assert gates[1] == pytest.approx(worth[-1] * gates[0], abs=1e-5)
+    assert worth[0] > 0.9 and worth[1] < 0.4
+
+
 def test_corrections_of_a_known_head_are_found(model, monkeypatch, tiny_zoo):
     monkeypatch.setattr("d2nwg.training.dual.SHRINKAGE", 1e-5)
     episode = ZooEpisodes([tiny_zoo], quick(shots=(2,), unlabelled=(0,)), torch.device("cpu")).draw(
@@ -361,7 +387,7 @@ def test_novelty_is_reported_where_the_zoo_has_such_heads(data, bundle, tmp_path
     assert all(row["nearest_zoo_distance"] > 0 for row in report["samples"])
 
 
-def test_unlabelled_images(data, bundle, tmp_path):
+def test_unlabelled_images(data, bundle, tmp_path, monkeypatch):
     free = make_pattern_folder(tmp_path / "free", range(100, 109), per_class=4, seed=7)
     labelled = next((data / "pattern-100").iterdir())
     (free / "copy.png").write_bytes(labelled.read_bytes())
@@ -376,6 +402,11 @@ def test_unlabelled_images(data, bundle, tmp_path):
     without = plain.report["query_accuracy"]["chosen"]
     assert report["query_accuracy"]["without_unlabelled"] == pytest.approx(without, abs=1e-6)
     assert not torch.allclose(made.samples["weight"], plain.samples["weight"])
+    assert report["unlabelled_trust"] > 0.15 and plain.report["unlabelled_trust"] is None
+    monkeypatch.setattr(DualDenoiser, "_worth", lambda self, features, targets, unlabelled: features.new_zeros(()))
+    unheeded = generate_heads(images, **settings, unlabelled=load_unlabelled([free]))
+    assert unheeded.report["unlabelled_trust"] == 0
+    assert any("hardly count" in note for note in unheeded.report["notes"])
 
 
 def test_a_unet_bundle_cannot_use_them(data, tiny_bundle):
