@@ -118,12 +118,12 @@ def test_data_that_cannot_be_used(head, image_folder, tmp_path, capsys):
         assert "nowhere" in said.err and said.err.count("\n") == 1 and not said.out
 
 
-def test_evaluate_and_predict_print_results(head, image_folder):
+def test_evaluate_and_predict_print_results(head, image_folder, capsys):
     import json
 
-    process = run("evaluate", head, image_folder)
-    scores = json.loads(process.stdout)
-    assert process.returncode == 0 and scores["num_images"] == 24
+    assert cli.main(["evaluate", str(head), str(image_folder)]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["num_images"] == 24
     assert scores["per_class"] == {"blue": 0, "green": 0, "red": 1} and scores["accuracy"] == pytest.approx(1 / 3)
     pictures = [image_folder / "blue" / "00.png", image_folder / "green" / "01.png"]
     process = run("predict", head, *pictures, "--device", "cpu")

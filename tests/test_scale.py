@@ -34,7 +34,7 @@ zoos.BATCH, zoos.SHARD = 20, 40
 config = zoos.ZooConfig(subsets=200, min_classes=2, max_classes=6, images=8, width=16)
 zoos.build_zoo([load_images(patterns)], CheapEncoder(), config, Path(folder) / "zoo", device="cpu")
 zoos.BATCH, zoos.SHARD = usual
-config = quick_config(vae_steps=40, align_steps=10, diffusion_steps=40, batch_size=16)
+config = quick_config(vae_steps=25, align_steps=5, diffusion_steps=25, batch_size=16)
 out = Path(folder) / "bundle"
 train_bundle(zoos.Zoo(zoo), config, out, device="cpu")
 try:
@@ -80,7 +80,7 @@ def test_two_processes_do_what_one_does(tiny_zoo, patterns, cheap_encoder, tmp_p
     monkeypatch.undo()
 
     # The training: the same losses at the same global batch, one log, one bundle.
-    config = quick_config(vae_steps=40, align_steps=10, diffusion_steps=40, batch_size=16)
+    config = quick_config(vae_steps=25, align_steps=5, diffusion_steps=25, batch_size=16)
     single = train_bundle(tiny_zoo, config, tmp_path / "single", device="cpu")
     curves = []
     for bundle in (single, tmp_path / "bundle"):
