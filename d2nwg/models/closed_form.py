@@ -66,7 +66,8 @@ class Start:
         weight, bias = self.weight + weight, self.bias + bias
         if self.tuned is None:
             return weight, bias
-        return weight.lerp(self.tuned[0], self.say), bias.lerp(self.tuned[1], self.say.squeeze(-1))
+        # In place: many samples of many classes are gigabytes.
+        return weight.lerp_(self.tuned[0], self.say), bias.lerp_(self.tuned[1], self.say.squeeze(-1))
 
 
 class ClosedForm(nn.Module):
