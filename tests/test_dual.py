@@ -252,13 +252,16 @@ def test_labelled_images_tell_whether_unlabelled_ones_help():
         x[:, 1] += far * sides[torch.randint(2, (count,), generator=generator)]
         return x, torch.eye(2)[labels]
 
+    def worth_of(x, targets):
+        return float(model._worth(x, targets, free, Span.of(x[None], targets[None]).key[0]))
+
     model, worth = DualDenoiser(width=16, depth=1, heads=2).eval(), []
     for far, near in ((0.0, 1.5), (9.0, 2.0)):
         (x, targets), (free, _) = images(24, far, near), images(60, far, near)
-        worth.append(float(model._worth(x, targets, free)))
+        worth.append(worth_of(x, targets))
         order = torch.randperm(24, generator=generator)
-        assert float(model._worth(x[order], targets[order], free)) == pytest.approx(worth[-1], abs=1e-3)
-        assert float(model._worth(x[:2], targets[:2], free)) == 1, "one image a class tells nothing"
+        assert worth_of(x[order], targets[order]) == pytest.approx(worth[-1], abs=1e-3)
+        assert worth_of(x[:2], targets[:2]) == 1, "one image a class tells nothing"
         gates = []
         for model.training in (True, False):
             gates.append(model.encode(x[None], targets[None], free[None]).gate.item())
@@ -403,7 +406,7 @@ def test_unlabelled_images(data, bundle, tmp_path, monkeypatch):
     assert report["query_accuracy"]["without_unlabelled"] == pytest.approx(without, abs=1e-6)
     assert not torch.allclose(made.samples["weight"], plain.samples["weight"])
     assert report["unlabelled_trust"] > 0.15 and plain.report["unlabelled_trust"] is None
-    monkeypatch.setattr(DualDenoiser, "_worth", lambda self, features, targets, unlabelled: features.new_zeros(()))
+    monkeypatch.setattr(DualDenoiser, "_worth", lambda self, features, *others: features.new_zeros(()))
     unheeded = generate_heads(images, **settings, unlabelled=load_unlabelled([free]))
     assert unheeded.report["unlabelled_trust"] == 0
     assert any("hardly count" in note for note in unheeded.report["notes"])

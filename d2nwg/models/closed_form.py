@@ -169,11 +169,12 @@ def tuned_ridge(span: Span) -> tuple[Tensor, Tensor]:
     points, targets, spectrum = span.points, span.targets, span.spectrum.unsqueeze(1)
     offset = targets.mean(1, keepdim=True)
     aim = targets - offset
+    onto, squares = aim.mT @ points, points.square()
     least = points.new_full((len(points), 1, 1), torch.inf)
     weight = scores = None
     for penalty in PENALTIES:
-        fitted = (aim.mT @ points) / (spectrum + penalty)
-        leverage = (points.square() / (spectrum + penalty)).sum(-1, keepdim=True) + 1 / points.shape[1]
+        fitted = onto / (spectrum + penalty)
+        leverage = (squares / (spectrum + penalty)).sum(-1, keepdim=True) + 1 / points.shape[1]
         missed = (aim - points @ fitted.mT) / (1 - leverage).clamp_min(1e-3)
         error = missed.square().mean((1, 2), keepdim=True)
         better = error < least

@@ -136,7 +136,8 @@ class DualDenoiser(ModelMixin, ConfigMixin):
         each = targets.sum((1, 2)) / targets.shape[-1]
         gate = gate * (ENOUGH / each).clamp_max(1)[:, None, None]
         if not self.training:
-            worth = [self._worth(*task) for task in zip(features, targets, unlabelled, strict=True)]
+            tasks = zip(features, targets, unlabelled, branches[0].span.key, strict=True)
+            worth = [self._worth(*task) for task in tasks]
             gate = gate * torch.stack(worth)[:, None, None]
         return DualCondition(branches, gate)
 
@@ -146,16 +147,16 @@ class DualDenoiser(ModelMixin, ConfigMixin):
         return [self._branch(Span.of(features, targets)), self._branch(everything)]
 
     @torch.no_grad()
-    def _worth(self, features: Tensor, targets: Tensor, unlabelled: Tensor) -> Tensor:
+    def _worth(self, features: Tensor, targets: Tensor, unlabelled: Tensor, key: Tensor) -> Tensor:
         """How far one task's images without labels (m, d) are to be trusted, from 0 to 1, by what they do for its n
-        labelled ones.
+        labelled ones, of which each has a ``key`` (n,) (`Span`).
 
         In turn a part of each class is put among the images without labels, and both branches tell its class. The
         result is 1 unless the right class becomes less likely by them: twice the chance that it does not, given a
         normal prior. Where clusters are classes they help; where they are not they cost up to a tenth of the accuracy.
         """
         labels, gains = targets.argmax(-1), []
-        order = Span.of(features[None], targets[None]).key[0].argsort()
+        order = key.argsort()
         rank = torch.empty_like(labels)  # within its class, whatever the order
         rank[order] = ((targets[order].cumsum(0) - 1) * targets[order]).sum(-1).to(rank)
         several = targets.sum(0)[labels] > 1

@@ -1,6 +1,7 @@
 """What a bundle of whole models knows of the networks it generates: layouts, ids, and the zoo's latents."""
 
 from collections.abc import Iterable
+from functools import cached_property
 
 import torch
 from diffusers import ModelMixin
@@ -110,11 +111,12 @@ class ModelSpace(ModelMixin, ConfigMixin):
 
     def mask(self, architectures: Tensor) -> Tensor:
         """(B,) architecture numbers → (B, N) bool, the numbers that count."""
-        masks = []
-        for layout in self.layouts:
-            mask = layout.mask().flatten()
-            masks.append(nn.functional.pad(mask, (0, self.size - len(mask))))
-        return torch.stack(masks)[architectures.long().cpu()]
+        return self._masks[architectures.long().cpu()]
+
+    @cached_property
+    def _masks(self) -> Tensor:
+        masks = [layout.mask().flatten() for layout in self.layouts]
+        return torch.stack([nn.functional.pad(mask, (0, self.size - len(mask))) for mask in masks])
 
     def to_vectors(self, state: State, architecture: int) -> Tensor:
         """Networks (B, …) of one architecture → (B, N) standardised."""

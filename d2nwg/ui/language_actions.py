@@ -122,11 +122,12 @@ def from_link(query: Mapping[str, str]) -> dict:
 
 
 def fetch(name: str, progress: Progress = silent) -> None:
-    """Have the files of a model on this machine, before a GPU is asked for."""
-    actions.import_libraries()
-    from d2nwg.llm.models import locate_language_model
+    """On a Space, have the files of a model there before a GPU is asked for; elsewhere `load` sees to that."""
+    if on_a_space():
+        actions.import_libraries()
+        from d2nwg.llm.models import locate_language_model
 
-    locate_language_model(name, progress=progress)
+        locate_language_model(name, progress=progress)
 
 
 def load(name: str, progress: Progress = silent):
