@@ -133,21 +133,16 @@ def read_ends(
         if isinstance(source, Head) and (source.encoder, source.num_features) != (encoder.name, encoder.num_features):
             raise UserError(f"The head is for {source.encoder}, and the bundle for {encoder.name}: both must agree.")
     members = []
-    for source, name, own in zip(sources, names, every, strict=True):
-        where = {folded(c): i for i, c in enumerate(own)}
-        rows = [where[folded(c)] for c in classes]
+    for source, name in zip(sources, names, strict=True):
+        end, images = End(name), _images(source)
+        members.append(end)
         if isinstance(source, Head):
-            members.append(End(name, head=select_classes(source.state, torch.tensor(rows))))
-            continue
-        end = End(name)
+            end.head = select_classes(source.state, torch.tensor(_rows(source.classes, classes)))
         if isinstance(source, NamedTask):
             end.task = name_classes(tasks, source.text, classes)
-            if source.images is None:
-                members.append(end)
-                continue
-            where = {folded(c): i for i, c in enumerate(source.images.classes)}
-            rows = [where[folded(c)] for c in classes]
-        images = _restricted(_images(source), rows, classes)
+        if images is None:
+            continue
+        images = _restricted(images, _rows(images.classes, classes), classes)
 
         def read(stage: str, done: int, total: int, name=name) -> None:
             progress(f"{stage} of {name}", done, total)
@@ -157,7 +152,6 @@ def read_ends(
         if end.task is None:
             end.support = [features[support][labels[support] == c] for c in range(len(classes))]
         end.query, end.labels, end.items = features[query], labels[query], [images.items[i] for i in query]
-        members.append(end)
         notes += [*images.notes, *more]
     return Ends(tuple(members), classes, encoder.name, encoder.preprocessing, tuple(notes))
 
@@ -196,16 +190,21 @@ def _classes(source: ImageSet | Head | NamedTask, tasks: Mapping[str, Sequence[s
     return source.classes
 
 
+def _rows(own: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """Where ``classes`` stand among an end's own."""
+    where = {folded(label): row for row, label in enumerate(own)}
+    return [where[folded(label)] for label in classes]
+
+
+def _name(source: ImageSet | Head | NamedTask) -> str:
+    if isinstance(source, Head):
+        return f"head for {source.info.get('data', 'images')}"
+    return source.text if isinstance(source, NamedTask) else source.name
+
+
 def _names(sources: Sequence[ImageSet | Head | NamedTask]) -> list[str]:
     """A name for each end; equal names get a letter."""
-    names = [
-        s.text
-        if isinstance(s, NamedTask)
-        else s.name
-        if isinstance(s, ImageSet)
-        else f"head for {s.info.get('data', 'images')}"
-        for s in sources
-    ]
+    names = [_name(source) for source in sources]
     return [f"{n} ({chr(65 + i)})" if names.count(n) > 1 else n for i, n in enumerate(names)]
 
 

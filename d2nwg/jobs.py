@@ -214,12 +214,11 @@ def submit_training(
     Raises:
         UserError: a zoo is none, or what `submit` refuses.
     """
-    from d2nwg.training.config import GENERATORS
+    from d2nwg.training.config import generator_of
     from d2nwg.weights.kinds import open_zoo
 
-    generator = next(key for key, kind in GENERATORS.items() if isinstance(config, kind))
     paths = [str(open_zoo(path).path.resolve()) for path in zoos]
-    parameters = {"zoos": paths, "generator": generator, "config": config.to_config(), "device": device}
+    parameters = {"zoos": paths, "generator": generator_of(config), "config": config.to_config(), "device": device}
     return submit("train", name, {**parameters, "out": str(out)} if out else parameters)
 
 

@@ -94,7 +94,6 @@ class Mixer:
         with torch.inference_mode():
             if self.has_latents:
                 self._lay_out(supports)
-
             self.states = []  # an end each, heads (S, …)
             for number, (end, support) in enumerate(zip(ends.members, supports, strict=True)):
                 progress("Making the ends", number, len(supports))

@@ -48,7 +48,7 @@ def read_mix(text: str, tasks: Mapping[str, Sequence[str]]) -> dict[str, float]:
     return mix
 
 
-def in_order(task: str, classes: Sequence[str], order: Sequence[str]) -> list[str]:
+def _in_order(task: str, classes: Sequence[str], order: Sequence[str]) -> list[str]:
     """A task's class names, as `TaskIndex` knows them, in the order of ``order``, which names the same classes."""
     own = {folded(label): label for label in classes}
     return [f"{task}/{own[folded(label)]}" for label in order]
@@ -72,4 +72,4 @@ def name_classes(
             f"The task {shown(task)} has the classes {some(own, 12)}, not {some(unknown)}: the folders of your images "
             "need the same names."
         )
-    return [in_order(name, tasks[name], classes) for name in mix], list(mix.values())
+    return [_in_order(name, tasks[name], classes) for name in mix], list(mix.values())

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from d2nwg.cli.common import positive
+from d2nwg.llm.presets import CRITERIA
 
 MODEL = "a Hub id, a folder, a GGUF file, or default for the embedded one"
 FILES = "JSONL files, built-in, or lm-eval:TASK"
@@ -42,7 +43,7 @@ def add_actions(actions, parent: argparse.ArgumentParser) -> None:
     refine.add_argument("--candidates", type=positive, metavar="K", help="for each matrix (the preset's)")
     refine.add_argument("--layers", type=positive, metavar="N", help="matrices to refine (the preset's)")
     refine.add_argument("--mode", choices=("paper", "spectrum"), default="paper", help="what ranks them (paper)")
-    refine.add_argument("--criterion", choices=("accuracy", "confidence"), help="what must get better (accuracy)")
+    refine.add_argument("--criterion", choices=CRITERIA, help="what must get better (accuracy)")
     refine.add_argument("--normalise", action="store_true", help="score choices per character")
     refine.add_argument("--select-questions", type=int, metavar="N", help="most of them; 0 for all (the preset's)")
     refine.add_argument("--report-questions", type=int, metavar="N", help="most of them; 0 for all (the preset's)")

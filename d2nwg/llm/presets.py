@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from d2nwg.errors import UserError
 from d2nwg.training.config import Recipe
 
+CRITERIA = ("accuracy", "confidence")
+
 
 @dataclass(frozen=True)
 class RefineConfig(Recipe):
@@ -65,8 +67,8 @@ class RefineConfig(Recipe):
         if name not in PRESETS:
             raise UserError(f"Preset {name!r} is not known: choose one of {', '.join(PRESETS)}.")
         config = replace(cls(preset=name, **PRESETS[name]), **changes)
-        if config.criterion not in ("accuracy", "confidence"):
-            raise UserError(f"There is no criterion {config.criterion}: choose accuracy or confidence.")
+        if config.criterion not in CRITERIA:
+            raise UserError(f"There is no criterion {config.criterion}: choose {' or '.join(CRITERIA)}.")
         return config
 
 

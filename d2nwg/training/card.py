@@ -138,7 +138,7 @@ network.load_state_dict(samples.states()[0])
 ## Training
 
 ```
-{" ".join(["python -m d2nwg", *sys.argv[1:]])}
+{this_command()}
 ```
 
 Stages: {config.vae_steps} VAE, {config.align_steps} alignment and {config.diffusion_steps} diffusion steps of

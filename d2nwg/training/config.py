@@ -261,6 +261,11 @@ MODELS_PRESETS: dict[str, dict] = {
 GENERATORS = {"unet": TrainConfig, "dual": DualConfig, "models": ModelsConfig}
 
 
+def generator_of(config: TrainConfig | DualConfig | ModelsConfig) -> str:
+    """What a generator with this configuration is called in `GENERATORS`."""
+    return next(name for name, kind in GENERATORS.items() if isinstance(config, kind))
+
+
 def meanings(config: type = TrainConfig) -> dict[str, str]:
     """What each field means, from the docstrings of the configuration's class and of those it builds on."""
     found = {}
@@ -322,11 +327,10 @@ def as_text(value) -> str:
 def _like(known, text: str):
     """Text → a value of the same kind; raises ValueError."""
     if isinstance(known, bool):
-        return (
-            {"yes": True, "true": True, "no": False, "false": False}.get(text.lower())
-            if text.lower() in ("yes", "true", "no", "false")
-            else int("")
-        )
+        said = {"yes": True, "true": True, "no": False, "false": False}
+        if text.lower() not in said:
+            raise ValueError
+        return said[text.lower()]
     if isinstance(known, tuple):
         parts = tuple(part.strip() for part in text.strip("()[] ").split(",") if part.strip())
         if not known or isinstance(known[0], str):

@@ -31,10 +31,10 @@ def estimate(zoos: Sequence[str | Path], config, *, device: str | None = None, l
     Raises:
         UserError: what `train_bundle` refuses, or not one step ended within the limit.
     """
-    from d2nwg.training.config import GENERATORS
+    from d2nwg.training.config import generator_of
 
-    generator = next(name for name, kind in GENERATORS.items() if isinstance(config, kind))
-    spec = {"zoos": [str(zoo) for zoo in zoos], "generator": generator, "config": config.to_config(), "device": device}
+    spec = {"zoos": [str(zoo) for zoo in zoos], "generator": generator_of(config), "config": config.to_config(),
+            "device": device}
     package = Path(__file__).resolve().parents[2]
     process = subprocess.Popen([sys.executable, "-m", "d2nwg.training.estimate", json.dumps(spec)], cwd=package,
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

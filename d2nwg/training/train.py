@@ -26,7 +26,7 @@ from d2nwg.paths import write_whole
 from d2nwg.pipeline import WeightGenerationPipeline
 from d2nwg.progress import Progress, silent
 from d2nwg.training.card import model_card
-from d2nwg.training.config import GENERATORS, DualConfig, ModelsConfig, TrainConfig
+from d2nwg.training.config import GENERATORS, DualConfig, ModelsConfig, TrainConfig, generator_of
 from d2nwg.training.data import ZooBatches
 from d2nwg.training.dual import train_dual
 from d2nwg.training.episodes import ZooEpisodes
@@ -90,6 +90,7 @@ def train_bundle(
     started = time.monotonic()
     log = MetricsLog(work / "metrics.jsonl", accelerator)
     run = (work, accelerator, log, progress)
+    layout = None if isinstance(config, ModelsConfig) else _fit_layout(zoos[0])
     if isinstance(config, DualConfig):
         scheduler = make_scheduler("sample")
         episodes = ZooEpisodes(zoos, config, accelerator.device)
@@ -98,14 +99,13 @@ def train_bundle(
     elif isinstance(config, ModelsConfig):
         parts, measured = train_whole(zoos[0], config, *run)
     else:
-        parts, measured = _train_unet(zoos[0], _fit_layout(zoos[0]), config, *run)
+        parts, measured = _train_unet(zoos[0], layout, config, *run)
     measured |= {"seconds": round(time.monotonic() - started)}
     log(stage="Finished", **measured)
     if accelerator.is_main_process:
-        if isinstance(config, ModelsConfig):
+        if layout is None:
             pipe = ModelGenerationPipeline(*parts)
         else:
-            layout = _fit_layout(zoos[0])
             pipe = WeightGenerationPipeline(*parts, _weight_space(zoos[0], layout, parts[1]))
         _write_bundle(pipe.to("cpu"), out, work, zoos, config, measured)
     accelerator.wait_for_everyone()
@@ -194,8 +194,7 @@ def _open_run(out: Path, work: Path, zoos: list[Zoo], config, resume: bool) -> T
     if resume:
         raise UserError(f"There is no unfinished run in {work} to resume: leave out --resume to start one.")
     work.mkdir(parents=True, exist_ok=True)
-    generator = next(name for name, kind in GENERATORS.items() if isinstance(config, kind))
-    text = json.dumps({"zoos": paths, "generator": generator, "config": config.to_config()}, indent=1)
+    text = json.dumps({"zoos": paths, "generator": generator_of(config), "config": config.to_config()}, indent=1)
     write_whole(saved, text)
     return config
 

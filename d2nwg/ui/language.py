@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from d2nwg.errors import Cancelled, UserError
+from d2nwg.errors import UserError
 from d2nwg.ui import language_actions as own
 from d2nwg.ui import language_views, views
 from d2nwg.ui.endpoints import COMPUTE
@@ -16,7 +16,7 @@ from d2nwg.ui.language_chat import build_chat, wire_chat
 from d2nwg.ui.language_endpoints import add_endpoints
 from d2nwg.ui.language_refine import build_refine, wire_refine
 from d2nwg.ui.session import Session
-from d2nwg.ui.work import Work, stop_work
+from d2nwg.ui.work import Work, see_through, stop_work
 
 KEY, LABEL = "language", "Language"
 LOOK = "language-look"  # the visit's tab for this step: each step works on its own
@@ -152,20 +152,15 @@ def _wire_look(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNames
         if tab is None or (work := tab.work) is None or work.started:
             yield gr.skip()
             return
+
+        def done(looked: own.Looked) -> dict:
+            tab.looked = looked
+            return {**show(looked), **idle(""), left.hint: views.hint(own.model_hint())}
+
         kept = "What you had is still here." if tab.looked else ""
-        try:
-            async with aclosing(work.watch()) as stages:
-                async for stage in stages:
-                    yield {left.status: views.progress(stage)}
-            tab.looked = work.result()
-            update = {**show(tab.looked), **idle(""), left.hint: views.hint(own.model_hint())}
-        except Cancelled:
-            update = idle(views.notice(f"Cancelled. {kept}", "note"))
-        except UserError as reason:
-            update = idle(views.notice(f"{reason} {kept}"))
-        if tab.work is work:
-            tab.work = None
-            yield update
+        async with aclosing(see_through(tab, work, left.status, kept, idle, done)) as updates:
+            async for update in updates:
+                yield update
 
     def cancel(visit: Session | None):
         if stop_work(visit and visit.tab(LOOK, looked=None)):

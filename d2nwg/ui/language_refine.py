@@ -55,7 +55,7 @@ def build_refine() -> SimpleNamespace:
                     parts["candidates"] = gr.Number(first["candidates"], precision=0, label="Candidates",
                                                     info="for each matrix", min_width=100,
                                                     elem_id="language-candidates")
-                parts["criterion"] = gr.Radio(list(refining.CRITERIA.items()), value="accuracy", label="Better in",
+                parts["criterion"] = gr.Radio(list(refining.CRITERIA), value="accuracy", label="Better in",
                                               elem_id="language-criterion",
                                               info="right answers, as in the paper, or how sure they are")
                 parts["seed"] = gr.Number(0, precision=0, label="Seed", elem_id="language-seed")

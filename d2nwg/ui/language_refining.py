@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from d2nwg.errors import UserError
+from d2nwg.llm.presets import CRITERIA
 from d2nwg.llm.questions import BUILT_IN, HARNESS, check_disjoint, load_questions, read_questions
 from d2nwg.paths import cache_dir
 from d2nwg.progress import Progress, format_seconds, silent
@@ -15,7 +16,6 @@ from d2nwg.ui import actions
 
 OWN = "own"
 KEPT = 8  # refinements whose state stays on the disk
-CRITERIA = {"accuracy": "accuracy", "confidence": "confidence"}
 DEFAULTS = dict(preset="quick")
 WORDS = {"tiny": "minutes on two cores", "quick": "a quarter of an hour on two cores", "standard": "hours, or a GPU",
          "paper": "chunks of 2,097,152; a large GPU"}
@@ -75,7 +75,7 @@ def check(model: str, ranking: dict, sets: dict, preset, layers, candidates, see
     check_disjoint(questions["select"], questions["report"])
     if preset not in [key for _, key in presets()]:
         raise UserError("Choose one of the presets.")
-    if criterion not in CRITERIA.values():
+    if criterion not in CRITERIA:
         raise UserError("A candidate can be better in accuracy or in confidence.")
     whole = {}
     for key, value in (("layers", layers), ("candidates", candidates), ("seed", seed)):
