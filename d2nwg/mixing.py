@@ -203,7 +203,9 @@ class Mixer:
         def predict(latents: Tensor, time: Tensor) -> Tensor:
             return denoiser.denoise(latents, time, beside)
 
-        return self.pipe._denoise(predict, noise, None, self.steps, 1.0, silent)
+        # A scheduler that draws noise at each step draws the same for every endpoint and point.
+        again = torch.Generator().manual_seed(0)
+        return self.pipe._denoise(predict, noise, again, self.steps, silent, self.pipe.padding(self.count))
 
     def _latents(self, way: str, mix: Tensor, seed: int) -> Tensor:
         """Scaled latents (P · K, c, h, w) along the path."""

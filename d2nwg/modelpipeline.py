@@ -1,6 +1,7 @@
 """Sampling whole networks: architecture and task → latents → vectors → state dicts."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from d2nwg.errors import UserError
 from d2nwg.models.modelspace import ModelSpace
 from d2nwg.models.unet import ConditionalUNet
 from d2nwg.models.vae import WeightVAE
+from d2nwg.pipelines.denoise import denoise
 from d2nwg.progress import Progress, silent
 from d2nwg.weights.networks import State, pick
 
@@ -103,32 +105,36 @@ class ModelGenerationPipeline(DiffusionPipeline):
         Raises:
             UserError: the bundle has not seen the architecture or the task, or ``around`` is no share.
         """
-        space, scheduler = self.weight_space, self.scheduler
+        space = self.weight_space
         device = space.zoo_latents.device
         member = space.member(architecture, task)
         condition = self.condition_encoder(space.ids(member.unsqueeze(0)).to(device))
         beside = self.denoiser.lay_out(condition)
         centre = space.latent_centres[space.group(member.unsqueeze(0)).to(device)]
         zoo = (space.zoo_latents[space.kept(member)] - centre) * self.vae.config.latent_scale
-        scheduler.set_timesteps(num_inference_steps, device=device)
-        times = scheduler.timesteps
-        latents = randn_tensor((num_samples, *self.vae.latent_shape), generator=generator, device=device)
-        latents = latents * scheduler.init_noise_sigma
+        if around is not None and not 0 <= around <= 1:
+            raise UserError("How far around the zoo's members is a share from 0 to 1.")
+        if around is not None and not len(zoo):
+            raise UserError("The zoo has no such member to begin with: leave out `around`.")
+        noise = randn_tensor((num_samples, *self.vae.latent_shape), generator=generator, device=device)
+        start = None
         if around is not None:
-            if not 0 <= around <= 1:
-                raise UserError("How far around the zoo's members is a share from 0 to 1.")
-            if not len(zoo):
-                raise UserError("The zoo has no such member to begin with: leave out `around`.")
-            times = times[len(times) - round(around * len(times)) :]
-            chosen = zoo[torch.randint(len(zoo), (num_samples,), generator=generator)]
-            latents = scheduler.add_noise(chosen, latents, times[:1].expand(num_samples)) if len(times) else chosen
-            if hasattr(scheduler, "set_begin_index"):
-                scheduler.set_begin_index(num_inference_steps - len(times))
-        for number, time in enumerate(times):
-            progress("Sampling models", number, len(times))
-            given = scheduler.scale_model_input(latents, time)
-            latents = scheduler.step(self.denoiser.denoise(given, time, beside), time, latents).prev_sample
-        progress("Sampling models", len(times), len(times))
+            start = zoo[torch.randint(len(zoo), (num_samples,), generator=generator)]
+        padding = self.vae.padding(space.mask(member[:1]).to(device))
+        if padding is not None:  # latents are measured from their centre, those of padding too
+            padding.value = padding.value - centre * self.vae.config.latent_scale
+        latents = denoise(
+            self.scheduler,
+            partial(self.denoiser.denoise, beside=beside),
+            noise,
+            num_inference_steps,
+            generator=generator,
+            start=start,
+            strength=1.0 if around is None else around,
+            padding=padding,
+            stage="Sampling models",
+            progress=progress,
+        )
         vectors = self.vae.decode(latents / self.vae.config.latent_scale + centre)
         return ModelSamples(space.to_states(vectors, int(member[0])), _distance(latents, zoo))
 

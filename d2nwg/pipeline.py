@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from diffusers import DDPMScheduler, DiffusionPipeline
+from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
@@ -14,9 +14,12 @@ from d2nwg.conditions.dataset import DatasetEncoder
 from d2nwg.conditions.index import TaskIndex, compose
 from d2nwg.errors import UserError
 from d2nwg.models.dual import COEFFICIENTS, DualDenoiser
+from d2nwg.models.padding import Padding
+from d2nwg.models.schedulers import ancestral
 from d2nwg.models.space import WeightSpace
 from d2nwg.models.unet import ConditionalUNet
 from d2nwg.models.vae import WeightVAE
+from d2nwg.pipelines.denoise import denoise
 from d2nwg.progress import Progress, silent
 from d2nwg.weights.networks import State, build_head, pick
 
@@ -87,7 +90,6 @@ class WeightGenerationPipeline(DiffusionPipeline):
         num_inference_steps: int = DEFAULT_STEPS,
         guidance_scale: float = 1.0,
         unlabelled: Tensor | None = None,
-        noise_scale: float = 1.0,
         progress: Progress = silent,
     ) -> HeadSamples:
         """Sample heads.
@@ -102,7 +104,6 @@ class WeightGenerationPipeline(DiffusionPipeline):
                 bundles only).
             unlabelled: (m, D) features of images of the same classes without labels, in any order and proportion. Dual
                 bundles learn from them; others leave them aside.
-            noise_scale: temperature of the first noise: below 1 the samples are more alike.
             progress: called with the stage ``"Sampling heads"``.
         Raises:
             UserError: fewer than two classes or more than the bundle can hold, a class without images, or features
@@ -110,7 +111,7 @@ class WeightGenerationPipeline(DiffusionPipeline):
         """
         support = self._check(support)
         make = self._sample_dual if self.is_dual else self._sample_unet
-        run = (num_samples, generator, generator, num_inference_steps, noise_scale, progress)
+        run = (num_samples, generator, generator, num_inference_steps, progress)
         return make(support, unlabelled if self.is_dual else guidance_scale, *run)
 
     @property
@@ -150,7 +151,7 @@ class WeightGenerationPipeline(DiffusionPipeline):
                 classes.
         """
         condition, order = self.told_condition(tasks, shares)
-        run = (generator, num_inference_steps, 1.0, progress)
+        run = (generator, num_inference_steps, progress)
         return self._sample_given(condition, order, guidance_scale, num_samples, generator, *run)
 
     def told_condition(self, tasks: Sequence[Sequence[str]], shares: Sequence[float] | None = None):
@@ -192,7 +193,8 @@ class WeightGenerationPipeline(DiffusionPipeline):
                 return empty + guidance * (self.denoiser.denoise(latents, time, beside) - empty)
 
         noise = self._noise((num_samples, *self.vae.latent_shape), generator)
-        latents = self._denoise(lambda latents, time: predict(latents, time, beside), noise, *run)
+        padding = self.padding(len(order))
+        latents = self._denoise(lambda latents, time: predict(latents, time, beside), noise, *run, padding=padding)
         vectors = self.vae.decode(latents / self.vae.config.latent_scale)
         state = self.weight_space.to_heads(vectors, order)
         return HeadSamples(state=state, vectors=vectors, order=order)
@@ -223,7 +225,7 @@ class WeightGenerationPipeline(DiffusionPipeline):
 
     def use_ancestral_sampler(self) -> int:
         """Swap in DDPM ancestral sampling (paper equation 6); returns its number of steps."""
-        self.scheduler = DDPMScheduler.from_config(self.scheduler.config, clip_sample=False)
+        self.scheduler = ancestral(self.scheduler)
         return self.scheduler.config.num_train_timesteps
 
     def _check(self, support) -> list[Tensor]:
@@ -265,15 +267,12 @@ class WeightGenerationPipeline(DiffusionPipeline):
     def _noise(self, shape: tuple[int, ...], generator) -> Tensor:
         return randn_tensor(shape, generator=generator, device=self.weight_space.mean.device, dtype=torch.float32)
 
-    def _denoise(self, predict, latents: Tensor, generator, steps, noise_scale, progress) -> Tensor:
-        """From noise to clean latents (S, …); ``predict(latents, time)`` is the denoiser with its condition."""
-        self.scheduler.set_timesteps(steps, device=latents.device)
-        latents = latents * (self.scheduler.init_noise_sigma * noise_scale)
-        # Ancestral samplers draw noise at each step, multi-step ones take no generator.
-        extra = {"generator": generator} if isinstance(self.scheduler, DDPMScheduler) else {}
-        for number, time in enumerate(self.scheduler.timesteps):
-            progress("Sampling heads", number, len(self.scheduler.timesteps))
-            given = self.scheduler.scale_model_input(latents, time)
-            latents = self.scheduler.step(predict(given, time), time, latents, **extra).prev_sample
-        progress("Sampling heads", len(self.scheduler.timesteps), len(self.scheduler.timesteps))
-        return latents
+    def padding(self, count: int) -> Padding | None:
+        """The rows of a latent that belong to no class of a head of ``count`` classes; None where there is none."""
+        mask = self.weight_space.layout.mask(torch.tensor([count], device=self.weight_space.mean.device))
+        return self.vae.padding(mask)
+
+    def _denoise(self, predict, noise: Tensor, generator, steps, progress, padding: Padding | None = None) -> Tensor:
+        """Noise (S, ...) → clean latents (S, ...); ``predict(latents, time)`` is the denoiser with its condition."""
+        given = {"generator": generator, "padding": padding, "stage": "Sampling heads", "progress": progress}
+        return denoise(self.scheduler, predict, noise, steps, **given)

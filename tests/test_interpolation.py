@@ -166,8 +166,8 @@ def test_the_ends_are_what_the_bundle_makes(walked):
     beside = mixer.pipe.denoiser.lay_out(condition)
     with torch.inference_mode():
         noise = torch.randn(2, *mixer.pipe.vae.latent_shape, generator=generator)
-        latents = mixer.pipe._denoise(lambda x, t: mixer.pipe.denoiser.denoise(x, t, beside), noise, None, 2, 1.0,
-                                      lambda *_: None)
+        latents = mixer.pipe._denoise(lambda x, t: mixer.pipe.denoiser.denoise(x, t, beside), noise, None, 2,
+                                      lambda *_: None, mixer.pipe.padding(len(order)))
         vectors = mixer.pipe.vae.decode(latents / mixer.pipe.vae.config.latent_scale)
         state = mixer.pipe.weight_space.to_heads(vectors, order)
     torch.testing.assert_close(mixer.states[0]["weight"][0], state["weight"].mean(0), rtol=1e-4, atol=1e-5)

@@ -2,12 +2,14 @@
 
 import json
 
+import diffusers
 import pytest
 import torch
-from diffusers import DDIMScheduler
 
 from d2nwg.errors import Cancelled, UserError
+from d2nwg.models.padding import Padding
 from d2nwg.pipeline import WeightGenerationPipeline
+from d2nwg.pipelines.denoise import denoise
 from d2nwg.weights.networks import logits
 
 WIDTH = 48  # of the cheap encoder's features
@@ -130,12 +132,66 @@ def test_sampling_can_be_stopped(pipe):
     assert torch.equal(first.state["weight"], other.state["weight"]), "a stopped run leaves no trace"
 
 
-def test_any_diffusers_scheduler_can_sample(tiny_bundle, pipe):
-    other = WeightGenerationPipeline.from_pretrained(tiny_bundle)
-    other.scheduler = DDIMScheduler.from_config(other.scheduler.config, clip_sample=False)
-    samples = sample(other, support())
-    assert samples.state["weight"].isfinite().all()
-    assert torch.equal(samples.state["weight"], sample(other, support()).state["weight"])
+SCHEDULERS = {
+    "ddim": (diffusers.DDIMScheduler, {"clip_sample": False}),
+    "ddpm": (diffusers.DDPMScheduler, {"clip_sample": False}),
+    "dpm++": (diffusers.DPMSolverMultistepScheduler, {}),
+    "sde-dpm++": (diffusers.DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++"}),
+    "euler": (diffusers.EulerDiscreteScheduler, {}),
+    "euler-ancestral": (diffusers.EulerAncestralDiscreteScheduler, {}),
+    "unipc": (diffusers.UniPCMultistepScheduler, {}),
+    "heun": (diffusers.HeunDiscreteScheduler, {}),
+}
+UNSUPPORTED = {("euler-ancestral", "sample")}
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_the_same_generator_gives_the_same_heads_with_any_scheduler(pipe, name, prediction):
+    kind, settings = SCHEDULERS[name]
+    other = WeightGenerationPipeline(**pipe.components)
+    other.scheduler = kind.from_config(pipe.scheduler.config, prediction_type=prediction, **settings)
+    if (name, prediction) in UNSUPPORTED:
+        with pytest.raises(UserError, match=f"{kind.__name__} cannot sample a denoiser that predicts {prediction}"):
+            sample(other, support())
+        return
+    first, again, different = (sample(other, support(), seed).state["weight"] for seed in (1, 1, 2))
+    assert first.isfinite().all()
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, different)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("name", ["ddim", "sde-dpm++", "euler", "unipc"])
+def test_what_the_denoiser_returns_for_padding_changes_nothing(pipe, monkeypatch, name, prediction):
+    kind, settings = SCHEDULERS[name]
+    other = WeightGenerationPipeline(**pipe.components)
+    other.scheduler = kind.from_config(pipe.scheduler.config, prediction_type=prediction, **settings)
+    expected = sample(other, support(), guidance_scale=1.5)
+    plain, padding = pipe.denoiser.denoise, pipe.padding(len(support()))
+    assert padding.mask.any() and not padding.mask.all()
+    monkeypatch.setattr(pipe.denoiser, "denoise", lambda *args: plain(*args) + 100 * padding.mask)
+    disturbed = sample(other, support(), guidance_scale=1.5)
+    for tensor in expected.state:
+        torch.testing.assert_close(disturbed.state[tensor], expected.state[tensor])
+
+
+def test_padding_ends_at_its_value_with_any_prediction(pipe):
+    """The denoiser's output for padding is worked out from the noise level: it must lead to the value by itself."""
+    padding, noise = pipe.padding(4), torch.randn(2, *pipe.vae.latent_shape, generator=torch.Generator().manual_seed(0))
+    everywhere = Padding(torch.ones_like(padding.mask), padding.value)
+    last = {}
+
+    class Watched(diffusers.DDIMScheduler):
+        def step(self, *args, **kwargs):
+            last["latents"] = super().step(*args, **kwargs)
+            return last["latents"]
+
+    for prediction in ("epsilon", "v_prediction", "sample"):
+        scheduler = Watched.from_config(pipe.scheduler.config, prediction_type=prediction, clip_sample=False)
+        denoise(scheduler, lambda latents, time: torch.zeros_like(latents), noise, 6, padding=everywhere)
+        expected = padding.value.expand_as(noise)
+        torch.testing.assert_close(last["latents"].pred_original_sample, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_the_ancestral_sampler_of_the_paper(tiny_bundle):

@@ -25,19 +25,14 @@ from torch import Tensor, nn
 from d2nwg.devices import loading
 from d2nwg.llm.chunks import MatrixChunks
 from d2nwg.llm.presets import RefineConfig
+from d2nwg.models.schedulers import NOISE_SCHEDULE
 from d2nwg.models.vae import WeightVAE
+from d2nwg.pipelines.denoise import denoise
 from d2nwg.progress import Progress, silent
 from d2nwg.training.loop import MetricsLog, run_stage, step_rng
 
 STAGES = ("Training the VAE", "Training the denoiser")
-NOISE = dict(
-    num_train_timesteps=1024,
-    beta_start=0.0015,
-    beta_end=0.0155,
-    beta_schedule="scaled_linear",
-    clip_sample=False,
-    prediction_type="v_prediction",
-)
+NOISE = dict(NOISE_SCHEDULE, clip_sample=False, prediction_type="v_prediction")
 
 
 class ChunkGenerator:
@@ -198,13 +193,14 @@ class ChunkGenerator:
         _, generator = step_rng(self.config.seed, f"sample of {self.chunks.names[matrix]}", number)
         parts = []
         for batch in self._batches(self.chunks.of_matrix(matrix)):
-            scheduler = DDIMScheduler(**NOISE, timestep_spacing="trailing")
-            scheduler.set_timesteps(self.config.sampling_steps, device=self.device)
             mean = self.vae.encode(self.chunks.read(batch)[0].to(self.device)).mean
             labels = torch.tensor(batch, device=self.device)
-            latents = torch.randn(mean.shape, generator=generator).to(mean)
-            for time in scheduler.timesteps:
-                velocity = self.denoiser(torch.cat([latents, mean], 1), time, class_labels=labels).sample
-                latents = scheduler.step(velocity, time, latents).prev_sample
+            noise = torch.randn(mean.shape, generator=generator).to(mean)
+
+            def predict(latents, time, mean=mean, labels=labels):
+                return self.denoiser(torch.cat([latents, mean], 1), time, class_labels=labels).sample
+
+            scheduler = DDIMScheduler(**NOISE, timestep_spacing="trailing")
+            latents = denoise(scheduler, predict, noise, self.config.sampling_steps)
             parts.append(self.vae.decode(mean + self.width * latents).cpu())
         return self.chunks.assemble(matrix, torch.cat(parts))

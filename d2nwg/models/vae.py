@@ -6,6 +6,8 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
+from d2nwg.models.padding import Padding
+
 
 class WeightVAE(ModelMixin, ConfigMixin):
     """Linear in → picture → the encoder of latent diffusion → latent → its decoder → Linear out.
@@ -66,6 +68,23 @@ class WeightVAE(ModelMixin, ConfigMixin):
         factor = 2 ** (len(self.config.channels) - 1)
         _, height, width = self.config.patch
         return self.config.latent_channels, self.config.tokens * height // factor, width // factor
+
+    def latent_mask(self, mask: Tensor) -> Tensor:
+        """(B, N) bool, the numbers of vectors that are weights → (B, c, h, w) bool, the latents of tokens with any."""
+        channels, rows, columns = self.latent_shape
+        tokens = mask.reshape(len(mask), self.config.tokens, -1).any(-1)
+        rows_used = tokens.repeat_interleave(rows // self.config.tokens, 1)
+        return rows_used[:, None, :, None].expand(-1, channels, -1, columns)
+
+    @torch.no_grad()
+    def padding(self, mask: Tensor) -> Padding | None:
+        """What sampling holds fixed for vectors of which ``mask`` (B, N) bool are weights: the scaled latents of a
+        vector of padding alone. None where every token holds a weight."""
+        used = self.latent_mask(mask)
+        if used.all():
+            return None
+        empty = self.encode(torch.zeros(1, self.config.size, device=mask.device)).mean
+        return Padding(~used, empty * self.config.latent_scale)
 
     def encode(self, vectors: Tensor) -> DiagonalGaussianDistribution:
         """(B, N) standardised vectors → distribution over latents (B, c, h, w), unscaled."""

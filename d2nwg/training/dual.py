@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from d2nwg.models.dual import COEFFICIENTS, DualCondition, DualDenoiser
+from d2nwg.models.schedulers import make_noiser
 from d2nwg.training.config import DualConfig
 from d2nwg.training.episodes import Episode, ZooEpisodes
 from d2nwg.training.loop import MetricsLog, run_stage, step_rng
@@ -37,7 +38,7 @@ def train_dual(
     """Train, going on from a checkpoint in ``folder`` if there is one; returns the model that was best on the held-out
     data sets (the last one where none are held out) and its accuracies there."""
     model = DualDenoiser(config.width, config.depth, config.heads).to(accelerator.device)
-    noiser = DDPMScheduler.from_config(scheduler.config)
+    noiser = make_noiser(scheduler)
     last = scheduler.config.num_train_timesteps - 1
     rng, _ = step_rng(config.seed, "spread", 0)
     model.spread.data = measure_spread(model, [episodes.draw(rng) for _ in range(SPREAD_BATCHES)])

@@ -5,15 +5,16 @@ from functools import partial
 
 import torch
 from accelerate import Accelerator
-from diffusers import DDPMScheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
+from d2nwg.bundles import DEFAULT_STEPS
 from d2nwg.conditions.dataset import DatasetEncoder
 from d2nwg.conditions.index import TaskIndex
+from d2nwg.models.schedulers import make_noiser
 from d2nwg.models.unet import ConditionalUNet
 from d2nwg.models.vae import WeightVAE
-from d2nwg.pipeline import DEFAULT_STEPS
+from d2nwg.pipelines.denoise import denoise
 from d2nwg.training.config import STAGES, TrainConfig
 from d2nwg.training.data import ZooBatches
 from d2nwg.training.loop import run_stage, step_rng
@@ -87,21 +88,12 @@ class Stages:
         for _ in range(8):
             batch = self.data.draw(256, rng)
             latents = vae.encode(batch.vectors).mean
-            values.append(latents[self._latent_mask(batch.mask, vae)])
+            values.append(latents[vae.latent_mask(batch.mask)])
         return 1.0 / max(float(torch.cat(values).std()), 1e-6)
 
     def _scaled(self, latents: Tensor, batch, vae: WeightVAE) -> Tensor:
         """Latents as the denoiser sees them."""
         return latents * vae.config.latent_scale
-
-    @staticmethod
-    def _latent_mask(mask: Tensor, vae: WeightVAE) -> Tensor:
-        """(B, N) numbers that count → (B, c, h, w) latents of the tokens that have any."""
-        channels, rows, columns = vae.latent_shape
-        tokens = mask.reshape(len(mask), vae.config.tokens, -1).any(-1)
-        return tokens.repeat_interleave(rows // vae.config.tokens, 1)[:, None, :, None].expand(
-            -1, channels, -1, columns
-        )
 
     @torch.no_grad()
     def _reconstruction(self, vae: WeightVAE) -> dict[str, float]:
@@ -127,12 +119,12 @@ class Stages:
             records = replace(records, classes=classes.masked_fill(classes == 2**62, -1), support=support)
         condition = denoiser.lay_out(encoder(*self._told(records, rng)))
         scheduler = type(scheduler).from_config(scheduler.config)
-        scheduler.set_timesteps(DEFAULT_STEPS, device=data.device)
-        latents = torch.randn(len(records.counts), *vae.latent_shape, generator=generator).to(data.device)
+        noise = torch.randn(len(records.counts), *vae.latent_shape, generator=generator).to(data.device)
+        padding = vae.padding(data.layout.mask(records.counts.to(data.device)))
         ema.store(denoiser.parameters())
         ema.copy_to(denoiser.parameters())
-        for time in scheduler.timesteps:
-            latents = scheduler.step(denoiser.denoise(latents, time, condition), time, latents).prev_sample
+        predict = partial(denoiser.denoise, beside=condition)
+        latents = denoise(scheduler, predict, noise, DEFAULT_STEPS, padding=padding)
         ema.restore(denoiser.parameters())
         state = data.layout.unflatten(vae.decode(latents / vae.config.latent_scale))
         return {"sampled_accuracy": round(float(data.query_accuracy(state, records).mean()), 4)}
@@ -155,7 +147,7 @@ class Stages:
     ) -> None:
         """Stage 3: noise prediction on scaled latents, VAE and encoder frozen; ends with the EMA weights."""
         config, steps = self.config, scheduler.config.num_train_timesteps
-        noiser = DDPMScheduler.from_config(scheduler.config)  # the same noise levels; not every sampler can add noise
+        noiser = make_noiser(scheduler)
 
         def loss(model, batch, rng, generator):
             with torch.no_grad():
@@ -171,7 +163,7 @@ class Stages:
                 "sample": latents,
                 "v_prediction": noiser.get_velocity(latents, noise, time),
             }[config.prediction]
-            weight = self._latent_mask(batch.mask, vae).to(latents)
+            weight = vae.latent_mask(batch.mask).to(latents)
             squares = (model(noisy, time, condition).float() - target).square()
             return (squares * weight).sum() / weight.sum(), {}
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from diffusers import DPMSolverMultistepScheduler
 
 from d2nwg.conditions.dataset import DatasetEncoder
 from d2nwg.conditions.index import TaskIndex
 from d2nwg.devices import leave_together, resolve_device
 from d2nwg.errors import UserError
 from d2nwg.modelpipeline import ModelGenerationPipeline
+from d2nwg.models.schedulers import make_scheduler
 from d2nwg.models.space import WeightSpace
 from d2nwg.models.unet import ConditionalUNet
 from d2nwg.models.vae import WeightVAE
@@ -152,17 +152,6 @@ def _train_unet(zoo, layout, config, work, accelerator, log, progress) -> tuple[
     scheduler = make_scheduler(config.prediction)
     stages.train_denoiser(denoiser, encoder, vae, scheduler)
     return (vae, encoder, denoiser, scheduler), measured
-
-
-def make_scheduler(prediction: str) -> DPMSolverMultistepScheduler:
-    """The authors' noise levels, and a sampler that needs few steps."""
-    return DPMSolverMultistepScheduler(
-        num_train_timesteps=1024,
-        beta_start=0.0015,
-        beta_end=0.0155,
-        beta_schedule="scaled_linear",
-        prediction_type=prediction,
-    )
 
 
 def _open_together(accelerator: Accelerator, out, work, zoos, config, resume):

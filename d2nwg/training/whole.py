@@ -10,6 +10,7 @@ from torch import Tensor
 from d2nwg.conditions.index import TaskIndex
 from d2nwg.errors import UserError
 from d2nwg.models.modelspace import ModelSpace
+from d2nwg.models.schedulers import make_scheduler
 from d2nwg.models.unet import ConditionalUNet
 from d2nwg.models.vae import WeightVAE
 from d2nwg.training.config import ModelsConfig
@@ -85,7 +86,7 @@ class WholeStages(Stages):
         for group in range(len(self.centres)):
             if (groups == group).any():
                 self.centres[group] = latents[groups == group].mean(0)
-        used = torch.cat([self._latent_mask(batch.mask, vae) for batch in batches])
+        used = torch.cat([vae.latent_mask(batch.mask) for batch in batches])
         spread = (latents - self.centres[groups])[used].square().mean().sqrt()
         if spread < 1e-3 * latents[used].std():  # one network a task: they differ from those of other tasks alone
             self.centres.zero_()
@@ -144,8 +145,6 @@ def train_whole(zoo: ModelZoo, config: ModelsConfig, work, accelerator, log, pro
     Raises:
         UserError: the zoo has fewer than five models.
     """
-    from d2nwg.training.train import make_scheduler
-
     device, space = accelerator.device, model_space(zoo, config)
     data = ModelBatches(zoo, space, device)
     if len(data.train) < 5:
