@@ -43,9 +43,9 @@ def main() -> None:
         os.environ[name] = str(args.threads)
 
     from d2nwg.analysis.compare import energy_test
-    from d2nwg.analysis.population import SAMPLE, ZOO, Population
-    from d2nwg.analysis.projection import project
-    from d2nwg.analysis.rivals import to_zoo
+    from d2nwg.analysis.populations import SAMPLE, ZOO, Population
+    from d2nwg.analysis.projections import project
+    from d2nwg.evaluation.zoo_baselines import to_zoo
 
     n = args.heads + args.samples
     points = synthetic(n, args.numbers)

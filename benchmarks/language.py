@@ -27,7 +27,7 @@ from d2nwg.llm.questions import Question, load_questions
 from d2nwg.llm.refine import choose, draw
 from d2nwg.llm.score import Scorer, pair
 from d2nwg.llm.spectrum import place
-from d2nwg.progress import TerminalProgress
+from d2nwg.utils.progress import TerminalProgress
 
 REPO = Path(__file__).resolve().parents[1]
 PEAK = """

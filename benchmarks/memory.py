@@ -22,7 +22,7 @@ CHILD = """
 import json, resource, sys
 from pathlib import Path
 from d2nwg.training.config import TrainConfig
-from d2nwg.training.train import train_bundle
+from d2nwg.training.run import train_bundle
 from d2nwg.weights.zoo import Zoo
 zoo, out, steps, limit = sys.argv[1:]
 if int(limit):

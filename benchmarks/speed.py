@@ -30,13 +30,13 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from d2nwg.bundles import DEFAULT_STEPS, resolve_bundle
-from d2nwg.conditions.encoders import EMBEDDED_WEIGHTS, Encoder, load_encoder
-from d2nwg.decoding import open_image
-from d2nwg.devices import workers
-from d2nwg.evaluate import accuracies, logistic_regression_head, normalised
+from d2nwg.data.decode import open_image
+from d2nwg.data.images import load_images, split_support_query
+from d2nwg.encoders.images import EMBEDDED_WEIGHTS, Encoder, load_encoder
+from d2nwg.evaluation.baselines import accuracies, logistic_regression_head, normalised
 from d2nwg.generate import choose, load_pipeline, sample
-from d2nwg.images import load_images, split_support_query
-from d2nwg.progress import TerminalProgress
+from d2nwg.utils.devices import workers
+from d2nwg.utils.progress import TerminalProgress
 from d2nwg.weights import zoo as zoos
 
 PROBE_CLASSES = (2, 5, 8, 11, 14, 17, 20)  # stand for the zoo's uniform draw of 2 to 20

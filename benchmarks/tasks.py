@@ -27,13 +27,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.unseen import write_between
-from d2nwg.evaluate import accuracies
-from d2nwg.examples import scanned_digits
+from d2nwg.data.examples import scanned_digits
+from d2nwg.evaluation.baselines import accuracies
 from d2nwg.generate import load_pipeline
-from d2nwg.progress import TerminalProgress
-from d2nwg.training.card import this_command
+from d2nwg.training.cards import this_command
 from d2nwg.training.config import TrainConfig
-from d2nwg.training.train import train_bundle
+from d2nwg.training.run import train_bundle
+from d2nwg.utils.progress import TerminalProgress
 from d2nwg.weights.networks import State, fold_projection, head_shapes, logits, pick
 from d2nwg.weights.zoo import Zoo, ZooConfig, fit_projection, project
 

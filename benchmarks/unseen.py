@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from d2nwg.bundles import bundle_encoder, resolve_bundle
-from d2nwg.conditions.encoders import load_encoder
-from d2nwg.evaluate import RANDOM_HEADS, accuracies, calibration_error, normalised, rival_heads
+from d2nwg.data.images import ImageSet, load_images
+from d2nwg.encoders.images import load_encoder
+from d2nwg.evaluation.baselines import RANDOM_HEADS, accuracies, calibration_error, normalised, rival_heads
 from d2nwg.generate import choose, load_pipeline, sample, set_aside
-from d2nwg.images import ImageSet, load_images
-from d2nwg.progress import TerminalProgress
+from d2nwg.utils.progress import TerminalProgress
 from d2nwg.weights.networks import logits
 
 RIVALS = ("class_mean", "ridge", "logistic_regression")

@@ -23,12 +23,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from d2nwg.modelpipeline import ModelGenerationPipeline
+from d2nwg.pipelines.networks import ModelGenerationPipeline
 from d2nwg.training.config import ModelsConfig, changed, split_setting
-from d2nwg.training.train import train_bundle
-from d2nwg.training.whole import ModelBatches
-from d2nwg.weights.checkpoints import ModelZoo, import_checkpoints
-from d2nwg.weights.chunks import recalibrate
+from d2nwg.training.networks import ModelBatches
+from d2nwg.training.run import train_bundle
+from d2nwg.weights.layouts import recalibrate
+from d2nwg.weights.model_zoo import ModelZoo, import_checkpoints
 
 ARCHITECTURES = ("plain", "batchnorm")
 

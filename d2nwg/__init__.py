@@ -10,11 +10,11 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "WeightGenerationPipeline": "d2nwg.pipeline",
+    "WeightGenerationPipeline": "d2nwg.pipelines.heads",
     "generate_heads": "d2nwg.generate",
     "Head": "d2nwg.heads",
-    "load_images": "d2nwg.images",
-    "load_encoder": "d2nwg.conditions.encoders",
+    "load_images": "d2nwg.data.images",
+    "load_encoder": "d2nwg.encoders.images",
 }
 __all__ = [*_EXPORTS, "__version__"]
 

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from d2nwg.errors import UserError
-from d2nwg.paths import cache_dir, shipped
-from d2nwg.told import tasks_of
+from d2nwg.conditions.task_names import tasks_of
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.paths import cache_dir, shipped
 
 DEFAULT_BUNDLE = "heads-dual"
 MODELS = "ModelGenerationPipeline"  # in bundles of whole models

@@ -14,17 +14,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from d2nwg.bundles import DEFAULT_BUNDLE, DEFAULT_STEPS, resolve_bundle
-from d2nwg.conditions.encoders import Encoder, content_hash, load_encoder
-from d2nwg.devices import loading, resolve_device
-from d2nwg.errors import UserError
-from d2nwg.evaluate import accuracies, rivals
+from d2nwg.conditions.task_names import name_classes
+from d2nwg.data.images import ImageSet, candidates, check_readable, split_support_query
+from d2nwg.encoders.images import Encoder, content_hash, load_encoder
+from d2nwg.evaluation.baselines import accuracies, rivals
+from d2nwg.evaluation.zoo_baselines import novelty
 from d2nwg.heads import Head
-from d2nwg.images import ImageSet, candidates, check_readable, split_support_query
-from d2nwg.names import number
-from d2nwg.novelty import novelty
-from d2nwg.pipeline import HeadSamples, WeightGenerationPipeline
-from d2nwg.progress import Progress, silent
-from d2nwg.told import name_classes
+from d2nwg.pipelines.heads import HeadSamples, WeightGenerationPipeline
+from d2nwg.utils.devices import loading, resolve_device
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.progress import Progress, silent
+from d2nwg.utils.text import number
 from d2nwg.weights.networks import State, logits, pick
 
 # Fewer support images than this a class are all needed by the generator; with more, a third can choose among samples.
@@ -129,7 +129,7 @@ def generate_heads(
             data set's name. The images then only choose among the samples and score them.
         progress: stages "Opening the bundle", "Reading images", "Sampling heads", "Fitting the rivals".
     Raises:
-        UserError: see `d2nwg.images` and `WeightGenerationPipeline`.
+        UserError: see `d2nwg.data.images` and `WeightGenerationPipeline`.
     """
     started = time.perf_counter()
     progress("Opening the bundle", 0, 1)

@@ -17,13 +17,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from d2nwg.errors import UserError
-from d2nwg.names import some
-from d2nwg.progress import Progress, silent
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.progress import Progress, silent
+from d2nwg.utils.text import some
 from d2nwg.weights.networks import build_head
 
 if TYPE_CHECKING:
-    from d2nwg.images import ImageSet
+    from d2nwg.data.images import ImageSet
 
 FORMAT, VERSION = "d2nwg-head", "1"
 LINEAR, MLP = ("weight", "bias"), ("0.weight", "0.bias", "2.weight", "2.bias")
@@ -106,7 +106,7 @@ class Head:
         Raises:
             UserError: the encoder is not to be had, or is not the one this head was made for.
         """
-        from d2nwg.conditions.encoders import load_encoder
+        from d2nwg.encoders.images import load_encoder
 
         encoder = load_encoder(self.encoder, device)
         if encoder.num_features != self.num_features:
@@ -196,7 +196,7 @@ def predict_images(head: Head, paths: Sequence[str | Path], *, top: int = 5, dev
     Raises:
         UserError: files that are not there or cannot be read as images.
     """
-    from d2nwg.decoding import open_image
+    from d2nwg.data.decode import open_image
 
     files = [Path(path) for path in paths]
     if missing := [str(file) for file in files if not file.is_file()]:

@@ -117,7 +117,7 @@ def patterns(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_zoo(tmp_path_factory, patterns, cheap_encoder):
     """300 linear probes of 2 to 6 classes on the cheap encoder."""
-    from d2nwg.images import load_images
+    from d2nwg.data.images import load_images
     from d2nwg.weights.zoo import ZooConfig, build_zoo
 
     config = ZooConfig(subsets=300, min_classes=2, max_classes=6, images=8, width=16)
@@ -137,7 +137,7 @@ def quick_config(**changes):
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory, tiny_zoo) -> Path:
     """A bundle trained for a few steps on the tiny zoo."""
-    from d2nwg.training.train import train_bundle
+    from d2nwg.training.run import train_bundle
 
     return train_bundle(tiny_zoo, quick_config(), tmp_path_factory.mktemp("bundles") / "tiny", device="cpu")
 
@@ -145,8 +145,8 @@ def tiny_bundle(tmp_path_factory, tiny_zoo) -> Path:
 @pytest.fixture(scope="session")
 def tiny_mlp_bundle(tmp_path_factory, patterns, cheap_encoder) -> Path:
     """A bundle of two-layer heads with 6 hidden units, for up to 5 classes, trained for a step or two."""
-    from d2nwg.images import load_images
-    from d2nwg.training.train import train_bundle
+    from d2nwg.data.images import load_images
+    from d2nwg.training.run import train_bundle
     from d2nwg.weights.zoo import ZooConfig, build_zoo
 
     folder = tmp_path_factory.mktemp("mlp")

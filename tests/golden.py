@@ -15,7 +15,7 @@ SHIPPED = Path(__file__).resolve().parents[1] / "pretrained"
 
 def measure(bundle: str) -> dict[str, list[float]]:
     """Some numbers of the heads that seed 0 gives, from a support of random features or for the first task."""
-    from d2nwg.pipeline import WeightGenerationPipeline
+    from d2nwg.pipelines.heads import WeightGenerationPipeline
 
     pipe = WeightGenerationPipeline.from_pretrained(SHIPPED / bundle)
     run = {"num_samples": 2, "generator": torch.Generator().manual_seed(0)}

@@ -6,8 +6,8 @@ import pytest
 
 from d2nwg import bundles
 from d2nwg.bundles import bundle_encoder, list_bundles, resolve_bundle
-from d2nwg.errors import UserError
 from d2nwg.generate import load_pipeline
+from d2nwg.utils.errors import UserError
 
 
 @pytest.fixture

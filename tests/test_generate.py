@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load_file
 
 from d2nwg import generate
-from d2nwg.errors import Cancelled, UserError
-from d2nwg.evaluate import accuracies
+from d2nwg.data.images import load_images
+from d2nwg.evaluation.baselines import accuracies
 from d2nwg.generate import choose, generate_heads, set_aside
 from d2nwg.heads import Head
-from d2nwg.images import load_images
-from d2nwg.pipeline import DEFAULT_STEPS
+from d2nwg.pipelines.heads import DEFAULT_STEPS
+from d2nwg.utils.errors import Cancelled, UserError
 from tests.conftest import make_pattern_folder
 
 STAGES = ["Opening the bundle", "Reading images", "Sampling heads", "Fitting the rivals"]

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from d2nwg.conditions import encoders
-from d2nwg.errors import UserError
+from d2nwg.data.images import load_images
+from d2nwg.encoders import images as encoders
 from d2nwg.heads import Head, evaluate_head, predict_images
-from d2nwg.images import load_images
+from d2nwg.utils.errors import UserError
 from tests.conftest import make_image_folder
 
 PREPROCESSING = {"size": 8, "crop_pct": 1.0, "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3}
@@ -246,7 +246,7 @@ def test_another_encoder_than_the_heads_is_refused(encoder, colours):
 
 def test_a_head_on_the_real_encoder(tmp_path):
     """From the features of one folder to a file that labels the images of another."""
-    from d2nwg.evaluate import class_mean_head
+    from d2nwg.evaluation.baselines import class_mean_head
 
     known = load_images(make_image_folder(tmp_path / "known", per_class=3))
     encoder = encoders.load_encoder(encoders.DEFAULT_ENCODER, "cpu")

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from d2nwg.analysis.population import SAMPLE, TRAINED, ZOO, Population, part_names, zoo_population
-from d2nwg.analysis.rivals import Rival, nearest_distance, to_zoo, weight_densities, zoo_rivals
+from d2nwg.analysis.populations import SAMPLE, TRAINED, ZOO, Population, part_names, zoo_population
 from d2nwg.analysis.tasks import Task, fewer, make_task, subsets
 from d2nwg.bundles import resolve_bundle
-from d2nwg.conditions.encoders import load_encoder
-from d2nwg.errors import UserError
+from d2nwg.data.images import ImageSet
+from d2nwg.encoders.images import load_encoder
+from d2nwg.evaluation.zoo_baselines import Rival, nearest_distance, to_zoo, weight_densities, zoo_rivals
 from d2nwg.generate import load_pipeline
-from d2nwg.images import ImageSet
-from d2nwg.models.space import WeightSpace
-from d2nwg.progress import Progress, silent
+from d2nwg.models.spaces import WeightSpace
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.progress import Progress, silent
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from d2nwg.analysis.population import SAMPLE, TRAINED, Population, population, trained_vectors
-from d2nwg.errors import UserError
-from d2nwg.evaluate import accuracies
+from d2nwg.analysis.populations import SAMPLE, TRAINED, Population, population, trained_vectors
+from d2nwg.data.images import ImageSet
+from d2nwg.evaluation.baselines import accuracies
 from d2nwg.generate import Generation, generate_heads, read_split
 from d2nwg.heads import Head
-from d2nwg.images import ImageSet
-from d2nwg.models.space import WeightSpace
-from d2nwg.names import some
-from d2nwg.progress import Progress, silent
+from d2nwg.models.spaces import WeightSpace
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.progress import Progress, silent
+from d2nwg.utils.text import some
 from d2nwg.weights.networks import pick
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from d2nwg import __version__
 from d2nwg.cli import evaluate, explore, generate, interpolate, jobs, llm, predict, sample, train, zoo
 from d2nwg.cli.common import Parser, parent_parser
-from d2nwg.errors import UserError
+from d2nwg.utils.errors import UserError
 
 VERBS = (zoo, train, jobs, sample, generate, explore, interpolate, evaluate, predict, llm)
 

@@ -38,9 +38,9 @@ def add_actions(actions, parent: argparse.ArgumentParser) -> None:
 
 def run_import(args: argparse.Namespace) -> None:
     """Import, name what was refused, and print what the zoo holds."""
-    from d2nwg.names import number
-    from d2nwg.progress import TerminalProgress
-    from d2nwg.weights.checkpoints import ModelZoo, import_checkpoints
+    from d2nwg.utils.progress import TerminalProgress
+    from d2nwg.utils.text import number
+    from d2nwg.weights.model_zoo import ModelZoo, import_checkpoints
     from d2nwg.weights.preview import preview
 
     made = import_checkpoints(
@@ -61,7 +61,7 @@ def run_import(args: argparse.Namespace) -> None:
 
 def print_architecture(group: dict) -> None:
     """A table of one architecture's layers."""
-    from d2nwg.names import number, some
+    from d2nwg.utils.text import number, some
 
     print(f"\n{number(group['checkpoints'], 'checkpoint')} of {group['parameters']:,} numbers: {some(group['names'])}")
     if group["difference"]:
@@ -77,16 +77,16 @@ def print_architecture(group: dict) -> None:
 
 def print_info(zoo: str) -> None:
     """Print the summary of a zoo of checkpoints."""
-    from d2nwg.weights.checkpoints import ModelZoo
+    from d2nwg.weights.model_zoo import ModelZoo
 
     print(json.dumps(ModelZoo(zoo).summary(), indent=1, ensure_ascii=False))
 
 
 def run_export(args: argparse.Namespace) -> None:
     """Export, and say where to."""
-    from d2nwg.names import number
-    from d2nwg.progress import TerminalProgress
-    from d2nwg.weights.checkpoints import ModelZoo, export_zoo
+    from d2nwg.utils.progress import TerminalProgress
+    from d2nwg.utils.text import number
+    from d2nwg.weights.model_zoo import ModelZoo, export_zoo
 
     zoo = ModelZoo(args.zoo)
     folder = export_zoo(zoo, args.out, format=args.format, progress=TerminalProgress())

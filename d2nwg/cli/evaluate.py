@@ -21,9 +21,9 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the scores as JSON on stdout."""
+    from d2nwg.data.images import load_images
     from d2nwg.heads import Head, evaluate_head
-    from d2nwg.images import load_images
-    from d2nwg.progress import TerminalProgress
+    from d2nwg.utils.progress import TerminalProgress
 
     head, progress = Head.load(args.head), TerminalProgress()
     scores = evaluate_head(head, load_images(args.data, progress=progress), device=args.device, progress=progress)

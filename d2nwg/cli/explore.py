@@ -54,10 +54,10 @@ def run(args: argparse.Namespace) -> None:
     from d2nwg.analysis.explore import explore
     from d2nwg.analysis.look import look
     from d2nwg.analysis.words import save, verdict
-    from d2nwg.errors import UserError
-    from d2nwg.figures_explore import all_figures, map_figure, write_html
-    from d2nwg.images import load_images
-    from d2nwg.progress import TerminalProgress
+    from d2nwg.data.images import load_images
+    from d2nwg.figures.explore import all_figures, map_figure, write_html
+    from d2nwg.utils.errors import UserError
+    from d2nwg.utils.progress import TerminalProgress
 
     if args.tasks > 1 and len(args.data) > 1:
         raise UserError("--tasks draws tasks from one data set: give one with --data, or leave out --tasks.")

@@ -51,9 +51,9 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Generate, write, and say in a sentence how good the head is."""
+    from d2nwg.data.images import load_images, load_unlabelled
     from d2nwg.generate import generate_heads
-    from d2nwg.images import load_images, load_unlabelled
-    from d2nwg.progress import TerminalProgress
+    from d2nwg.utils.progress import TerminalProgress
 
     progress = TerminalProgress()
     images = load_images(args.data, progress=progress)

@@ -46,10 +46,10 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Walk, write, and say in a few sentences what lies between."""
-    from d2nwg.ends import read_source
-    from d2nwg.figures_interpolate import save_figures
-    from d2nwg.interpolation import walk
-    from d2nwg.progress import TerminalProgress
+    from d2nwg.figures.interpolate import save_figures
+    from d2nwg.interpolation.endpoints import read_source
+    from d2nwg.interpolation.path import walk
+    from d2nwg.utils.progress import TerminalProgress
 
     progress = TerminalProgress()
     made = walk(

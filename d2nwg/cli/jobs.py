@@ -33,8 +33,8 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
 
 def run_list(args: argparse.Namespace) -> None:
     """Print id, state, stage and step of every job."""
-    from d2nwg.jobs import list_jobs, tend
-    from d2nwg.progress import format_seconds
+    from d2nwg.jobs.queue import list_jobs, tend
+    from d2nwg.utils.progress import format_seconds
 
     tend()
     for job in list_jobs():
@@ -46,7 +46,7 @@ def run_list(args: argparse.Namespace) -> None:
 
 def run_action(args: argparse.Namespace) -> None:
     """Do one of the actions, and say what the job is then."""
-    from d2nwg import jobs
+    from d2nwg.jobs import queue as jobs
 
     jobs.tend()
     job = jobs.get_job(args.job)
@@ -63,7 +63,7 @@ def run_action(args: argparse.Namespace) -> None:
 
 def run_here(args: argparse.Namespace) -> int:
     """Be a job's process."""
-    from d2nwg.jobrun import run_job
-    from d2nwg.jobs import get_job
+    from d2nwg.jobs.queue import get_job
+    from d2nwg.jobs.worker import run_job
 
     return run_job(get_job(args.job))

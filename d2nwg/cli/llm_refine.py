@@ -71,8 +71,8 @@ def run_spectrum(args: argparse.Namespace) -> None:
 
     from d2nwg.llm.models import load_language_model
     from d2nwg.llm.spectrum import TYPES, measure, rank
-    from d2nwg.paths import write_whole
-    from d2nwg.progress import TerminalProgress
+    from d2nwg.utils.paths import write_whole
+    from d2nwg.utils.progress import TerminalProgress
 
     progress = TerminalProgress()
     model = load_language_model(args.model, device=args.device, progress=progress)
@@ -93,7 +93,7 @@ def run_refine(args: argparse.Namespace) -> int:
     from d2nwg.llm.presets import RefineConfig
     from d2nwg.llm.questions import load_questions
     from d2nwg.llm.refine import refine, save_refined
-    from d2nwg.progress import TerminalProgress
+    from d2nwg.utils.progress import TerminalProgress
 
     out = Path(args.out)
     check_empty(out)
@@ -144,8 +144,8 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from d2nwg.llm.questions import load_questions
     from d2nwg.llm.report import interval
     from d2nwg.llm.score import score_questions
-    from d2nwg.paths import write_whole
-    from d2nwg.progress import TerminalProgress
+    from d2nwg.utils.paths import write_whole
+    from d2nwg.utils.progress import TerminalProgress
 
     progress = TerminalProgress()
     sets = {file: load_questions(file) for file in args.file}

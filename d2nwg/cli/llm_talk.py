@@ -44,7 +44,7 @@ def run_apply(args: argparse.Namespace) -> None:
     from d2nwg.llm.delta import apply_delta, check_base, merge_deltas, read_delta
     from d2nwg.llm.export import check_empty, save_model
     from d2nwg.llm.models import load_language_model
-    from d2nwg.progress import TerminalProgress
+    from d2nwg.utils.progress import TerminalProgress
 
     out = Path(args.out)
     check_empty(out)
@@ -70,8 +70,8 @@ def run_chat(args: argparse.Namespace) -> None:
     from d2nwg.llm.conversation import Conversation, as_json, as_markdown
     from d2nwg.llm.delta import check_base, read_delta, variant_of
     from d2nwg.llm.models import load_language_model
-    from d2nwg.paths import write_whole
-    from d2nwg.progress import TerminalProgress
+    from d2nwg.utils.paths import write_whole
+    from d2nwg.utils.progress import TerminalProgress
 
     settings = ChatSettings(args.system, args.temperature, args.top_p, args.seed, args.max_tokens)
     progress = TerminalProgress()

@@ -37,10 +37,10 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from d2nwg.bundles import find_models_bundle
-    from d2nwg.devices import resolve_device
-    from d2nwg.modelpipeline import ModelGenerationPipeline
-    from d2nwg.names import number
-    from d2nwg.progress import TerminalProgress
+    from d2nwg.pipelines.networks import ModelGenerationPipeline
+    from d2nwg.utils.devices import resolve_device
+    from d2nwg.utils.progress import TerminalProgress
+    from d2nwg.utils.text import number
 
     path = find_models_bundle(args.bundle)
     pipe = ModelGenerationPipeline.from_pretrained(path, local_files_only=True).to(resolve_device(args.device))

@@ -62,10 +62,10 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train, and say where the bundle is."""
-    from d2nwg.errors import UserError
-    from d2nwg.progress import TerminalProgress
     from d2nwg.training.config import GENERATORS, changed, split_setting
-    from d2nwg.training.train import train_bundle
+    from d2nwg.training.run import train_bundle
+    from d2nwg.utils.errors import UserError
+    from d2nwg.utils.progress import TerminalProgress
     from d2nwg.weights.kinds import holds_models, open_zoo
 
     generator = args.generator or ("models" if holds_models(args.zoo[0]) else "unet")
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
     config = GENERATORS[generator].preset(args.preset, seed=args.seed, **extra)
     config = changed(config, dict(split_setting(text) for text in args.set))
     if args.job:
-        from d2nwg.jobs import submit_training
+        from d2nwg.jobs.queue import submit_training
 
         job = submit_training(args.job, args.zoo, config, args.out, args.device)
         print(f"The job {job.id} is {job.state()['state']}; `python -m d2nwg jobs show {job.id}` says how far it is.")

@@ -81,9 +81,9 @@ def class_range(text: str) -> tuple[int, int]:
 
 def run_build(args: argparse.Namespace) -> None:
     """Build the zoo and print its summary."""
-    from d2nwg.conditions.encoders import load_encoder
-    from d2nwg.images import load_images
-    from d2nwg.progress import TerminalProgress
+    from d2nwg.data.images import load_images
+    from d2nwg.encoders.images import load_encoder
+    from d2nwg.utils.progress import TerminalProgress
     from d2nwg.weights.zoo import ZooConfig, build_zoo
 
     progress = TerminalProgress()

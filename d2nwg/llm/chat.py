@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from d2nwg.errors import UserError
+from d2nwg.utils.errors import UserError
 
 if TYPE_CHECKING:
     import torch

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from d2nwg.errors import UserError
 from d2nwg.llm.spectrum import place
+from d2nwg.utils.errors import UserError
 
 WRITERS = ("o", "down")  # write to the residual stream: their columns are its vectors
 

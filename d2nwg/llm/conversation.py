@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from d2nwg.llm.chat import Answer, ChatSettings, Message, words_of
-from d2nwg.names import number
+from d2nwg.utils.text import number
 
 SAME = "same"  # a vote for neither
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from d2nwg.errors import UserError
-from d2nwg.names import number, shown
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.text import number, shown
 
 if TYPE_CHECKING:
     from torch import Tensor

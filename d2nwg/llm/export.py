@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from d2nwg.errors import UserError
 from d2nwg.llm.card import model_card
-from d2nwg.paths import whole_folder
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.paths import whole_folder
 
 if TYPE_CHECKING:
     import torch

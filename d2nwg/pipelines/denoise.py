@@ -6,9 +6,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from d2nwg.errors import UserError
 from d2nwg.models.padding import Padding
-from d2nwg.progress import Progress, silent
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.progress import Progress, silent
 
 
 @torch.no_grad()

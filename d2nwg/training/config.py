@@ -4,7 +4,7 @@ import inspect
 import re
 from dataclasses import asdict, dataclass, fields, replace
 
-from d2nwg.errors import UserError
+from d2nwg.utils.errors import UserError
 
 STAGES = ("Training the VAE", "Aligning the data-set encoder", "Training the denoiser")
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from d2nwg.weights.layout import WholeLayout
+from d2nwg.weights.layouts import WholeLayout
 from d2nwg.weights.networks import State, select_classes
 from d2nwg.weights.probes import masked_accuracy
 from d2nwg.weights.zoo import QUERY, Records, Zoo, gather_images

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from d2nwg.errors import UserError
 from d2nwg.training.config import DualConfig
+from d2nwg.utils.errors import UserError
 from d2nwg.weights.zoo import BATCH, Zoo
 
 

@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from d2nwg.errors import UserError
-from d2nwg.progress import Progress, silent
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.progress import Progress, silent
 
 STEPS = 4  # a stage; the first one warms up and does not count
 LIMIT = 240.0  # seconds the measurement may take
@@ -79,7 +79,7 @@ def _measure(spec: dict) -> None:
     import torch
 
     from d2nwg.training.config import GENERATORS
-    from d2nwg.training.train import train_bundle
+    from d2nwg.training.run import train_bundle
     from d2nwg.weights.kinds import open_zoo
 
     rank = int(os.environ.get("RANK", "0"))  # of several processes, for `benchmarks.training`

@@ -13,9 +13,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from d2nwg.errors import UserError
-from d2nwg.paths import write_whole
-from d2nwg.progress import Progress, silent
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.paths import write_whole
+from d2nwg.utils.progress import Progress, silent
 
 # step number, part of the batch -> loss, and other numbers to log
 StepFunction = Callable[[int, int], tuple[Tensor, dict[str, float]]]

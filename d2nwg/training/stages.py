@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from d2nwg.bundles import DEFAULT_STEPS
 from d2nwg.conditions.dataset import DatasetEncoder
-from d2nwg.conditions.index import TaskIndex
+from d2nwg.conditions.task_id import TaskIndex
 from d2nwg.models.schedulers import make_noiser
 from d2nwg.models.unet import ConditionalUNet
 from d2nwg.models.vae import WeightVAE

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import wraps
 
-from d2nwg.errors import Cancelled, UserError
-from d2nwg.progress import silent
+from d2nwg.utils.errors import Cancelled, UserError
+from d2nwg.utils.progress import silent
 
 SECONDS = 120  # a GPU is lent for at most so long
 TAKEN_BACK = "The GPU was taken back before the end: please try again."

@@ -74,8 +74,8 @@ class Session:
     Attributes:
         page: gradio's name for the page the visitor has open.
         folder: the visitor's own, for everything made for them.
-        images: the `d2nwg.images.ImageSet` in use, or None.
-        result: the last `d2nwg.ui.actions.Result`, or None.
+        images: the `d2nwg.data.images.ImageSet` in use, or None.
+        result: the last `d2nwg.ui.generate.service.Result`, or None.
         uploads: the visitor's files that gradio keeps outside the folder.
         picked: the sample "try it" and the download use, None for the chosen head.
         picture: what "try it" was last given and its class where that is known, to look at with another head.

@@ -8,8 +8,8 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
-from d2nwg.errors import Cancelled, UserError
-from d2nwg.progress import Progress, TimeLeft
+from d2nwg.utils.errors import Cancelled, UserError
+from d2nwg.utils.progress import Progress, TimeLeft
 
 log = logging.getLogger("d2nwg.ui")
 
@@ -115,7 +115,7 @@ async def see_through(
         idle: the update of the buttons and of the status, given what that says.
         done: the update of the whole page for a result.
     """
-    from d2nwg.ui import views
+    from d2nwg.ui.generate import html as views
 
     try:
         async with contextlib.aclosing(work.watch()) as stages:

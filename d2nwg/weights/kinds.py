@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from d2nwg.weights.checkpoints import FORMAT, ModelZoo
+from d2nwg.weights.model_zoo import FORMAT, ModelZoo
 from d2nwg.weights.zoo import Zoo
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from safetensors.torch import load_file
 
-from d2nwg.names import some
-from d2nwg.weights.checkpoints import Imported, ModelZoo, without_prefix
-from d2nwg.weights.chunks import ChunkedLayout
+from d2nwg.utils.text import some
+from d2nwg.weights.layouts import ChunkedLayout
+from d2nwg.weights.model_zoo import Imported, ModelZoo, without_prefix
 from d2nwg.weights.statefiles import read_checkpoint
 
 BINS = np.linspace(-0.5, 0.5, 81)

@@ -17,9 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from d2nwg.archives import MAX_BYTES, MAX_RATIO
-from d2nwg.errors import UserError
-from d2nwg.names import shown
+from d2nwg.data.archives import MAX_BYTES, MAX_RATIO
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.text import shown
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt")
 MAX_TENSORS = 20_000

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from d2nwg.devices import leave_together, resolve_device
-from d2nwg.errors import UserError
-from d2nwg.progress import Progress, silent
+from d2nwg.utils.devices import leave_together, resolve_device
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights import zoo as alone
 
 

@@ -28,11 +28,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from d2nwg.conditions.encoders import Encoder, content_hash
-from d2nwg.devices import resolve_device, workers
-from d2nwg.errors import UserError
-from d2nwg.images import ImageSet
-from d2nwg.progress import Progress, silent
+from d2nwg.data.images import ImageSet
+from d2nwg.encoders.images import Encoder, content_hash
+from d2nwg.utils.devices import resolve_device, workers
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights.networks import State, head_shapes
 from d2nwg.weights.probes import fit_linear, fit_mlp, masked_accuracy
 

@@ -1,0 +1,90 @@
+"""Task identity as the condition: a learned embedding a class that was seen, no images (Zhang et al., 2506.17807).
+
+A task is told by the names of its classes, so that ids are made of shared parts: any set of seen classes has one, and
+ids can be mixed with a weight each (`compose`).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import ModelMixin
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from torch import Tensor, nn
+
+from d2nwg.conditions.task_names import tasks_of
+from d2nwg.models.unet import Condition
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.text import some
+
+
+class TaskIndex(ModelMixin, ConfigMixin):
+    """Numbers of the classes of a task → `Condition`, as `DatasetEncoder` makes one from images.
+
+    Args:
+        names: of the classes seen in training, ``"data set/class"``.
+        width: E of z_D, and e of a slot.
+        latent_size: numbers in a latent, for the alignment.
+    """
+
+    @register_to_config
+    def __init__(self, names: list[str], width: int = 64, latent_size: int = 1024):
+        super().__init__()
+        self.table = nn.Embedding(len(names), width)
+        self.whole = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
+        self.latent_map = nn.Linear(latent_size, width)
+        self.temperature = nn.Parameter(torch.tensor(2.0))
+
+    @property
+    def tasks(self) -> dict[str, tuple[str, ...]]:
+        """The classes of each task that was seen."""
+        return tasks_of(self.config.names)
+
+    @property
+    def slot_size(self) -> int:
+        """e, width of a class-wise embedding."""
+        return self.config.width
+
+    def numbers(self, names: Sequence[str]) -> Tensor:
+        """The classes' numbers (C,). Raises UserError for names that were not seen."""
+        place = {name: i for i, name in enumerate(self.config.names)}
+        unknown = [name for name in names if name not in place]
+        if unknown:
+            raise UserError(f"The bundle has not seen {some(unknown)}: it knows {some(self.config.names, 6)}.")
+        return torch.tensor([place[name] for name in names])
+
+    def forward(self, classes: Tensor, latents: Tensor | None = None) -> Condition | Tensor:
+        """Encode B tasks; with their networks' latents, return the alignment loss instead.
+
+        Args:
+            classes: (B, C_max) class numbers, -1 for an unused slot.
+            latents: (B, c, h, w), scaled.
+        """
+        used = classes >= 0
+        slots = self.table(classes.clamp_min(0)) * used.unsqueeze(-1)
+        dataset = self.whole(slots.sum(1) / used.sum(1, keepdim=True).clamp_min(1))
+        if latents is None:
+            return Condition(dataset=dataset, slots=slots, used=used)
+        return self._alignment_loss(dataset, latents, classes)
+
+    def _alignment_loss(self, dataset: Tensor, latents: Tensor, classes: Tensor) -> Tensor:
+        """InfoNCE as in `DatasetEncoder`; all records of one task are each other's partners, not rivals."""
+        left = nn.functional.normalize(dataset, dim=-1)
+        right = nn.functional.normalize(self.latent_map(latents.flatten(1)), dim=-1)
+        scores = left @ right.T * self.temperature.exp().clamp_max(100)
+        same = (classes.unsqueeze(0) == classes.unsqueeze(1)).all(-1).to(scores.dtype)
+        target = same / same.sum(1, keepdim=True)
+        cross_entropy = nn.functional.cross_entropy
+        return (cross_entropy(scores, target) + cross_entropy(scores.T, target)) / 2
+
+
+def compose(conditions: Sequence[Condition], shares: Sequence[float]) -> Condition:
+    """Mix conditions (each a batch of B) with a weight each; a slot is used where any of them uses it.
+
+    Weights need not be positive: ``a + b - c`` carries what tells b from c over to a.
+    """
+
+    def mixed(name: str) -> Tensor:
+        return sum(share * getattr(condition, name) for share, condition in zip(shares, conditions, strict=True))
+
+    used = torch.stack([condition.used for condition in conditions]).any(0)
+    return Condition(dataset=mixed("dataset"), slots=mixed("slots"), used=used)

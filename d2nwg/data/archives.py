@@ -1,0 +1,274 @@
+"""Zip and tar archives of images or checkpoints, unpacked within bounds.
+
+Every member is checked before anything is written, bytes are counted again while they are written (an archive can
+lie about sizes), and the result appears under its final name only when it is whole.
+"""
+
+import bz2
+import contextlib
+import gzip
+import hashlib
+import lzma
+import os
+import re
+import shutil
+import stat
+import tarfile
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from d2nwg.data.images import SUFFIXES
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.paths import cache_dir, whole_folder
+from d2nwg.utils.progress import Progress, silent
+from d2nwg.utils.text import folded, is_utf8, shown
+
+MAX_MEMBERS = 100_000
+MAX_BYTES = 4 * 2**30  # unpacked
+MAX_RATIO = 100  # unpacked : packed, for what unpacks to more than RATIO_FLOOR
+RATIO_FLOOR = 256 * 2**20
+MAX_HEADER = 4 * 2**20  # a tar's long names and attributes are read into memory whole
+CHUNK = 2**20
+
+_TAR_SUFFIXES = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
+_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError,
+           NotImplementedError, RuntimeError, IndexError, KeyError, OverflowError)
+
+
+@dataclass
+class _Member:
+    """One entry of an archive, as read from its header."""
+
+    name: str  # as stored
+    size: int  # as declared
+    kind: str  # "file", "folder", or what it is instead: "a link", "a device" …
+    handle: Any  # ZipInfo or TarInfo
+
+
+def archive_stem(path: Path) -> str:
+    """``photos.tar.gz`` → ``photos``."""
+    return shown(_TAR_SUFFIXES.sub("", path.name) or path.name)
+
+
+def extract_images(archive: Path, *, into: Path | None = None, progress: Progress = silent) -> Path:
+    """Unpack the images of a zip or tar (plain, gz, bz2, xz) and return the folder they are in: one named by the
+    archive's content, below `into` or the cache folder, so the same archive is unpacked once.
+
+    Members that are not images, hidden ones and ``__MACOSX`` are left out. Raises UserError, having written
+    nothing, for members that are absolute, hold ``..``, are links or devices, have names that collide (but for
+    capitals or accents too) or are not UTF-8; for encrypted or damaged archives; for more than `MAX_MEMBERS`
+    members, `MAX_BYTES` unpacked or `MAX_RATIO` times the packed size. May raise what `progress` raises.
+    """
+    return extract_files(archive, SUFFIXES, nothing="holds no images; pack one folder of images per class", into=into,
+                         progress=progress)
+
+
+def extract_files(archive: Path, suffixes: Collection[str], *, nothing: str, into: Path | None = None,
+                  progress: Progress = silent) -> Path:
+    """`extract_images` for files of other kinds: those whose name ends in one of `suffixes` (lower case). `nothing`
+    completes the sentence about an archive without any. Give other kinds another `into`: the folder is named by the
+    archive alone."""
+    archive, parent = Path(archive), Path(into) if into else cache_dir() / "archives"
+    name = shown(archive.name)
+    try:
+        packed = archive.stat().st_size
+        if packed > MAX_BYTES:
+            raise UserError(f"{name} is larger than {_gib(MAX_BYTES)}, which is the limit.")
+        with archive.open("rb") as file:
+            target = parent / _sha256(file)[:32]
+            if target.is_dir():
+                return target
+            file.seek(0)
+            with _open(file, name) as (members, read):
+                plan = _plan(members, name, packed, suffixes)
+                if not plan:
+                    raise UserError(f"{name} {nothing}.")
+                return _write(plan, read, target, name, progress)
+    except UserError:
+        raise
+    except OSError as error:
+        if error.errno is not None:  # the disk's fault (or the file is gone), not the archive's
+            raise UserError(f"{name} could not be unpacked: {os.strerror(error.errno).lower()}.") from error
+        raise UserError(f"{name} is damaged or incomplete; pack or download it again.") from error
+    except _DAMAGE as error:
+        raise UserError(f"{name} is damaged or incomplete; pack or download it again.") from error
+
+
+def _write(plan: list[tuple[str, _Member]], read, target: Path, name: str, progress: Progress) -> Path:
+    """Write the planned files, all of them or nothing."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if sum(member.size for _, member in plan) > shutil.disk_usage(target.parent).free:
+        raise UserError(f"{name} does not fit on the disk; make room and try again.")
+    with whole_folder(target) as partial:
+        left, made = MAX_BYTES, set()
+        for done, (inside, member) in enumerate(plan):
+            if done % 32 == 0:
+                progress("Unpacking", done, len(plan))
+            path = partial / inside
+            if path.parent not in made:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                made.add(path.parent)
+            with read(member.handle) as source, path.open("xb") as sink:
+                written = 0
+                while block := source.read(CHUNK):
+                    written += len(block)
+                    left -= len(block)
+                    if left < 0 or written > member.size:
+                        raise UserError(f"{name} unpacks to more than it declares at {shown(inside)}.")
+                    sink.write(block)
+            if written != member.size:
+                raise UserError(f"{name} is damaged or incomplete at {shown(inside)}; pack or download it again.")
+        progress("Unpacking", len(plan), len(plan))
+    return target
+
+
+def _plan(members: Iterator[_Member], name: str, packed: int, suffixes: Collection[str]
+          ) -> list[tuple[str, _Member]]:
+    """Check every member; what to write, as (path inside the target, member)."""
+    plan, seen, total = [], {}, 0
+    for count, member in enumerate(members, 1):
+        if count > MAX_MEMBERS:
+            raise UserError(f"{name} has more than {MAX_MEMBERS:,} members, which is the limit.")
+        label = shown(member.name)
+        parts = _parts(member.name, name)
+        if member.kind not in ("file", "folder"):
+            raise UserError(f"{name} holds {member.kind}, {label}; pack plain files only.")
+        total += member.size
+        if total > MAX_BYTES:
+            raise UserError(f"{name} unpacks to more than {_gib(MAX_BYTES)}, which is the limit.")
+        if total > max(RATIO_FLOOR, MAX_RATIO * packed):
+            raise UserError(f"{name} unpacks to more than {MAX_RATIO} times its size, which is the limit.")
+        if any(part.startswith(".") or part == "__MACOSX" for part in parts):
+            continue
+        for depth in range(1, len(parts) + 1):
+            path = "/".join(parts[:depth])
+            kind = member.kind if depth == len(parts) else "folder"
+            other, other_kind = seen.setdefault(folded(path), (path, None))
+            if other != path:
+                raise UserError(f"{name} holds {shown(other)} and {shown(path)}, whose names differ only by "
+                                "capitals or accents; rename one.")
+            if other_kind and "file" in (kind, other_kind):
+                raise UserError(f"{name} holds {shown(path)} twice; keep one.")
+            seen[folded(path)] = path, kind
+        if parts and member.kind == "file" and Path(parts[-1]).suffix.lower() in suffixes:
+            plan.append(("/".join(parts), member))
+    return plan
+
+
+def _parts(stored: str, archive: str) -> list[str]:
+    """The folders and file of a member's name, checked, with accents in their usual form."""
+    if not is_utf8(stored):
+        raise UserError(f"{archive} holds a name that is not UTF-8, {shown(stored)}; rename it.")
+    path = unicodedata.normalize("NFC", stored).replace("\\", "/")  # some Windows packers separate with it
+    if path.startswith("/") or re.match(r"[A-Za-z]:", path):
+        raise UserError(f"{archive} holds an absolute path, {shown(stored)}; pack the folder with relative paths.")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise UserError(f"{archive} holds a path that leads out of it, {shown(stored)}; it is not safe to unpack.")
+    if len(parts) > 32 or any(len(part.encode()) > 255 or not part.isprintable() for part in parts):
+        raise UserError(f"{archive} holds a name that cannot be a file name, {shown(stored)}; rename it.")
+    return parts
+
+
+@contextlib.contextmanager
+def _open(file: IO[bytes], name: str):
+    """The archive's members, as an iterator that reads as it goes, and a function that opens one of them."""
+    magic = file.read(6)
+    file.seek(0)
+    if magic.startswith((b"PK\3\4", b"PK\5\6")):
+        with _open_zip(file, name) as archive:
+            yield _zip_members(archive, name), archive.open
+        return
+    opener = next((opener for mark, opener in _COMPRESSIONS.items() if magic.startswith(mark)), None)
+    with opener(file) if opener else contextlib.nullcontext(file) as plain:
+        bounded = _Bounded(plain, name)
+        try:
+            archive = tarfile.TarFile(fileobj=bounded, encoding="utf-8", errors="surrogateescape")
+        except tarfile.ReadError:
+            raise UserError(f"{name} is not a zip or tar archive; pack the files as a zip.") from None
+        with archive:
+            yield _tar_members(archive, bounded), archive.extractfile
+
+
+_COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+
+
+def _open_zip(file: IO[bytes], name: str) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file)
+    except UnicodeDecodeError as error:
+        stored = error.object.decode("utf-8", "surrogateescape")
+        raise UserError(f"{name} holds a name that is not UTF-8, {shown(stored)}; rename it.") from None
+
+
+def _zip_members(archive: zipfile.ZipFile, name: str) -> Iterator[_Member]:
+    for info in archive.infolist():
+        stored = info.orig_filename
+        if not info.flag_bits & 0x800 and not stored.isascii():  # read as CP437; many packers mean UTF-8
+            stored = stored.encode("cp437").decode("utf-8", "surrogateescape")
+        if info.flag_bits & 0x1:
+            raise UserError(f"{name} is encrypted; pack it without a password.")
+        if info.compress_type not in _ZIP_METHODS:
+            raise UserError(f"{name} uses a compression that is not supported; pack it as an ordinary zip.")
+        mode = stat.S_IFMT(info.external_attr >> 16)
+        kind = "folder" if info.is_dir() else "file"
+        if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
+            kind = "a link" if mode == stat.S_IFLNK else "a device or another special file"
+        yield _Member(stored, info.file_size, kind, info)
+
+
+def _tar_members(archive: tarfile.TarFile, bounded: "_Bounded") -> Iterator[_Member]:
+    for info in archive:
+        if info.issparse() or info.size < 0:
+            kind = "a sparse file"
+        elif info.isreg() or info.isdir():
+            kind = "file" if info.isreg() else "folder"
+        else:
+            kind = "a link" if info.issym() or info.islnk() else "a device or another special file"
+        yield _Member(info.name, info.size if info.isreg() else 0, kind, info)
+    # tarfile takes a damaged header, or no more data, for the end; the true end is a block of zeros.
+    bounded.seek(archive.offset)
+    if bounded.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("no end")
+    bounded.headers = None
+
+
+class _Bounded:
+    """What `tarfile` reads from: a (decompressed) stream that refuses the reads and seeks which only an archive
+    made to exhaust memory or time would ask for."""
+
+    def __init__(self, stream: IO[bytes], name: str):
+        self.stream, self.archive = stream, name
+        self.headers: int | None = MAX_MEMBERS * 2048  # bytes left to read while members are listed
+
+    def read(self, size: int) -> bytes:
+        if self.headers is not None:
+            self.headers -= size
+        if not 0 <= size <= MAX_HEADER or (self.headers or 0) < 0:
+            raise UserError(f"{self.archive} has oversized headers; it is not safe to unpack.")
+        return self.stream.read(size)
+
+    def seek(self, offset: int) -> int:
+        if offset > MAX_BYTES + MAX_MEMBERS * 2048:
+            raise UserError(f"{self.archive} unpacks to more than {_gib(MAX_BYTES)}, which is the limit.")
+        return self.stream.seek(offset)
+
+    def tell(self) -> int:
+        return self.stream.tell()
+
+
+def _sha256(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(CHUNK):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:g} GiB"

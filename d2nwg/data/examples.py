@@ -1,0 +1,94 @@
+"""Ready data sets of real images, made on first use from what a dependency carries; nothing is fetched."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.paths import cache_dir, whole_folder
+from d2nwg.utils.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class Example:
+    """A data set that needs no upload and no network."""
+
+    name: str  # what follows "example:"
+    title: str
+    description: str  # one sentence
+    licence: str  # with the source
+    images: Callable[[], Iterator[tuple[str, Image.Image]]]  # yields (class, image)
+
+    def folder(self, *, progress: Progress = silent) -> Path:
+        """The folder of class folders, made the first time (it appears whole or not at all)."""
+        target = cache_dir() / "examples" / self.name
+        if target.is_dir():
+            return target
+        with whole_folder(target) as partial:
+            for i, (label, image) in enumerate(self.images()):
+                if i % 50 == 0:
+                    progress("Making the example", i, 0)
+                (partial / label).mkdir(exist_ok=True)
+                image.save(partial / label / f"{i:04d}.png")
+        return target
+
+
+def example_folder(name: str, *, progress: Progress = silent) -> Path:
+    """The folder of the example of this name. Raises UserError when there is none."""
+    if name not in EXAMPLES:
+        raise UserError(f"There is no example named {name}; choose one of {', '.join(EXAMPLES)}.")
+    return EXAMPLES[name].folder(progress=progress)
+
+
+def scanned_digits(a_class: int = 60) -> Iterator[tuple[str, Image.Image]]:
+    """The first images of each digit; 8 × 8 pixels of 0 … 16, enlarged so that an encoder sees strokes."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for label in range(10):
+        for pixels in digits.images[digits.target == label][:a_class]:
+            image = Image.fromarray(np.round(pixels * (255 / 16)).astype(np.uint8))
+            yield str(label), image.resize((64, 64), Image.Resampling.BICUBIC)
+
+
+def _digits_on(white: bool) -> Iterator[tuple[str, Image.Image]]:
+    """Five classes, 50 images each that no other example has; on white they are the negatives of what was scanned."""
+    first = 110 if white else 60
+    for i, (label, image) in enumerate(scanned_digits(first + 50)):
+        if i % (first + 50) >= first and label < "5":
+            yield label, ImageOps.invert(image) if white else image
+
+
+def _digits_changed(turn: int = 0, negative: bool = False) -> Iterator[tuple[str, Image.Image]]:
+    """The example's digits, turned counter-clockwise by degrees or as negatives."""
+    for label, image in scanned_digits():
+        yield label, ImageOps.invert(image) if negative else image.rotate(turn, Image.Resampling.BICUBIC)
+
+
+DIGITS_LICENCE = "CC BY 4.0, E. Alpaydin and C. Kaynak: Optical Recognition of Handwritten Digits, via scikit-learn"
+
+EXAMPLES: dict[str, Example] = {example.name: example for example in (
+    Example("digits", "Handwritten digits",
+            "Real handwritten digits, scanned at 8 × 8 pixels and enlarged: 10 classes, 60 images each.",
+            DIGITS_LICENCE,
+            scanned_digits),
+    Example("digits-on-black", "Digits 0 to 4, white on black",
+            "Real handwritten digits, scanned at 8 × 8 pixels and enlarged: 5 classes, 50 images each.",
+            DIGITS_LICENCE,
+            lambda: _digits_on(white=False)),
+    Example("digits-on-white", "Digits 0 to 4, black on white",
+            "The same five digits by other hands, as negatives: an end to walk to from the ones on black.",
+            DIGITS_LICENCE,
+            lambda: _digits_on(white=True)),
+    *(Example(f"digits-{name}", f"Handwritten digits, {title}",
+              f"The digits of the first example, {title}: held-out images of a task that a bundle knows by this name.",
+              DIGITS_LICENCE,
+              partial(_digits_changed, **change))
+      for name, title, change in (("turned-45", "turned by 45 degrees", dict(turn=45)),
+                                  ("turned-90", "turned by 90 degrees", dict(turn=90)),
+                                  ("negative", "as negatives", dict(negative=True)))),
+)}

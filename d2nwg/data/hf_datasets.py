@@ -1,0 +1,199 @@
+"""Data sets read through Hugging Face `datasets`: from the Hub, or from a folder it wrote."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from d2nwg.data.images import TEST_NAMES, TRAIN_NAMES, ImageSet, labelled_set
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.paths import cache_dir
+from d2nwg.utils.progress import Progress, silent
+from d2nwg.utils.text import is_utf8, number, shown
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+MAX_DOWNLOAD = 16 * 2**30  # bytes, where the data set's card says how large it is
+PROBE_SECONDS = 5
+LABELS = ("label", "labels", "fine_label", "class", "category", "target")  # the preferred column names, in order
+
+_HUB_NAME = re.compile(r"(?P<repo>\w[\w.\-]*(/\w[\w.\-]*)?)(@(?P<config>[\w.\-]+))?", re.ASCII)
+
+
+def is_hub_name(text: str) -> bool:
+    """Whether a text can be ``name``, ``org/name`` or either with ``@config``."""
+    archive = text.lower().endswith((".zip", ".tar", ".gz", ".xz", ".bz2", ".tgz"))
+    return bool(_HUB_NAME.fullmatch(text)) and not archive
+
+
+def is_datasets_folder(folder: Path) -> bool:
+    """Whether a folder was written by ``save_to_disk``, or holds parquet files (at most one folder deep)."""
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        return True
+    return any(folder.glob("*.parquet")) or any(folder.glob("[!.]*/*.parquet"))
+
+
+def load_local(folder: Path, *, progress: Progress = silent) -> ImageSet:
+    """Load a folder that `is_datasets_folder` recognises. Raises UserError."""
+    import datasets
+
+    name = shown(folder.resolve().name)
+    progress("Opening the data set", 0, 0)
+    try:
+        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+            loaded = datasets.load_from_disk(str(folder))
+        else:
+            loaded = datasets.load_dataset(str(folder.resolve()), cache_dir=str(cache_dir() / "datasets"))
+    except Exception as error:
+        raise UserError(f"{name} cannot be read as a data set; check that all its files are there.") from error
+    return _from_datasets(name, loaded, [folder.resolve()])
+
+
+def load_hub(name: str, *, progress: Progress = silent) -> ImageSet:
+    """Load ``org/name`` or ``org/name@config`` from the Hub; with ``HF_HUB_OFFLINE=1``, from earlier downloads.
+
+    Raises UserError, within seconds when the Hub cannot be reached.
+    """
+    found = _HUB_NAME.fullmatch(name)
+    if not found:
+        raise UserError(f"{shown(name)} is not the name of a data set on the Hub, such as ylecun/mnist.")
+    repo, config = found["repo"], found["config"]
+    if os.path.exists(repo):  # `datasets` would take it for a local folder
+        raise UserError(f"There is a file or folder named {repo}; give ./{repo} to use that instead of the Hub.")
+    progress("Asking the Hub", 0, 0)
+    _probe(repo)
+
+    import datasets
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
+
+    if repo in _PACKAGED_DATASETS_MODULES:  # "csv", "imagefolder" …: would read the current folder
+        raise UserError(f"{repo} is not the name of a data set on the Hub; give it as org/name.")
+    progress("Downloading the data set", 0, 0)
+    try:
+        size = datasets.load_dataset_builder(repo, config).info.download_size or 0
+        if size > MAX_DOWNLOAD:
+            raise UserError(f"{repo} has {size / 2**30:.0f} GiB to download; the limit is {MAX_DOWNLOAD >> 30}.")
+        loaded = datasets.load_dataset(repo, config)
+    except UserError:
+        raise
+    except ConnectionError as error:
+        raise _unreachable(repo) from error
+    except Exception as error:
+        choices = re.search(r"(?:Config name is missing|BuilderConfig).*?\[(.*?)\]", str(error), re.DOTALL)
+        if choices:
+            parts = shown(choices[1])
+            raise UserError(f"{repo} has several parts; give {repo}@PART with one of {parts}.") from error
+        raise UserError(f"{repo} cannot be loaded from the Hub as a data set of images.") from error
+    import huggingface_hub
+
+    cached = [datasets.config.HF_DATASETS_CACHE, huggingface_hub.constants.HF_HUB_CACHE]
+    return _from_datasets(name, loaded, [Path(folder).resolve() for folder in cached])
+
+
+def _probe(repo: str) -> None:
+    """Ask for the data set once; `datasets` keeps asking an unreachable Hub for half a minute."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    if constants.is_offline_mode():
+        return
+    try:
+        HfApi().dataset_info(repo, timeout=PROBE_SECONDS)
+    except (RepositoryNotFoundError, HFValidationError):
+        raise UserError(f"There is no folder, archive or Hub data set named {repo} (or it is private).") from None
+    except Exception as error:  # no connection, a timeout, a server's trouble: several libraries' classes
+        raise _unreachable(repo) from error
+
+
+def _unreachable(repo: str) -> UserError:
+    return UserError(f"There is no folder or archive named {repo}, and the Hugging Face Hub cannot be reached to "
+                     "look there; check the name and the connection.")
+
+
+class _Rows(Sequence):
+    """The encoded images of some data sets' rows, one after another, read when asked for."""
+
+    def __init__(self, parts: "Sequence[tuple[Dataset, np.ndarray]]", column: str, folders: Sequence[Path]):
+        self.datasets = [dataset for dataset, _ in parts]
+        self.part = np.repeat(np.arange(len(parts)), [len(rows) for _, rows in parts])
+        self.row = np.concatenate([rows for _, rows in parts])
+        self.column, self.folders = column, folders
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def __getitem__(self, index: int) -> Path | bytes:
+        """An image that is missing, or a path that leads outside the data set's own files, reads as b""."""
+        image = self.datasets[self.part[index]][int(self.row[index])][self.column] or {}
+        if image.get("bytes"):
+            return image["bytes"]
+        path = Path(image.get("path") or "").resolve()
+        return path if any(folder in path.parents for folder in self.folders) else b""
+
+
+def _from_datasets(name: str, loaded, folders: Sequence[Path]) -> ImageSet:
+    """A `Dataset` or `DatasetDict` with an image and a label column as an ImageSet."""
+    import datasets
+
+    splits = loaded if isinstance(loaded, dict) else {"train": loaded}
+    splits = {split: dataset for split, dataset in splits.items() if len(dataset)}
+    train = next((split for split in TRAIN_NAMES if split in splits), None)
+    tests = [split for split in TEST_NAMES if split in splits and train]
+    if not train:
+        train = next(iter(splits), None)
+    if not train:
+        raise UserError(f"{name} holds no images.")
+    features = splits[train].features
+    image = next((c for c, f in features.items() if isinstance(f, datasets.Image)), None) or next(
+        (c for c, f in features.items() if isinstance(f, dict) and {"bytes", "path"} <= set(f)), None)
+    if image is None:
+        raise UserError(f"{name} has no image column, only {shown(', '.join(features))}; it cannot be used.")
+    label = _label_column(features)
+    if label is None:
+        raise UserError(f"{name} has no label column, only {shown(', '.join(features))}; call one label.")
+
+    parts, labels, is_test, notes = [], [], [], [f"Columns used: {shown(image)} and {shown(label)}."]
+    for split in (train, *tests):
+        dataset = splits[split]
+        if {image, label} - set(dataset.column_names):
+            continue
+        values = _labels(dataset, label)
+        rows = np.flatnonzero([value is not None for value in values])
+        if len(rows) < len(dataset):
+            notes.append(f"Left out: {number(len(dataset) - len(rows), 'row')} of {shown(split)} without a label.")
+        if len(rows):
+            part = dataset.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+            parts.append((part.with_format(None), rows))
+            labels += [values[row] for row in rows]
+            is_test += [split != train] * len(rows)
+        if split != train and len(rows):
+            break  # test, or else validation
+    if not parts:
+        raise UserError(f"{name} holds no labelled images.")
+    unused = [shown(split) for split in splits if split not in (train, *tests)]
+    if unused:
+        notes.append(f"Only {train} was used for training; left out: {', '.join(unused)}.")
+    return labelled_set(name, _Rows(parts, image, folders), labels, is_test, notes)
+
+
+def _label_column(features) -> str | None:
+    """A class column by its usual name, any class column, or a column of texts or numbers with the usual name."""
+    import datasets
+
+    classes = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    simple = ("string", "large_string", "int", "uint", "bool")
+    usual = [c for c in LABELS if c in features and getattr(features[c], "dtype", "").startswith(simple)]
+    return next(iter([c for c in usual if c in classes] + classes + usual), None)
+
+
+def _labels(dataset: "Dataset", column: str) -> list[str | None]:
+    """The rows' class names; None where there is no label (hidden test labels are -1)."""
+    values = dataset.with_format(None).select_columns([column])[:][column]
+    names = getattr(dataset.features[column], "names", None)
+    if names:
+        return [names[v] if v is not None and 0 <= v < len(names) else None for v in values]
+    return [str(v) if v is not None and str(v).strip() and is_utf8(str(v)) else None for v in values]

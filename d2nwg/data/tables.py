@@ -1,0 +1,78 @@
+"""Tables beside checkpoints: which task each is for, how accurate it is, after which epoch."""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.text import shown
+from d2nwg.weights.statefiles import FACTS, as_fact
+
+TABLES = (".csv", ".jsonl")
+MAX_TABLE = 64 * 2**20  # bytes
+
+
+def read_tables(paths: Sequence[Path]) -> dict[str, dict]:
+    """File name or relative path → its facts. Raises UserError naming the line at fault."""
+    told: dict[str, dict] = {}
+    for path in paths:
+        name = shown(path.name)
+        try:
+            if path.stat().st_size > MAX_TABLE:
+                raise UserError(f"{name} is larger than {MAX_TABLE // 2**20} MiB; is it a table?")
+            rows = list(_rows(path))
+        except (OSError, UnicodeDecodeError, csv.Error) as reason:
+            raise UserError(f"The table {name} cannot be read: is it a CSV or JSONL in UTF-8?") from reason
+        for line, row in rows:
+            row = {str(key).strip().lower(): value for key, value in row.items() if key is not None}
+            file = next((row[key] for key in ("file", "name", "checkpoint", "path") if row.get(key)), None)
+            if file is None:
+                if path.suffix.lower() == ".csv":
+                    raise UserError(f"The table {name} has no column named file.")
+                raise UserError(f"Line {line} of {name} does not say which file it is about.")
+            facts = {}
+            for fact, keys in FACTS.items():
+                value = next((row[key] for key in keys if row.get(key) not in (None, "")), None)
+                if value is None:
+                    continue
+                facts[fact] = as_fact(fact, value)
+                if facts[fact] is None:
+                    raise UserError(
+                        f"Line {line} of {name} gives {shown(value, 40)} as {fact}: write a number"
+                        f"{' from 0 to 1, or a percentage' if fact == 'accuracy' else ''}."
+                    )
+            told[str(file).strip().replace("\\", "/").removeprefix("./")] = facts
+    return told
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict]]:
+    if path.suffix.lower() == ".jsonl":
+        for line, text in enumerate(path.read_text("utf-8").splitlines(), 1):
+            if text.strip():
+                try:
+                    row = json.loads(text)
+                except ValueError:
+                    row = None
+                if not isinstance(row, dict):
+                    raise UserError(f"Line {line} of {shown(path.name)} is no JSON object.")
+                yield line, row
+    else:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            yield from ((reader.line_num, row) for row in reader)
+
+
+def facts_of(told: dict[str, dict], relative: Path, used: set[str]) -> dict:
+    """The facts of a file by its path, its name, or either without suffix; notes in `used` what was used."""
+    for key in (
+        relative.as_posix(),
+        relative.with_suffix("").as_posix(),
+        relative.name,
+        relative.stem,
+        relative.parent.as_posix(),
+    ):
+        if key in told:
+            used.add(key)
+            return told[key]
+    return {}

@@ -1,0 +1,269 @@
+"""Figures of an exploration (`d2nwg.analysis.explore`): each is titled with the question it answers.
+
+Zoo heads are grey-blue squares, samples accent-coloured circles, heads trained on the same images warm diamonds, in
+every figure; the shapes say it without the colours.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from d2nwg.analysis.explore import Exploration
+from d2nwg.analysis.look import View
+from d2nwg.analysis.populations import SAMPLE, TRAINED, ZOO
+from d2nwg.analysis.words import table
+from d2nwg.evaluation.zoo_baselines import AVERAGE, NOISE, RANDOM
+from d2nwg.figures.base import ACCENT, INK, RIVAL, STRONG, label, percent
+from d2nwg.figures.base import ZOO as ZOO_COLOUR
+
+NAMES = {ZOO: "zoo heads", SAMPLE: "samples", TRAINED: "trained on the same images"}
+COLOURS = {ZOO: ZOO_COLOUR, SAMPLE: ACCENT, TRAINED: RIVAL}
+SYMBOLS = {ZOO: "square", SAMPLE: "circle", TRAINED: "diamond"}
+RIVAL_NAMES = {
+    ZOO: "zoo heads as they are", NOISE: "nearest zoo head + noise", AVERAGE: "average of two zoo heads",
+    RANDOM: "random vectors",
+}
+RIVAL_SYMBOLS = {ZOO: "square", NOISE: "x", AVERAGE: "triangle-up", RANDOM: "cross"}
+RIVAL_COLOURS = {ZOO: ZOO_COLOUR, NOISE: "#a6761d", AVERAGE: "#5e5348", RANDOM: "#b3a99c"}
+OKABE_ITO = ("#0072b2", "#d55e00", "#cc79a7", "#e69f00", "#56b4e9", "#009e73", "#8a7f73")
+TASK_SYMBOLS = ("circle", "triangle-up", "diamond", "cross", "star", "triangle-down", "hexagon")
+COLOUR_BY = ("origin", "task", "accuracy", "distance")
+NO_COLOUR = "#8f8f8f"
+MANY = 2000  # points, from which on they are drawn by the graphics card
+LEGEND = dict(orientation="h", x=0, y=1.02, yanchor="bottom", font=dict(size=12, color=INK), itemsizing="constant")
+
+QUESTIONS = {
+    "map": "Do samples fall where trained weights lie?",
+    "densities": "Are weight values distributed alike?",
+    "novelty": "Do samples copy the zoo?",
+    "accuracies": "How good are zoo, samples and random heads?",
+    "similarity": "Which heads point the same way?",
+}
+
+
+def titled(figure: go.Figure, name: str, under: str = "") -> go.Figure:
+    """A copy with its question above it, for where no page says it."""
+    figure = go.Figure(figure)
+    text = QUESTIONS[name] + (f"<br><span style='font-size:12px'>{label(under)}</span>" if under else "")
+    figure.update_layout(title=dict(text=text, x=0.01, y=0.98, yanchor="top", font=dict(size=17, color=STRONG)))
+    figure.update_layout(margin=dict(t=90 if under else 76, l=16, r=16, b=16), paper_bgcolor="#ffffff")
+    return figure
+
+
+def map_figure(
+    found: Exploration, view: View, method: str = "tsne", colour: str = "origin", picked: Sequence[int] = (),
+) -> go.Figure:
+    """Do samples fall where trained weights lie? A point a head.
+
+    Args:
+        method: ``"tsne"`` or ``"pca"``.
+        colour: one of `COLOUR_BY`.
+        picked: heads to ring.
+    """
+    columns = table(found, view)
+    plane = view.projection.tsne if method == "tsne" else view.projection.pca
+    figure = go.Figure()
+    draw = go.Scattergl if len(view.rows) > MANY else go.Scatter
+    hover = _hover(columns)
+    size = 9 if len(view.rows) <= 600 else 6
+    origin = np.array(columns["origin"])
+    values = {"accuracy": 100 * np.array(columns["accuracy"], float),
+              "distance": np.array(columns["distance_to_nearest_zoo_head"], float)}.get(colour)
+    groups = _task_groups(found, view) if colour == "task" else [
+        (NAMES[name], origin == name, COLOURS[name], SYMBOLS[name]) for name in (ZOO, TRAINED, SAMPLE)]
+    for name, where, paint, symbol in groups:
+        if not where.any():
+            continue
+        marker = dict(size=size, symbol=symbol, color=paint, opacity=0.8, line=dict(width=0))
+        if values is not None:
+            marker |= dict(color=values[where], coloraxis="coloraxis")
+        figure.add_trace(draw(
+            x=plane[where, 0], y=plane[where, 1], mode="markers", name=name, marker=marker,
+            customdata=view.rows[where], showlegend=values is None, hovertext=[hover[i] for i in np.flatnonzero(where)],
+            hovertemplate="%{hovertext}<extra></extra>",
+            # what is not brushed stays in sight
+            selected=dict(marker=dict(opacity=1)), unselected=dict(marker=dict(opacity=0.25))))
+        if values is not None:  # the key tells the shapes apart; their colours are those of the scale
+            figure.add_scatter(x=[None], y=[None], mode="markers", name=name, hoverinfo="skip",
+                               marker=dict(size=size, symbol=symbol, color=NO_COLOUR))
+    ringed = np.flatnonzero(np.isin(view.rows, list(picked)))
+    if len(ringed):
+        figure.add_scatter(x=plane[ringed, 0], y=plane[ringed, 1], mode="markers", hoverinfo="skip",
+                           showlegend=False, marker=dict(size=size + 7, color="rgba(0,0,0,0)", symbol="circle",
+                                                         line=dict(color=STRONG, width=2.5)))
+    explained = view.projection.explained
+    if method == "pca":
+        shares = [*explained[:2], 0.0, 0.0]
+        axes = [f"component {i + 1} ({percent(shares[i])} of the variance)" for i in (0, 1)]
+    else:
+        axes = ["t-SNE 1 (no unit)", "t-SNE 2 (no unit)"]
+    figure.update_layout(
+        template="d2nwg", height=460, showlegend=True, legend=LEGEND, dragmode="lasso", hovermode="closest",
+        uirevision=f"{method} {view.where} {view.part}",
+        xaxis=dict(title=axes[0], fixedrange=False, showticklabels=method == "pca"),
+        yaxis=dict(title=axes[1], fixedrange=False, showticklabels=method == "pca"))
+    if values is not None:
+        title = ("right, %" if colour == "accuracy" else "distance") + "<br> "
+        figure.update_layout(coloraxis=dict(colorscale="Viridis", colorbar=dict(
+            title=dict(text=title, font=dict(size=12, color=INK)), thickness=12, outlinewidth=0,
+            tickfont=dict(size=11, color=INK))))
+    return figure
+
+
+def _hover(columns: dict[str, list]) -> list[str]:
+    texts = []
+    for head, task, right, far in zip(columns["head"], columns["task"], columns["accuracy"],
+                                      columns["distance_to_nearest_zoo_head"], strict=True):
+        lines = [f"<b>{head}</b>", label(task, 48)]
+        if np.isfinite(right):
+            lines.append(f"right on {percent(right)}")
+        if np.isfinite(far):
+            lines.append(f"{far:.2f} lengths from the nearest zoo head")
+        texts.append("<br>".join(lines))
+    return texts
+
+
+def _task_groups(found: Exploration, view: View) -> list[tuple]:
+    heads = found.heads.select(view.rows)
+    groups = [("zoo heads (other tasks)", heads.origin == ZOO, ZOO_COLOUR, "square")]
+    for i, task in enumerate(found.tasks):
+        paint, symbol = OKABE_ITO[i % len(OKABE_ITO)], TASK_SYMBOLS[i % len(TASK_SYMBOLS)]
+        name = label(task.name, 24)
+        groups.append((name, (heads.task == i) & (heads.origin == SAMPLE), paint, symbol))
+        groups.append((f"{name}, trained", (heads.task == i) & (heads.origin == TRAINED), paint, f"{symbol}-open"))
+    return groups
+
+
+def density_figure(found: Exploration) -> go.Figure:
+    """Are weight values distributed alike? A panel a tensor, a line an origin."""
+    from plotly.subplots import make_subplots
+
+    tensors = list(found.densities)
+    figure = make_subplots(rows=1, cols=len(tensors), horizontal_spacing=0.12 / max(1, len(tensors) - 1))
+    dashes = {ZOO: "solid", SAMPLE: "solid", TRAINED: "dot"}
+    for number, tensor in enumerate(tensors, 1):
+        edges, heights = found.densities[tensor]
+        middle = (edges[1:] + edges[:-1]) / 2
+        for origin, height in heights.items():
+            figure.add_scatter(
+                x=middle, y=height, mode="lines", name=NAMES[origin], legendgroup=origin, showlegend=number == 1,
+                line=dict(color=COLOURS[origin], width=2.5 if origin == SAMPLE else 2, dash=dashes[origin]),
+                fill="tozeroy" if origin == ZOO else None, fillcolor="rgba(111,134,166,0.18)", row=1, col=number,
+                hovertemplate=f"{NAMES[origin]}<br>{tensor} = %{{x:.3f}}<br>density %{{y:.2f}}<extra></extra>")
+        figure.update_xaxes(title=f"value of {label(tensor)}", row=1, col=number)
+    figure.update_yaxes(title="density", row=1, col=1)
+    figure.update_layout(template="d2nwg", height=370, showlegend=True, legend=LEGEND, hovermode="closest")
+    return figure
+
+
+def novelty_figure(found: Exploration, picked: Sequence[int] = ()) -> go.Figure:
+    """Do samples copy the zoo? Accuracy on the tasks against the distance to the nearest zoo head, beside what copying
+    would give."""
+    heads, figure = found.heads, go.Figure()
+    for name in (ZOO, AVERAGE, NOISE):
+        rival = found.rivals[name]
+        figure.add_scatter(
+            x=rival.distance, y=100 * rival.accuracy, mode="markers", name=RIVAL_NAMES[name],
+            marker=dict(size=8, symbol=RIVAL_SYMBOLS[name], color=RIVAL_COLOURS[name], opacity=0.7),
+            hovertemplate=f"{RIVAL_NAMES[name]}<br>right on %{{y:.1f}} %<br>distance %{{x:.2f}}<extra></extra>")
+    for origin in (TRAINED, SAMPLE):
+        rows = heads.of(origin)
+        if not len(rows):
+            continue
+        figure.add_scatter(
+            x=found.distance[rows], y=100 * heads.accuracy[rows], mode="markers", name=NAMES[origin],
+            customdata=rows, marker=dict(size=8, symbol=SYMBOLS[origin], color=COLOURS[origin], opacity=0.75, line=dict(
+                color=STRONG, width=[2.5 if row in picked else 0 for row in rows.tolist()])),
+            hovertext=[f"<b>{found.name(i)}</b><br>{label(found.task_name(i), 48)}" for i in rows.tolist()],
+            hovertemplate="%{hovertext}<br>right on %{y:.1f} %<br>distance %{x:.2f}<extra></extra>")
+    chance = float(np.mean([1 / task.count for task in found.tasks]))
+    figure.add_hline(y=100 * chance, line=dict(color=RIVAL, width=1, dash="dot"), annotation=dict(
+        text="chance", font=dict(color=INK, size=12)), annotation_position="bottom right")
+    images = sum(len(task.labels) for task in found.tasks)
+    figure.update_layout(
+        template="d2nwg", height=340, showlegend=True, legend=LEGEND, hovermode="closest",
+        xaxis=dict(title="distance to the nearest zoo head, in lengths of a zoo head", rangemode="tozero"),
+        yaxis=dict(title=f"right on {images:,} held-out images", ticksuffix=" %"))
+    return figure
+
+
+def accuracy_figure(found: Exploration) -> go.Figure:
+    """How good are zoo, samples and random heads? A row of dots each, the median as a line."""
+    heads = found.heads
+    counts = [task.count for task in found.tasks]
+    own = heads.of(ZOO)[np.isin(heads.counts[heads.of(ZOO)], counts)]
+    rows = [("samples", heads.accuracy[heads.of(SAMPLE)], ACCENT, "circle")]
+    if len(trained := heads.of(TRAINED)):
+        rows.append(("trained, same images", heads.accuracy[trained], RIVAL, "diamond"))
+    rows += [
+        ("zoo, their own tasks", heads.accuracy[own], ZOO_COLOUR, "square-open"),
+        ("zoo, these tasks", found.rivals[ZOO].accuracy, ZOO_COLOUR, "square"),
+        ("random vectors", found.rivals[RANDOM].accuracy, RIVAL_COLOURS[RANDOM], "cross"),
+    ]
+    figure, rng = go.Figure(), np.random.default_rng(0)
+    for i, (name, values, paint, symbol) in enumerate(rows):
+        values = np.asarray(values, float)
+        values = 100 * values[np.isfinite(values)]
+        middle = float(np.median(values))
+        figure.add_scatter(
+            x=values, y=-i + rng.uniform(-0.26, 0.26, len(values)), mode="markers", name=name, cliponaxis=False,
+            marker=dict(size=7, color=paint, symbol=symbol, opacity=0.55),
+            hovertemplate=f"{name}<br>right on %{{x:.1f}} %<extra></extra>")
+        figure.add_shape(type="line", x0=middle, x1=middle, y0=-i - 0.36, y1=-i + 0.36,
+                         line=dict(color=STRONG, width=2.5))
+        figure.add_scatter(x=[middle], y=[-i + 0.42], mode="text", text=[f"median {middle:.1f}\u00a0%"],
+                           textposition="middle right" if middle < 60 else "middle left", cliponaxis=False,
+                           textfont=dict(color=INK, size=12), hoverinfo="skip")
+    figure.update_layout(
+        template="d2nwg", height=90 + 56 * len(rows),
+        xaxis=dict(title="right on held-out images", ticksuffix=" %", rangemode="tozero"),
+        yaxis=dict(tickvals=[-i for i in range(len(rows))], ticktext=[row[0] for row in rows], showgrid=False,
+                   range=[0.4 - len(rows), 0.75]))
+    return figure
+
+
+def similarity_figure(found: Exploration, view: View) -> go.Figure:
+    """Which heads point the same way? Cosines between heads, similar ones side by side."""
+    values, rows = view.similarity
+    n = len(rows)
+    origin = found.heads.origin[rows]
+    names = [f"{found.name(i)}, {label(found.task_name(i), 32)}" for i in rows.tolist()]
+    figure = go.Figure(go.Heatmap(
+        z=values, zmin=-1, zmax=1, colorscale="PuOr_r", hoverongaps=False,
+        text=[[f"{a}<br>{b}" for b in names] for a in names] if n <= 150 else None,
+        hovertemplate="%{text}<br>cosine %{z:.2f}<extra></extra>",
+        colorbar=dict(title=dict(text="cosine", font=dict(size=12, color=INK)), thickness=12, outlinewidth=0,
+                      tickfont=dict(size=11, color=INK))))
+    for name in (ZOO, SAMPLE, TRAINED):  # what each row is, along the left edge
+        where = np.flatnonzero(origin == name)
+        if len(where):
+            figure.add_scatter(x=np.full(len(where), -1.8), y=where, mode="markers", name=NAMES[name], cliponaxis=False,
+                               hovertext=[names[i] for i in where], hovertemplate="%{hovertext}<extra></extra>",
+                               marker=dict(size=6, symbol=SYMBOLS[name], color=COLOURS[name]))
+    axis = dict(showticklabels=False, showgrid=False)
+    figure.update_layout(
+        template="d2nwg", height=440, showlegend=True, legend=LEGEND, hovermode="closest",
+        xaxis=dict(range=[-3.2, n - 0.5], title=f"{n} heads, in the order of a clustering", **axis),
+        yaxis=dict(range=[n - 0.5, -0.5], **axis))
+    return figure
+
+
+def all_figures(found: Exploration, view: View, colour: str = "origin", method: str = "tsne") -> dict[str, go.Figure]:
+    """Every figure by its name in `QUESTIONS`."""
+    return {
+        "map": map_figure(found, view, method, colour),
+        "densities": density_figure(found),
+        "novelty": novelty_figure(found),
+        "accuracies": accuracy_figure(found),
+        "similarity": similarity_figure(found, view),
+    }
+
+
+def write_html(figure: go.Figure, path, name: str, under: str = "", script: bool | str = True):
+    """One figure as a page of its own, which needs no network; its tool bar saves a PNG. Plotly's script goes into the
+    page, or, with ``script="directory"``, beside it, where several pages share it."""
+    titled(figure, name, under).write_html(
+        path, include_plotlyjs=script, config={"displaylogo": False, "toImageButtonOptions": {
+            "format": "png", "filename": name, "scale": 2}})
+    return path

@@ -1,0 +1,239 @@
+"""The ends of a path between tasks: data sets, saved heads and named tasks that tell the same classes apart."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from d2nwg.conditions.task_names import name_classes, read_mix
+from d2nwg.data.examples import EXAMPLES
+from d2nwg.data.images import ImageSet, load_images
+from d2nwg.encoders.images import Encoder
+from d2nwg.generate import read_split
+from d2nwg.heads import Head
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.progress import Progress, silent
+from d2nwg.utils.text import folded, shown, some
+from d2nwg.weights.networks import State, select_classes
+
+
+@dataclass
+class End:
+    """One end. A data set has everything but ``head`` and ``task``, a saved head has nothing but that, and a named task
+    has no ``support``, and ``query``, ``labels`` and ``items`` where there are images of it.
+
+    Attributes:
+        name: in sentences and figures.
+        support: features of the support images of each class, C tensors (M_i, D), in the order all ends share.
+        query: (m, D) features of the images that score.
+        labels: (m,) their classes.
+        items: (m) the images themselves, encoded.
+        head: a saved head's weights, rows in the order all ends share.
+        task: what the bundle is told: names in the order all ends share, and shares (`name_classes`).
+    """
+
+    name: str
+    support: list[Tensor] | None = None
+    query: Tensor | None = None
+    labels: Tensor | None = None
+    items: Sequence | None = None
+    head: State | None = None
+    task: tuple[list[list[str]], list[float]] | None = None
+
+
+@dataclass
+class NamedTask:
+    """A task that a bundle is told by name: one of those it has seen, or a mix of them (`read_mix`), with images to
+    score it on where there are some."""
+
+    text: str
+    images: ImageSet | None = None
+
+
+@dataclass
+class Ends:
+    """Two ends or more, in one order of the classes.
+
+    Attributes:
+        members: the ends.
+        classes: the classes that all ends have, C of them; class i is row i everywhere.
+        encoder, preprocessing: of the heads.
+        notes: sentences for the user.
+    """
+
+    members: tuple[End, ...]
+    classes: tuple[str, ...]
+    encoder: str
+    preprocessing: dict
+    notes: tuple[str, ...] = ()
+
+    @property
+    def scored(self) -> list[int]:
+        """Numbers of the ends that have query images."""
+        return [i for i, end in enumerate(self.members) if end.query is not None]
+
+
+def read_source(text: str, progress: Progress = silent) -> ImageSet | Head | NamedTask:
+    """What a command line names as an end: a saved head (``.safetensors``), ``task:NAME`` or ``task:NAME=DATA`` with
+    images to score it on (an example of that name is found by itself), or what `load_images` takes.
+
+    Raises:
+        UserError: as `Head.load` and `load_images`.
+    """
+    if text.startswith("task:"):
+        name, _, data = text.removeprefix("task:").partition("=")
+        data = data or (f"example:{name}" if name in EXAMPLES else "")
+        return NamedTask(name, load_images(data, progress=progress) if data else None)
+    is_head = text.endswith(".safetensors") and not Path(text).is_dir()
+    return Head.load(text) if is_head else load_images(text, progress=progress)
+
+
+def read_ends(
+    sources: Sequence[ImageSet | Head | NamedTask],
+    encoder: Encoder,
+    *,
+    tasks: Mapping[str, Sequence[str]] | None = None,
+    shots: int = 5,
+    seed: int = 0,
+    max_query: int | None = 200,
+    max_classes: int | None = None,
+    progress: Progress = silent,
+) -> Ends:
+    """Read what the ends need, classes matched by name.
+
+    Row i of one head means row i of the other only when both are the same class, so the order is that of the first
+    source whatever order the others have; classes that not all ends have are left out.
+
+    Args:
+        sources: data sets, saved heads on ``encoder``'s features, and named tasks.
+        tasks: the tasks that the bundle is told by name, with their classes. A data set is then the task of its name.
+        shots: support images a class.
+        seed: of the splits.
+        max_query: most held-out images of each data set to score on.
+        max_classes: what the bundle can hold.
+    Raises:
+        UserError: fewer than two classes in common, too many of them, no data set among the sources, a head on other
+            features, or images that `read_split` refuses.
+    """
+    sources = [_named(source, tasks or {}) for source in sources]
+    if not any(_images(source) for source in sources):
+        raise UserError("The ends have no images to be scored on: give a data set for one of them.")
+    names = _names(sources)
+    every = [tuple(_classes(source, tasks or {})) for source in sources]
+    classes, notes = _shared_classes(every, names)
+    if max_classes and len(classes) > max_classes:
+        raise UserError(
+            f"The ends share {len(classes)} classes, and this bundle makes heads for at most {max_classes}: leave some "
+            "classes out, or choose another bundle."
+        )
+    for source in sources:
+        if isinstance(source, Head) and (source.encoder, source.num_features) != (encoder.name, encoder.num_features):
+            raise UserError(f"The head is for {source.encoder}, and the bundle for {encoder.name}: both must agree.")
+    members = []
+    for source, name in zip(sources, names, strict=True):
+        end, images = End(name), _images(source)
+        members.append(end)
+        if isinstance(source, Head):
+            end.head = select_classes(source.state, torch.tensor(_rows(source.classes, classes)))
+        if isinstance(source, NamedTask):
+            end.task = name_classes(tasks, source.text, classes)
+        if images is None:
+            continue
+        images = _restricted(images, _rows(images.classes, classes), classes)
+
+        def read(stage: str, done: int, total: int, name=name) -> None:
+            progress(f"{stage} of {name}", done, total)
+
+        features, support, query, more = read_split(images, encoder, shots, seed, max_query, read)
+        labels = torch.from_numpy(images.labels)
+        if end.task is None:
+            end.support = [features[support][labels[support] == c] for c in range(len(classes))]
+        end.query, end.labels, end.items = features[query], labels[query], [images.items[i] for i in query]
+        notes += [*images.notes, *more]
+    return Ends(tuple(members), classes, encoder.name, encoder.preprocessing, tuple(notes))
+
+
+def _named(source: ImageSet | Head | NamedTask, tasks: Mapping[str, Sequence[str]]) -> ImageSet | Head | NamedTask:
+    """A data set as the task of its name, where the bundle is told names."""
+    if isinstance(source, NamedTask):
+        if not tasks:
+            raise UserError(f"This bundle knows no task by name, {shown(source.text)} or other: give images of it.")
+        return replace(source, images=source.images and _all_of(source.images, tasks, source.text))
+    if isinstance(source, Head) or not tasks:
+        return source
+    if source.name not in tasks:
+        raise UserError(
+            f"This bundle is told its tasks by name, and {shown(source.name)} is none of them: choose one of "
+            f"{some(list(tasks), 20)} (task:NAME=DATA on the command line)."
+        )
+    return NamedTask(source.name, _all_of(source, tasks, source.name))
+
+
+def _all_of(images: ImageSet, tasks: Mapping[str, Sequence[str]], task: str) -> ImageSet:
+    """The images, if there are some of every class of the task."""
+    have = set(map(folded, images.classes))
+    if missing := [label for label in _classes(NamedTask(task), tasks) if folded(label) not in have]:
+        raise UserError(f"{images.name} has no images of {some(missing)}, a class of the task {shown(task)}.")
+    return images
+
+
+def _images(source: ImageSet | Head | NamedTask) -> ImageSet | None:
+    return source if isinstance(source, ImageSet) else getattr(source, "images", None)
+
+
+def _classes(source: ImageSet | Head | NamedTask, tasks: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    if isinstance(source, NamedTask):
+        return tasks[next(iter(read_mix(source.text, tasks)))]
+    return source.classes
+
+
+def _rows(own: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """Where ``classes`` stand among an end's own."""
+    where = {folded(label): row for row, label in enumerate(own)}
+    return [where[folded(label)] for label in classes]
+
+
+def _name(source: ImageSet | Head | NamedTask) -> str:
+    if isinstance(source, Head):
+        return f"head for {source.info.get('data', 'images')}"
+    return source.text if isinstance(source, NamedTask) else source.name
+
+
+def _names(sources: Sequence[ImageSet | Head | NamedTask]) -> list[str]:
+    """A name for each end; equal names get a letter."""
+    names = [_name(source) for source in sources]
+    return [f"{n} ({chr(65 + i)})" if names.count(n) > 1 else n for i, n in enumerate(names)]
+
+
+def _shared_classes(every: list[tuple[str, ...]], names: list[str]) -> tuple[tuple[str, ...], list[str]]:
+    common = set.intersection(*({folded(c) for c in own} for own in every))
+    classes = tuple(c for c in every[0] if folded(c) in common)
+    if len(classes) < 2:
+        raise UserError(
+            f"The ends have {'only one class' if classes else 'no class'} in common ({names[0]}: "
+            f"{some(every[0])}; {names[1]}: {some(every[1])}): a path needs ends with the same "
+            "classes, named alike."
+        )
+    notes = []
+    for own, name in zip(every, names, strict=True):
+        left = [c for c in own if folded(c) not in common]
+        if left:
+            notes.append(f"Left out of {name}, because not every end has them: {some(left)}.")
+    return classes, notes
+
+
+def _restricted(images: ImageSet, rows: Sequence[int], classes: tuple[str, ...]) -> ImageSet:
+    """The data set with only the classes ``rows``, in that order."""
+    place = np.full(len(images.classes), -1)
+    place[list(rows)] = np.arange(len(rows))
+    kept = np.flatnonzero(place[images.labels] >= 0)
+    return replace(
+        images,
+        classes=classes,
+        items=[images.items[i] for i in kept],
+        labels=place[images.labels[kept]],
+        is_test=images.is_test[kept],
+    )

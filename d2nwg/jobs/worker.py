@@ -1,0 +1,153 @@
+"""What a job's own process does: the work, and telling how far it is."""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from d2nwg.jobs.queue import Job, identity, remove_partial, tend
+from d2nwg.utils.errors import Cancelled, UserError
+from d2nwg.utils.progress import Progress, TerminalProgress, TimeLeft, format_seconds
+
+EVERY = 0.5  # seconds between two writings of the state
+PAUSED = 5.0  # a gap longer than this, and than twice the usual, is a pause and no measure of pace
+
+
+class JobProgress:
+    """The progress callback of a job: writes the state, and stops the work when the process is asked to."""
+
+    def __init__(self, job: Job):
+        self.job, self.asked, self._last = job, False, 0.0
+        self._left, self._log, self._stage = TimeLeft(), TerminalProgress(), None
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if self.asked:
+            raise Cancelled
+        now = time.monotonic()
+        if self._last and now - self._last > PAUSED + 10 * EVERY:
+            self._left = TimeLeft()  # it was paused: begin to measure again
+        left = self._left(stage, done, total)
+        self._log(stage, done, total)
+        if now - self._last < EVERY and stage == self._stage:
+            return
+        if stage != self._stage:
+            print(f"{stage} …", flush=True)
+        self._last, self._stage = now, stage
+        self.job.write(stage=stage, done=done, total=total, left=None if left is None else round(left, 1))
+
+
+def run_job(job: Job) -> int:
+    """Do a job's work in this process; the exit code. Only one process can be at it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(job.folder / "run.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return 3
+    progress, started = JobProgress(job), time.monotonic()
+
+    def ask(*_) -> None:
+        progress.asked = True
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, ask)
+    job.write(state="running", pid=os.getpid(), identity=identity(os.getpid()))
+    ended, code = {"state": "failed", "message": "Something went wrong here; the log says what."}, 1
+    try:
+        spec = job.spec
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {job.id} begins.", flush=True)
+        {"train": _train, "zoo": _zoo}[spec["kind"]](job, spec["parameters"], progress)
+        ended, code = {"state": "finished", "message": f"Finished in {format_seconds(time.monotonic() - started)}."}, 0
+    except Cancelled:
+        ended = {
+            "state": "stopped",
+            "message": f"Stopped; {job.after_resuming}.",
+        }
+    except UserError as reason:
+        ended["message"] = str(reason)
+    except OSError as reason:
+        traceback.print_exc()
+        if reason.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(job.folder).free / 2**20
+            ended["message"] = (
+                f"The disk is full ({free:.0f} MB free): make room and resume; {job.after_resuming}."
+            )
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError):
+            print(ended["message"], flush=True)
+        job.write(**ended, left=None, pid=None, ended=time.time())
+        lock.release()
+        tend()
+    return code
+
+
+def _train(job: Job, parameters: dict, progress: Progress) -> None:
+    """Train a bundle, from the start or from where a killed process was."""
+    from d2nwg.training.config import GENERATORS, as_text
+    from d2nwg.training.loop import clear_checkpoints
+    from d2nwg.training.run import train_bundle
+    from d2nwg.weights.kinds import open_zoo
+
+    out = Path(parameters["out"])
+    remove_partial(out)
+    if (out / "model_index.json").is_file() and job.work.is_dir():  # killed between the last two steps
+        clear_checkpoints(job.work)
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    config = GENERATORS[parameters["generator"]].from_config(parameters["config"])
+    # The model card tells the command that makes the bundle.
+    default = type(config)().to_config()
+    settings = [
+        f"--set {name}={as_text(value).replace(' ', '')}"
+        for name, value in config.to_config().items()
+        if value != default[name]
+    ]
+    sys.argv[1:] = [
+        "train",
+        "--zoo",
+        *(Path(zoo).name for zoo in parameters["zoos"]),
+        "--generator",
+        parameters["generator"],
+        *settings,
+        "--out",
+        out.name,
+    ]
+    train_bundle(
+        [open_zoo(zoo) for zoo in parameters["zoos"]],
+        config,
+        out,
+        resume=(job.work / "config.json").is_file(),
+        device=parameters.get("device"),
+        progress=progress,
+    )
+
+
+def _zoo(job: Job, parameters: dict, progress: Progress) -> None:
+    """Build a zoo of heads. Images are read once, whoever builds again."""
+    from d2nwg.data.images import load_images
+    from d2nwg.encoders.images import load_encoder
+    from d2nwg.weights.zoo import ZooConfig, build_zoo
+
+    out = Path(parameters["out"])
+    remove_partial(out)
+    own = job.folder / "data"
+    if (out / "zoo.json").is_file():  # killed between the last two steps
+        shutil.rmtree(own, ignore_errors=True)
+        return
+    sources = [
+        load_images(source, into=own / "unpacked" if Path(source).is_relative_to(own) else None, progress=progress)
+        for source in parameters["data"]
+    ]
+    encoder = load_encoder(parameters["encoder"], parameters.get("device"))
+    zoo = build_zoo(sources, encoder, ZooConfig(**parameters["config"]), out, progress=progress)
+    print(json.dumps(zoo.summary(), indent=1), flush=True)
+    shutil.rmtree(own, ignore_errors=True)  # the images have done their work

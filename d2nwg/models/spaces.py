@@ -1,0 +1,263 @@
+"""What a bundle knows of the weights it generates: layout, statistics, projection, a sample of the zoo.
+
+What a bundle of whole models knows of the networks it generates: layouts, ids, and the zoo's latents.
+"""
+
+from collections.abc import Iterable
+from functools import cached_property
+
+import torch
+from diffusers import ModelMixin
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from torch import Tensor, nn
+
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.text import some
+from d2nwg.weights.layouts import ChunkedLayout, WholeLayout
+from d2nwg.weights.networks import State, fold_projection, select_classes
+
+
+class WeightSpace(ModelMixin, ConfigMixin):
+    """Turns features into what a generator sees, and generated vectors into heads.
+
+    Args:
+        encoder: name of the image encoder that the heads sit on.
+        preprocessing: the encoder's, as it was for the zoo.
+        layout: a `WholeLayout` as JSON.
+        num_features: D, width of the encoder's features.
+        projected: k, principal components that heads are learnt on.
+        zoo_size: heads of the zoo that the bundle keeps.
+        conditions: number and width of the data-set embeddings z_D that the bundle keeps, of tasks of the zoo.
+
+    Tensors: ``mean`` (D,), ``projection`` (k, D), and of the kept zoo heads ``zoo_vectors`` (Z, N) standardised,
+    classes in canonical order, ``zoo_counts`` (Z,) and ``zoo_accuracy`` (Z,); ``zoo_conditions`` as given, or None.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        encoder: str,
+        preprocessing: dict,
+        layout: dict,
+        num_features: int,
+        projected: int,
+        zoo_size: int = 0,
+        conditions: tuple[int, int] | None = None,
+    ):
+        super().__init__()
+        self.layout = WholeLayout(**layout)
+
+        def kept(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.zeros(*shape), requires_grad=False)
+
+        self.mean, self.projection = kept(num_features), kept(projected, num_features)
+        self.zoo_vectors, self.zoo_counts = kept(zoo_size, self.layout.size), kept(zoo_size)
+        self.zoo_accuracy = kept(zoo_size)
+        self.zoo_conditions = kept(*conditions) if conditions else None
+
+    @property
+    def max_classes(self) -> int:
+        """C_max, the most classes a generated head can have."""
+        return self.layout.num_classes
+
+    def project(self, features: Tensor) -> Tensor:
+        """(…, D) → (…, k)."""
+        return (features - self.mean) @ self.projection.T
+
+    def canonical_order(self, class_means: Tensor) -> Tensor:
+        """Class means (C, k) → the order in which the classes take their slots: along the first component.
+
+        Whatever order a user names the classes in, the generator sees them in this one, so that permuting the classes
+        permutes the rows of the generated heads and changes nothing else.
+        """
+        return torch.argsort(class_means[:, 0], stable=True)
+
+    def to_heads(self, vectors: Tensor, order: Tensor) -> State:
+        """Standardised vectors (S, N), slots in ``order`` → heads (S, …) on the encoder's own features, classes in
+        the user's order."""
+        state = select_classes(self.layout.unflatten(vectors), torch.argsort(order))
+        return fold_projection(state, self.projection, self.mean)
+
+    def to_vectors(self, state: State, order: Tensor) -> Tensor:
+        """The reverse of `to_heads` for heads (S, …) on the encoder's features: (S, N), by least squares where a head
+        does not lie in the projected space."""
+        first = "weight" if "weight" in state else "0.weight"
+        bias = first.replace("weight", "bias")
+        # The pseudo-inverse (D, k), as the rows of the projection are independent; every sampling comes by here.
+        inverse = torch.linalg.solve(self.projection @ self.projection.T, self.projection).T
+        rows = {**state, first: state[first] @ inverse, bias: state[bias] + state[first] @ self.mean}
+        padded = {}
+        for name, tensor in select_classes(rows, order).items():
+            padded[name] = tensor.new_zeros(len(tensor), *self.layout.shapes[name])
+            padded[name][:, : tensor.shape[1]] = tensor
+        counts = torch.full((len(state[bias]),), len(order), device=self.mean.device)
+        return self.layout.flatten(padded) * self.layout.mask(counts)
+
+    def condition_distance(self, conditions: Tensor) -> Tensor:
+        """Euclidean distance of data-set embeddings (B, E) to the nearest one of the zoo, (B,)."""
+        return torch.cdist(conditions, self.zoo_conditions).min(1).values
+
+    def seen_radius(self, share: float = 0.95) -> float:
+        """The distance to the nearest other task within which this share of the zoo's own tasks lie."""
+        between = torch.cdist(self.zoo_conditions, self.zoo_conditions)
+        return float(between.fill_diagonal_(torch.inf).min(1).values.quantile(share))
+
+    def zoo_distance(self, vectors: Tensor, count: int) -> Tensor:
+        """How far vectors (S, N) are from the nearest kept zoo head with as many classes: Euclidean distance over the
+        numbers that count, divided by the vector's own length, (S,). NaN where the sample of the zoo has none."""
+        same = self.zoo_vectors[self.zoo_counts == count]
+        if not len(same):
+            return torch.full((len(vectors),), torch.nan)
+        mask = self.layout.mask(torch.tensor([count], device=vectors.device))
+        vectors = vectors * mask
+        return (torch.cdist(vectors, same).min(1).values / vectors.norm(dim=1).clamp_min(1e-12)).cpu()
+
+
+class ModelSpace(ModelMixin, ConfigMixin):
+    """Networks of several architectures ↔ vectors of one length, and the ids that a generator is told.
+
+    A network's chunks (`ChunkedLayout`) stand one after another, zero-padded to the longest architecture's. The
+    generator sees the vector as one token (``whole``) or a token a chunk (``chunked``); each token is told two ids,
+    which place it is of which architecture, and the task.
+
+    Args:
+        architectures: one dict each: ``name`` (of its first checkpoint), ``layout`` (a `ChunkedLayout` as JSON),
+            ``order`` (all tensor names in module order) and ``left_out``, [name, shape, type] of those that are in no
+            layout.
+        tasks: names of the zoo's tasks.
+        tokens: T, 1 or the most chunks of an architecture.
+        latent_shape: of one latent.
+        zoo_size: latents of zoo members that the bundle keeps.
+
+    Networks that began alike differ little from each other: a vector is what tells a network from the mean of its
+    architecture, in units of the tensor's spread about that mean; and a latent, before it is scaled, is taken from the
+    mean of its architecture and task. Otherwise what they share would be all that is learnt.
+
+    Tensors: ``centres`` and ``units`` (architectures, N) of vectors; ``latent_centres`` (architectures × tasks, c, h,
+    w); of the zoo ``zoo_latents`` (Z, c, h, w), unscaled means, ``zoo_members`` (Z, 2), architecture and task number,
+    and ``zoo_accuracy`` (Z,), NaN where it is not known.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        architectures: list[dict],
+        tasks: list[str],
+        tokens: int = 1,
+        latent_shape: tuple[int, int, int] = (4, 8, 8),
+        zoo_size: int = 0,
+    ):
+        super().__init__()
+        self.layouts = [ChunkedLayout(**architecture["layout"]) for architecture in architectures]
+        self.lengths = [len(layout.places) for layout in self.layouts]
+
+        def kept(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.zeros(*shape), requires_grad=False)
+
+        self.centres, self.units = kept(len(self.layouts), self.size), kept(len(self.layouts), self.size)
+        self.units.data.fill_(1)
+        self.latent_centres = kept(len(self.layouts) * len(tasks), *latent_shape)
+        self.zoo_latents, self.zoo_members = kept(zoo_size, *latent_shape), kept(zoo_size, 2)
+        self.zoo_accuracy = kept(zoo_size)
+
+    @property
+    def size(self) -> int:
+        """N, length of a vector."""
+        return max(self.lengths) * self.layouts[0].chunk
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the ids: the tasks, then the places."""
+        places = [f"architecture-{i}/{k}" for i, count in enumerate(self._tokens()) for k in range(count)]
+        return [f"task/{name}" for name in self.config.tasks] + places
+
+    def _tokens(self) -> list[int]:
+        """Tokens that each architecture uses."""
+        return [1 if self.config.tokens == 1 else length for length in self.lengths]
+
+    def centre(self, vectors_of: Iterable[tuple[int, Tensor]]) -> None:
+        """Measure ``centres`` and ``units`` on (architecture number, vector (N,)) of networks, read one at a time.
+        Architectures with fewer than three stay as they are."""
+        count = torch.zeros(len(self.layouts))
+        total = torch.zeros(*self.centres.shape, dtype=torch.float64)
+        squares = torch.zeros_like(total)
+        for architecture, vector in vectors_of:
+            count[architecture] += 1
+            total[architecture] += vector
+            squares[architecture] += vector.double().square()
+        for number, layout in enumerate(self.layouts):
+            if count[number] < 3:
+                continue
+            mean = total[number] / count[number]
+            variance = (squares[number] / count[number] - mean.square()).clamp_min(0)
+            self.centres.data[number] = mean.float()
+            for span in layout.spans.values():
+                self.units.data[number, span] = float(variance[span].mean().sqrt()) or 1.0
+
+    def group(self, members: Tensor) -> Tensor:
+        """(B, 2) architecture and task numbers → (B,) rows of ``latent_centres``."""
+        return members[:, 0].long() * len(self.config.tasks) + members[:, 1].long()
+
+    def ids(self, members: Tensor) -> Tensor:
+        """(B, 2) architecture and task numbers → (B, 2 T) ids, -1 for tokens that the architecture does not use."""
+        tokens = self._tokens()
+        first = len(self.config.tasks) + torch.tensor([0, *tokens]).cumsum(0)
+        rows = torch.full((len(members), self.config.tokens, 2), -1)
+        for row, (architecture, task) in zip(rows, members.long().tolist(), strict=True):
+            row[: tokens[architecture], 0] = first[architecture] + torch.arange(tokens[architecture])
+            row[: tokens[architecture], 1] = task
+        return rows.flatten(1)
+
+    def mask(self, architectures: Tensor) -> Tensor:
+        """(B,) architecture numbers → (B, N) bool, the numbers that count."""
+        return self._masks[architectures.long().cpu()]
+
+    @cached_property
+    def _masks(self) -> Tensor:
+        masks = [layout.mask().flatten() for layout in self.layouts]
+        return torch.stack([nn.functional.pad(mask, (0, self.size - len(mask))) for mask in masks])
+
+    def to_vectors(self, state: State, architecture: int) -> Tensor:
+        """Networks (B, …) of one architecture → (B, N) standardised."""
+        chunks = self.layouts[architecture].flatten(state).flatten(1)
+        vectors = nn.functional.pad(chunks, (0, self.size - chunks.shape[1]))
+        return (vectors - self.centres[architecture]) / self.units[architecture]
+
+    def to_states(self, vectors: Tensor, architecture: int) -> State:
+        """(B, N) → networks (B, …), every tensor that the zoo's have, in module order.
+
+        Counters are zero. BatchNorm statistics that the layout leaves out are those of a new layer: measure them with
+        `d2nwg.weights.layouts.recalibrate`.
+        """
+        layout, told = self.layouts[architecture], self.config.architectures[architecture]
+        length = self.lengths[architecture]
+        vectors = vectors * self.units[architecture] + self.centres[architecture]
+        state = layout.unflatten(vectors[:, : length * layout.chunk].reshape(len(vectors), length, layout.chunk))
+        for name, shape, kind in told["left_out"]:
+            fill = 1 if name.endswith("running_var") else 0
+            state[name] = torch.full((len(vectors), *shape), fill, dtype=getattr(torch, kind), device=vectors.device)
+        return {name: state[name] for name in told["order"]}
+
+    def member(self, architecture: int | str, task: str | None) -> Tensor:
+        """(2,) numbers of an architecture, by number from 0 or by name, and of a task, by name; None where the zoo
+        has only one.
+
+        Raises:
+            UserError: the bundle has not seen them.
+        """
+        names, tasks = [told["name"] for told in self.config.architectures], self.config.tasks
+        if isinstance(architecture, str):
+            if architecture not in names:
+                raise UserError(f"The bundle knows no architecture {architecture}: it knows {some(names, 6)}.")
+            architecture = names.index(architecture)
+        if not 0 <= architecture < len(names):
+            raise UserError(f"The bundle has {len(names)} architectures, counted from 0.")
+        if task is None and len(tasks) > 1:
+            raise UserError(f"Say which task: the bundle knows {some(tasks, 6)}.")
+        if task is not None and task not in tasks:
+            raise UserError(f"The bundle has not seen the task {task}: it knows {some(tasks, 6)}.")
+        return torch.tensor([architecture, tasks.index(task) if task else 0])
+
+    def kept(self, member: Tensor) -> Tensor:
+        """Which of the kept zoo latents are of this architecture and task, (Z,) bool."""
+        return (self.zoo_members == member.to(self.zoo_members)).all(1)

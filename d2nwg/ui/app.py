@@ -1,0 +1,122 @@
+"""The frame around the tabs. A new tab is a file with KEY, LABEL and build_tab(frame), and a line in TABS. A tab that
+shows what another one made puts a function and its outputs into ``frame.receivers``; one that sends has connect(frame),
+which is called once all are built."""
+
+import asyncio
+import re
+from html import escape
+from pathlib import Path
+from types import SimpleNamespace
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from d2nwg.ui.explore import tab as explore
+from d2nwg.ui.generate import service as actions
+from d2nwg.ui.generate import tab as generate
+from d2nwg.ui.generate.settings import bundle_names, default_bundle
+from d2nwg.ui.interpolate import tab as interpolate
+from d2nwg.ui.language import tab as language
+from d2nwg.ui.session import close, page_closed, private_root
+from d2nwg.ui.theme import studio_theme
+from d2nwg.ui.train import tab as train
+from d2nwg.utils.paths import shipped
+
+TABS = [generate, explore, interpolate, language, train]
+NAME = "D2NWG Studio"
+ASSETS = shipped("assets")
+MAX_UPLOAD = "512mb"
+MAX_WAITING = 32
+DAY = 24 * 3600
+
+DOTS = "".join(f'<circle cx="{8.5 + 7.5 * j}" cy="{8.5 + 7.5 * i}" r="{(1.4, 2, 2.8, 3.3, 3.7)[i + j]}"/>'
+               for i in range(3) for j in range(3))
+MARK = ('<svg class="mark" viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="8"/>'
+        f"<g>{DOTS}</g></svg>")
+BRAND = (f'<header class="brand">{MARK}<div><h1>{NAME}</h1>'
+         "<p>Classifier heads for your images, generated instead of trained</p></div></header>")
+TOOLS = """<div class="tools"><span class="device">%s</span>
+<button type="button" title="Copy a link to these settings" onclick="navigator.clipboard.writeText(location.href)
+.then(() => {this.textContent = 'Link copied'; setTimeout(() => this.textContent = 'Copy link', 1500)})">
+Copy link</button>
+<button type="button" aria-label="Light or dark" title="Light or dark"
+onclick="document.body.classList.toggle('dark')">◐</button></div>"""
+
+
+# The address names the tab in view. The first tab selects itself before the one that a link asks for can be shown.
+LINK = """() => {
+    const link = new URL(location.href);
+    window.askedTab ??= link.searchParams.get("tab");
+    link.searchParams.set("tab", "%s");
+    history.replaceState(history.state, "", link);
+}"""
+ASKED = '() => window.askedTab ?? new URL(location.href).searchParams.get("tab")'
+
+
+def build_app() -> gr.Blocks:
+    """The whole app, ready for `launch`."""
+    private_root()
+    with gr.Blocks(title=NAME, analytics_enabled=False, delete_cache=(3600, DAY), fill_width=True) as demo:
+        session = gr.State(None, delete_callback=close)
+        with gr.Row(elem_id="top"):
+            gr.HTML(BRAND, elem_id="brand")
+            bundle = gr.Dropdown(bundle_names(), value=default_bundle(), label="Bundle", elem_id="bundle", scale=0)
+            tools = gr.HTML(TOOLS % "", elem_id="tools")
+        frame = SimpleNamespace(demo=demo, session=session, bundle=bundle, tabs=None, receivers={})
+        if len(TABS) == 1:
+            TABS[0].build_tab(frame)
+        else:
+            with gr.Tabs(elem_id="tabs") as frame.tabs:
+                for tab in TABS:
+                    with gr.Tab(tab.LABEL, id=tab.KEY) as page:
+                        tab.build_tab(frame)
+                    page.select(None, js=LINK % tab.KEY, api_visibility="private")
+            for tab in TABS:
+                if hasattr(tab, "connect"):
+                    tab.connect(frame)
+            demo.load(_asked_tab, gr.Textbox(visible=False), frame.tabs, js=ASKED, api_visibility="private",
+                      show_progress="hidden")
+        demo.load(_tools, None, tools, api_visibility="private", show_progress="hidden")
+        demo.unload(_page_closed)
+    demo.queue(max_size=MAX_WAITING, default_concurrency_limit=4)
+    return demo
+
+
+def launch_options() -> dict:
+    """What `launch` needs for the look, the limits, and for serving nothing but what sessions made."""
+    return dict(theme=studio_theme(), css_paths=[ASSETS / "style.css"], favicon_path=ASSETS / "icon.png", pwa=True,
+                max_file_size=MAX_UPLOAD, footer_links=["api"], run_history=False, enable_monitoring=False,
+                allowed_paths=[], blocked_paths=_blocked(), show_error=False,
+                app_kwargs={"middleware": [Middleware(OnlyOwnFiles)]})
+
+
+class OnlyOwnFiles:
+    """ASGI middleware: gradio would also fetch any public address named after ``file=`` and pass it on."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        if re.search(r"/(file|proxy)[=/]+https?:", scope.get("path", ""), re.IGNORECASE):
+            await send({"type": "http.response.start", "status": 403, "headers": []})
+            await send({"type": "http.response.body"})
+        else:
+            await self.app(scope, receive, send)
+
+
+def _blocked() -> list[str]:
+    """The folders with code and data, unless this process's own files lie in them."""
+    root = private_root()
+    return [str(path) for path in (ASSETS.parent, Path.cwd()) if not root.is_relative_to(path.resolve())]
+
+
+def _page_closed(request: gr.Request) -> None:
+    page_closed(request.session_hash)
+
+
+async def _tools() -> str:
+    return TOOLS % escape(await asyncio.to_thread(actions.device_words))
+
+
+def _asked_tab(asked: str | None):
+    return gr.Tabs(selected=asked) if asked in {tab.KEY for tab in TABS} else gr.skip()

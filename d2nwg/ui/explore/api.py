@@ -1,0 +1,63 @@
+"""The Explore tab's action as a named endpoint, for programs."""
+
+from functools import partial
+
+import gradio as gr
+
+from d2nwg.ui.explore import service as own
+from d2nwg.ui.explore.service import CHOICES, DEFAULTS
+from d2nwg.ui.generate import service as actions
+from d2nwg.ui.generate.api import COMPUTE, PROGRESS, refusals
+from d2nwg.ui.generate.settings import bundle_names, default_bundle, example_names
+from d2nwg.ui.parts import Upload
+from d2nwg.ui.session import call_folder
+from d2nwg.ui.work import call
+
+
+async def explore(files: list[str] | None = None, example: str | None = None, bundle: str | None = None,
+                  tasks: int = 1, classes: int = 5, num_samples: int = 200, num_trained: int = 50, shots: int = 5,
+                  seed: int = 0, steps: int = DEFAULTS["steps"], max_query: int = 150, space: str = "weights",
+                  part: str = "all", perplexity: int = 30, progress=PROGRESS) -> tuple[str, dict, str, str, str]:
+    folder = call_folder()
+
+    def report_progress(stage: str, done: int, total: int) -> None:
+        progress((done, total or None), desc=stage)
+
+    with refusals():
+        settings = own.check(bundle, tasks, classes, num_samples, num_trained, shots, seed, steps, max_query)
+        view = own.check_view(space, part, perplexity, seed, False)
+        images = await call(partial(actions.read_images, files=files, example=example, into=folder), report_progress)
+        make = partial(own.make, {"images": images}, settings, view, folder / "result", exact=True)
+        made = await call(make, report_progress)
+        kept = await call(partial(_files, made))
+    said = " ".join(own.words(made))
+    return said, own.summary(made), str(kept["data"]), str(kept["figures"]), str(kept["projector"])
+
+
+def _files(made: own.Explored, progress=None) -> dict:
+    made.folder.mkdir(parents=True, exist_ok=True)
+    return own.files(made, own.figures(made, "origin", "tsne"))
+
+
+def add_endpoints() -> None:
+    """Declare the endpoint. Its components are never shown: they give names, types and defaults."""
+    with gr.Column(visible=False):
+        files = Upload(label="An archive with one folder a class, or pictures named by class", file_count="multiple")
+        example = gr.Dropdown(example_names(), value=None, label="An example, where no files are given")
+        bundle = gr.Dropdown(bundle_names(), value=default_bundle(), label="Bundle")
+        numbers = [gr.Number(value, precision=0, label=label) for value, label in (
+            (1, "Tasks; 1 is all classes at once"), (DEFAULTS["classes"], "Classes a task, where there are several"),
+            (DEFAULTS["explored"], "Heads to generate"), (DEFAULTS["trained"], "Heads to train on the same images"),
+            (DEFAULTS["shots"], "Images per class the generator may see"), (DEFAULTS["seed"], "Seed"),
+            (DEFAULTS["steps"], "Sampling steps"), (DEFAULTS["most"], "Most images to measure on"))]
+        space = gr.Dropdown(list(CHOICES["where"].values()), value="weights", label="Space")
+        part = gr.Textbox("all", label="Part: all, a tensor, or a class row such as row 1")
+        perplexity = gr.Number(DEFAULTS["perplexity"], precision=0, label="Perplexity of t-SNE")
+        words, numbers_out = gr.Textbox(label="In words"), gr.JSON(label="Summary")
+        made = [gr.File(label=label) for label in ("Data", "Figures", "Embedding Projector files")]
+        run = gr.Button()
+    run.click(explore, [files, example, bundle, *numbers, space, part, perplexity], [words, numbers_out, *made],
+              api_name="explore", **COMPUTE, api_description=(
+        "Generate heads for labelled images and set them beside the zoo heads that a bundle keeps. Returns the "
+        "comparison in words, its numbers, and three archives: tables, figures, and files for the TensorBoard "
+        "Embedding Projector. Reports progress; cancelling the job stops the work."))

@@ -1,0 +1,74 @@
+"""The Explore tab's words and pieces of HTML. Whatever comes from a visitor is escaped here."""
+
+from html import escape
+
+import numpy as np
+
+from d2nwg.ui.generate.html import hint, percent, title
+
+KINDS = {"zoo": "kept in the bundle, trained for a task of its own", "sample": "generated",
+         "trained": "trained the usual way on the images the generator saw"}
+
+
+def answer(words: list[str]) -> str:
+    """The result card: the answer, its numbers, and what was compared."""
+    first, *rest = map(escape, words)
+    return (f'<section class="result"><p class="answer">{first}</p>'
+            + "".join(f'<p class="{"made" if i >= len(rest) - 2 else ""}">{text}</p>' for i, text in enumerate(rest))
+            + "</section>")
+
+
+def point(about: dict) -> str:
+    """Which model a point is."""
+    right = percent(about["accuracy"]) if np.isfinite(about["accuracy"]) else "unknown"
+    whose = "of its own task" if about["origin"] == "zoo" else "of this task"
+    rows = [("Origin", KINDS[about["origin"]]), ("Task", about["task"]), ("Classes", str(about["classes"])),
+            ("Right", f"{right} of the held-out images {whose}")]
+    listed = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in rows)
+    near = "".join(
+        f'<li><span class="name">{escape(name)}</span><span class="many">{far:.2f}</span>'
+        f'<span class="many">{percent(right)}</span></li>' for name, far, right in about["neighbours"])
+    near = (f'<p class="hint">Nearest zoo heads with as many classes: distance in lengths of a zoo head, and how often '
+            f'each is right on its own task.</p><ol class="near">{near}</ol>' if near else "")
+    return f'<div class="point"><h4>{escape(about["head"].capitalize())}</h4><dl>{listed}</dl>{near}</div>'
+
+
+def nothing_picked() -> str:
+    """What to do to see a model."""
+    return hint("Click a point of the map, or choose a head from the list. To choose many, draw around them.")
+
+
+def tools(name: str, question: str) -> str:
+    """A button that saves the figure with this element id as a PNG, with its question as the title."""
+    script = (
+        f"const p = document.querySelector('#{name} .js-plotly-plot'); p && Plotly.downloadImage("
+        "{data: p.data, layout: {...p.layout, paper_bgcolor: '#ffffff', autosize: false, width: 1100, "
+        "height: Math.max(600, p.layout.height || 0), margin: {t: 96, l: 16, r: 24, b: 16}, "
+        f"title: {{text: '{question}', x: 0.02, y: 0.97, yanchor: 'top', "
+        "font: {size: 19, color: '#333333'}}}}, "
+        f"{{format: 'png', width: 1100, height: Math.max(600, p.layout.height || 0), scale: 2, filename: '{name}'}})")
+    return (f'<button type="button" class="save" id="{name}-png" title="Save this figure as a picture" '
+            f'onclick="{escape(script)}">PNG</button>')
+
+
+def places() -> str:
+    """What will stand where, before there is a result."""
+    random = np.random.default_rng(5)
+
+    def cloud(x: float, y: float, n: int, wide: float) -> str:
+        dots = random.normal((x, y), (2.2 * wide, wide), (n, 2))
+        return "".join(f'<circle cx="{a:.0f}" cy="{b:.0f}" r="3"/>' for a, b in dots)
+
+    axis = '<path d="M12 6v72h110" class="rivals"/>'
+    bump = "M" + "L".join(f"{14 + 4 * i} {76 - 62 * np.exp(-(((i - 13) / 5) ** 2)):.1f}" for i in range(27))
+    return f"""<div class="places">
+<section class="place wide">{title("Do samples fall where trained weights lie?")}
+<p>Press <b>Explore</b>. The generator writes heads for a few tasks; they are set beside the trained heads that the
+bundle keeps, and beside heads trained on the same images. The map shows each as a point; alike ones are near.</p>
+<svg viewBox="0 0 420 90" aria-hidden="true"><g class="zoo">{cloud(130, 45, 40, 15)}</g>
+<g class="dots">{cloud(210, 40, 24, 7)}{cloud(300, 52, 24, 7)}</g></svg></section>
+<section class="place">{title("Are weight values distributed alike?")}<p>Densities, layer by layer.</p>
+<svg viewBox="0 0 130 84" aria-hidden="true">{axis}<path d="{bump}" class="chosen"/></svg></section>
+<section class="place">{title("Do samples copy the zoo?")}<p>Accuracy against the distance to the nearest zoo head.</p>
+<svg viewBox="0 0 130 84" aria-hidden="true">{axis}<g class="dots">{cloud(85, 26, 18, 6)}</g>
+<g class="zoo">{cloud(40, 62, 14, 5)}</g></svg></section></div>"""

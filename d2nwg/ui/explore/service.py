@@ -1,0 +1,280 @@
+"""What the Explore tab does, without gradio: library calls, and the files they leave."""
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from d2nwg.bundles import DEFAULT_STEPS, list_bundles
+from d2nwg.data.examples import EXAMPLES
+from d2nwg.ui.generate import service as actions
+from d2nwg.ui.generate.settings import whole
+from d2nwg.ui.gpu import on_gpu
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.progress import Progress, silent
+
+DEFAULTS = dict(data="digits", tasks=4, classes=5, explored=200, trained=50, shots=5, seed=0, steps=DEFAULT_STEPS,
+                most=150, where="weights", part="all", perplexity=30, map_seed=0, method="tsne", colour="origin")
+LINKED = ("data", "tasks", "classes", "explored", "method", "colour")  # what a link may hold
+CHOICES = {
+    "method": {"t-SNE": "tsne", "PCA": "pca"},
+    "colour": {"origin": "origin", "task": "task", "accuracy": "accuracy", "distance": "distance"},
+    "where": {"weight space": "weights", "latent space": "latent"},
+}
+MOST_TAKEN = 200  # heads in one archive
+
+
+class Explored(NamedTuple):
+    """What one press of the button has made."""
+
+    found: Any  # the `Exploration`
+    view: Any  # the `View` of it that is shown
+    folder: Path
+
+
+def check(bundle: str | None, tasks, classes, explored, trained, shots, seed, steps, most) -> dict:
+    """The keyword arguments of `d2nwg.analysis.explore.explore`.
+
+    Raises:
+        UserError: a number out of its limits, or a bundle that is not here.
+    """
+    if bundle is not None and bundle not in list_bundles():
+        raise UserError(f"There is no bundle {bundle} here; choose one from the list.")
+    values = dict(tasks=tasks, classes=classes, explored=explored, trained=trained, shots=shots, seed=seed, steps=steps,
+                  max_query=most)
+    checked = {key: whole(key, value) for key, value in values.items()}
+    return {"bundle": bundle, "num_samples": checked.pop("explored"), "num_trained": checked.pop("trained"), **checked}
+
+
+def check_view(where, part, perplexity, map_seed, all_counts) -> dict:
+    """The keyword arguments of `d2nwg.analysis.look.look`. Raises UserError for a number out of its limits."""
+    return {"where": where or "weights", "part": part or "all", "perplexity": whole("perplexity", perplexity),
+            "seed": whole("map_seed", map_seed), "all_counts": bool(all_counts)}
+
+
+def from_link(query: Mapping[str, str]) -> dict:
+    """The control values that a link's query asks for; what is not to be had is left out."""
+    values: dict = {}
+    if query.get("data") in EXAMPLES:
+        values["data"] = query["data"]
+    for key in ("tasks", "classes", "explored"):
+        try:
+            values[key] = whole(key, int(query[key]))
+        except (UserError, ValueError, KeyError):
+            continue
+    for key in ("method", "colour"):
+        if query.get(key) in CHOICES[key].values():
+            values[key] = query[key]
+    return values
+
+
+@on_gpu
+def make(source: dict, settings: dict, view: dict, folder: Path, exact: bool = False, progress: Progress = silent
+         ) -> Explored:
+    """Read the images, generate, map and compare. `source` is what `actions.read_images` takes, or has ``images``.
+    Where the bundle has no such space or part, the nearest view is taken, unless `exact`."""
+    actions.import_libraries()
+    from d2nwg.analysis.explore import explore
+    from d2nwg.analysis.look import look
+
+    images = source.get("images") or actions.read_images(progress=progress, **source)
+    settings = {**settings, "classes": min(settings["classes"], len(images.classes))}
+    found = explore(images, progress=progress, **settings)
+    return Explored(found, look(found, progress=progress, **(view if exact else possible(found, view))), folder)
+
+
+def again(made: Explored, view: dict, folder: Path, progress: Progress = silent) -> Explored:
+    """The same heads seen otherwise."""
+    from d2nwg.analysis.look import look
+
+    return Explored(made.found, look(made.found, progress=progress, **possible(made.found, view)), folder)
+
+
+def possible(found, view: dict) -> dict:
+    """A view's settings as far as this bundle has such a space and part."""
+    where = view["where"] if view["where"] in found.spaces else "weights"
+    part = view["part"] if view["part"] in found.parts(where) else "all"
+    return {**view, "where": where, "part": part}
+
+
+def figures(made: Explored, colour: str, method: str, picked: Sequence[int] = ()) -> dict[str, Any]:
+    """Every figure, by name."""
+    from d2nwg.figures.explore import all_figures, map_figure
+
+    drawn = all_figures(made.found, made.view, colour, method)
+    return {**drawn, "map": map_figure(made.found, made.view, method, colour, picked)} if len(picked) else drawn
+
+
+def chart(made: Explored, colour: str, method: str, picked: Sequence[int] = ()):
+    """The map alone."""
+    from d2nwg.figures.explore import map_figure
+
+    return map_figure(made.found, made.view, method, colour, picked)
+
+
+def novelty(made: Explored, picked: Sequence[int] = ()):
+    """The figure of accuracy against distance, with some heads ringed."""
+    from d2nwg.figures.explore import novelty_figure
+
+    return novelty_figure(made.found, picked)
+
+
+def words(made: Explored) -> list[str]:
+    """The verdict, and how the map was drawn."""
+    from d2nwg.analysis.words import verdict
+
+    return [*verdict(made.found, made.view), f"The map: {made.view.projection.words}"]
+
+
+def details(made: Explored, point: int) -> dict:
+    """Which model a point is.
+
+    Raises:
+        UserError: it is not on the map.
+    """
+    from d2nwg.analysis.words import details as describe
+
+    if point not in made.view.rows:
+        raise UserError("That head is not on this map: pick another one.")
+    return describe(made.found, made.view, point)
+
+
+def files(made: Explored, drawn: dict[str, Any]) -> dict[str, Path]:
+    """Write what can be taken away: ``figures`` and ``data`` as archives, ``projector``, and each figure's page by its
+    name."""
+    from d2nwg.analysis.words import save
+    from d2nwg.figures.explore import write_html
+
+    folder = made.folder
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    saved = save(made.found, made.view, folder / "data")
+    said = words(made)[0]
+    pages = {name: write_html(figure, folder / f"{name}.html", name, said) for name, figure in drawn.items()}
+    for name, figure in drawn.items():  # several pages in one archive share plotly's script
+        write_html(figure, folder / "figures" / f"{name}.html", name, said, script="directory")
+    return {
+        **pages,
+        "figures": pack(folder / "figures.zip", sorted((folder / "figures").iterdir())),
+        "data": pack(folder / "data.zip", [*saved["data"], *saved["summary"]]),
+        "projector": pack(folder / "projector.zip", saved["projector"]),
+    }
+
+
+def page(made: Explored, figure, name: str) -> Path:
+    """Write one figure's page again."""
+    from d2nwg.figures.explore import write_html
+
+    return write_html(figure, made.folder / f"{name}.html", name, words(made)[0])
+
+
+def listed(made: Explored) -> list[tuple[str, int]]:
+    """Every head on the map as (name and task, number), samples first."""
+    from d2nwg.analysis.populations import SAMPLE
+
+    found, rows = made.found, made.view.rows
+    order = sorted(rows.tolist(), key=lambda i: (found.heads.origin[i] != SAMPLE, i))
+    return [(f"{found.name(i)} · {found.task_name(i)}", i) for i in order]
+
+
+def pack(path: Path, members: Sequence[Path]) -> Path:
+    """An archive of some files, without their folders."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for member in members:
+            archive.write(member, member.name)
+    return path
+
+
+def table(made: Explored, points: Sequence[int]) -> list[list]:
+    """The rows of the table of brushed heads: head, task, right in percent, distance."""
+    from d2nwg.analysis.words import table as columns
+
+    every = columns(made.found, made.view)
+    wanted = set(points)
+    rows = zip(every["point"], every["head"], every["task"], every["accuracy"], every["distance_to_nearest_zoo_head"],
+               strict=True)
+    return [[head, task, None if right != right else round(100 * right, 1), None if far != far else round(far, 3)]
+            for point, head, task, right, far in rows if point in wanted]
+
+
+def take(made: Explored, points: Sequence[int], path: Path) -> Path:
+    """The brushed heads as an archive: ``heads.csv`` and a head file each (the first `MOST_TAKEN`)."""
+    from d2nwg.analysis.words import table as columns
+    from d2nwg.analysis.words import write_csv
+
+    every = columns(made.found, made.view)
+    chosen = [i for i, point in enumerate(every["point"]) if point in set(points)]
+    listing = write_csv(path.with_suffix(".csv"), {name: [values[i] for i in chosen] for name, values in every.items()})
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.write(listing, "heads.csv")
+        for i in chosen[:MOST_TAKEN]:
+            try:
+                head = made.found.head(every["point"][i])
+            except UserError:  # a zoo head of as many classes as no task has
+                continue
+            data = head.save(path.with_suffix(".safetensors")).read_bytes()
+            archive.writestr(f"{every['head'][i].replace(' ', '-')}-{every['point'][i]}.safetensors", data)
+    return path
+
+
+def save_head(made: Explored, point: int) -> Path:
+    """One head as a file.
+
+    Raises:
+        UserError: see `Exploration.head`.
+    """
+    name = made.found.name(point).replace(" ", "-")
+    (made.folder / f"point-{point}").mkdir(exist_ok=True)
+    return made.found.head(point).save(made.folder / f"point-{point}" / f"head-{name}.safetensors")
+
+
+@on_gpu
+def score(made: Explored, point: int, uploads: list[str], into: Path, progress: Progress = silent) -> str:
+    """How good a head is on uploaded images, in a sentence.
+
+    Raises:
+        UserError: see `Exploration.head`, `evaluate_head` and `read_images`.
+    """
+    from d2nwg.heads import evaluate_head
+
+    images = actions.read_images(files=uploads, into=into, progress=progress)
+    scores = evaluate_head(made.found.head(point), images, progress=progress)
+    return (f"{made.found.name(point).capitalize()} is right on {100 * scores['accuracy']:.1f} % of "
+            f"{scores['num_images']:,} images of {images.name}.")
+
+
+def for_generate(made: Explored, point: int, folder: Path) -> tuple[actions.Result, int | None]:
+    """What the Generate tab shows for a head's task, and the number of the sample to use there: None where the head is
+    none of the samples, and stands in the place of the chosen one.
+
+    Raises:
+        UserError: see `Exploration.head`.
+    """
+    from d2nwg.analysis.populations import SAMPLE
+    from d2nwg.figures.base import confusion_figure
+
+    found, head = made.found, made.found.head(point)
+    number = int(found.heads.task[point])
+    if number < 0:
+        number = next(i for i, task in enumerate(found.tasks) if task.images.classes == head.classes)
+    task, picked = found.tasks[number], None
+    generation = task.generation
+    if found.heads.origin[point] == SAMPLE:
+        picked = int(found.heads.number[point])
+    else:
+        report = {**generation.report, "selection": head.info["selection"], "query_accuracy": {
+            **generation.report["query_accuracy"], "chosen": head.info["query_accuracy"]}}
+        generation = replace(generation, head=head, report=report)
+    saved = generation.save(folder)
+    kept = {"head": saved / "head.safetensors", "samples": saved / "samples.safetensors",
+            "report": saved / "report.json"}
+    drawn = actions.strip(generation.report, picked), confusion_figure(generation.confusion, head.classes)
+    return actions.Result(task.images, generation, kept, drawn), picked
+
+
+def summary(made: Explored) -> dict:
+    """The numbers, as JSON."""
+    from d2nwg.analysis.words import summary as numbers
+
+    return numbers(made.found, made.view)
+

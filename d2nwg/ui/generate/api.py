@@ -1,0 +1,109 @@
+"""The Generate tab's actions as named endpoints, for programs. None of them needs a session."""
+
+import asyncio
+import logging
+from contextlib import contextmanager
+from functools import partial
+
+import gradio as gr
+
+from d2nwg.ui.generate import html, service
+from d2nwg.ui.generate.settings import DEFAULTS, bundle_names, check_settings, default_bundle, example_names
+from d2nwg.ui.parts import Picture, Refusal, Upload
+from d2nwg.ui.session import call_folder
+from d2nwg.ui.work import UNEXPECTED, call
+from d2nwg.utils.errors import UserError
+
+log = logging.getLogger("d2nwg.ui")
+
+PROGRESS = gr.Progress()  # as a default it asks gradio for the call's own
+COMPUTE = dict(concurrency_limit=1, concurrency_id="compute")  # one slot for all that computes
+
+
+@contextmanager
+def refusals():
+    """Turns a `UserError` into a sentence for the caller; what was not foreseen also goes to the log."""
+    try:
+        yield
+    except UserError as reason:
+        raise Refusal(str(reason)) from None
+    except Refusal:
+        raise
+    except Exception as reason:
+        log.exception("Unforeseen")
+        raise Refusal(UNEXPECTED) from reason
+
+
+async def load_images(files: list[str] | None = None, example: str | None = None) -> dict:
+    with refusals():
+        images = await call(partial(service.read_images, files=files, example=example, into=call_folder()))
+    counts = dict.fromkeys(images.classes, 0)
+    for index in images.labels:
+        counts[images.classes[index]] += 1
+    return {"name": images.name, "num_images": len(images.items), "classes": counts, "notes": list(images.notes)}
+
+
+async def generate(files: list[str] | None = None, example: str | None = None, bundle: str | None = None,
+                   shots: int = 5, num_samples: int = 50, seed: int = 0, steps: int = DEFAULTS["steps"],
+                   max_query: int = 1000, unlabelled: list[str] | None = None, task: str = "",
+                   progress=PROGRESS) -> tuple[str, dict, str, str, str]:
+    folder = call_folder()
+
+    def report_progress(stage: str, done: int, total: int) -> None:
+        progress((done, total or None), desc=stage)
+
+    with refusals():
+        settings = check_settings(bundle, shots, num_samples, seed, steps, max_query, task)
+        read = partial(service.read_images, files=files, example=example, into=folder)
+        images = await call(read, report_progress)
+        make = partial(service.generate, images, settings, folder / "result", unlabelled)
+        generation, made = await call(make, report_progress)
+    sentence = " ".join(html.result_sentences(generation.report))
+    return sentence, generation.report, str(made["head"]), str(made["samples"]), str(made["report"])
+
+
+async def predict(head: str | None = None, image: str | None = None) -> dict[str, float]:
+    with refusals():
+        return await asyncio.to_thread(service.predict, head, image)
+
+
+async def sample(head: str | None = None, samples: str | None = None, number: int = 0) -> str:
+    with refusals():
+        return str(await asyncio.to_thread(service.take_sample, head, samples, number, call_folder()))
+
+
+def add_endpoints() -> None:
+    """Declare the endpoints. Their components are never shown: they give names, types and defaults."""
+    with gr.Column(visible=False):
+        files = Upload(label="An archive with one folder a class, or pictures named by class",
+                       file_count="multiple")
+        example = gr.Dropdown(example_names(), value=None, label="An example, where no files are given")
+        bundle = gr.Dropdown(bundle_names(), value=default_bundle(), label="Bundle")
+        numbers = [gr.Number(DEFAULTS[key], precision=0, label=label) for key, label in (
+            ("shots", "Images per class the generator may see"), ("samples", "Heads to generate"),
+            ("seed", "Seed"), ("steps", "Sampling steps; 1024 is the paper's way"),
+            ("max_query", "Most images to measure on"))]
+        unlabelled = Upload(label="Images of the same classes without labels, or archives of them (optional)",
+                            file_count="multiple")
+        task = gr.Textbox("", label="The task, for a bundle that is told tasks by name; a mix: 0.7 one + 0.3 other")
+        head = Upload(label="A head file, such as /generate returns")
+        image = Picture(label="A picture")
+        samples_file = Upload(label="All samples, as /generate returns them")
+        number = gr.Number(0, precision=0, label="Number of the sample, from 0")
+        words, report = gr.Textbox(label="Result in words"), gr.JSON(label="Report")
+        made = [gr.File(label=label) for label in ("Chosen head", "All samples", "Report file")]
+        found, taken = gr.JSON(label="Images"), gr.File(label="Head file")
+        label = gr.Label(label="Likeliest classes", num_top_classes=service.TOP)
+        run = gr.Button()
+    run.click(load_images, [files, example], found, api_name="load_images", api_description=(
+        "Read labelled images, given as files or as the name of an example, and say what is in them: name, number "
+        "of images, images of each class, notes."))
+    run.click(generate, [files, example, bundle, *numbers, unlabelled, task], [words, report, *made],
+              api_name="generate", **COMPUTE, api_description=(
+        "Generate classifier heads for labelled images, given as files or as the name of an example. Returns the "
+        "result in words, the report, and three files: the chosen head, all samples, and the report. Reports "
+        "progress; cancelling the job stops the work."))
+    run.click(predict, [head, image], label, api_name="predict", **COMPUTE, api_description=(
+        "The likeliest classes of a picture by a head file from /generate or /sample."))
+    run.click(sample, [head, samples_file, number], taken, api_name="sample", **COMPUTE, api_description=(
+        "Take one sample out of all, as a head file, given the two files of /generate."))

@@ -1,0 +1,181 @@
+"""The app's words and its small pieces of HTML. Whatever comes from a visitor is escaped here."""
+
+import base64
+import io
+from html import escape
+
+import numpy as np
+
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.progress import Progress, format_seconds, silent
+
+SHOWN_CLASSES, SHOWN_IMAGES, THUMBNAIL = 24, 6, 80
+
+
+def percent(fraction: float) -> str:
+    """``0.8823`` → ``"88.2 %"``, with a space that does not break."""
+    return f"{100 * fraction:.1f}\u00a0%"
+
+
+def count(number: int, noun: str) -> str:
+    """``count(1200, "image")`` → ``"1,200 images"``."""
+    plural = noun if number == 1 else noun + ("es" if noun.endswith("s") else "s")
+    return f"{number:,} {plural}"
+
+
+def notice(text: str, kind: str = "bad") -> str:
+    """A sentence that has to be seen: ``bad`` (it did not work), ``note`` or ``good``."""
+    role = "alert" if kind == "bad" else "status"
+    return f'<div class="notice {kind}" role="{role}">{escape(text.strip())}</div>'
+
+
+def hint(text: str) -> str:
+    """A sentence in small type."""
+    return f'<p class="hint">{escape(text)}</p>'
+
+
+def progress(stage) -> str:
+    """A `d2nwg.ui.work.Stage` as words and a bar."""
+    width = 100 * stage.done / stage.total if stage.total else 0
+    numbers = f"{stage.done:,} of {stage.total:,}" if stage.total else ""
+    left = f"{format_seconds(stage.left)} left" if stage.left is not None and stage.left >= 1 else ""
+    return (f'<div class="working" role="status"><div class="words"><b>{escape(stage.name)}</b>'
+            f'<span>{" · ".join(filter(None, (numbers, left)))}</span></div>'
+            f'<div class="bar{"" if stage.total else " unknown"}"><i style="width:{width:.1f}%"></i></div></div>')
+
+
+def thumbnails(images, progress: Progress = silent) -> str:
+    """What is in an `ImageSet`: classes and images counted, then a row of small pictures a class."""
+    rows, shown = [], images.classes[:SHOWN_CLASSES]
+    counts = np.bincount(images.labels, minlength=len(images.classes))
+    for number, name in enumerate(shown):
+        progress("Making thumbnails", number, len(shown))
+        pictures = []
+        for index in np.flatnonzero(images.labels == number)[:2 * SHOWN_IMAGES]:
+            if len(pictures) < SHOWN_IMAGES and (picture := _thumbnail(images.items[index])):
+                pictures.append(f'<img src="{picture}" alt="">')
+        rows.append(f'<div class="row"><span class="name" title="{escape(name)}">{escape(name)}</span>'
+                    f'<span class="pictures">{"".join(pictures)}</span>'
+                    f'<span class="many">{counts[number]:,}</span></div>')
+    if len(shown) < len(images.classes):
+        rows.append(f'<div class="row more">and {count(len(images.classes) - len(shown), "more class")}</div>')
+    notes = "".join(f"<li>{escape(note)}</li>" for note in images.notes)
+    return (f'<div class="images"><p class="summary"><b>{count(len(images.classes), "class")} · '
+            f'{count(len(images.items), "image")}</b></p><div class="rows" tabindex="0" role="group" '
+            f'aria-label="some images of each class">{"".join(rows)}</div>'
+            + (f'<ul class="notes">{notes}</ul>' if notes else "") + "</div>")
+
+
+def _thumbnail(item) -> str | None:
+    from PIL import Image, ImageOps
+
+    from d2nwg.data.images import open_image
+
+    try:
+        picture = open_image(item, min_side=THUMBNAIL)
+    except UserError:
+        return None
+    data = io.BytesIO()
+    picture = ImageOps.fit(picture, (THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+    picture.save(data, "webp", quality=75, method=0)
+    return "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def result_sentences(report: dict) -> tuple[str, str, str]:
+    """The result in plain words: the answer, its rivals, and how it was made."""
+    accuracy, seconds = report["query_accuracy"], report["seconds"]
+    best, rival = max((accuracy[key], name) for key, name in (
+        ("class_mean", "the class mean"), ("ridge", "ridge"), ("logistic_regression", "logistic regression")))
+    gap = 100 * (accuracy["chosen"] - best)
+    stand = f"level with {rival}, the best of the three" if abs(gap) < 0.05 else \
+        f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'} {rival}, the best of the three"
+    without = accuracy.get("without_unlabelled")
+    free = "" if without is None else \
+        f" {count(report['num_unlabelled'], 'unlabelled image')} took part; without them it reaches {percent(without)}."
+    made = "Told the task's name only. " if report.get("task") else ""
+    return (
+        f"The generated head is right on {percent(accuracy['chosen'])} of {count(report['num_query'], 'image')} "
+        f"it never saw.{free}",
+        f"Fitted to the same {count(report['num_support'], 'image')}, the class mean reaches "
+        f"{percent(accuracy['class_mean'])}, ridge {percent(accuracy['ridge'])} and logistic regression "
+        f"{percent(accuracy['logistic_regression'])}: the generated head is {stand}. A random head reaches "
+        f"{percent(accuracy['random'])}.",
+        f"{made}Chosen: {report['selection']}. {seconds['total']:.1f} s, of which {seconds['features']:.1f} s reading "
+        "images.")
+
+
+def result(report: dict) -> str:
+    """The result card."""
+    answer, rivals, made = map(escape, result_sentences(report))
+    number = percent(report["query_accuracy"]["chosen"])
+    notes = "".join(f"<li>{escape(note)}</li>" for note in report["notes"])
+    notes = f'<ul class="notes">{notes}</ul>' if notes else ""
+    seen = f"told “{escape(report['task'])}”" if report.get("task") else f"{report['shots']} a class seen"
+    data = f"{escape(report['data'])} · {count(len(report['classes']), 'class')} · {seen}"
+    return (f'<section class="result"><p class="about">{data}</p>'
+            f'<p class="answer">{answer.replace(number, f"<b>{number}</b>", 1)}</p><p>{rivals}</p>'
+            f'<p class="made">{made}</p>{notes}</section>')
+
+
+def kept(images=None, result=None) -> str:
+    """What a failure has left as it was."""
+    if images is not None:
+        return f"{images.name} is still chosen."
+    return "The result you had is still here." if result is not None else ""
+
+
+def seen(which: str, chances: dict[str, float], truth: str | None) -> str:
+    """What a head says about a picture, and whether that is right where it is known."""
+    best = max(chances, key=chances.get)
+    said = f"{escape(which)} says <b>{escape(best)}</b>{':' if truth else ''}"
+    if truth is not None:
+        verdict = "✓ right" if best == truth else f"✗ it is <b>{escape(truth)}</b>"
+        said = f"{said} {verdict}. <span>The generator has not seen this picture</span>"
+    return f'<p class="seen">{said}.</p>{likeliest(chances)}'
+
+
+def likeliest(chances: dict[str, float]) -> str:
+    """The likeliest classes as labelled bars, best first."""
+    rows = "".join(f'<li><span class="name" title="{escape(name)}">{escape(name)}</span><span class="track">'
+                   f'<i style="width:{100 * p:.1f}%"></i></span><span class="many">{percent(p)}</span></li>'
+                   for name, p in sorted(chances.items(), key=lambda pair: -pair[1]))
+    return f'<ol class="likeliest">{rows}</ol>'
+
+
+def table(report: dict) -> dict:
+    """The rows of the table of heads: the chosen one, then the samples."""
+    chosen = 100 * report["query_accuracy"]["chosen"]
+    rows = [("chosen", chosen, None), *(
+        (f"sample {i}", 100 * sample["accuracy"], sample["nearest_zoo_distance"])
+        for i, sample in enumerate(report["samples"]))]
+    shown = [[name, f"{right:.1f}", "" if far is None else f"{far:.3f}"] for name, right, far in rows]
+    return {"headers": ["head", "right, %", "distance to the nearest zoo head"],
+            "data": [list(row) for row in rows], "metadata": {"display_value": shown}}
+
+
+def title(question: str, under: str = "") -> str:
+    """The heading of a card: a question, and what to know to read the answer."""
+    under = f"<p>{escape(under)}</p>" if under else ""
+    return f'<div class="title"><h3>{escape(question)}</h3>{under}</div>'
+
+
+def places() -> str:
+    """What will stand where, before there is a result."""
+    random = np.random.default_rng(3)
+    dots = "".join(f'<circle cx="{275 + 36 * x:.0f}" cy="{12 + 60 * y:.0f}" r="4"/>'
+                   for x, y in zip(random.normal(size=40).clip(-2.6, 2.6), random.random(40), strict=True))
+    likely = {(1, 3): 0.3, (4, 2): 0.3, **{(i, i): 0.85 for i in range(5)}}
+    cells = "".join(f'<rect x="{17 * j}" y="{17 * i}" width="15" height="15" '
+                    f'opacity="{likely.get((i, j), 0.08)}"/>' for i in range(5) for j in range(5))
+    bars = "".join(f'<rect width="{width}" height="10" y="{6 + 16 * i}"/>'
+                   for i, width in enumerate((70, 38, 20, 11, 6)))
+    return f"""<div class="places">
+<section class="place wide">{title("Your result will stand here")}
+<p>Choose images and press <b>Generate</b>. The generator looks at a few images of each class and writes classifier
+heads for them, without training. The other images are kept aside, to measure how often the heads are right.</p>
+<svg viewBox="150 0 250 84" aria-hidden="true"><path d="M262 8v68M236 8v68M212 8v68" class="rivals"/>
+<g class="dots">{dots}</g><path d="M289 8v68" class="chosen"/></svg></section>
+<section class="place">{title("Where does it err?")}<p>True classes against predicted ones.</p>
+<svg viewBox="0 0 84 84" aria-hidden="true"><g class="cells">{cells}</g></svg></section>
+<section class="place">{title("Try it on a picture")}<p>Drop one in and see the five likeliest classes.</p>
+<svg viewBox="0 0 84 84" aria-hidden="true"><g class="bars">{bars}</g></svg></section></div>"""

@@ -1,0 +1,235 @@
+"""What the app does, without gradio: each action is a library call and the files it leaves."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from d2nwg.ui.generate import html
+from d2nwg.ui.gpu import on_gpu
+from d2nwg.ui.session import Session, private_root
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.progress import Progress, silent
+
+TOP = 5
+_importing = threading.Lock()
+
+
+class Result(NamedTuple):
+    """What one press of the button has made."""
+
+    images: Any  # the `ImageSet` it was made from
+    generation: Any  # the `Generation`
+    files: dict[str, Path]  # head, samples, report
+    figures: tuple  # samples, confusion
+
+    def head(self, picked: int | None):
+        """A sample, or the chosen head."""
+        return self.generation.head if picked is None else self.generation.sample_head(picked)
+
+
+def read_images(*, example: str | None = None, files: list[str] | None = None, into: Path | None = None,
+                progress: Progress = silent):
+    """The `ImageSet` of a named example, or of uploaded files (archives are unpacked into `into`).
+
+    Raises:
+        UserError: no or both sources given, or what `load_files` refuses.
+    """
+    from d2nwg.data.examples import EXAMPLES
+    from d2nwg.data.images import load_files, load_images
+
+    if files:
+        paths = [own_file(file) for file in files]
+        return load_files(paths, name=paths[0].stem if len(paths) == 1 else "your images", into=into,
+                          progress=progress)
+    if example not in EXAMPLES:
+        raise UserError(f"Give image files, or one of the examples: {', '.join(EXAMPLES)}.")
+    return load_images(f"example:{example}", progress=progress)
+
+
+def read_and_show(progress: Progress = silent, **source) -> tuple[Any, str]:
+    """`read_images`, and its thumbnails as HTML."""
+    images = read_images(progress=progress, **source)
+    return images, html.thumbnails(images, progress)
+
+
+@on_gpu
+def generate(images, settings: dict, folder: Path, free: list[str] | None = None, progress: Progress = silent
+             ) -> tuple[Any, dict[str, Path]]:
+    """Generate heads and save them below `folder`: the `Generation`, and its files as head, samples and report.
+    `free` are uploaded images without labels, or archives of them, which are unpacked below `folder`."""
+    import_libraries()
+    from d2nwg.data.images import load_unlabelled
+    from d2nwg.generate import generate_heads
+
+    folder.mkdir(parents=True, exist_ok=True)
+    unlabelled = load_unlabelled([own_file(file) for file in free], into=folder, progress=progress) if free else ()
+    generation = generate_heads(images, unlabelled=unlabelled, progress=progress, **settings)
+    saved = generation.save(folder)
+    return generation, {"head": saved / "head.safetensors", "samples": saved / "samples.safetensors",
+                        "report": saved / "report.json"}
+
+
+def make_result(images, settings: dict, folder: Path, free: list[str] | None = None,
+                progress: Progress = silent) -> Result:
+    """`generate` for a visitor, with what the page shows of it."""
+    generation, files = generate(images, settings, folder, free, progress=progress)
+    from d2nwg.figures.base import confusion_figure
+
+    figures = strip(generation.report), confusion_figure(generation.confusion, generation.head.classes)
+    return Result(images, generation, files, figures)
+
+
+def strip(report: dict, picked: int | None = None):
+    """The figure of the samples' accuracies, with one of them ringed."""
+    from d2nwg.figures.base import samples_figure
+
+    return samples_figure(report, picked)
+
+
+@on_gpu
+def look(head, item: Path | bytes) -> dict[str, float]:
+    """The `TOP` likeliest classes of an image and their probabilities.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    from d2nwg.data.images import open_image
+
+    probabilities, readable = head.probabilities([item])
+    if not readable[0]:
+        open_image(item)  # says why
+        raise UserError("The picture cannot be read; choose another one.")
+    best = probabilities[0].argsort(descending=True)[:TOP]
+    return {head.classes[i]: float(probabilities[0, i]) for i in best.tolist()}
+
+
+def predict(head: str | None, image: str | None) -> dict[str, float]:
+    """`look` with uploaded files.
+
+    Raises:
+        UserError: a file is missing, or not what it should be, or the head is for an encoder no bundle here uses.
+    """
+    from d2nwg.heads import Head
+
+    if not head or not image:
+        raise UserError("Give a head file and a picture.")
+    file = own_file(head)
+    with _named(file):
+        loaded = Head.load(file)
+    _check_encoder(loaded.encoder)
+    return look(loaded, own_file(image))
+
+
+def take_sample(head: str | None, samples: str | None, number: int, folder: Path) -> Path:
+    """Sample `number`, from 0, of an uploaded samples.safetensors, as a head file in `folder`. `head` is the file
+    of the chosen head, which knows the classes and the encoder.
+
+    Raises:
+        UserError: there is no such sample, or the files are not what they should be.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from d2nwg.heads import Head
+
+    if not head or not samples:
+        raise UserError("Give the head file and the samples file that /generate returned.")
+    file, source = own_file(samples), own_file(head)
+    with _named(source):
+        chosen = Head.load(source)
+    try:
+        with safe_open(file, "pt") as stored:
+            slices = {name: stored.get_slice(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
+            count = min((part.get_shape()[0] for part in slices.values()), default=0)
+            if number != int(number) or not 0 <= number < count:
+                raise UserError(f"There are samples 0 to {count - 1}, not {number}.")
+            state = {name: part[int(number)] for name, part in slices.items()}
+    except (SafetensorError, IndexError) as reason:
+        raise UserError(f"{file.name} is not the samples file that /generate returned.") from reason
+    info = {**chosen.info, "selection": f"sample {int(number)}"}
+    info.pop("query_accuracy", None)  # that of the chosen head
+    taken = Head(state, chosen.encoder, chosen.classes, chosen.preprocessing, info)
+    return taken.save(folder / f"head-sample-{int(number)}.safetensors")
+
+
+@contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """Lets sentences name an uploaded file as its owner knows it, without the server's folders."""
+    try:
+        yield
+    except UserError as reason:
+        raise UserError(str(reason).replace(str(file), file.name)) from reason
+
+
+def _check_encoder(name: str) -> None:
+    """A head names its encoder, and a stranger's must not make the server fetch or open whatever it says."""
+    from d2nwg.bundles import bundle_encoder, list_bundles
+
+    known = {bundle_encoder(path) for path in list_bundles().values()}
+    if name not in known:
+        raise UserError(f"This head is for {name[:100]}; heads for {', '.join(sorted(known))} can be tried here.")
+
+
+def draw(visit: Session) -> tuple[Any, str]:
+    """One of the visitor's held-out images, another one each time, and its class."""
+    images = visit.result.images
+    index = np.random.default_rng().choice(visit.result.generation.query)
+    return images.items[index], images.classes[images.labels[index]]
+
+
+def preview(item: Path | bytes, folder: Path) -> str | None:
+    """A copy of a picture, of a size to look at, as a file in `folder`; None if it is unreadable."""
+    from d2nwg.data.images import open_image
+
+    try:
+        picture = open_image(item, min_side=512)
+    except UserError:
+        return None
+    scale = min(1024 / max(picture.size), max(1, 192 // max(picture.size)))  # small ones are shown larger
+    picture = picture.resize([max(1, round(side * scale)) for side in picture.size])
+    picture.save(folder / "picture.webp", quality=90)
+    return str(folder / "picture.webp")
+
+
+def own_file(path: str) -> Path:
+    """An uploaded file; whatever lies elsewhere is refused.
+
+    Raises:
+        UserError: it is not one, or is gone.
+    """
+    file = Path(path).resolve()
+    if not file.is_relative_to(private_root()) or not file.is_file():
+        raise UserError(f"The uploaded file {file.name} is no longer here; please choose it again.")
+    return file
+
+
+def import_libraries() -> None:
+    """Import what is slow, in one thread at a time: to a second one, a package that makes its names on demand, as
+    diffusers does, can look as if it had none. Whatever works in a thread of its own calls this first."""
+    with _importing:
+        import d2nwg.analysis.words
+        import d2nwg.figures.explore
+        import d2nwg.generate
+        import d2nwg.interpolation.path  # noqa: F401
+
+
+def warm_up() -> None:
+    """Import what is slow and load the default encoder, so that the first click does not wait for it."""
+    try:
+        import_libraries()
+        from d2nwg.encoders.images import DEFAULT_ENCODER, load_encoder
+
+        load_encoder(DEFAULT_ENCODER)
+    except Exception:  # the page is up: whoever needs it will be told
+        logging.getLogger("d2nwg.ui").exception("Warming up")
+
+
+def device_words() -> str:
+    """What the work runs on, in words."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"

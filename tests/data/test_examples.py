@@ -1,0 +1,46 @@
+import time
+
+import numpy as np
+import pytest
+
+from d2nwg.data.examples import EXAMPLES, Example
+from d2nwg.data.images import load_images, open_image, split_support_query
+from d2nwg.utils.errors import UserError
+
+
+def test_digits(tmp_path, monkeypatch):
+    monkeypatch.setenv("D2NWG_CACHE", str(tmp_path))
+    images = load_images("example:digits")
+    assert images.name == "digits" and images.classes == tuple("0123456789")
+    assert np.bincount(images.labels).tolist() == [60] * 10 and images.notes == ()
+    assert [f.name for f in (tmp_path / "examples").iterdir()] == ["digits"]
+    pictures = np.stack([np.asarray(open_image(item)) for item in images.items[::10]])
+    assert pictures.shape == (60, 64, 64, 3) and pictures.max() == 255 and pictures.min() == 0
+    split_support_query(images, 5, seed=0)
+
+    started = time.perf_counter()
+    assert load_images("example:digits").items == images.items
+    assert time.perf_counter() - started < 1
+
+
+def test_every_example_says_what_it_is():
+    for name, example in EXAMPLES.items():
+        assert example.name == name and example.title and example.licence
+        assert example.description.endswith(".") and "\n" not in example.description
+
+
+def test_an_example_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("D2NWG_CACHE", str(tmp_path))
+
+    def images():
+        yield next(EXAMPLES["digits"].images())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Example("half", "Half", "Half.", "none", images).folder()
+    assert not any((tmp_path / "examples").iterdir())
+
+
+def test_an_unknown_example():
+    with pytest.raises(UserError, match=r"no example named cats.*digits"):
+        load_images("example:cats")

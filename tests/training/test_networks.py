@@ -1,0 +1,178 @@
+"""Whole models: a generator on a zoo of checkpoints of two architectures, its bundle, and networks from it."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from d2nwg.bundles import list_bundles, resolve_bundle
+from d2nwg.cli import main
+from d2nwg.pipelines.networks import ModelGenerationPipeline
+from d2nwg.training.config import STAGES, ModelsConfig, TrainConfig
+from d2nwg.training.networks import ModelBatches, model_space
+from d2nwg.training.run import train_bundle
+from d2nwg.utils.errors import Cancelled, UserError
+from d2nwg.weights.kinds import open_zoo
+from d2nwg.weights.model_zoo import ModelZoo, import_checkpoints
+from tests.conftest import quick_config
+from tests.training.test_run import stop_at, tensors
+from tests.weights.test_model_zoo import network
+
+CHUNKED = dict(layout="chunked", patch=(16, 1, 2), vae_channels=(16,), latent_channels=16)
+SHORT = dict(vae_steps=4, align_steps=2, diffusion_steps=4, batch_size=4, checkpoint_every=2)
+
+
+@pytest.fixture(scope="module")
+def model_zoo(tmp_path_factory) -> ModelZoo:
+    """Twelve networks: six of four with BatchNorm, six of six channels without; two tasks."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "checkpoints").mkdir()
+    rows = ["file,task,accuracy"]
+    for i in range(12):
+        name = f"{'norm' if i % 2 else 'plain'}-{i:02}.safetensors"
+        state = network(norm=i % 2 == 1, width=4 if i % 2 else 6, seed=i).state_dict()
+        save_file({f"module.{n}" if i == 0 else n: t.clone() for n, t in state.items()}, folder / "checkpoints" / name)
+        rows.append(f"{name},{'dots' if i % 4 < 2 else 'stripes'},{50 + i}")
+    (folder / "checkpoints" / "scores.csv").write_text("\n".join(rows))
+    import_checkpoints(folder / "checkpoints", folder / "zoo")
+    return open_zoo(folder / "zoo")
+
+
+@pytest.fixture(scope="module")
+def bundle(model_zoo, tmp_path_factory):
+    config = ModelsConfig.preset("tiny", vae_steps=150, diffusion_steps=20)
+    return train_bundle(model_zoo, config, tmp_path_factory.mktemp("bundles") / "whole", device="cpu")
+
+
+@pytest.mark.parametrize("batchnorm", ["travel", "recalibrate"])
+@pytest.mark.parametrize("layout", ["whole", "chunked"])
+def test_a_space_of_two_architectures(model_zoo, layout, batchnorm):
+    space = model_space(model_zoo, ModelsConfig(layout=layout, batchnorm=batchnorm, chunk=16))
+    data = ModelBatches(model_zoo, space, torch.device("cpu"))
+    batch = data.batch(list(range(12)))
+    assert batch.vectors.shape == batch.mask.shape == (12, space.size)
+    assert not batch.vectors[~batch.mask].any(), "padding is zero"
+    assert sorted([*data.aside, *data.train.tolist()]) == list(range(12)) and len(data.aside) == 1
+    told, plain = set(), 0
+    for number in range(12):
+        architecture = int(data.members[number, 0])
+        state = space.to_states(batch.vectors[number : number + 1], architecture)
+        original = model_zoo.plain_state(number)
+        assert list(state) == list(original)
+        for name, tensor in original.items():
+            if batchnorm == "travel" or "running" not in name:
+                expected = tensor if tensor.is_floating_point() else torch.zeros_like(tensor)
+                torch.testing.assert_close(state[name][0], expected, rtol=1e-3, atol=1e-5)
+            else:
+                assert set(state[name].flatten().tolist()) == {float(name.endswith("var"))}
+        told.add(tuple(batch.ids[number].tolist()))
+        plain += "1.running_mean" not in original
+    assert len(told) == 4 and plain == 6, "two architectures × two tasks"
+    assert max(max(row) for row in told) == len(space.names) - 1
+    tokens = batch.mask.reshape(12, space.config.tokens, -1).any(-1)
+    assert torch.equal(tokens, batch.ids.reshape(12, -1, 2)[..., 0] >= 0), "ids where there are numbers"
+
+
+def test_networks_of_a_bundle(bundle, model_zoo):
+    pipe = ModelGenerationPipeline.from_pretrained(bundle)
+    assert {tuple(row) for row in pipe.weight_space.zoo_members.tolist()} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    for number, told in enumerate(pipe.weight_space.config.architectures):
+        norm = told["name"].startswith("norm")
+        net = network(norm=norm, width=4 if norm else 6)
+        samples = pipe(told["name"], "dots", num_samples=3, generator=torch.Generator().manual_seed(0))
+        again = pipe(number, "dots", num_samples=3, generator=torch.Generator().manual_seed(0))
+        assert len(samples.states()) == len(samples) == 3 and samples.distance.shape == (3,)
+        for state, other in zip(samples.states(), again.states(), strict=True):
+            net.load_state_dict(state)
+            assert net(torch.randn(2, 1, 4, 4)).isfinite().all()
+            assert all(torch.equal(state[name], other[name]) for name in state)
+        kept = pipe(number, "dots", num_samples=2, around=0.0)
+        assert kept.distance.tolist() == [0, 0] or kept.distance.isnan().all()
+        mine = [i for i, r in enumerate(model_zoo.records)
+                if r["task"] == "dots" and r["name"].startswith(told["name"][:4])]
+        last = "4.weight"
+        originals = torch.stack([model_zoo.plain_state(i)[last] for i in mine]).flatten(1)
+        near = torch.cdist(kept.state[last].flatten(1), originals).min(1).values
+        apart = torch.cdist(originals, originals).fill_diagonal_(torch.inf).min()
+        assert (near < apart / 2).all(), "reconstructions of members"
+    with pytest.raises(UserError, match="Say which task: the bundle knows dots, stripes"):
+        pipe(0)
+    with pytest.raises(UserError, match="has not seen the task cats"):
+        pipe(0, "cats")
+    with pytest.raises(UserError, match="2 architectures, counted from 0"):
+        pipe(2, "dots")
+    with pytest.raises(UserError, match="a share from 0 to 1"):
+        pipe(0, "dots", around=2.0)
+
+
+def test_a_run_killed_in_every_stage_ends_the_same(model_zoo, tmp_path):
+    config = ModelsConfig.preset("tiny", **SHORT, **CHUNKED)
+    whole = train_bundle(model_zoo, config, tmp_path / "whole", device="cpu")
+    for i, stage in enumerate(STAGES):
+        with pytest.raises(Cancelled):
+            train_bundle(model_zoo, config, tmp_path / "killed", resume=i > 0, device="cpu",
+                         progress=stop_at(stage, min(3, SHORT["align_steps"] - 1) if i == 1 else 3))
+    killed = train_bundle(model_zoo, config, tmp_path / "killed", resume=True, device="cpu")
+    one, two = tensors(whole), tensors(killed)
+    assert one.keys() == two.keys() and all(torch.equal(one[name].nan_to_num(), two[name].nan_to_num()) for name in one)
+    assert len(ModelGenerationPipeline.from_pretrained(killed)(1, "stripes", 2)) == 2
+
+
+def test_zoos_and_generators_must_match(model_zoo, tiny_zoo, tmp_path):
+    with pytest.raises(UserError, match="zoo of whole models: train on it with --generator models"):
+        train_bundle(model_zoo, quick_config(), tmp_path / "out", device="cpu")
+    with pytest.raises(UserError, match="zoo of heads: train on it with --generator unet or dual"):
+        train_bundle(tiny_zoo, ModelsConfig.preset("tiny"), tmp_path / "out", device="cpu")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UserError, match="no preset 'paper'"):
+        ModelsConfig.preset("paper")
+    assert ModelsConfig().condition == TrainConfig(condition="task").condition
+    assert replace(ModelsConfig(), seed=3).to_config()["seed"] == 3 and "condition" not in ModelsConfig().to_config()
+
+
+def test_verbs(model_zoo, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("D2NWG_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "cache" / "bundles" / "mine"
+    out.parent.mkdir(parents=True)
+    sets = [text for name, value in SHORT.items() for text in ("--set", f"{name}={value}")]
+    assert main(["train", "--zoo", str(model_zoo.path), "--preset", "tiny", *sets, "--out", str(out)]) == 0
+    card = (out / "README.md").read_text()
+    assert "whole networks of 2 architectures for the tasks dots, stripes" in card and "| 1 | `" in card
+    assert "lost_aside" in json.loads((out / "training.json").read_text())["measured"]
+    assert "mine" not in list_bundles(), "the tabs' bundles make heads"
+    with pytest.raises(UserError, match="whole models, not heads"):
+        resolve_bundle(out)
+    command = ["sample", "mine", "--architecture", "1", "--num-samples", "2", "--out", str(tmp_path / "nets")]
+    assert main([*command, "--steps", "3"]) == 2 and "Say which task" in capsys.readouterr().err
+    assert main([*command, "--steps", "3", "--task", "dots", "--around", "0.5"]) == 0
+    assert "2 networks in" in capsys.readouterr().out
+    made = sorted((tmp_path / "nets").iterdir())
+    assert [path.name for path in made] == ["000.safetensors", "001.safetensors"]
+    norm = "1.running_mean" in load_file(made[0])
+    network(norm=norm, width=4 if norm else 6).load_state_dict(load_file(made[0]))
+    assert main([*command, "--task", "dots"]) == 2 and "exists already" in capsys.readouterr().err
+    assert main(["sample", "heads-dual", "--out", str(tmp_path / "x")]) == 2
+    assert main(["generate", "example:digits", "--bundle", str(out), "--out", str(tmp_path / "y")]) == 2
+    assert "use it with `python -m d2nwg sample`" in capsys.readouterr().err
+
+
+def test_what_networks_share_is_taken_away(bundle, model_zoo):
+    """Vectors about the mean of their architecture, in units of their own; latents about that of their task."""
+    space = model_space(model_zoo, ModelsConfig(chunk=16))
+    data = ModelBatches(model_zoo, space, torch.device("cpu"))
+    for number, layout in enumerate(space.layouts):
+        mine = [int(i) for i in data.train if data.members[i, 0] == number]
+        vectors = data.batch(mine).vectors
+        torch.testing.assert_close(vectors.mean(0), torch.zeros(space.size), atol=1e-3, rtol=0)
+        for name, span in layout.spans.items():
+            square = float(vectors[:, span].square().mean())
+            assert square == pytest.approx(1, abs=0.01) or not vectors[:, span].any(), name  # a constant stays one
+    pipe = ModelGenerationPipeline.from_pretrained(bundle)
+    space = pipe.weight_space
+    latents = (space.zoo_latents - space.latent_centres[space.group(space.zoo_members)]) * pipe.vae.config.latent_scale
+    torch.testing.assert_close(latents.square().mean(), torch.tensor(1.0), atol=1e-2, rtol=0)
+    for group in space.group(space.zoo_members).unique():
+        kept = latents[space.group(space.zoo_members) == group]
+        torch.testing.assert_close(kept.mean(0), torch.zeros(latents.shape[1:]), atol=1e-3, rtol=0)

@@ -1,0 +1,132 @@
+"""The Train tab's words and figures, and what its settings become."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from d2nwg.bundles import list_bundles, pack_bundle
+from d2nwg.figures.train import accuracies_figure, losses_figure
+from d2nwg.jobs import queue as jobs
+from d2nwg.training.estimate import estimate
+from d2nwg.ui.train import service as training
+from d2nwg.utils.errors import UserError
+from tests.conftest import quick_config
+
+NASTY = '<img src=x onerror="alert(1)">'
+
+
+@pytest.fixture
+def still(tmp_path, monkeypatch):
+    """A cache of its own, any file counts as an upload, and no job begins."""
+    monkeypatch.setattr(training.actions, "own_file", Path)
+    monkeypatch.setenv("D2NWG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(jobs, "_start", lambda job: None)
+
+
+def test_off_on_a_space(monkeypatch):
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    assert training.why_off() is None
+    monkeypatch.setenv("SPACE_ID", "someone/studio")
+    assert "huggingface.co/spaces/someone/studio?duplicate=true" in training.why_off()
+    monkeypatch.setenv("TRAIN_HERE", "1")
+    assert training.why_off() is None
+
+
+def test_jobs_in_words(still, tiny_zoo):
+    assert "Your jobs will stand here" in training.jobs_html(None)
+    job = jobs.submit_training("mine", [tiny_zoo.path], quick_config())
+    assert "waiting" in training.jobs_html(None) and training.job_choices() == [("mine (training)", "train-mine")]
+    job.write(state="failed", message=NASTY)
+    assert "<img" not in training.jobs_html(job.id) and "failed" in training.jobs_html(job.id)
+    me = os.getpid()
+    job.write(state="running", pid=me, identity=jobs.identity(me), stage="Training the VAE", done=5, total=20,
+              left=75.0, message="")
+    job.work.mkdir(parents=True)
+    (job.work / "metrics.jsonl").write_text(
+        '{"stage": "Training the VAE", "step": 5, "steps": 20, "loss": 0.5, "reconstructed_accuracy": 0.75}\n{"torn')
+    shown = training.jobs_html(job.id)
+    for words in ("step 5 of 20", "1 min 15 s left", "loss 0.5", "reconstructions right on 75.0", "width:25.0%"):
+        assert words in shown
+    job.write(state="stopped", pid=None)
+
+
+def test_a_zoo_in_words(tiny_zoo, tmp_path):
+    assert "300 linear heads" in training.describe_zoo(str(tiny_zoo.path))
+    assert "is no zoo" in training.describe_zoo(str(tmp_path / "none"))
+    assert "No zoo yet" in training.describe_zoo(None)
+    with pytest.raises(UserError, match="Choose a zoo"):
+        training.zoo_path(None)
+
+
+def test_settings(still):
+    with pytest.raises(UserError, match="Choose the images first"):
+        training.submit_zoo(None, "x", 10, 2, 3, 5, 0)
+    with pytest.raises(UserError, match="Heads should be a whole number from 5"):
+        training.submit_zoo(["x.zip"], "x", 1, 2, 3, 5, 0)
+    assert training.recipe("unet", "tiny", {"vae_steps": "7", "ema": ""}).vae_steps == 7
+    assert training.recipe("dual", "tiny", {"held_out": "a, b"}).held_out == ("a", "b")
+    with pytest.raises(UserError, match="'x' cannot be the vae_steps: write for instance 200"):
+        training.recipe("unet", "tiny", {"vae_steps": "x"})
+
+
+def test_figures(tiny_bundle):
+    lines = [json.loads(line) for line in (tiny_bundle / "metrics.jsonl").open()]
+    losses = losses_figure(lines)
+    assert len(losses.data) == 3 and [note.text for note in losses.layout.annotations] == [
+        "VAE", "data-set encoder", "denoiser"]
+    rights = accuracies_figure(lines)
+    assert {trace.text[-1].split("s ")[0] for trace in rights.data} == {"reconstruction", "sample"}
+    assert list(rights.data[0].x) == [10, 20, 30] and rights.layout.annotations[0].text.startswith("zoo heads ")
+    assert max(rights.data[1].x) == 80
+    assert not losses_figure([]).data and not accuracies_figure([]).data
+
+
+def test_time_and_memory_are_measured(tiny_zoo):
+    found = estimate([tiny_zoo.path], quick_config(diffusion_steps=1000), device="cpu", limit=500)
+    assert found["whole"] and found["device"] == "CPU" and 1e8 < found["memory"] < 1e10
+    assert list(found["stages"]) == ["Training the VAE", "Aligning the data-set encoder", "Training the denoiser"]
+    assert found["seconds"] == pytest.approx(sum(found["stages"].values()))
+
+
+def test_a_bundle_as_one_archive(tiny_bundle, tmp_path, monkeypatch):
+    import zipfile
+
+    packed = pack_bundle(tiny_bundle, tmp_path)
+    monkeypatch.setenv("D2NWG_CACHE", str(tmp_path / "cache"))
+    zipfile.ZipFile(packed).extractall(tmp_path / "cache" / "bundles")
+    assert (list_bundles()["tiny"] / "vae" / "config.json").read_bytes() == (
+        tiny_bundle / "vae" / "config.json").read_bytes()
+    with pytest.raises(UserError, match="no bundle"):
+        pack_bundle(tmp_path / "nothing", tmp_path)
+
+
+def test_checkpoints_added_to_a_zoo(still, tmp_path):
+    import torch
+
+    from d2nwg.weights.model_zoo import ModelZoo
+
+    files = [tmp_path / f"{i}.pt" for i in range(3)]
+    for i, file in enumerate(files):
+        torch.save(torch.nn.Linear(2 + i // 2, 2).state_dict(), file)
+    with pytest.raises(UserError, match="no zoo of checkpoints mine to add to"):
+        training.import_zoo([str(files[0])], "mine", tmp_path / "a", append=True)
+    assert "1 checkpoint imported" in training.import_zoo([str(files[0])], "mine", tmp_path / "a")
+    with pytest.raises(UserError, match="a zoo mine already: choose another name, or tick"):
+        training.import_zoo([str(files[1])], "mine", tmp_path / "a")
+    said = training.import_zoo([str(file) for file in files], "mine", tmp_path / "a", append=True)
+    assert said.startswith("2 checkpoints added to the zoo mine, which now has 3; 1 left out: 0.pt has the same w")
+    assert [r["name"] for r in ModelZoo(tmp_path / "cache" / "zoos" / "mine").records] == ["0.pt", "1.pt", "2.pt"]
+    assert training.zoo_names() == ["mine"]
+    assert "3 whole models</b> of 2 architectures" in training.describe_zoo("mine")
+
+
+def test_the_generator_suits_the_zoo(still, tiny_zoo, tmp_path):
+    import torch
+
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "a.pt")
+    training.import_zoo([str(tmp_path / "a.pt")], "models", tmp_path / "a")
+    heads = str(tiny_zoo.path)
+    assert training.suiting("models", "dual") == "models" and training.suiting(heads, "dual") == "dual"
+    assert training.suiting(heads, "models") == "unet" and training.suiting(None, "unet") == "unet"
