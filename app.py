@@ -22,8 +22,9 @@ def on_a_desktop() -> bool:
 
 def main() -> None:
     """Parse the options and serve until stopped."""
-    parser = argparse.ArgumentParser(description="D2NWG Studio in the browser.",
-                                     epilog="example: python app.py --port 7861")
+    parser = argparse.ArgumentParser(
+        description="D2NWG Studio in the browser.", epilog="example: python app.py --port 7861"
+    )
     parser.add_argument("--host", help="the address to listen on (127.0.0.1; 0.0.0.0 for the whole network)")
     parser.add_argument("--port", type=int, help="the port (the first free one from 7860)")
     parser.add_argument("--share", action="store_true", help="make a public link through gradio.live")
@@ -32,8 +33,14 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop by the system cleans up as Ctrl+C does
     try:
-        demo.launch(server_name=args.host, server_port=args.port, share=args.share or None,
-                    inbrowser=on_a_desktop() and not args.no_browser, prevent_thread_lock=True, **launch_options())
+        demo.launch(
+            server_name=args.host,
+            server_port=args.port,
+            share=args.share or None,
+            inbrowser=on_a_desktop() and not args.no_browser,
+            prevent_thread_lock=True,
+            **launch_options(),
+        )
     except OSError as reason:
         sys.exit(f"The app cannot listen there: {str(reason).split('.')[0]}.")
     try:

@@ -56,8 +56,16 @@ def main() -> None:
         "neighbours": lambda: str(to_zoo(heads, points).distance[-1, 0]),
         "test": lambda: str(energy_test(points[args.heads :], points[: args.heads])),
     }
-    result = {"heads": args.heads, "numbers": args.numbers, "samples": args.samples, "threads": args.threads,
-              "cores": os.cpu_count(), "load_before": os.getloadavg()[0], "seconds": {}, "cpu_seconds": {}}
+    result = {
+        "heads": args.heads,
+        "numbers": args.numbers,
+        "samples": args.samples,
+        "threads": args.threads,
+        "cores": os.cpu_count(),
+        "load_before": os.getloadavg()[0],
+        "seconds": {},
+        "cpu_seconds": {},
+    }
     for name, step in steps.items():
         started, used = time.perf_counter(), time.process_time()
         said = step()

@@ -29,12 +29,26 @@ def measure(zoo: str, generator: str, preset: str, processes: int, device: str |
     spec = json.dumps({"zoos": [str(Path(zoo).resolve())], "generator": generator, "config": config, "device": device})
     command = [sys.executable, "-m", "d2nwg.training.estimate", spec]
     if processes > 1:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes),
-                   "-m", *command[2:]]
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            str(processes),
+            "-m",
+            *command[2:],
+        ]
     threads = max(1, (os.cpu_count() or 1) // processes)
     with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(command, cwd=REPO, stdout=output, stderr=subprocess.DEVNULL, start_new_session=True,
-                                   env={**os.environ, "OMP_NUM_THREADS": str(threads)})
+        process = subprocess.Popen(
+            command,
+            cwd=REPO,
+            stdout=output,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        )
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -52,8 +66,11 @@ def measure(zoo: str, generator: str, preset: str, processes: int, device: str |
         if rank == 0 and gaps:
             rates[stage] = round(1 / max(median(gaps), 1e-9), 3)
     peak = max((line.get("peak", 0) for line in lines), default=0)
-    return {"steps_per_second": rates, "peak_mib": round(peak / 2**20),
-            "device": next((line["device"] for line in lines if "device" in line), device)}
+    return {
+        "steps_per_second": rates,
+        "peak_mib": round(peak / 2**20),
+        "device": next((line["device"] for line in lines if "device" in line), device),
+    }
 
 
 def main() -> None:
@@ -79,8 +96,10 @@ def main() -> None:
                    "peak_mib": max(turn["peak_mib"] for turn in turns), "device": turns[0]["device"]}  # fmt: skip
             rows.append(row)
             rates = ", ".join(f"{stage}: {rate:g}/s" for stage, rate in row["steps_per_second"].items())
-            print(f"{preset:9} {processes} × {row['device']}  {row['peak_mib']:6} MiB  {rates or 'no step in time'}",
-                  flush=True)
+            print(
+                f"{preset:9} {processes} × {row['device']}  {row['peak_mib']:6} MiB  {rates or 'no step in time'}",
+                flush=True,
+            )
     if args.out:
         machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
         Path(args.out).write_text(json.dumps({"machine": machine, "generator": args.generator, "rows": rows}, indent=1))

@@ -28,8 +28,9 @@ def _own_cache():
         yield
 
 
-def make_image_folder(root: Path, classes=("blue", "green", "red"), per_class: int = 8, size: int = 32,
-                      seed: int = 0) -> Path:
+def make_image_folder(
+    root: Path, classes=("blue", "green", "red"), per_class: int = 8, size: int = 32, seed: int = 0
+) -> Path:
     """Write ``root/CLASS/00.png`` …: a colour a class, with noise, so that classes are easy to tell apart.
 
     A class is a name, its colour follows from its place in ``classes``. Returns ``root``.

@@ -49,12 +49,22 @@ def made(folder, tiny_bundle, cheap_encoder):
 def test_the_report_says_all(made, images):
     report = json.loads(json.dumps(made.report))
     accuracy = report["query_accuracy"]
-    assert set(accuracy) == {"chosen", "average", "mean", "std", "oracle_top3", "class_mean", "ridge",
-                             "logistic_regression", "random"}
+    assert set(accuracy) == {
+        "chosen",
+        "average",
+        "mean",
+        "std",
+        "oracle_top3",
+        "class_mean",
+        "ridge",
+        "logistic_regression",
+        "random",
+    }
     assert all(0 <= value <= 1 for value in accuracy.values())
     assert {"features", "sampling", "rivals", "total"} <= set(report["seconds"])
     assert report["seconds"]["total"] == pytest.approx(
-        sum(v for k, v in report["seconds"].items() if k != "total"), abs=0.01)
+        sum(v for k, v in report["seconds"].items() if k != "total"), abs=0.01
+    )
     assert (report["num_support"], report["num_query"], report["num_samples"]) == (12, 52, 8)
     assert report["selection"] == "average of the 8 samples" and report["bundle"] == "tiny"
     assert report["data"] == "fresh" and report["classes"] == list(images.classes) and report["shots"] == 3
@@ -94,7 +104,11 @@ def test_the_average_is_the_mean_of_the_samples(made):
 def test_the_files(made, tmp_path):
     folder = made.save(tmp_path / "deep" / "out")
     assert {path.name for path in folder.iterdir()} == {
-        "head.safetensors", "samples.safetensors", "report.json", "README.md"}
+        "head.safetensors",
+        "samples.safetensors",
+        "report.json",
+        "README.md",
+    }
     head, samples = Head.load(folder / "head.safetensors"), load_file(folder / "samples.safetensors")
     assert all(torch.equal(head.state[name], made.head.state[name]) for name in made.head.state)
     assert head.classes == made.head.classes and head.preprocessing == made.head.preprocessing
@@ -210,8 +224,11 @@ def test_most_query_images_are_bounded(images, tiny_bundle):
 
 def test_the_full_number_of_steps_is_the_papers_sampler(images, tiny_bundle, monkeypatch):
     used = []
-    monkeypatch.setattr(generate.WeightGenerationPipeline, "__call__",
-                        lambda pipe, *args, **kwargs: used.append((pipe.scheduler, kwargs)) or 1 / 0)
+    monkeypatch.setattr(
+        generate.WeightGenerationPipeline,
+        "__call__",
+        lambda pipe, *args, **kwargs: used.append((pipe.scheduler, kwargs)) or 1 / 0,
+    )
     for steps in (None, 50, 1024):
         with pytest.raises(ZeroDivisionError):
             run(images, tiny_bundle, steps=steps)

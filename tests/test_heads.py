@@ -21,14 +21,26 @@ PREPROCESSING = {"size": 8, "crop_pct": 1.0, "interpolation": "bicubic", "mean":
 
 def linear(C=3, d=3, **changes) -> Head:
     state = {"weight": torch.randn(C, d), "bias": torch.randn(C)}
-    fields = dict(state=state, encoder="fake/mean_colour", classes=("blue", "green", "red")[:C],
-                  preprocessing=PREPROCESSING, info={"seed": 3, "note": "ünï"})
+    fields = dict(
+        state=state,
+        encoder="fake/mean_colour",
+        classes=("blue", "green", "red")[:C],
+        preprocessing=PREPROCESSING,
+        info={"seed": 3, "note": "ünï"},
+    )
     return Head(**fields | changes)
 
 
 def mlp(C=3, d=3, h=5, **changes) -> Head:
-    return linear(state={"0.weight": torch.randn(h, d), "0.bias": torch.randn(h), "2.weight": torch.randn(C, h),
-                         "2.bias": torch.randn(C)}, **changes)
+    return linear(
+        state={
+            "0.weight": torch.randn(h, d),
+            "0.bias": torch.randn(h),
+            "2.weight": torch.randn(C, h),
+            "2.bias": torch.randn(C),
+        },
+        **changes,
+    )
 
 
 class MeanColour:
@@ -71,7 +83,11 @@ def test_a_saved_head_comes_back_the_same(make, tmp_path):
     head = make()
     loaded = Head.load(head.save(tmp_path / "head.safetensors"))
     assert (loaded.encoder, loaded.classes, loaded.preprocessing, loaded.info) == (
-        head.encoder, head.classes, head.preprocessing, head.info)
+        head.encoder,
+        head.classes,
+        head.preprocessing,
+        head.info,
+    )
     x = torch.randn(6, 3)
     assert torch.equal(loaded.module()(x), head.module()(x))
 
@@ -96,20 +112,32 @@ def test_half_precision_tensors_are_taken_as_float32():
     assert {t.dtype for t in head.state.values()} == {torch.float32}
 
 
-@pytest.mark.parametrize(("changes", "sentence"), [
-    ({"classes": ("a",)}, "at least two classes"),
-    ({"classes": ("a", "b", "")}, "at least two classes"),
-    ({"classes": ("a", "b", "a")}, "same name"),
-    ({"classes": ("a", "b")}, "2 class names for 3 outputs"),
-    ({"state": {}}, "linear layer"),
-    ({"state": {"weight": torch.ones(3, 3)}}, "linear layer"),
-    ({"state": {"weight": torch.ones(3, 3), "bias": torch.ones(2)}}, "shapes"),
-    ({"state": {"weight": torch.ones(9), "bias": torch.ones(3)}}, "shapes"),
-    ({"state": {"weight": torch.ones(3, 0), "bias": torch.ones(3)}}, "shapes"),
-    ({"state": {"weight": torch.full((3, 3), torch.nan), "bias": torch.ones(3)}}, "finite"),
-    ({"state": {"0.weight": torch.ones(5, 3), "0.bias": torch.ones(5), "2.weight": torch.ones(3, 4),
-                "2.bias": torch.ones(3)}}, "shapes"),
-])
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"classes": ("a",)}, "at least two classes"),
+        ({"classes": ("a", "b", "")}, "at least two classes"),
+        ({"classes": ("a", "b", "a")}, "same name"),
+        ({"classes": ("a", "b")}, "2 class names for 3 outputs"),
+        ({"state": {}}, "linear layer"),
+        ({"state": {"weight": torch.ones(3, 3)}}, "linear layer"),
+        ({"state": {"weight": torch.ones(3, 3), "bias": torch.ones(2)}}, "shapes"),
+        ({"state": {"weight": torch.ones(9), "bias": torch.ones(3)}}, "shapes"),
+        ({"state": {"weight": torch.ones(3, 0), "bias": torch.ones(3)}}, "shapes"),
+        ({"state": {"weight": torch.full((3, 3), torch.nan), "bias": torch.ones(3)}}, "finite"),
+        (
+            {
+                "state": {
+                    "0.weight": torch.ones(5, 3),
+                    "0.bias": torch.ones(5),
+                    "2.weight": torch.ones(3, 4),
+                    "2.bias": torch.ones(3),
+                }
+            },
+            "shapes",
+        ),
+    ],
+)
 def test_numbers_that_cannot_be_a_head_are_refused(changes, sentence):
     with pytest.raises(UserError, match=sentence):
         linear(**changes)
@@ -119,24 +147,28 @@ def rewritten(path: Path, tensors=None, **metadata) -> Path:
     """A good head file with some metadata or tensors changed; a value of None drops the entry."""
     head = linear()
     good = {"format": "d2nwg-head", "version": "1"} | {
-        name: json.dumps(getattr(head, name)) for name in ("encoder", "classes", "preprocessing", "info")}
+        name: json.dumps(getattr(head, name)) for name in ("encoder", "classes", "preprocessing", "info")
+    }
     save_file(head.state | (tensors or {}), path, {k: v for k, v in (good | metadata).items() if v is not None})
     return path
 
 
-@pytest.mark.parametrize(("metadata", "sentence"), [
-    ({"format": "pt"}, "not a d2nwg head"),
-    ({"format": None}, "not a d2nwg head"),
-    ({"version": "2"}, "newer"),
-    ({"classes": None}, "metadata"),
-    ({"classes": "[1"}, "metadata"),
-    ({"classes": "[" * 100_000}, "metadata"),
-    ({"classes": '{"a": 1}'}, "metadata"),
-    ({"classes": '["a", "b", 3]'}, "classes"),
-    ({"encoder": "7"}, "metadata"),
-    ({"tensors": {"bias": torch.tensor([1.0, torch.inf, 0.0])}}, "finite"),
-    ({"tensors": {"more": torch.ones(1)}}, "linear layer"),
-])
+@pytest.mark.parametrize(
+    ("metadata", "sentence"),
+    [
+        ({"format": "pt"}, "not a d2nwg head"),
+        ({"format": None}, "not a d2nwg head"),
+        ({"version": "2"}, "newer"),
+        ({"classes": None}, "metadata"),
+        ({"classes": "[1"}, "metadata"),
+        ({"classes": "[" * 100_000}, "metadata"),
+        ({"classes": '{"a": 1}'}, "metadata"),
+        ({"classes": '["a", "b", 3]'}, "classes"),
+        ({"encoder": "7"}, "metadata"),
+        ({"tensors": {"bias": torch.tensor([1.0, torch.inf, 0.0])}}, "finite"),
+        ({"tensors": {"more": torch.ones(1)}}, "linear layer"),
+    ],
+)
 def test_a_file_that_is_not_a_usable_head_is_named(metadata, sentence, tmp_path):
     path = rewritten(tmp_path / "odd.safetensors", **metadata)
     with pytest.raises(UserError, match=sentence) as caught:
@@ -149,9 +181,13 @@ def test_other_files_are_refused_by_name(tmp_path):
     (tmp_path / "empty.safetensors").touch()
     whole = linear().save(tmp_path / "whole.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(whole[:-10])
-    for name, sentence in {"text.safetensors": "not a safetensors file", "empty.safetensors": "not a safetensors",
-                           "cut.safetensors": "not a safetensors", "none.safetensors": "no such file",
-                           ".": "a folder"}.items():
+    for name, sentence in {
+        "text.safetensors": "not a safetensors file",
+        "empty.safetensors": "not a safetensors",
+        "cut.safetensors": "not a safetensors",
+        "none.safetensors": "no such file",
+        ".": "a folder",
+    }.items():
         with pytest.raises(UserError, match=sentence):
             Head.load(tmp_path / name)
 

@@ -30,9 +30,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         help="what is mixed: conditions (straight, or on the sphere), clean latents, weights (all that can be)",
     )
     parser.add_argument("--steps", type=positive, default=21, metavar="P", help="points, both ends among them (21)")
-    parser.add_argument(
-        "--seeds", type=positive, default=3, metavar="S", help="paths, each from its own noise (3)"
-    )
+    parser.add_argument("--seeds", type=positive, default=3, metavar="S", help="paths, each from its own noise (3)")
     parser.add_argument("--shots", type=positive, default=5, metavar="K", help="images a class it may see (5)")
     parser.add_argument(
         "--num-samples", type=positive, default=16, metavar="N", help="heads sampled and averaged at a point (16)"

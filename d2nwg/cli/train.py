@@ -17,8 +17,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         required=True,
         nargs="+",
         metavar="ZOO",
-        help="a folder that zoo build or zoo import wrote; dual takes several, of different "
-        "encoders",
+        help="a folder that zoo build or zoo import wrote; dual takes several, of different encoders",
     )
     parser.add_argument(
         "--generator",

@@ -36,8 +36,20 @@ MAX_HEADER = 4 * 2**20  # a tar's long names and attributes are read into memory
 CHUNK = 2**20
 
 _TAR_SUFFIXES = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError,
-           NotImplementedError, RuntimeError, IndexError, KeyError, OverflowError)
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+)
 
 
 @dataclass
@@ -64,12 +76,14 @@ def extract_images(archive: Path, *, into: Path | None = None, progress: Progres
     capitals or accents too) or are not UTF-8; for encrypted or damaged archives; for more than `MAX_MEMBERS`
     members, `MAX_BYTES` unpacked or `MAX_RATIO` times the packed size. May raise what `progress` raises.
     """
-    return extract_files(archive, SUFFIXES, nothing="holds no images; pack one folder of images per class", into=into,
-                         progress=progress)
+    return extract_files(
+        archive, SUFFIXES, nothing="holds no images; pack one folder of images per class", into=into, progress=progress
+    )
 
 
-def extract_files(archive: Path, suffixes: Collection[str], *, nothing: str, into: Path | None = None,
-                  progress: Progress = silent) -> Path:
+def extract_files(
+    archive: Path, suffixes: Collection[str], *, nothing: str, into: Path | None = None, progress: Progress = silent
+) -> Path:
     """`extract_images` for files of other kinds: those whose name ends in one of `suffixes` (lower case). `nothing`
     completes the sentence about an archive without any. Give other kinds another `into`: the folder is named by the
     archive alone."""
@@ -127,8 +141,7 @@ def _write(plan: list[tuple[str, _Member]], read, target: Path, name: str, progr
     return target
 
 
-def _plan(members: Iterator[_Member], name: str, packed: int, suffixes: Collection[str]
-          ) -> list[tuple[str, _Member]]:
+def _plan(members: Iterator[_Member], name: str, packed: int, suffixes: Collection[str]) -> list[tuple[str, _Member]]:
     """Check every member; what to write, as (path inside the target, member)."""
     plan, seen, total = [], {}, 0
     for count, member in enumerate(members, 1):
@@ -150,8 +163,10 @@ def _plan(members: Iterator[_Member], name: str, packed: int, suffixes: Collecti
             kind = member.kind if depth == len(parts) else "folder"
             other, other_kind = seen.setdefault(folded(path), (path, None))
             if other != path:
-                raise UserError(f"{name} holds {shown(other)} and {shown(path)}, whose names differ only by "
-                                "capitals or accents; rename one.")
+                raise UserError(
+                    f"{name} holds {shown(other)} and {shown(path)}, whose names differ only by "
+                    "capitals or accents; rename one."
+                )
             if other_kind and "file" in (kind, other_kind):
                 raise UserError(f"{name} holds {shown(path)} twice; keep one.")
             seen[folded(path)] = path, kind

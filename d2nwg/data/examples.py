@@ -71,24 +71,43 @@ def _digits_changed(turn: int = 0, negative: bool = False) -> Iterator[tuple[str
 
 DIGITS_LICENCE = "CC BY 4.0, E. Alpaydin and C. Kaynak: Optical Recognition of Handwritten Digits, via scikit-learn"
 
-EXAMPLES: dict[str, Example] = {example.name: example for example in (
-    Example("digits", "Handwritten digits",
+EXAMPLES: dict[str, Example] = {
+    example.name: example
+    for example in (
+        Example(
+            "digits",
+            "Handwritten digits",
             "Real handwritten digits, scanned at 8 × 8 pixels and enlarged: 10 classes, 60 images each.",
             DIGITS_LICENCE,
-            scanned_digits),
-    Example("digits-on-black", "Digits 0 to 4, white on black",
+            scanned_digits,
+        ),
+        Example(
+            "digits-on-black",
+            "Digits 0 to 4, white on black",
             "Real handwritten digits, scanned at 8 × 8 pixels and enlarged: 5 classes, 50 images each.",
             DIGITS_LICENCE,
-            lambda: _digits_on(white=False)),
-    Example("digits-on-white", "Digits 0 to 4, black on white",
+            lambda: _digits_on(white=False),
+        ),
+        Example(
+            "digits-on-white",
+            "Digits 0 to 4, black on white",
             "The same five digits by other hands, as negatives: an end to walk to from the ones on black.",
             DIGITS_LICENCE,
-            lambda: _digits_on(white=True)),
-    *(Example(f"digits-{name}", f"Handwritten digits, {title}",
-              f"The digits of the first example, {title}: held-out images of a task that a bundle knows by this name.",
-              DIGITS_LICENCE,
-              partial(_digits_changed, **change))
-      for name, title, change in (("turned-45", "turned by 45 degrees", dict(turn=45)),
-                                  ("turned-90", "turned by 90 degrees", dict(turn=90)),
-                                  ("negative", "as negatives", dict(negative=True)))),
-)}
+            lambda: _digits_on(white=True),
+        ),
+        *(
+            Example(
+                f"digits-{name}",
+                f"Handwritten digits, {title}",
+                f"The digits of the first example, {title}: held-out images of a task that a bundle knows by this name.",
+                DIGITS_LICENCE,
+                partial(_digits_changed, **change),
+            )
+            for name, title, change in (
+                ("turned-45", "turned by 45 degrees", dict(turn=45)),
+                ("turned-90", "turned by 90 degrees", dict(turn=90)),
+                ("negative", "as negatives", dict(negative=True)),
+            )
+        ),
+    )
+}

@@ -110,8 +110,10 @@ def _probe(repo: str) -> None:
 
 
 def _unreachable(repo: str) -> UserError:
-    return UserError(f"There is no folder or archive named {repo}, and the Hugging Face Hub cannot be reached to "
-                     "look there; check the name and the connection.")
+    return UserError(
+        f"There is no folder or archive named {repo}, and the Hugging Face Hub cannot be reached to "
+        "look there; check the name and the connection."
+    )
 
 
 class _Rows(Sequence):
@@ -149,7 +151,8 @@ def _from_datasets(name: str, loaded, folders: Sequence[Path]) -> ImageSet:
         raise UserError(f"{name} holds no images.")
     features = splits[train].features
     image = next((c for c, f in features.items() if isinstance(f, datasets.Image)), None) or next(
-        (c for c, f in features.items() if isinstance(f, dict) and {"bytes", "path"} <= set(f)), None)
+        (c for c, f in features.items() if isinstance(f, dict) and {"bytes", "path"} <= set(f)), None
+    )
     if image is None:
         raise UserError(f"{name} has no image column, only {shown(', '.join(features))}; it cannot be used.")
     label = _label_column(features)

@@ -21,12 +21,40 @@ from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import folded, is_utf8, number, shown, some
 
 MAX_FILES = 2_000_000  # in one folder of images
-SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm",
-                      ".pgm", ".pbm", ".pnm", ".avif"))
+SUFFIXES = frozenset(
+    (
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".avif",
+    )
+)
 TRAIN_NAMES, TEST_NAMES = ("train", "training"), ("test", "testing", "valid", "validation", "val")
 
-__all__ = ["ImageSet", "candidates", "check_readable", "item_name", "labelled_set", "load_files", "load_folder",
-           "load_images", "load_unlabelled", "open_image", "split_support_query"]
+__all__ = [
+    "ImageSet",
+    "candidates",
+    "check_readable",
+    "item_name",
+    "labelled_set",
+    "load_files",
+    "load_folder",
+    "load_images",
+    "load_unlabelled",
+    "open_image",
+    "split_support_query",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +73,7 @@ class ImageSet:
 
 
 # ---------------------------------------- loading
+
 
 def load_images(source: str | Path, *, into: Path | None = None, progress: Progress = silent) -> ImageSet:
     """Load a labelled data set from what a person has:
@@ -74,8 +103,7 @@ def load_images(source: str | Path, *, into: Path | None = None, progress: Progr
         from d2nwg.data.archives import archive_stem, extract_images
 
         if path.suffix.lower() in SUFFIXES:
-            raise UserError(f"{shown(path.name)} is a single image; give a folder with one folder "
-                            "of images per class.")
+            raise UserError(f"{shown(path.name)} is a single image; give a folder with one folder of images per class.")
         return load_folder(extract_images(path, into=into, progress=progress), name=archive_stem(path))
     if isinstance(source, str):
         from d2nwg.data.hf_datasets import is_hub_name, load_hub
@@ -85,8 +113,9 @@ def load_images(source: str | Path, *, into: Path | None = None, progress: Progr
     raise UserError(f"There is no folder or archive at {shown(text)}.")
 
 
-def load_files(files: Sequence[Path], *, name: str = "images", into: Path | None = None,
-               progress: Progress = silent) -> ImageSet:
+def load_files(
+    files: Sequence[Path], *, name: str = "images", into: Path | None = None, progress: Progress = silent
+) -> ImageSet:
     """Load what somebody dropped: one archive or folder, or loose images whose file names carry the class
     (``cat_01.jpg``, ``cat (2).png`` and ``cat-3.jpg`` are all ``cat``).
 
@@ -108,11 +137,18 @@ def load_files(files: Sequence[Path], *, name: str = "images", into: Path | None
         found = re.fullmatch(r"(.*?)[\s_.\-]*(?:\(\s*\d+\s*\)|\d+)?", path.stem, re.DOTALL)
         label = _class_name(found.group(1).rstrip(" _.-"))
         if not label:
-            raise UserError(f"The file name {shown(path.name)} does not say which class it shows; "
-                            f"name it like cat_01{path.suffix} or give one folder per class.")
+            raise UserError(
+                f"The file name {shown(path.name)} does not say which class it shows; "
+                f"name it like cat_01{path.suffix} or give one folder per class."
+            )
         labelled.append((path, spelling.setdefault(folded(label), label)))
-    return labelled_set(name, [path for path, _ in labelled], [label for _, label in labelled],
-                        [False] * len(labelled), ["Classes were read from the file names."])
+    return labelled_set(
+        name,
+        [path for path, _ in labelled],
+        [label for _, label in labelled],
+        [False] * len(labelled),
+        ["Classes were read from the file names."],
+    )
 
 
 def load_folder(root: Path, *, name: str | None = None) -> ImageSet:
@@ -149,8 +185,10 @@ def load_folder(root: Path, *, name: str | None = None) -> ImageSet:
             label = _class_name(class_folder.name)
             earlier = spelled.setdefault(folded(label), class_folder.name)
             if earlier != class_folder.name:
-                raise UserError(f"The class folders {shown(earlier)} and {shown(class_folder.name)} have the same "
-                                "name but for capitals, accents or spaces; rename one or merge them.")
+                raise UserError(
+                    f"The class folders {shown(earlier)} and {shown(class_folder.name)} have the same "
+                    "name but for capitals, accents or spaces; rename one or merge them."
+                )
             images, other = _walk(class_folder)
             others += other
             labels.append(label)
@@ -158,8 +196,10 @@ def load_folder(root: Path, *, name: str | None = None) -> ImageSet:
             if len(found) > MAX_FILES:
                 raise UserError(f"{name} holds more than {MAX_FILES:,} images, which is the limit.")
     if not found:
-        raise UserError(f"{name} holds no images; it should have one folder of images "
-                        f"({', '.join(sorted(SUFFIXES)[:4])} …) per class.")
+        raise UserError(
+            f"{name} holds no images; it should have one folder of images "
+            f"({', '.join(sorted(SUFFIXES)[:4])} …) per class."
+        )
     empty = sorted(set(labels) - {label for label, _, _ in found})
     if empty:
         notes.append(f"Folders without images were left out: {some(empty)}.")
@@ -190,8 +230,9 @@ def load_unlabelled(files: Sequence[Path], *, into: Path | None = None, progress
     return found
 
 
-def labelled_set(name: str, items: Sequence[Path | bytes], labels: Sequence[str], is_test: Sequence[bool],
-                 notes: Sequence[str]) -> ImageSet:
+def labelled_set(
+    name: str, items: Sequence[Path | bytes], labels: Sequence[str], is_test: Sequence[bool], notes: Sequence[str]
+) -> ImageSet:
     """An ImageSet from one class name an item, with the checks that every source shares. Raises UserError."""
     if not len(labels):
         raise UserError(f"{name} holds no labelled images.")
@@ -204,8 +245,10 @@ def labelled_set(name: str, items: Sequence[Path | bytes], labels: Sequence[str]
     tested = np.bincount(index[testing], minlength=len(classes))
     unknown = [label for label, count in zip(classes, trained, strict=True) if not count]
     if unknown:
-        raise UserError(f"The test images of {name} have a class that its training images do not: "
-                        f"{some(unknown)}; use the same classes in both.")
+        raise UserError(
+            f"The test images of {name} have a class that its training images do not: "
+            f"{some(unknown)}; use the same classes in both."
+        )
     untested = [label for label, count in zip(classes, tested, strict=True) if not count]
     if testing.any() and untested:
         notes = [*notes, f"No test images for {some(untested)}."]
@@ -272,8 +315,10 @@ def _class_name(name: str) -> str:
 
 # ---------------------------------------- splitting
 
-def split_support_query(images: ImageSet, shots: int, *, seed: int, readable: np.ndarray | None = None,
-                        max_query: int | None = 1000) -> tuple[np.ndarray, np.ndarray]:
+
+def split_support_query(
+    images: ImageSet, shots: int, *, seed: int, readable: np.ndarray | None = None, max_query: int | None = 1000
+) -> tuple[np.ndarray, np.ndarray]:
     """Choose the images that generation may see, and the ones that score it.
 
     Returns indices ``(support, query)``. `support` holds `shots` images a class, in the order of the classes, from
@@ -301,8 +346,9 @@ def split_support_query(images: ImageSet, shots: int, *, seed: int, readable: np
     return np.concatenate(support), query
 
 
-def candidates(images: ImageSet, shots: int, *, seed: int, max_query: int | None = 1000,
-               unreadable: np.ndarray | None = None) -> np.ndarray:
+def candidates(
+    images: ImageSet, shots: int, *, seed: int, max_query: int | None = 1000, unreadable: np.ndarray | None = None
+) -> np.ndarray:
     """The images worth encoding for `split_support_query` of the same arguments, as sorted indices, with two spare
     ones a class in case some cannot be read.
 
@@ -317,9 +363,9 @@ def candidates(images: ImageSet, shots: int, *, seed: int, max_query: int | None
             train = train[~unreadable[train]]
             test = test if test is None else test[~unreadable[test]]
         if test is None:
-            wanted.append(train[:shots + quota + 2])
+            wanted.append(train[: shots + quota + 2])
         else:
-            wanted += [train[:shots + 2], test[:quota]]
+            wanted += [train[: shots + 2], test[:quota]]
     return np.sort(np.concatenate(wanted))
 
 
@@ -334,8 +380,10 @@ def check_readable(images: ImageSet, looked: np.ndarray, readable: np.ndarray) -
         return ()
     names = some([_where(images, i) for i in bad[:3]] + [None] * (len(bad) - 3))
     if 2 * len(bad) > len(looked):
-        raise UserError(f"{len(bad):,} of {len(looked):,} images in {images.name} cannot be read ({names}); check "
-                        "that they are whole image files.")
+        raise UserError(
+            f"{len(bad):,} of {len(looked):,} images in {images.name} cannot be read ({names}); check "
+            "that they are whole image files."
+        )
     return (f"Left out {number(len(bad), 'image')} of {len(looked):,} that could not be read: {names}.",)
 
 
@@ -351,8 +399,9 @@ def _too_few(images: ImageSet, label: int, found: int, shots: int, shared: bool,
     return f"The class {name} has {has} but {needed}; add images to it or choose fewer shots."
 
 
-def _orders(images: ImageSet, shots: int, seed: int, max_query: int | None
-            ) -> Iterator[tuple[np.ndarray, np.ndarray | None, int]]:
+def _orders(
+    images: ImageSet, shots: int, seed: int, max_query: int | None
+) -> Iterator[tuple[np.ndarray, np.ndarray | None, int]]:
     """For each class: its training indices and its test indices (None without a test split) in a drawn order, and
     how many query images it gives. None of it depends on which images turn out readable, so `candidates` and
     `split_support_query` agree."""

@@ -12,33 +12,55 @@ import numpy as np
 import plotly.graph_objects as go
 import plotly.io as pio
 
-ACCENT = "#009e73"    # samples; Okabe-Ito bluish green
-ZOO = "#6f86a6"       # trained heads
-RIVAL = "#8a7f73"     # what one could have had otherwise
-INK = "#757575"       # labels and ticks
-STRONG = "#767676"    # outlines of what is chosen, and its label
+ACCENT = "#009e73"  # samples; Okabe-Ito bluish green
+ZOO = "#6f86a6"  # trained heads
+RIVAL = "#8a7f73"  # what one could have had otherwise
+INK = "#757575"  # labels and ticks
+STRONG = "#767676"  # outlines of what is chosen, and its label
 GRID = "rgba(128,128,128,0.22)"
 
-RIVALS = {"class_mean": "class mean", "ridge": "ridge", "logistic_regression": "logistic regression",
-          "random": "random head"}
+RIVALS = {
+    "class_mean": "class mean",
+    "ridge": "ridge",
+    "logistic_regression": "logistic regression",
+    "random": "random head",
+}
 
-pio.templates["d2nwg"] = go.layout.Template(layout=dict(
-    paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
-    colorway=[ACCENT, "#0072b2", "#d55e00", "#cc79a7", "#e69f00", "#56b4e9"],
-    font=dict(family="IBM Plex Sans, system-ui, sans-serif", size=13, color=INK),
-    margin=dict(l=8, r=12, t=8, b=8), showlegend=False, dragmode=False,
-    hoverlabel=dict(bgcolor="#1d2521", bordercolor="#1d2521", font=dict(color="#ffffff", size=13), align="left"),
-    xaxis=dict(gridcolor=GRID, zeroline=False, automargin=True, ticks="", fixedrange=True,
-               title=dict(standoff=10, font=dict(size=13))),
-    yaxis=dict(gridcolor=GRID, zeroline=False, automargin=True, ticks="", ticklabelstandoff=6, fixedrange=True,
-               title=dict(standoff=8, font=dict(size=13))),
-))
+pio.templates["d2nwg"] = go.layout.Template(
+    layout=dict(
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        colorway=[ACCENT, "#0072b2", "#d55e00", "#cc79a7", "#e69f00", "#56b4e9"],
+        font=dict(family="IBM Plex Sans, system-ui, sans-serif", size=13, color=INK),
+        margin=dict(l=8, r=12, t=8, b=8),
+        showlegend=False,
+        dragmode=False,
+        hoverlabel=dict(bgcolor="#1d2521", bordercolor="#1d2521", font=dict(color="#ffffff", size=13), align="left"),
+        xaxis=dict(
+            gridcolor=GRID,
+            zeroline=False,
+            automargin=True,
+            ticks="",
+            fixedrange=True,
+            title=dict(standoff=10, font=dict(size=13)),
+        ),
+        yaxis=dict(
+            gridcolor=GRID,
+            zeroline=False,
+            automargin=True,
+            ticks="",
+            ticklabelstandoff=6,
+            fixedrange=True,
+            title=dict(standoff=8, font=dict(size=13)),
+        ),
+    )
+)
 
 
 def label(text: str, width: int | None = None) -> str:
     """A name made safe for plotly, shortened in the middle to `width` characters."""
     if width and len(text) > width:
-        text = f"{text[:width - width // 3 - 1]}…{text[-(width // 3):]}"
+        text = f"{text[: width - width // 3 - 1]}…{text[-(width // 3) :]}"
     return html.escape(text)
 
 
@@ -73,36 +95,66 @@ def samples_figure(report: dict, picked: int | None = None) -> go.Figure:
     for i, (name, value) in enumerate(rows):
         y, off = -i, value < low
         if not off:
-            figure.add_shape(type="line", x0=100 * value, x1=100 * value, y0=y, y1=2.9, layer="below",
-                             line=dict(color=ACCENT if i < ours else RIVAL, width=1.5 if i < ours else 1,
-                                       dash="solid" if i < ours else "dot"))
+            figure.add_shape(
+                type="line",
+                x0=100 * value,
+                x1=100 * value,
+                y0=y,
+                y1=2.9,
+                layer="below",
+                line=dict(
+                    color=ACCENT if i < ours else RIVAL,
+                    width=1.5 if i < ours else 1,
+                    dash="solid" if i < ours else "dot",
+                ),
+            )
         figure.add_scatter(
-            x=[100 * max(value, low + 0.015 * (high - low))], y=[y], mode="markers+text", cliponaxis=False,
+            x=[100 * max(value, low + 0.015 * (high - low))],
+            y=[y],
+            mode="markers+text",
+            cliponaxis=False,
             text=[f"<b>{percent(value)}</b>" if i == 0 else percent(value)],
             textposition="middle right" if value < high - 0.25 * (high - low) else "middle left",
             textfont=dict(color=STRONG if i == 0 else INK),
-            marker=dict(size=13 if i < ours else 9, color=ACCENT if i < ours else RIVAL, symbol=(
-                "triangle-left" if off else "diamond" if i == 0 else "circle" if i < ours else "square"),
-                        line=dict(color=STRONG, width=2 if i == 0 else 0)),
-            hovertemplate=f"{name}<br>{percent(value)}<extra></extra>")
+            marker=dict(
+                size=13 if i < ours else 9,
+                color=ACCENT if i < ours else RIVAL,
+                symbol=("triangle-left" if off else "diamond" if i == 0 else "circle" if i < ours else "square"),
+                line=dict(color=STRONG, width=2 if i == 0 else 0),
+            ),
+            hovertemplate=f"{name}<br>{percent(value)}<extra></extra>",
+        )
 
     jitter = np.random.default_rng(0).permutation(len(values)) / max(1, len(values) - 1) * 1.5 + 1.15
     distances = [sample.get("nearest_zoo_distance") for sample in report["samples"]]
     figure.add_scatter(
-        x=100 * values, y=jitter, mode="markers", cliponaxis=False,
-        marker=dict(size=9, color=ACCENT, opacity=0.65, line=dict(color=STRONG, width=[
-            2.5 if i == picked else 0 for i in range(len(values))])),
-        hovertext=[f"sample {i}<br>{percent(v)}" + (f"<br>distance to the nearest zoo head {d:.2f}"
-                                                         if d is not None else "")
-                   for i, (v, d) in enumerate(zip(values, distances, strict=True))],
-        hovertemplate="%{hovertext}<extra></extra>")
+        x=100 * values,
+        y=jitter,
+        mode="markers",
+        cliponaxis=False,
+        marker=dict(
+            size=9,
+            color=ACCENT,
+            opacity=0.65,
+            line=dict(color=STRONG, width=[2.5 if i == picked else 0 for i in range(len(values))]),
+        ),
+        hovertext=[
+            f"sample {i}<br>{percent(v)}" + (f"<br>distance to the nearest zoo head {d:.2f}" if d is not None else "")
+            for i, (v, d) in enumerate(zip(values, distances, strict=True))
+        ],
+        hovertemplate="%{hovertext}<extra></extra>",
+    )
     names = [f"{len(values)} samples" if len(values) > 1 else "1 sample", *(name for name, _ in rows)]
     figure.update_layout(
-        template="d2nwg", height=150 + 30 * len(rows),
-        xaxis=dict(range=[100 * low, 100 * high], ticksuffix=" %",
-                   title=f"right on {report['num_query']:,} held-out images"),
-        yaxis=dict(range=[0.6 - len(rows), 3], tickvals=[1.9, *(-i for i in range(len(rows)))], ticktext=names,
-                   showgrid=False))
+        template="d2nwg",
+        height=150 + 30 * len(rows),
+        xaxis=dict(
+            range=[100 * low, 100 * high], ticksuffix=" %", title=f"right on {report['num_query']:,} held-out images"
+        ),
+        yaxis=dict(
+            range=[0.6 - len(rows), 3], tickvals=[1.9, *(-i for i in range(len(rows)))], ticktext=names, showgrid=False
+        ),
+    )
     return figure
 
 
@@ -112,26 +164,53 @@ def confusion_figure(confusion: np.ndarray, classes: Sequence[str], width: int =
     n = len(classes)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     full, step = [label(name, 60) for name in classes], max(1, -(-n // 25))
-    ticks = dict(tickvals=list(range(0, n, step)), ticktext=[label(name, width) for name in classes[::step]],
-                 showgrid=False)
-    figure = go.Figure(go.Heatmap(
-        z=share, zmin=0, zmax=1, colorscale=[[0, "rgba(0,158,115,0)"], [0.5, "rgba(0,143,104,0.55)"],
-                                             [1, "rgba(0,103,76,1)"]],
-        showscale=False, xgap=1, ygap=1,
-        hovertext=[[f"{full[i]} taken for {full[j]}<br>{counts[i, j]} of {counts[i].sum()}" if i != j else
-                    f"{full[i]} recognised<br>{counts[i, i]} of {counts[i].sum()}" for j in range(n)]
-                   for i in range(n)],
-        hovertemplate="%{hovertext}<extra></extra>"))
+    ticks = dict(
+        tickvals=list(range(0, n, step)), ticktext=[label(name, width) for name in classes[::step]], showgrid=False
+    )
+    figure = go.Figure(
+        go.Heatmap(
+            z=share,
+            zmin=0,
+            zmax=1,
+            colorscale=[[0, "rgba(0,158,115,0)"], [0.5, "rgba(0,143,104,0.55)"], [1, "rgba(0,103,76,1)"]],
+            showscale=False,
+            xgap=1,
+            ygap=1,
+            hovertext=[
+                [
+                    f"{full[i]} taken for {full[j]}<br>{counts[i, j]} of {counts[i].sum()}"
+                    if i != j
+                    else f"{full[i]} recognised<br>{counts[i, i]} of {counts[i].sum()}"
+                    for j in range(n)
+                ]
+                for i in range(n)
+            ],
+            hovertemplate="%{hovertext}<extra></extra>",
+        )
+    )
     if n <= 12:
         for dark, colour in ((True, "#ffffff"), (False, STRONG)):
             i, j = np.nonzero((counts > 0) & ((share > 0.62) == dark))
-            figure.add_scatter(x=j, y=i, text=[str(c) for c in counts[i, j]], mode="text", hoverinfo="skip",
-                               textfont=dict(color=colour, size=12))
+            figure.add_scatter(
+                x=j,
+                y=i,
+                text=[str(c) for c in counts[i, j]],
+                mode="text",
+                hoverinfo="skip",
+                textfont=dict(color=colour, size=12),
+            )
     long = n > 6 and max(map(len, classes)) > 3
     small = dict(tickfont=dict(size=11)) if n > 12 else {}
     figure.update_layout(
-        template="d2nwg", height=int(np.clip(130 + 28 * n, 300, 560)),
-        xaxis=dict(title="predicted", range=[-0.5, n - 0.5], tickangle=0 if not long else -90 if small else -45,
-                   **ticks, **small),
-        yaxis=dict(title="true", range=[n - 0.5, -0.5], **ticks, **small))
+        template="d2nwg",
+        height=int(np.clip(130 + 28 * n, 300, 560)),
+        xaxis=dict(
+            title="predicted",
+            range=[-0.5, n - 0.5],
+            tickangle=0 if not long else -90 if small else -45,
+            **ticks,
+            **small,
+        ),
+        yaxis=dict(title="true", range=[n - 0.5, -0.5], **ticks, **small),
+    )
     return figure

@@ -21,7 +21,9 @@ NAMES = {ZOO: "zoo heads", SAMPLE: "samples", TRAINED: "trained on the same imag
 COLOURS = {ZOO: ZOO_COLOUR, SAMPLE: ACCENT, TRAINED: RIVAL}
 SYMBOLS = {ZOO: "square", SAMPLE: "circle", TRAINED: "diamond"}
 RIVAL_NAMES = {
-    ZOO: "zoo heads as they are", NOISE: "nearest zoo head + noise", AVERAGE: "average of two zoo heads",
+    ZOO: "zoo heads as they are",
+    NOISE: "nearest zoo head + noise",
+    AVERAGE: "average of two zoo heads",
     RANDOM: "random vectors",
 }
 RIVAL_SYMBOLS = {ZOO: "square", NOISE: "x", AVERAGE: "triangle-up", RANDOM: "cross"}
@@ -52,7 +54,11 @@ def titled(figure: go.Figure, name: str, under: str = "") -> go.Figure:
 
 
 def map_figure(
-    found: Exploration, view: View, method: str = "tsne", colour: str = "origin", picked: Sequence[int] = (),
+    found: Exploration,
+    view: View,
+    method: str = "tsne",
+    colour: str = "origin",
+    picked: Sequence[int] = (),
 ) -> go.Figure:
     """Do samples fall where trained weights lie? A point a head.
 
@@ -68,30 +74,56 @@ def map_figure(
     hover = _hover(columns)
     size = 9 if len(view.rows) <= 600 else 6
     origin = np.array(columns["origin"])
-    values = {"accuracy": 100 * np.array(columns["accuracy"], float),
-              "distance": np.array(columns["distance_to_nearest_zoo_head"], float)}.get(colour)
-    groups = _task_groups(found, view) if colour == "task" else [
-        (NAMES[name], origin == name, COLOURS[name], SYMBOLS[name]) for name in (ZOO, TRAINED, SAMPLE)]
+    values = {
+        "accuracy": 100 * np.array(columns["accuracy"], float),
+        "distance": np.array(columns["distance_to_nearest_zoo_head"], float),
+    }.get(colour)
+    groups = (
+        _task_groups(found, view)
+        if colour == "task"
+        else [(NAMES[name], origin == name, COLOURS[name], SYMBOLS[name]) for name in (ZOO, TRAINED, SAMPLE)]
+    )
     for name, where, paint, symbol in groups:
         if not where.any():
             continue
         marker = dict(size=size, symbol=symbol, color=paint, opacity=0.8, line=dict(width=0))
         if values is not None:
             marker |= dict(color=values[where], coloraxis="coloraxis")
-        figure.add_trace(draw(
-            x=plane[where, 0], y=plane[where, 1], mode="markers", name=name, marker=marker,
-            customdata=view.rows[where], showlegend=values is None, hovertext=[hover[i] for i in np.flatnonzero(where)],
-            hovertemplate="%{hovertext}<extra></extra>",
-            # what is not brushed stays in sight
-            selected=dict(marker=dict(opacity=1)), unselected=dict(marker=dict(opacity=0.25))))
+        figure.add_trace(
+            draw(
+                x=plane[where, 0],
+                y=plane[where, 1],
+                mode="markers",
+                name=name,
+                marker=marker,
+                customdata=view.rows[where],
+                showlegend=values is None,
+                hovertext=[hover[i] for i in np.flatnonzero(where)],
+                hovertemplate="%{hovertext}<extra></extra>",
+                # what is not brushed stays in sight
+                selected=dict(marker=dict(opacity=1)),
+                unselected=dict(marker=dict(opacity=0.25)),
+            )
+        )
         if values is not None:  # the key tells the shapes apart; their colours are those of the scale
-            figure.add_scatter(x=[None], y=[None], mode="markers", name=name, hoverinfo="skip",
-                               marker=dict(size=size, symbol=symbol, color=NO_COLOUR))
+            figure.add_scatter(
+                x=[None],
+                y=[None],
+                mode="markers",
+                name=name,
+                hoverinfo="skip",
+                marker=dict(size=size, symbol=symbol, color=NO_COLOUR),
+            )
     ringed = np.flatnonzero(np.isin(view.rows, list(picked)))
     if len(ringed):
-        figure.add_scatter(x=plane[ringed, 0], y=plane[ringed, 1], mode="markers", hoverinfo="skip",
-                           showlegend=False, marker=dict(size=size + 7, color="rgba(0,0,0,0)", symbol="circle",
-                                                         line=dict(color=STRONG, width=2.5)))
+        figure.add_scatter(
+            x=plane[ringed, 0],
+            y=plane[ringed, 1],
+            mode="markers",
+            hoverinfo="skip",
+            showlegend=False,
+            marker=dict(size=size + 7, color="rgba(0,0,0,0)", symbol="circle", line=dict(color=STRONG, width=2.5)),
+        )
     explained = view.projection.explained
     if method == "pca":
         shares = [*explained[:2], 0.0, 0.0]
@@ -99,22 +131,37 @@ def map_figure(
     else:
         axes = ["t-SNE 1 (no unit)", "t-SNE 2 (no unit)"]
     figure.update_layout(
-        template="d2nwg", height=460, showlegend=True, legend=LEGEND, dragmode="lasso", hovermode="closest",
+        template="d2nwg",
+        height=460,
+        showlegend=True,
+        legend=LEGEND,
+        dragmode="lasso",
+        hovermode="closest",
         uirevision=f"{method} {view.where} {view.part}",
         xaxis=dict(title=axes[0], fixedrange=False, showticklabels=method == "pca"),
-        yaxis=dict(title=axes[1], fixedrange=False, showticklabels=method == "pca"))
+        yaxis=dict(title=axes[1], fixedrange=False, showticklabels=method == "pca"),
+    )
     if values is not None:
         title = ("right, %" if colour == "accuracy" else "distance") + "<br> "
-        figure.update_layout(coloraxis=dict(colorscale="Viridis", colorbar=dict(
-            title=dict(text=title, font=dict(size=12, color=INK)), thickness=12, outlinewidth=0,
-            tickfont=dict(size=11, color=INK))))
+        figure.update_layout(
+            coloraxis=dict(
+                colorscale="Viridis",
+                colorbar=dict(
+                    title=dict(text=title, font=dict(size=12, color=INK)),
+                    thickness=12,
+                    outlinewidth=0,
+                    tickfont=dict(size=11, color=INK),
+                ),
+            )
+        )
     return figure
 
 
 def _hover(columns: dict[str, list]) -> list[str]:
     texts = []
-    for head, task, right, far in zip(columns["head"], columns["task"], columns["accuracy"],
-                                      columns["distance_to_nearest_zoo_head"], strict=True):
+    for head, task, right, far in zip(
+        columns["head"], columns["task"], columns["accuracy"], columns["distance_to_nearest_zoo_head"], strict=True
+    ):
         lines = [f"<b>{head}</b>", label(task, 48)]
         if np.isfinite(right):
             lines.append(f"right on {percent(right)}")
@@ -147,10 +194,19 @@ def density_figure(found: Exploration) -> go.Figure:
         middle = (edges[1:] + edges[:-1]) / 2
         for origin, height in heights.items():
             figure.add_scatter(
-                x=middle, y=height, mode="lines", name=NAMES[origin], legendgroup=origin, showlegend=number == 1,
+                x=middle,
+                y=height,
+                mode="lines",
+                name=NAMES[origin],
+                legendgroup=origin,
+                showlegend=number == 1,
                 line=dict(color=COLOURS[origin], width=2.5 if origin == SAMPLE else 2, dash=dashes[origin]),
-                fill="tozeroy" if origin == ZOO else None, fillcolor="rgba(111,134,166,0.18)", row=1, col=number,
-                hovertemplate=f"{NAMES[origin]}<br>{tensor} = %{{x:.3f}}<br>density %{{y:.2f}}<extra></extra>")
+                fill="tozeroy" if origin == ZOO else None,
+                fillcolor="rgba(111,134,166,0.18)",
+                row=1,
+                col=number,
+                hovertemplate=f"{NAMES[origin]}<br>{tensor} = %{{x:.3f}}<br>density %{{y:.2f}}<extra></extra>",
+            )
         figure.update_xaxes(title=f"value of {label(tensor)}", row=1, col=number)
     figure.update_yaxes(title="density", row=1, col=1)
     figure.update_layout(template="d2nwg", height=370, showlegend=True, legend=LEGEND, hovermode="closest")
@@ -164,27 +220,50 @@ def novelty_figure(found: Exploration, picked: Sequence[int] = ()) -> go.Figure:
     for name in (ZOO, AVERAGE, NOISE):
         rival = found.rivals[name]
         figure.add_scatter(
-            x=rival.distance, y=100 * rival.accuracy, mode="markers", name=RIVAL_NAMES[name],
+            x=rival.distance,
+            y=100 * rival.accuracy,
+            mode="markers",
+            name=RIVAL_NAMES[name],
             marker=dict(size=8, symbol=RIVAL_SYMBOLS[name], color=RIVAL_COLOURS[name], opacity=0.7),
-            hovertemplate=f"{RIVAL_NAMES[name]}<br>right on %{{y:.1f}} %<br>distance %{{x:.2f}}<extra></extra>")
+            hovertemplate=f"{RIVAL_NAMES[name]}<br>right on %{{y:.1f}} %<br>distance %{{x:.2f}}<extra></extra>",
+        )
     for origin in (TRAINED, SAMPLE):
         rows = heads.of(origin)
         if not len(rows):
             continue
         figure.add_scatter(
-            x=found.distance[rows], y=100 * heads.accuracy[rows], mode="markers", name=NAMES[origin],
-            customdata=rows, marker=dict(size=8, symbol=SYMBOLS[origin], color=COLOURS[origin], opacity=0.75, line=dict(
-                color=STRONG, width=[2.5 if row in picked else 0 for row in rows.tolist()])),
+            x=found.distance[rows],
+            y=100 * heads.accuracy[rows],
+            mode="markers",
+            name=NAMES[origin],
+            customdata=rows,
+            marker=dict(
+                size=8,
+                symbol=SYMBOLS[origin],
+                color=COLOURS[origin],
+                opacity=0.75,
+                line=dict(color=STRONG, width=[2.5 if row in picked else 0 for row in rows.tolist()]),
+            ),
             hovertext=[f"<b>{found.name(i)}</b><br>{label(found.task_name(i), 48)}" for i in rows.tolist()],
-            hovertemplate="%{hovertext}<br>right on %{y:.1f} %<br>distance %{x:.2f}<extra></extra>")
+            hovertemplate="%{hovertext}<br>right on %{y:.1f} %<br>distance %{x:.2f}<extra></extra>",
+        )
     chance = float(np.mean([1 / task.count for task in found.tasks]))
-    figure.add_hline(y=100 * chance, line=dict(color=RIVAL, width=1, dash="dot"), annotation=dict(
-        text="chance", font=dict(color=INK, size=12)), annotation_position="bottom right")
+    figure.add_hline(
+        y=100 * chance,
+        line=dict(color=RIVAL, width=1, dash="dot"),
+        annotation=dict(text="chance", font=dict(color=INK, size=12)),
+        annotation_position="bottom right",
+    )
     images = sum(len(task.labels) for task in found.tasks)
     figure.update_layout(
-        template="d2nwg", height=340, showlegend=True, legend=LEGEND, hovermode="closest",
+        template="d2nwg",
+        height=340,
+        showlegend=True,
+        legend=LEGEND,
+        hovermode="closest",
         xaxis=dict(title="distance to the nearest zoo head, in lengths of a zoo head", rangemode="tozero"),
-        yaxis=dict(title=f"right on {images:,} held-out images", ticksuffix=" %"))
+        yaxis=dict(title=f"right on {images:,} held-out images", ticksuffix=" %"),
+    )
     return figure
 
 
@@ -207,19 +286,38 @@ def accuracy_figure(found: Exploration) -> go.Figure:
         values = 100 * values[np.isfinite(values)]
         middle = float(np.median(values))
         figure.add_scatter(
-            x=values, y=-i + rng.uniform(-0.26, 0.26, len(values)), mode="markers", name=name, cliponaxis=False,
+            x=values,
+            y=-i + rng.uniform(-0.26, 0.26, len(values)),
+            mode="markers",
+            name=name,
+            cliponaxis=False,
             marker=dict(size=7, color=paint, symbol=symbol, opacity=0.55),
-            hovertemplate=f"{name}<br>right on %{{x:.1f}} %<extra></extra>")
-        figure.add_shape(type="line", x0=middle, x1=middle, y0=-i - 0.36, y1=-i + 0.36,
-                         line=dict(color=STRONG, width=2.5))
-        figure.add_scatter(x=[middle], y=[-i + 0.42], mode="text", text=[f"median {middle:.1f}\u00a0%"],
-                           textposition="middle right" if middle < 60 else "middle left", cliponaxis=False,
-                           textfont=dict(color=INK, size=12), hoverinfo="skip")
+            hovertemplate=f"{name}<br>right on %{{x:.1f}} %<extra></extra>",
+        )
+        figure.add_shape(
+            type="line", x0=middle, x1=middle, y0=-i - 0.36, y1=-i + 0.36, line=dict(color=STRONG, width=2.5)
+        )
+        figure.add_scatter(
+            x=[middle],
+            y=[-i + 0.42],
+            mode="text",
+            text=[f"median {middle:.1f}\u00a0%"],
+            textposition="middle right" if middle < 60 else "middle left",
+            cliponaxis=False,
+            textfont=dict(color=INK, size=12),
+            hoverinfo="skip",
+        )
     figure.update_layout(
-        template="d2nwg", height=90 + 56 * len(rows),
+        template="d2nwg",
+        height=90 + 56 * len(rows),
         xaxis=dict(title="right on held-out images", ticksuffix=" %", rangemode="tozero"),
-        yaxis=dict(tickvals=[-i for i in range(len(rows))], ticktext=[row[0] for row in rows], showgrid=False,
-                   range=[0.4 - len(rows), 0.75]))
+        yaxis=dict(
+            tickvals=[-i for i in range(len(rows))],
+            ticktext=[row[0] for row in rows],
+            showgrid=False,
+            range=[0.4 - len(rows), 0.75],
+        ),
+    )
     return figure
 
 
@@ -229,23 +327,46 @@ def similarity_figure(found: Exploration, view: View) -> go.Figure:
     n = len(rows)
     origin = found.heads.origin[rows]
     names = [f"{found.name(i)}, {label(found.task_name(i), 32)}" for i in rows.tolist()]
-    figure = go.Figure(go.Heatmap(
-        z=values, zmin=-1, zmax=1, colorscale="PuOr_r", hoverongaps=False,
-        text=[[f"{a}<br>{b}" for b in names] for a in names] if n <= 150 else None,
-        hovertemplate="%{text}<br>cosine %{z:.2f}<extra></extra>",
-        colorbar=dict(title=dict(text="cosine", font=dict(size=12, color=INK)), thickness=12, outlinewidth=0,
-                      tickfont=dict(size=11, color=INK))))
+    figure = go.Figure(
+        go.Heatmap(
+            z=values,
+            zmin=-1,
+            zmax=1,
+            colorscale="PuOr_r",
+            hoverongaps=False,
+            text=[[f"{a}<br>{b}" for b in names] for a in names] if n <= 150 else None,
+            hovertemplate="%{text}<br>cosine %{z:.2f}<extra></extra>",
+            colorbar=dict(
+                title=dict(text="cosine", font=dict(size=12, color=INK)),
+                thickness=12,
+                outlinewidth=0,
+                tickfont=dict(size=11, color=INK),
+            ),
+        )
+    )
     for name in (ZOO, SAMPLE, TRAINED):  # what each row is, along the left edge
         where = np.flatnonzero(origin == name)
         if len(where):
-            figure.add_scatter(x=np.full(len(where), -1.8), y=where, mode="markers", name=NAMES[name], cliponaxis=False,
-                               hovertext=[names[i] for i in where], hovertemplate="%{hovertext}<extra></extra>",
-                               marker=dict(size=6, symbol=SYMBOLS[name], color=COLOURS[name]))
+            figure.add_scatter(
+                x=np.full(len(where), -1.8),
+                y=where,
+                mode="markers",
+                name=NAMES[name],
+                cliponaxis=False,
+                hovertext=[names[i] for i in where],
+                hovertemplate="%{hovertext}<extra></extra>",
+                marker=dict(size=6, symbol=SYMBOLS[name], color=COLOURS[name]),
+            )
     axis = dict(showticklabels=False, showgrid=False)
     figure.update_layout(
-        template="d2nwg", height=440, showlegend=True, legend=LEGEND, hovermode="closest",
+        template="d2nwg",
+        height=440,
+        showlegend=True,
+        legend=LEGEND,
+        hovermode="closest",
         xaxis=dict(range=[-3.2, n - 0.5], title=f"{n} heads, in the order of a clustering", **axis),
-        yaxis=dict(range=[n - 0.5, -0.5], **axis))
+        yaxis=dict(range=[n - 0.5, -0.5], **axis),
+    )
     return figure
 
 
@@ -264,6 +385,8 @@ def write_html(figure: go.Figure, path, name: str, under: str = "", script: bool
     """One figure as a page of its own, which needs no network; its tool bar saves a PNG. Plotly's script goes into the
     page, or, with ``script="directory"``, beside it, where several pages share it."""
     titled(figure, name, under).write_html(
-        path, include_plotlyjs=script, config={"displaylogo": False, "toImageButtonOptions": {
-            "format": "png", "filename": name, "scale": 2}})
+        path,
+        include_plotlyjs=script,
+        config={"displaylogo": False, "toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}},
+    )
     return path

@@ -142,27 +142,53 @@ def search_figure(lines: Sequence[Mapping], criterion: str = "accuracy") -> go.F
         if not mine:
             continue
         shift = 0.16 if arm == "refined" else -0.16
-        dots = [(line["number"] + shift, scale * tried["score"], line["accepted"] and i == line["best"])
-                for line in mine for i, tried in enumerate(line["candidates"])]
+        dots = [
+            (line["number"] + shift, scale * tried["score"], line["accepted"] and i == line["best"])
+            for line in mine
+            for i, tried in enumerate(line["candidates"])
+        ]
         figure.add_scatter(
-            x=[x for x, _, _ in dots], y=[y for _, y, _ in dots], mode="markers",
+            x=[x for x, _, _ in dots],
+            y=[y for _, y, _ in dots],
+            mode="markers",
             hovertemplate="%{y:.2f}<extra></extra>",
-            marker=dict(color=COLOURS[arm], size=8, opacity=0.75, symbol="circle" if arm == "refined" else "diamond",
-                        line=dict(color=STRONG, width=[2.5 if kept else 0 for _, _, kept in dots])))
+            marker=dict(
+                color=COLOURS[arm],
+                size=8,
+                opacity=0.75,
+                symbol="circle" if arm == "refined" else "diamond",
+                line=dict(color=STRONG, width=[2.5 if kept else 0 for _, _, kept in dots]),
+            ),
+        )
         steps = [mine[0]["number"] - 0.5, *(line["number"] + 0.5 for line in mine)]
         figure.add_scatter(
-            x=steps, y=[scale * mine[0]["before"], *(scale * line["after"] for line in mine)], mode="lines",
+            x=steps,
+            y=[scale * mine[0]["before"], *(scale * line["after"] for line in mine)],
+            mode="lines",
             line=dict(color=COLOURS[arm], width=2, shape="vh", dash="solid" if arm == "refined" else "dot"),
-            hoverinfo="skip")
-        figure.add_annotation(x=steps[-1], y=scale * mine[-1]["after"], text=NAMES[arm], showarrow=False,
-                              xanchor="right", yanchor="bottom" if arm == "refined" else "top",
-                              font=dict(color=INK))
+            hoverinfo="skip",
+        )
+        figure.add_annotation(
+            x=steps[-1],
+            y=scale * mine[-1]["after"],
+            text=NAMES[arm],
+            showarrow=False,
+            xanchor="right",
+            yanchor="bottom" if arm == "refined" else "top",
+            font=dict(color=INK),
+        )
     numbers = sorted(named)
     figure.update_layout(
-        template="d2nwg", height=300,
-        xaxis=dict(title="layer and type, from the bottom of the model to its top", showgrid=False,
-                   tickvals=numbers, ticktext=[named[number] for number in numbers]),
-        yaxis=dict(title=unit))
+        template="d2nwg",
+        height=300,
+        xaxis=dict(
+            title="layer and type, from the bottom of the model to its top",
+            showgrid=False,
+            tickvals=numbers,
+            ticktext=[named[number] for number in numbers],
+        ),
+        yaxis=dict(title=unit),
+    )
     return figure
 
 
@@ -174,15 +200,37 @@ def report_figure(rows: Mapping[str, Mapping], questions: int) -> go.Figure:
     for name in shown:
         value, (low, high) = rows[name]["accuracy"], rows[name]["interval"]
         figure.add_scatter(
-            x=[100 * value], y=[NAMES[name]], mode="markers+text", text=[f"{100 * value:.1f} %"],
-            textposition="top center", textfont=dict(color=STRONG), marker=dict(color=COLOURS[name], size=13),
-            error_x=dict(type="data", symmetric=False, array=[100 * (high - value)], arrayminus=[100 * (value - low)],
-                         color=COLOURS[name], thickness=2, width=7),
-            hovertemplate=f"%{{x:.1f}} %, 95 % interval {100 * low:.1f} to {100 * high:.1f}<extra></extra>")
-    figure.add_shape(type="line", x0=100 * rows["base"]["accuracy"], x1=100 * rows["base"]["accuracy"], y0=0, y1=1,
-                     yref="paper", line=dict(color=STRONG, dash="dot", width=1))
+            x=[100 * value],
+            y=[NAMES[name]],
+            mode="markers+text",
+            text=[f"{100 * value:.1f} %"],
+            textposition="top center",
+            textfont=dict(color=STRONG),
+            marker=dict(color=COLOURS[name], size=13),
+            error_x=dict(
+                type="data",
+                symmetric=False,
+                array=[100 * (high - value)],
+                arrayminus=[100 * (value - low)],
+                color=COLOURS[name],
+                thickness=2,
+                width=7,
+            ),
+            hovertemplate=f"%{{x:.1f}} %, 95 % interval {100 * low:.1f} to {100 * high:.1f}<extra></extra>",
+        )
+    figure.add_shape(
+        type="line",
+        x0=100 * rows["base"]["accuracy"],
+        x1=100 * rows["base"]["accuracy"],
+        y0=0,
+        y1=1,
+        yref="paper",
+        line=dict(color=STRONG, dash="dot", width=1),
+    )
     figure.update_layout(
-        template="d2nwg", height=90 + 56 * len(shown),
+        template="d2nwg",
+        height=90 + 56 * len(shown),
         xaxis=dict(title=f"right on {questions:,} report questions, %"),
-        yaxis=dict(range=[len(shown) - 0.5, -0.75], showgrid=False))
+        yaxis=dict(range=[len(shown) - 0.5, -0.75], showgrid=False),
+    )
     return figure

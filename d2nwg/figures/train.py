@@ -67,18 +67,32 @@ def accuracies_figure(metrics: Sequence[dict]) -> go.Figure:
         name, colour, symbol = ACCURACIES[key]
         points = points[:: -(-len(points) // MOST)]
         steps, values = zip(*points, strict=True)
-        figure.add_scatter(x=steps, y=values, mode="lines+markers+text", line=dict(color=colour, width=2),
-                           marker=dict(size=8, symbol=symbol), textposition="top left",
-                           text=[""] * (len(values) - 1) + [f"{name} {percent(values[-1] / 100)}"],
-                           textfont=dict(color=INK), cliponaxis=False,
-                           hovertemplate=f"{name}<br>step %{{x}}<br>%{{y:.1f}} %<extra></extra>")
+        figure.add_scatter(
+            x=steps,
+            y=values,
+            mode="lines+markers+text",
+            line=dict(color=colour, width=2),
+            marker=dict(size=8, symbol=symbol),
+            textposition="top left",
+            text=[""] * (len(values) - 1) + [f"{name} {percent(values[-1] / 100)}"],
+            textfont=dict(color=INK),
+            cliponaxis=False,
+            hovertemplate=f"{name}<br>step %{{x}}<br>%{{y:.1f}} %<extra></extra>",
+        )
     if level is not None:
-        figure.add_hline(100 * level, line=dict(color=RIVAL, dash="dot", width=1.5),
-                         annotation=dict(text=f"zoo heads {percent(level)}", font=dict(color=INK)),
-                         annotation_position="bottom right")
-    figure.update_layout(template="d2nwg", height=230, margin=dict(t=16),
-                         xaxis=dict(title="step, all stages", rangemode="tozero", nticks=6),
-                         yaxis=dict(title="right on held-aside images", ticksuffix=" %", nticks=5))
+        figure.add_hline(
+            100 * level,
+            line=dict(color=RIVAL, dash="dot", width=1.5),
+            annotation=dict(text=f"zoo heads {percent(level)}", font=dict(color=INK)),
+            annotation_position="bottom right",
+        )
+    figure.update_layout(
+        template="d2nwg",
+        height=230,
+        margin=dict(t=16),
+        xaxis=dict(title="step, all stages", rangemode="tozero", nticks=6),
+        yaxis=dict(title="right on held-aside images", ticksuffix=" %", nticks=5),
+    )
     return figure
 
 
@@ -88,16 +102,29 @@ def weights_figure(groups: Sequence[dict]) -> go.Figure:
     for number, group in enumerate(groups[:6], 1):
         edges = group["histogram"]["edges"]
         centres = [(a + b) / 2 for a, b in pairwise(edges)]
-        figure.add_scatter(x=centres, y=[100 * share for share in group["histogram"]["share"]], mode="lines",
-                           line=dict(width=2), name=f"architecture {number}",
-                           hovertemplate=f"architecture {number}<br>%{{x:.3f}}: %{{y:.2f}} %<extra></extra>")
-    figure.update_layout(template="d2nwg", height=200, showlegend=len(groups) > 1,
-                         legend=dict(orientation="h", y=1.15, font=dict(size=12)),
-                         xaxis=dict(title="weight (the ends hold all beyond)"),
-                         yaxis=dict(title="share of weights", ticksuffix=" %", nticks=5))
+        figure.add_scatter(
+            x=centres,
+            y=[100 * share for share in group["histogram"]["share"]],
+            mode="lines",
+            line=dict(width=2),
+            name=f"architecture {number}",
+            hovertemplate=f"architecture {number}<br>%{{x:.3f}}: %{{y:.2f}} %<extra></extra>",
+        )
+    figure.update_layout(
+        template="d2nwg",
+        height=200,
+        showlegend=len(groups) > 1,
+        legend=dict(orientation="h", y=1.15, font=dict(size=12)),
+        xaxis=dict(title="weight (the ends hold all beyond)"),
+        yaxis=dict(title="share of weights", ticksuffix=" %", nticks=5),
+    )
     return figure
 
 
 def _short(stage: str) -> str:
-    return {"Training the VAE": "VAE", "Aligning the data-set encoder": "data-set encoder",
-            "Training the denoiser": "denoiser", "Training the generator": "generator"}.get(stage, stage)
+    return {
+        "Training the VAE": "VAE",
+        "Aligning the data-set encoder": "data-set encoder",
+        "Training the denoiser": "denoiser",
+        "Training the generator": "generator",
+    }.get(stage, stage)

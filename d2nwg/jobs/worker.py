@@ -76,9 +76,7 @@ def run_job(job: Job) -> int:
         traceback.print_exc()
         if reason.errno in (errno.ENOSPC, errno.EDQUOT):
             free = shutil.disk_usage(job.folder).free / 2**20
-            ended["message"] = (
-                f"The disk is full ({free:.0f} MB free): make room and resume; {job.after_resuming}."
-            )
+            ended["message"] = f"The disk is full ({free:.0f} MB free): make room and resume; {job.after_resuming}."
     except BaseException:
         traceback.print_exc()
     finally:

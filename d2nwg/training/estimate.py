@@ -21,8 +21,9 @@ STEPS = 4  # a stage; the first one warms up and does not count
 LIMIT = 240.0  # seconds the measurement may take
 
 
-def estimate(zoos: Sequence[str | Path], config, *, device: str | None = None, limit: float = LIMIT,
-             progress: Progress = silent) -> dict:
+def estimate(
+    zoos: Sequence[str | Path], config, *, device: str | None = None, limit: float = LIMIT, progress: Progress = silent
+) -> dict:
     """Measure a few steps of each stage.
 
     Returns:
@@ -33,11 +34,21 @@ def estimate(zoos: Sequence[str | Path], config, *, device: str | None = None, l
     """
     from d2nwg.training.config import generator_of
 
-    spec = {"zoos": [str(zoo) for zoo in zoos], "generator": generator_of(config), "config": config.to_config(),
-            "device": device}
+    spec = {
+        "zoos": [str(zoo) for zoo in zoos],
+        "generator": generator_of(config),
+        "config": config.to_config(),
+        "device": device,
+    }
     package = Path(__file__).resolve().parents[2]
-    process = subprocess.Popen([sys.executable, "-m", "d2nwg.training.estimate", json.dumps(spec)], cwd=package,
-                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "d2nwg.training.estimate", json.dumps(spec)],
+        cwd=package,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     times: dict[str, list[float]] = {}
     ended, stages = {}, _stages(config)
     deadline = time.monotonic() + limit
@@ -50,8 +61,11 @@ def estimate(zoos: Sequence[str | Path], config, *, device: str | None = None, l
                 ended = line
             if "stage" in line:
                 times.setdefault(line["stage"], []).append(line["time"])
-                progress("Measuring", min(sum(map(len, times.values())), len(stages) * (STEPS + 1)),
-                         len(stages) * (STEPS + 1))
+                progress(
+                    "Measuring",
+                    min(sum(map(len, times.values())), len(stages) * (STEPS + 1)),
+                    len(stages) * (STEPS + 1),
+                )
             if time.monotonic() > deadline:
                 break
     finally:
@@ -64,8 +78,13 @@ def estimate(zoos: Sequence[str | Path], config, *, device: str | None = None, l
             took[stage] = median(gaps[1:] or gaps) * steps
     if not took:
         raise UserError("Not one step of this recipe could be measured in time: it is too large for this machine.")
-    return {"seconds": sum(took.values()), "stages": took, "memory": ended.get("peak", 0), "whole": bool(ended),
-            "device": ended.get("device", "")}
+    return {
+        "seconds": sum(took.values()),
+        "stages": took,
+        "memory": ended.get("peak", 0),
+        "whole": bool(ended),
+        "device": ended.get("device", ""),
+    }
 
 
 def _stages(config) -> dict[str, int]:
@@ -90,8 +109,9 @@ def _measure(spec: dict) -> None:
 
     config = GENERATORS[spec["generator"]].from_config(spec["config"])
     few = {name: STEPS for name in ("vae_steps", "align_steps", "diffusion_steps", "steps") if hasattr(config, name)}
-    config = replace(config, **few, checkpoint_every=10**6, **(
-        {"validate_every": 10**6, "held_out": ()} if "steps" in few else {}))
+    config = replace(
+        config, **few, checkpoint_every=10**6, **({"validate_every": 10**6, "held_out": ()} if "steps" in few else {})
+    )
     with tempfile.TemporaryDirectory() as folder:
         try:
             train_bundle(

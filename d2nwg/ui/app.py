@@ -29,12 +29,18 @@ MAX_UPLOAD = "512mb"
 MAX_WAITING = 32
 DAY = 24 * 3600
 
-DOTS = "".join(f'<circle cx="{8.5 + 7.5 * j}" cy="{8.5 + 7.5 * i}" r="{(1.4, 2, 2.8, 3.3, 3.7)[i + j]}"/>'
-               for i in range(3) for j in range(3))
-MARK = ('<svg class="mark" viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="8"/>'
-        f"<g>{DOTS}</g></svg>")
-BRAND = (f'<header class="brand">{MARK}<div><h1>{NAME}</h1>'
-         "<p>Classifier heads for your images, generated instead of trained</p></div></header>")
+DOTS = "".join(
+    f'<circle cx="{8.5 + 7.5 * j}" cy="{8.5 + 7.5 * i}" r="{(1.4, 2, 2.8, 3.3, 3.7)[i + j]}"/>'
+    for i in range(3)
+    for j in range(3)
+)
+MARK = (
+    f'<svg class="mark" viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="8"/><g>{DOTS}</g></svg>'
+)
+BRAND = (
+    f'<header class="brand">{MARK}<div><h1>{NAME}</h1>'
+    "<p>Classifier heads for your images, generated instead of trained</p></div></header>"
+)
 TOOLS = """<div class="tools"><span class="device">%s</span>
 <button type="button" title="Copy a link to these settings" onclick="navigator.clipboard.writeText(location.href)
 .then(() => {this.textContent = 'Link copied'; setTimeout(() => this.textContent = 'Copy link', 1500)})">
@@ -74,8 +80,14 @@ def build_app() -> gr.Blocks:
             for tab in TABS:
                 if hasattr(tab, "connect"):
                     tab.connect(frame)
-            demo.load(_asked_tab, gr.Textbox(visible=False), frame.tabs, js=ASKED, api_visibility="private",
-                      show_progress="hidden")
+            demo.load(
+                _asked_tab,
+                gr.Textbox(visible=False),
+                frame.tabs,
+                js=ASKED,
+                api_visibility="private",
+                show_progress="hidden",
+            )
         demo.load(_tools, None, tools, api_visibility="private", show_progress="hidden")
         demo.unload(_page_closed)
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=4)
@@ -84,10 +96,20 @@ def build_app() -> gr.Blocks:
 
 def launch_options() -> dict:
     """What `launch` needs for the look, the limits, and for serving nothing but what sessions made."""
-    return dict(theme=studio_theme(), css_paths=[ASSETS / "style.css"], favicon_path=ASSETS / "icon.png", pwa=True,
-                max_file_size=MAX_UPLOAD, footer_links=["api"], run_history=False, enable_monitoring=False,
-                allowed_paths=[], blocked_paths=_blocked(), show_error=False,
-                app_kwargs={"middleware": [Middleware(OnlyOwnFiles)]})
+    return dict(
+        theme=studio_theme(),
+        css_paths=[ASSETS / "style.css"],
+        favicon_path=ASSETS / "icon.png",
+        pwa=True,
+        max_file_size=MAX_UPLOAD,
+        footer_links=["api"],
+        run_history=False,
+        enable_monitoring=False,
+        allowed_paths=[],
+        blocked_paths=_blocked(),
+        show_error=False,
+        app_kwargs={"middleware": [Middleware(OnlyOwnFiles)]},
+    )
 
 
 class OnlyOwnFiles:

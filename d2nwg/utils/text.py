@@ -17,7 +17,7 @@ def folded(name: str) -> str:
 def shown(text: object, limit: int = 120) -> str:
     """A name as it may stand in a sentence: printable, UTF-8 and not too long."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
-    return text if len(text) <= limit else f"{text[:limit - 1]}…"
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def some(names: Sequence[object], most: int = 3) -> str:

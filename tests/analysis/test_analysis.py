@@ -16,11 +16,13 @@ from d2nwg.weights.layouts import WholeLayout
 
 
 def heads(vectors, counts, origin=ZOO) -> Population:
-    return populations.population(torch.as_tensor(np.asarray(vectors, np.float32)), counts, origin, -1,
-                                 np.zeros(len(vectors)))
+    return populations.population(
+        torch.as_tensor(np.asarray(vectors, np.float32)), counts, origin, -1, np.zeros(len(vectors))
+    )
 
 
 # ----------------------------------------------------------------------------------------------- populations
+
 
 def test_vectors_and_heads_are_each_others_inverse(tiny_bundle, tiny_mlp_bundle):
     for bundle in (tiny_bundle, tiny_mlp_bundle):
@@ -76,10 +78,14 @@ def test_trained_heads_solve_their_task(tiny_bundle):
 
 # ------------------------------------------------------------------------------------------------------ maps
 
+
 def test_tsne_is_given_principal_components(monkeypatch):
     given = {}
-    monkeypatch.setattr(projections, "_tsne", lambda scores, perplexity, seed: given.update(
-        scores=scores, perplexity=perplexity) or scores[:, :2])
+    monkeypatch.setattr(
+        projections,
+        "_tsne",
+        lambda scores, perplexity, seed: given.update(scores=scores, perplexity=perplexity) or scores[:, :2],
+    )
     points = np.random.default_rng(0).normal(size=(80, 120)).astype(np.float32)
     found = projections.project(points, perplexity=100)
     expected = PCA(50, svd_solver="full").fit(points)
@@ -92,7 +98,7 @@ def test_tsne_is_given_principal_components(monkeypatch):
 
 def test_components_of_large_matrices_are_scikit_learns():
     rng = np.random.default_rng(0)
-    points = (rng.normal(size=(600, 8)) @ rng.normal(size=(8, 700)) + 0.05 * rng.normal(size=(600, 700)) + 3)
+    points = rng.normal(size=(600, 8)) @ rng.normal(size=(8, 700)) + 0.05 * rng.normal(size=(600, 700)) + 3
     scores, explained = projections.reduce(points.astype(np.float32))
     expected = PCA(50, svd_solver="full").fit(points)
     assert np.allclose(np.abs(scores[:, :8]), np.abs(expected.transform(points)[:, :8]), atol=0.02)
@@ -127,6 +133,7 @@ def test_maps_of_next_to_nothing(points):
 
 
 # ----------------------------------------------------------------------------------------------- comparisons
+
 
 def test_nearest_is_of_the_same_count_and_not_itself(monkeypatch):
     monkeypatch.setattr(compare, "BLOCK", 8)
@@ -197,6 +204,7 @@ def test_densities_have_area_one():
 
 # ------------------------------------------------------------------------------------------------- projector
 
+
 def test_projector_files(tmp_path, monkeypatch):
     points = np.arange(6, dtype=np.float64).reshape(3, 2)
     columns = {"head": ["a\tb", "c\nd", "e"], "accuracy": [0.5, float("nan"), 1.0]}
@@ -204,8 +212,12 @@ def test_projector_files(tmp_path, monkeypatch):
     assert np.fromfile(tensor, "<f4").reshape(3, 2).tolist() == points.tolist()
     assert metadata.read_text() == "head\taccuracy\na b\t0.5\nc d\t\ne\t1\n"
     said = json.loads(config.read_text())["embeddings"][0]
-    assert said == {"tensorName": "heads", "tensorShape": [3, 2], "tensorPath": "tensor.bytes",
-                    "metadataPath": "metadata.tsv"}
+    assert said == {
+        "tensorName": "heads",
+        "tensorShape": [3, 2],
+        "tensorPath": "tensor.bytes",
+        "metadataPath": "metadata.tsv",
+    }
     monkeypatch.setattr(projections, "MOST_NUMBERS", 4)
     projections.write_projector(tmp_path, points, columns, "heads")
     assert json.loads(config.read_text())["embeddings"][0]["tensorName"] == "heads, principal components"

@@ -43,8 +43,18 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(cheap, folder, tiny_bundle):
-    return explore(load_images(folder), bundle=tiny_bundle, tasks=3, classes=3, shots=4, num_samples=18, num_trained=9,
-                   steps=2, max_query=30, device="cpu")
+    return explore(
+        load_images(folder),
+        bundle=tiny_bundle,
+        tasks=3,
+        classes=3,
+        shots=4,
+        num_samples=18,
+        num_trained=9,
+        steps=2,
+        max_query=30,
+        device="cpu",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +174,7 @@ def test_files(found, view, tmp_path):
 
 # --------------------------------------------------------------------------------------------------- figures
 
+
 @pytest.mark.parametrize("colour", COLOUR_BY)
 def test_the_map_has_every_head_once(found, view, colour):
     figure = map_figure(found, view, "pca", colour, [int(view.rows[0])])
@@ -197,10 +208,28 @@ def test_every_figure_has_a_question_a_template_and_units(found, view, tmp_path)
 
 # ------------------------------------------------------------------------------------------------------ verb
 
+
 def test_the_verb(cheap, folder, tiny_bundle, tmp_path, capsys):
     out = tmp_path / "out"
-    asked = ["explore", "--bundle", tiny_bundle, "--data", folder, "--num-samples", 6, "--num-trained", 4, "--shots", 3,
-             "--out", out, "--device", "cpu", "--perplexity", 4]
+    asked = [
+        "explore",
+        "--bundle",
+        tiny_bundle,
+        "--data",
+        folder,
+        "--num-samples",
+        6,
+        "--num-trained",
+        4,
+        "--shots",
+        3,
+        "--out",
+        out,
+        "--device",
+        "cpu",
+        "--perplexity",
+        4,
+    ]
     assert cli.main([str(word) for word in asked]) == 0
     said = capsys.readouterr().out
     assert "6 samples for 1 task" in said and str(out) in said

@@ -41,8 +41,23 @@ def work(tmp_path_factory) -> Path:
 
 
 def test_a_zoo_is_built(work, capsys):
-    made = call(capsys, "zoo", "build", work / "known", work / "more", "--subsets", 1000, "--classes", "2-6",
-                "--images", 6, "--seed", 3, "--out", work / "zoo")
+    made = call(
+        capsys,
+        "zoo",
+        "build",
+        work / "known",
+        work / "more",
+        "--subsets",
+        1000,
+        "--classes",
+        "2-6",
+        "--images",
+        6,
+        "--seed",
+        3,
+        "--out",
+        work / "zoo",
+    )
     summary = json.loads(made)
     assert summary["records"] == 1000 and summary["num_images"] == 36 * 8 and summary["accuracy"]["mean"] > 0.9
     assert [d["classes"] for d in summary["datasets"]] == [24, 12]
@@ -58,15 +73,37 @@ def test_a_generator_is_trained(work, capsys):
 
 def test_heads_for_unseen_classes(work):
     """As a process, as a person would."""
-    args = ["generate", work / "unseen", "--bundle", work / "bundle", "--shots", 5, "--num-samples", 20,
-            "--out", work / "out", "--device", "cpu"]
-    process = subprocess.run([sys.executable, "-m", "d2nwg", *map(str, args)], cwd=ROOT, capture_output=True,
-                             text=True, timeout=300)
+    args = [
+        "generate",
+        work / "unseen",
+        "--bundle",
+        work / "bundle",
+        "--shots",
+        5,
+        "--num-samples",
+        20,
+        "--out",
+        work / "out",
+        "--device",
+        "cpu",
+    ]
+    process = subprocess.run(
+        [sys.executable, "-m", "d2nwg", *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
     assert process.returncode == 0, process.stderr
     report = json.loads((work / "out" / "report.json").read_text())
     accuracy = report["query_accuracy"]
-    assert set(accuracy) >= {"chosen", "average", "mean", "std", "oracle_top3", "class_mean", "ridge",
-                             "logistic_regression", "random"}
+    assert set(accuracy) >= {
+        "chosen",
+        "average",
+        "mean",
+        "std",
+        "oracle_top3",
+        "class_mean",
+        "ridge",
+        "logistic_regression",
+        "random",
+    }
     assert set(report["seconds"]) >= {"features", "sampling", "total"}
     assert report["num_query"] == 6 * 9 and report["bundle"] == "bundle" and report["selection"]
     assert process.stdout.startswith(f"The chosen head is right on {accuracy['chosen']:.1%} of 54 images")
@@ -93,8 +130,9 @@ assert not any(name.partition(".")[0] in ("d2nwg", "timm", "diffusers") for name
 features = torch.linspace(-1, 1, head.in_features)
 print(json.dumps([head(features).tolist(), classes, preprocessing["size"]]))
 """
-    process = subprocess.run([sys.executable, "-c", code], cwd=work / "out", capture_output=True, text=True,
-                             timeout=120)
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=work / "out", capture_output=True, text=True, timeout=120
+    )
     assert process.returncode == 0, process.stderr
     logits, classes, size = json.loads(process.stdout)
     head = Head.load(work / "out" / "head.safetensors")
@@ -113,23 +151,26 @@ def test_the_head_on_other_images(work, capsys):
     assert lines[0].split("\t")[1] == "pattern-201" and 1 / 6 < float(lines[0].split("\t")[2]) <= 1
 
 
-@pytest.mark.parametrize(("args", "words"), [
-    (["generate", "known", "--bundle", "bundle", "--out", "x"], "known has 24 classes"),
-    (["generate", "unseen", "--bundle", "bundle", "--shots", "20", "--out", "x"], "14 images but 21 are needed"),
-    (["generate", "unseen", "--bundle", "nowhere", "--out", "x"], "There is no bundle nowhere"),
-    (["generate", "unseen", "--bundle", "zoo", "--out", "x"], "zoo is no bundle"),
-    (["generate", "./nowhere", "--bundle", "bundle", "--out", "x"], "no folder or archive at ./nowhere"),
-    (["train", "--zoo", "known", "--out", "x"], "known is no zoo"),
-    (["train", "--zoo", "zoo", "--out", "bundle"], "bundle exists already"),
-    (["train", "--zoo", "zoo", "--out", "x", "--resume"], "no unfinished run"),
-    (["zoo", "info", "bundle"], "bundle is no zoo"),
-    (["zoo", "build", "known", "--out", "zoo"], "zoo exists already"),
-    (["zoo", "build", "known", "--out", "x", "--encoder", "resnet"], "'resnet' is not known"),
-    (["generate", "unseen", "--bundle", "bundle", "--out", "x", "--device", "cuda"], "no CUDA device cuda"),
-    (["train", "--zoo", "zoo", "--out", "x", "--device", "cuda:1"], "no CUDA device cuda:1"),
-    (["zoo", "build", "known", "--out", "x", "--device", "cuda"], "no CUDA device cuda"),
-    (["evaluate", "out/head.safetensors", "others", "--device", "cuda"], "no CUDA device cuda"),
-])
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["generate", "known", "--bundle", "bundle", "--out", "x"], "known has 24 classes"),
+        (["generate", "unseen", "--bundle", "bundle", "--shots", "20", "--out", "x"], "14 images but 21 are needed"),
+        (["generate", "unseen", "--bundle", "nowhere", "--out", "x"], "There is no bundle nowhere"),
+        (["generate", "unseen", "--bundle", "zoo", "--out", "x"], "zoo is no bundle"),
+        (["generate", "./nowhere", "--bundle", "bundle", "--out", "x"], "no folder or archive at ./nowhere"),
+        (["train", "--zoo", "known", "--out", "x"], "known is no zoo"),
+        (["train", "--zoo", "zoo", "--out", "bundle"], "bundle exists already"),
+        (["train", "--zoo", "zoo", "--out", "x", "--resume"], "no unfinished run"),
+        (["zoo", "info", "bundle"], "bundle is no zoo"),
+        (["zoo", "build", "known", "--out", "zoo"], "zoo exists already"),
+        (["zoo", "build", "known", "--out", "x", "--encoder", "resnet"], "'resnet' is not known"),
+        (["generate", "unseen", "--bundle", "bundle", "--out", "x", "--device", "cuda"], "no CUDA device cuda"),
+        (["train", "--zoo", "zoo", "--out", "x", "--device", "cuda:1"], "no CUDA device cuda:1"),
+        (["zoo", "build", "known", "--out", "x", "--device", "cuda"], "no CUDA device cuda"),
+        (["evaluate", "out/head.safetensors", "others", "--device", "cuda"], "no CUDA device cuda"),
+    ],
+)
 def test_mistakes_are_one_sentence(args, words, work, capsys, monkeypatch):
     monkeypatch.chdir(work)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -17,8 +17,14 @@ HEAVY = {"torch", "gradio", "sklearn", "diffusers", "transformers", "timm", "ope
 
 
 def run(*args, python=(), **options) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *python, "-m", "d2nwg", *map(str, args)], cwd=ROOT, text=True,
-                          capture_output=True, timeout=120, **options)
+    return subprocess.run(
+        [sys.executable, *python, "-m", "d2nwg", *map(str, args)],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=120,
+        **options,
+    )
 
 
 def says_one_sentence(process: subprocess.CompletedProcess) -> str:
@@ -76,17 +82,20 @@ def test_the_library_exports_what_it_says():
         _ = d2nwg.nonsense
 
 
-@pytest.mark.parametrize(("args", "words"), [
-    ([], "VERB"),
-    (["fly"], "fly"),
-    (["--fly"], "VERB"),
-    (["evaluate"], "HEAD, DATA"),
-    (["evaluate", "head.safetensors", "data", "more"], "more"),
-    (["evaluate", "h", "d", "--seed", "x"], "'x' is not a whole number"),
-    (["evaluate", "h", "d", "--seed", "-1"], "--seed"),
-    (["evaluate", "h", "d", "--device", "toaster"], "'toaster' is not a device"),
-    (["predict", "head.safetensors"], "IMAGE"),
-])
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([], "VERB"),
+        (["fly"], "fly"),
+        (["--fly"], "VERB"),
+        (["evaluate"], "HEAD, DATA"),
+        (["evaluate", "head.safetensors", "data", "more"], "more"),
+        (["evaluate", "h", "d", "--seed", "x"], "'x' is not a whole number"),
+        (["evaluate", "h", "d", "--seed", "-1"], "--seed"),
+        (["evaluate", "h", "d", "--device", "toaster"], "'toaster' is not a device"),
+        (["predict", "head.safetensors"], "IMAGE"),
+    ],
+)
 def test_mistakes_in_arguments(args, words):
     assert words in says_one_sentence(run(*args))
 
@@ -134,14 +143,18 @@ def test_evaluate_and_predict_print_results(head, image_folder, capsys):
 def raising(problem: BaseException):
     def run(args):
         raise problem
+
     return run
 
 
-@pytest.mark.parametrize(("problem", "code", "said"), [
-    (UserError("Class cat has\ntwo images."), 2, "Class cat has two images.\n"),
-    (KeyboardInterrupt(), 130, "Stopped.\n"),
-    (PermissionError(13, "Permission denied", "/out/head"), 2, "/out/head: Permission denied.\n"),
-])
+@pytest.mark.parametrize(
+    ("problem", "code", "said"),
+    [
+        (UserError("Class cat has\ntwo images."), 2, "Class cat has two images.\n"),
+        (KeyboardInterrupt(), 130, "Stopped.\n"),
+        (PermissionError(13, "Permission denied", "/out/head"), 2, "/out/head: Permission denied.\n"),
+    ],
+)
 def test_how_a_run_can_end(problem, code, said, monkeypatch, capsys):
     monkeypatch.setattr(cli.predict, "run", raising(problem))
     assert cli.main(["predict", "head", "image"]) == code
@@ -159,8 +172,15 @@ def test_a_reader_that_has_gone_is_no_problem():
     reader, writer = os.pipe()
     os.close(reader)
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    process = subprocess.run([sys.executable, "-m", "d2nwg", "--help"], cwd=ROOT, stdout=writer,
-                             stderr=subprocess.PIPE, text=True, timeout=60, env=buffered)
+    process = subprocess.run(
+        [sys.executable, "-m", "d2nwg", "--help"],
+        cwd=ROOT,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        env=buffered,
+    )
     os.close(writer)
     assert process.stderr == "" and process.returncode == 141
 

@@ -122,7 +122,11 @@ def test_the_benchmark_trains_networks_together():
     x = torch.nn.functional.one_hot(y, 3).float() + 0.3 * torch.randn(300, 3, generator=generator)
     state = fit_networks([x, -x], [y, y], 4, 6, 3, steps=120, seed=0, checkpoints=2)
     assert {name: tuple(t.shape) for name, t in state.items()} == {
-        "0.weight": (8, 2, 6, 3), "0.bias": (8, 2, 6), "2.weight": (8, 2, 3, 6), "2.bias": (8, 2, 3)}
+        "0.weight": (8, 2, 6, 3),
+        "0.bias": (8, 2, 6),
+        "2.weight": (8, 2, 3, 6),
+        "2.bias": (8, 2, 3),
+    }
     from d2nwg.evaluation.baselines import accuracies
 
     last = {name: t[:, -1] for name, t in state.items()}
@@ -138,8 +142,14 @@ def test_the_benchmark_runs(tmp_path, monkeypatch, capsys):
     for name in ("gray-one",):
         y = np.arange(600) % 10
         x = (rng.integers(0, 60, (600, 28, 28)) + 15 * y[:, None, None]).astype(np.uint8)
-        np.savez(tmp_path / f"{name}.npz", x_train=x, y_train=y, x_test=x[:100], y_test=y[:100],
-                 class_names=np.array(list("0123456789")))
+        np.savez(
+            tmp_path / f"{name}.npz",
+            x_train=x,
+            y_train=y,
+            x_test=x[:100],
+            y_test=y[:100],
+            class_names=np.array(list("0123456789")),
+        )
     out = tmp_path / "bundle"
     archives = [str(tmp_path / f"{name}.npz") for name in ("gray-one",)]
     small = ["--out", str(out), "--quick", "--width", "16", "--hidden", "8"]

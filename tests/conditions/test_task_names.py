@@ -30,8 +30,12 @@ def test_mixes_in_words():
     assert read_mix("0.7 birds + 0.3 more birds", TASKS) == {"birds": 0.7, "more birds": 0.3}
     assert read_mix("birds + more birds", TASKS) == {"birds": 0.5, "more birds": 0.5}
     assert read_mix("1*birds + -.5 more birds + .5 birds", TASKS) == {"birds": 1.5, "more birds": -0.5}
-    for text, words in (("fish", "no task fish: the bundle knows birds"), ("0.5 birds + 0.5 tools", "other classes"),
-                        ("birds +", "no task birds +"), ("", "no task")):
+    for text, words in (
+        ("fish", "no task fish: the bundle knows birds"),
+        ("0.5 birds + 0.5 tools", "other classes"),
+        ("birds +", "no task birds +"),
+        ("", "no task"),
+    ):
         with pytest.raises(UserError, match=words.replace("+", r"\+")):
             read_mix(text, TASKS)
     with pytest.raises(UserError, match="knows no task by name"):
@@ -69,19 +73,21 @@ def test_networks_for_a_task_told_by_its_name():
     assert "best on 50 support images that generation did not see" in made.report["selection"]
     other = generate_heads(images, bundle=BUNDLE, num_samples=4, max_query=300, task="digits-turned-90", device="cpu")
     assert other.report["query_accuracy"]["chosen"] < 0.5, "another task's network"
-    mixed = generate_heads(images, bundle=BUNDLE, num_samples=4, max_query=300, device="cpu",
-                           task="0.8 digits + 0.2 digits-turned-45")
+    mixed = generate_heads(
+        images, bundle=BUNDLE, num_samples=4, max_query=300, device="cpu", task="0.8 digits + 0.2 digits-turned-45"
+    )
     assert 0.7 < mixed.report["query_accuracy"]["chosen"]
 
 
 def test_what_a_told_bundle_refuses(tmp_path):
     patterns = load_images(make_pattern_folder(tmp_path / "patterns", classes=range(3)))
     for images, options, words in (
-            (patterns, {}, "no task patterns: the bundle knows digits"),
-            (patterns, dict(task="digits"), "has the classes 0, 1, 2"),
-            (load_images("example:digits-on-black"), dict(task="digits"), "networks for 10 classes, and the task"),
-            (patterns, dict(task="digits", bundle="heads-dual"), "knows no task by name"),
-            (patterns, dict(unlabelled=[b""]), "cannot use unlabelled images")):
+        (patterns, {}, "no task patterns: the bundle knows digits"),
+        (patterns, dict(task="digits"), "has the classes 0, 1, 2"),
+        (load_images("example:digits-on-black"), dict(task="digits"), "networks for 10 classes, and the task"),
+        (patterns, dict(task="digits", bundle="heads-dual"), "knows no task by name"),
+        (patterns, dict(unlabelled=[b""]), "cannot use unlabelled images"),
+    ):
         with pytest.raises(UserError, match=words):
             generate_heads(images, **{"bundle": BUNDLE, "num_samples": 2, "device": "cpu", **options})
 
@@ -102,8 +108,9 @@ def test_walking_between_named_tasks(tmp_path):
     right = made.legs["weights"].accuracy.mean(1)
     assert right[0, 0] > 0.85 and right[1, -1] > 0.85 and right[0, -1] < 0.75 and right[1, 0] < 0.75
     for leg in made.legs.values():  # all ways share their ends
-        torch.testing.assert_close(leg.accuracy[..., [0, -1]], made.legs["weights"].accuracy[..., [0, -1]], atol=0.021,
-                                   rtol=0)
+        torch.testing.assert_close(
+            leg.accuracy[..., [0, -1]], made.legs["weights"].accuracy[..., [0, -1]], atol=0.021, rtol=0
+        )
     zoo, paths = made.in_weights()
     assert zoo.shape[1] == paths["weights"].shape[1] and len(paths["condition"]) == 5
     nearest = (torch.cdist(paths["weights"][[0, -1]], zoo)).min(1).values
@@ -124,10 +131,12 @@ def test_a_data_set_is_the_task_of_its_name_and_a_head_can_be_an_end(tmp_path):
 
 def test_named_ends_that_do_not_suit(tmp_path):
     strangers = load_images(make_pattern_folder(tmp_path / "patterns", classes=range(3)))
-    for sources, words in (([NamedTask("mnist"), NamedTask("notmnist")], "no images to be scored on"),
-                           ([NamedTask("digits", strangers), NamedTask("mnist")], "has no images of 0, 1, 2"),
-                           ([strangers, NamedTask("mnist")], "patterns is none of them"),
-                           ([load_images("example:digits"), NamedTask("notmnist")], "no class in common")):
+    for sources, words in (
+        ([NamedTask("mnist"), NamedTask("notmnist")], "no images to be scored on"),
+        ([NamedTask("digits", strangers), NamedTask("mnist")], "has no images of 0, 1, 2"),
+        ([strangers, NamedTask("mnist")], "patterns is none of them"),
+        ([load_images("example:digits"), NamedTask("notmnist")], "no class in common"),
+    ):
         with pytest.raises(UserError, match=words):
             walk(sources, **QUICK)
     with pytest.raises(UserError, match="knows no task by name"):
@@ -135,13 +144,40 @@ def test_named_ends_that_do_not_suit(tmp_path):
 
 
 def test_the_command_line(tmp_path, capsys):
-    assert cli.main(["interpolate", "task:digits", "task:mnist-turned-45=example:digits-turned-45", "--bundle", BUNDLE,
-                     "--way", "condition", "--steps", "3", "--seeds", "1", "--max-query", "50", "--num-samples", "2",
-                     "--device", "cpu", "--out", str(tmp_path / "path")]) == 0
+    assert (
+        cli.main(
+            [
+                "interpolate",
+                "task:digits",
+                "task:mnist-turned-45=example:digits-turned-45",
+                "--bundle",
+                BUNDLE,
+                "--way",
+                "condition",
+                "--steps",
+                "3",
+                "--seeds",
+                "1",
+                "--max-query",
+                "50",
+                "--num-samples",
+                "2",
+                "--device",
+                "cpu",
+                "--out",
+                str(tmp_path / "path"),
+            ]
+        )
+        == 0
+    )
     report = json.loads((tmp_path / "path" / "path.json").read_text())
     assert report["ends"] == {"a": "digits", "b": "mnist-turned-45"} and report["images"]["b"] == 50
-    assert cli.main(["generate", "example:digits", "--bundle", BUNDLE, "--task", "0.5 fish", "--out",
-                     str(tmp_path / "out")]) == 2
+    assert (
+        cli.main(
+            ["generate", "example:digits", "--bundle", BUNDLE, "--task", "0.5 fish", "--out", str(tmp_path / "out")]
+        )
+        == 2
+    )
     assert "There is no task fish" in capsys.readouterr().err
 
 
@@ -150,8 +186,9 @@ def test_the_tab_offers_a_bundles_tasks():
     names, first = interpolate_views.choices(BUNDLE)
     assert names[0] == ("digits", "task:digits") and names[-1] == interpolate_views.OWN
     assert first == {"a": "task:digits", "b": "task:digits-turned-45", "c": "none"}
-    assert "60 images" not in interpolate_views.end_strip("task:mnist") and \
-        "600 images" in interpolate_views.end_strip("task:digits")
+    assert "60 images" not in interpolate_views.end_strip("task:mnist") and "600 images" in interpolate_views.end_strip(
+        "task:digits"
+    )
     asked = interpolate_views.from_link({"with": BUNDLE, "from": "task:mnist", "to": "example", "way": "latent"})
     assert asked == {"bundle": BUNDLE, "a": "task:mnist", "way": "latent"}
     end = interpolate_views.read_end("task:digits-negative", None, None)

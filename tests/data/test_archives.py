@@ -53,6 +53,7 @@ GOOD = {"a/1.png": PIXEL, "b/1.png": PIXEL}
 
 # ---------------------------------------- what works
 
+
 @pytest.mark.parametrize("suffix", ["zip", "tar", "tar.gz", "tgz", "tar.bz2", "tar.xz"])
 @pytest.mark.parametrize("top", ["", "photos"])
 def test_an_archive_is_the_folder_it_was_made_of(tmp_path, suffix, top):
@@ -89,8 +90,18 @@ def test_the_cache_is_named_by_content_and_used_again(tmp_path, monkeypatch):
 
 
 def test_what_is_not_an_image_or_hidden_is_not_written(tmp_path):
-    path = make_zip(tmp_path / "x.zip", {**GOOD, "__MACOSX/a/._1.png": b"x", "a/.2.png": b"x", ".git/config": b"x",
-                                         "a/run.sh": b"x", "Thumbs.db": b"x", "a/": b""})
+    path = make_zip(
+        tmp_path / "x.zip",
+        {
+            **GOOD,
+            "__MACOSX/a/._1.png": b"x",
+            "a/.2.png": b"x",
+            ".git/config": b"x",
+            "a/run.sh": b"x",
+            "Thumbs.db": b"x",
+            "a/": b"",
+        },
+    )
     folder = extract_images(path, into=tmp_path / "into")
     assert sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()) == ["a/1.png", "b/1.png"]
 
@@ -105,8 +116,20 @@ def test_windows_separators_and_utf8_without_the_flag(tmp_path):
 
 # ---------------------------------------- unsafe names
 
-@pytest.mark.parametrize("name", ["/evil.png", "../evil.png", "a/../../evil.png", "..\\evil.png", "C:\\evil.png",
-                                  "c:evil.png", "\\\\host\\share\\evil.png", "a/../b/evil.png"])
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/evil.png",
+        "../evil.png",
+        "a/../../evil.png",
+        "..\\evil.png",
+        "C:\\evil.png",
+        "c:evil.png",
+        "\\\\host\\share\\evil.png",
+        "a/../b/evil.png",
+    ],
+)
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_members_that_lead_outside(tmp_path, name, kind):
     if kind == "zip":
@@ -117,9 +140,16 @@ def test_members_that_lead_outside(tmp_path, name, kind):
     assert "evil.png" in text and ("absolute" in text or "leads out" in text)
 
 
-@pytest.mark.parametrize("kind, word", [
-    (tarfile.SYMTYPE, "link"), (tarfile.LNKTYPE, "link"), (tarfile.CHRTYPE, "device"), (tarfile.BLKTYPE, "device"),
-    (tarfile.FIFOTYPE, "device")])
+@pytest.mark.parametrize(
+    "kind, word",
+    [
+        (tarfile.SYMTYPE, "link"),
+        (tarfile.LNKTYPE, "link"),
+        (tarfile.CHRTYPE, "device"),
+        (tarfile.BLKTYPE, "device"),
+        (tarfile.FIFOTYPE, "device"),
+    ],
+)
 def test_special_members_of_a_tar(tmp_path, kind, word):
     info = tarfile.TarInfo("a/evil.png")
     info.type, info.linkname = kind, "/etc/passwd"
@@ -127,36 +157,53 @@ def test_special_members_of_a_tar(tmp_path, kind, word):
     assert word in text and "a/evil.png" in text
 
 
-@pytest.mark.parametrize("mode, word", [
-    (stat.S_IFLNK, "link"), (stat.S_IFIFO, "device"), (stat.S_IFCHR, "device")])
+@pytest.mark.parametrize("mode, word", [(stat.S_IFLNK, "link"), (stat.S_IFIFO, "device"), (stat.S_IFCHR, "device")])
 def test_special_members_of_a_zip(tmp_path, mode, word):
     info = zipfile.ZipInfo("a/evil.png")
     info.create_system, info.external_attr = 3, (mode | 0o777) << 16
     assert word in refused(make_zip(tmp_path / "x.zip", [*GOOD.items(), (info, b"/etc/passwd")]), tmp_path)
 
 
-@pytest.mark.parametrize("pair", [
-    ("a/1.png", "A/2.png"), ("a/1.png", "a/1.PNG"), ("café/1.png", "cafe\u0301/1.PNG"),
-    ("STRASSE/1.png", "straße/1.png")])
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("a/1.png", "A/2.png"),
+        ("a/1.png", "a/1.PNG"),
+        ("café/1.png", "cafe\u0301/1.PNG"),
+        ("STRASSE/1.png", "straße/1.png"),
+    ],
+)
 def test_names_that_collide(tmp_path, pair):
-    for path in (make_zip(tmp_path / "x.zip", dict.fromkeys(pair, PIXEL)),
-                 make_tar(tmp_path / "x.tar", [(name, PIXEL) for name in pair])):
+    for path in (
+        make_zip(tmp_path / "x.zip", dict.fromkeys(pair, PIXEL)),
+        make_tar(tmp_path / "x.tar", [(name, PIXEL) for name in pair]),
+    ):
         assert "capitals" in refused(path, tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize("pair", [
-    ("a/1.png", "a/1.png"), ("a/1.png", "a/1.png/2.png"), ("a/1.png/2.png", "a/1.png"), ("a/1.png", "./a//1.png"),
-    ("café.png", "cafe\u0301.png")])
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("a/1.png", "a/1.png"),
+        ("a/1.png", "a/1.png/2.png"),
+        ("a/1.png/2.png", "a/1.png"),
+        ("a/1.png", "./a//1.png"),
+        ("café.png", "cafe\u0301.png"),
+    ],
+)
 def test_names_given_twice(tmp_path, pair):
-    for path in (make_zip(tmp_path / "x.zip", [(name, PIXEL) for name in pair]),
-                 make_tar(tmp_path / "x.tar", [(name, PIXEL) for name in pair])):
+    for path in (
+        make_zip(tmp_path / "x.zip", [(name, PIXEL) for name in pair]),
+        make_tar(tmp_path / "x.tar", [(name, PIXEL) for name in pair]),
+    ):
         assert "twice" in refused(path, tmp_path)
 
 
 def test_names_that_are_not_utf8(tmp_path):
-    path = make_tar(tmp_path / "x.tar", [(os.fsdecode(b"caf\xe9/1.png"), PIXEL)], encoding="utf-8",
-                    errors="surrogateescape")
+    path = make_tar(
+        tmp_path / "x.tar", [(os.fsdecode(b"caf\xe9/1.png"), PIXEL)], encoding="utf-8", errors="surrogateescape"
+    )
     assert "not UTF-8" in refused(path, tmp_path)
     for name in ("caf?/1.png", "caf\u00fc/1.png"):  # without and with the flag that says "this is UTF-8"
         path = make_zip(tmp_path / "x.zip", {name: PIXEL, "b/1.png": PIXEL})
@@ -171,6 +218,7 @@ def test_names_that_no_file_can_have(tmp_path, name):
 
 
 # ---------------------------------------- limits
+
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_too_many_members(tmp_path, monkeypatch, kind):
@@ -259,7 +307,7 @@ def test_a_sparse_tar(tmp_path):
     info.type = tarfile.GNUTYPE_SPARSE
     path = tmp_path / "x.tar"
     header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
-    header[386:410] = b"00000000000\0" b"00000000000\0"
+    header[386:410] = b"00000000000\000000000000\0"
     header[483:495] = b"77777777777\0"  # the size it would unfold to
     header[148:156] = b"        "
     header[148:156] = b"%06o\0 " % sum(header)
@@ -269,9 +317,15 @@ def test_a_sparse_tar(tmp_path):
 
 # ---------------------------------------- damage
 
+
 def test_what_is_no_archive(tmp_path):
-    for name, data in {"x.zip": b"hello", "x.tar": b"", "x.rar": b"Rar!\x1a\x07\x01\0" + b"x" * 1000,
-                       "x.gz": gzip.compress(b"plain text" * 200), "x.bin": b"\xee" * 2000}.items():
+    for name, data in {
+        "x.zip": b"hello",
+        "x.tar": b"",
+        "x.rar": b"Rar!\x1a\x07\x01\0" + b"x" * 1000,
+        "x.gz": gzip.compress(b"plain text" * 200),
+        "x.bin": b"\xee" * 2000,
+    }.items():
         (tmp_path / name).write_bytes(data)
         assert "not a zip or tar" in refused(tmp_path / name, tmp_path)
 
@@ -286,7 +340,7 @@ def test_archives_that_are_cut_short(tmp_path, suffix):
         make_tar(path, members, f"w:{suffix[4:]}")
     whole = path.read_bytes()
     for part in (0.3, 0.5, 0.7):
-        path.write_bytes(whole[:int(len(whole) * part)])
+        path.write_bytes(whole[: int(len(whole) * part)])
         assert "damaged" in refused(path, tmp_path)
 
 
@@ -301,7 +355,7 @@ def test_archives_with_damaged_bytes(tmp_path, suffix):
         make_tar(path, members, f"w:{suffix[4:]}")
     whole = path.read_bytes()
     for at in range(0, len(whole), max(1, len(whole) // 60)):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF, 0x7F]) + whole[at + 2:])
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF, 0x7F]) + whole[at + 2 :])
         try:
             extract_images(path, into=tmp_path / "noise")
         except UserError as error:
@@ -356,6 +410,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
 
 
 # ---------------------------------------- wholeness
+
 
 def test_cancelling_leaves_nothing(tmp_path):
     path = make_zip(tmp_path / "x.zip", {f"a/{i}.png": PIXEL for i in range(100)})

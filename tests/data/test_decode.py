@@ -24,11 +24,16 @@ def refusal(function, *args, **kwargs) -> str:
 
 def png_header(width: int, height: int) -> bytes:
     """A PNG that claims a size and has no pixels."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) + chunk(
-        b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(b"\0" * 100))
+        + chunk(b"IEND", b"")
+    )
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options) -> bytes:
@@ -71,8 +76,9 @@ def test_exif_rotation():
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_animated_images_give_their_first_frame(format):
     frames = [Image.new("RGB", (12, 12), colour) for colour in ("red", "blue", "lime")]
-    data = encoded(frames[0], format, save_all=True, append_images=frames[1:], **(
-        {"lossless": True} if format == "WEBP" else {}))
+    data = encoded(
+        frames[0], format, save_all=True, append_images=frames[1:], **({"lossless": True} if format == "WEBP" else {})
+    )
     assert open_image(data).getpixel((6, 6)) == (255, 0, 0)
 
 

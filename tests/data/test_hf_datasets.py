@@ -48,8 +48,9 @@ def test_a_saved_data_set_with_splits(tmp_path):
 
 
 def test_a_saved_single_split_with_text_labels(tmp_path):
-    table(["dog", "cat", "cat"], image="photo", label="category", kind=datasets.Value("string"),
-          caption=["x", "y", "z"]).save_to_disk(tmp_path / "pets")
+    table(
+        ["dog", "cat", "cat"], image="photo", label="category", kind=datasets.Value("string"), caption=["x", "y", "z"]
+    ).save_to_disk(tmp_path / "pets")
     images = load_images(tmp_path / "pets")
     assert images.classes == ("cat", "dog") and images.labels.tolist() == [1, 0, 0] and not images.is_test.any()
     assert "photo" in images.notes[0] and "category" in images.notes[0]
@@ -94,7 +95,8 @@ def test_rows_are_read_lazily(tmp_path, monkeypatch):
 
 def test_rows_without_labels_are_left_out(tmp_path):
     datasets.DatasetDict(train=table([0, 1, None]), test=table([-1, -1]), validation=table([1])).save_to_disk(
-        tmp_path / "pets")
+        tmp_path / "pets"
+    )
     images = load_images(tmp_path / "pets")
     assert images.labels.tolist() == [0, 1, 1] and images.is_test.tolist() == [False, False, True]
     notes = " ".join(images.notes)
@@ -102,8 +104,9 @@ def test_rows_without_labels_are_left_out(tmp_path):
 
 
 def test_a_test_class_that_training_lacks(tmp_path):
-    datasets.DatasetDict(train=table(["cat", "dog"], kind=datasets.Value("string")),
-                         test=table(["emu"], kind=datasets.Value("string"))).save_to_disk(tmp_path / "pets")
+    datasets.DatasetDict(
+        train=table(["cat", "dog"], kind=datasets.Value("string")), test=table(["emu"], kind=datasets.Value("string"))
+    ).save_to_disk(tmp_path / "pets")
     assert "emu" in refusal(load_images, tmp_path / "pets")
 
 
@@ -146,6 +149,7 @@ def test_a_damaged_data_set(tmp_path):
 
 
 # ---------------------------------------- the Hub
+
 
 def test_names():
     assert all(map(hf_datasets.is_hub_name, ["mnist", "ylecun/mnist", "org/na-me_1.0", "org/name@config"]))
@@ -198,8 +202,16 @@ def reachable(monkeypatch):
 
 def test_a_hub_data_set(monkeypatch, reachable):
     asked = []
-    monkeypatch.setattr(datasets, "load_dataset", lambda *a: asked.append(a) or datasets.DatasetDict(
-        train=table([0, 1], image="img", label="fine_label"), test=table([1], image="img", label="fine_label")))
+    monkeypatch.setattr(
+        datasets,
+        "load_dataset",
+        lambda *a: (
+            asked.append(a)
+            or datasets.DatasetDict(
+                train=table([0, 1], image="img", label="fine_label"), test=table([1], image="img", label="fine_label")
+            )
+        ),
+    )
     images = load_images("org/pets@small")
     assert asked == [("org/pets", "small")] and images.name == "org/pets@small"
     assert images.labels.tolist() == [0, 1, 1] and images.is_test.tolist() == [False, False, True]
@@ -209,6 +221,7 @@ def test_a_hub_data_set_with_parts_or_of_another_kind(monkeypatch, reachable):
     def fail(error):
         def load(*_):
             raise error
+
         monkeypatch.setattr(datasets, "load_dataset_builder", load)
         return refusal(load_images, "org/pets")
 
@@ -228,8 +241,9 @@ def test_a_name_the_hub_does_not_know(monkeypatch):
     from huggingface_hub.errors import RepositoryNotFoundError
 
     def missing(*_, **__):
-        raise RepositoryNotFoundError("401 Client Error.", response=httpx.Response(
-            404, request=httpx.Request("GET", "https://huggingface.co")))
+        raise RepositoryNotFoundError(
+            "401 Client Error.", response=httpx.Response(404, request=httpx.Request("GET", "https://huggingface.co"))
+        )
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(HfApi, "dataset_info", missing)

@@ -42,11 +42,17 @@ def fake_set(sizes: dict[str, int], tests: dict[str, int] | None = None) -> Imag
     classes = tuple(sorted(sizes))
     rows = [(c, k, False) for c in classes for k in range(sizes[c])]
     rows += [(c, k, True) for c in classes for k in range((tests or {}).get(c, 0))]
-    return ImageSet("fake", classes, [Path(f"{c}/{k}.png") for c, k, _ in rows],
-                    np.array([classes.index(c) for c, _, _ in rows]), np.array([t for _, _, t in rows]))
+    return ImageSet(
+        "fake",
+        classes,
+        [Path(f"{c}/{k}.png") for c, k, _ in rows],
+        np.array([classes.index(c) for c, _, _ in rows]),
+        np.array([t for _, _, t in rows]),
+    )
 
 
 # ---------------------------------------- folders
+
 
 def test_folder_of_class_folders(image_folder):
     images = load_images(image_folder)
@@ -161,6 +167,7 @@ def test_many_files_load_fast_without_being_opened(tmp_path, monkeypatch):
 
 # ---------------------------------------- loose files
 
+
 def test_classes_from_file_names():
     names = ["cat_01.jpg", "cat (2).png", "Cat-3.jpg", "dog.png", "dog 2.webp", "red panda_7.jpg", "red panda.jpg"]
     images = load_files([Path(name) for name in names])
@@ -183,6 +190,7 @@ def test_one_dropped_folder(image_folder):
 
 
 # ---------------------------------------- splitting
+
 
 def test_support_comes_in_class_order_and_query_is_the_rest():
     images = fake_set({"a": 10, "b": 7, "c": 6})
@@ -226,8 +234,10 @@ def test_the_split_depends_on_seed_and_names_only(tmp_path):
 
     def chosen(root, seed):
         images = load_images(touch(tmp_path / root, *(names if root == "one" else names[::-1])))
-        return [{str(Path(images.items[i]).relative_to(tmp_path / root)) for i in part}
-                for part in split_support_query(images, 3, seed=seed, max_query=10)]
+        return [
+            {str(Path(images.items[i]).relative_to(tmp_path / root)) for i in part}
+            for part in split_support_query(images, 3, seed=seed, max_query=10)
+        ]
 
     assert chosen("one", 0) == chosen("two", 0)
     assert chosen("one", 0) != chosen("one", 1)

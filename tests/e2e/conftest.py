@@ -15,8 +15,13 @@ from urllib.parse import urlsplit
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
-BROWSER_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
-                   "--disable-component-update", "--disable-sync"]
+BROWSER_OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def pytest_collection_modifyitems(items):
@@ -43,11 +48,21 @@ def studio(tmp_path_factory):
         port = free.getsockname()[1]
     running = Studio(f"http://127.0.0.1:{port}", folder / "log.txt", folder / "cache", folder / "files")
     # GRADIO_IS_E2E_TEST: a closed page's session ends after a second, not an hour.
-    env = {**os.environ, "D2NWG_CACHE": str(running.cache), "GRADIO_TEMP_DIR": str(running.files),
-           "GRADIO_IS_E2E_TEST": "1", "HF_HUB_OFFLINE": "1"}
+    env = {
+        **os.environ,
+        "D2NWG_CACHE": str(running.cache),
+        "GRADIO_TEMP_DIR": str(running.files),
+        "GRADIO_IS_E2E_TEST": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
     with running.log.open("w") as log:
-        process = subprocess.Popen([sys.executable, "app.py", "--no-browser", "--port", str(port)], cwd=REPO,
-                                   env=env, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [sys.executable, "app.py", "--no-browser", "--port", str(port)],
+            cwd=REPO,
+            env=env,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
     try:
         deadline = time.monotonic() + 300
         while True:

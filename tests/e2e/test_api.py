@@ -31,8 +31,17 @@ def made(client, digits_zip):
 
 def test_every_action_is_documented(client):
     info = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(info) == {"/load_images", "/generate", "/predict", "/sample", "/explore", "/interpolate",
-                         "/language_spectrum", "/language_refine", "/language_chat"}
+    assert set(info) == {
+        "/load_images",
+        "/generate",
+        "/predict",
+        "/sample",
+        "/explore",
+        "/interpolate",
+        "/language_spectrum",
+        "/language_refine",
+        "/language_chat",
+    }
     assert all(endpoint["description"] for endpoint in info.values())
     assert all(parameter["parameter_has_default"] for parameter in info["/generate"]["parameters"])
 
@@ -59,8 +68,9 @@ def test_generate(made):
 
 def test_unlabelled_images(client, digits_zip, a_picture):
     free = [handle_file(digits_zip), handle_file(a_picture)]
-    _, report, *_ = client.predict(files=[handle_file(digits_zip)], shots=1, num_samples=6, unlabelled=free,
-                                   api_name="/generate")
+    _, report, *_ = client.predict(
+        files=[handle_file(digits_zip)], shots=1, num_samples=6, unlabelled=free, api_name="/generate"
+    )
     # All that is in the zip supports or scores the head, so only the other picture is left.
     assert report["num_unlabelled"] <= 1 and "unlabelled images left out: also labelled here" in report["notes"][-1]
     with pytest.raises(AppError, match="test_api.py"):
@@ -78,7 +88,8 @@ def test_predict_and_sample(client, made, a_picture):
 
 def test_explore(client, tmp_path):
     words, numbers, data, figures, projector = client.predict(
-        example="digits", tasks=2, num_samples=8, num_trained=4, max_query=40, api_name="/explore")
+        example="digits", tasks=2, num_samples=8, num_trained=4, max_query=40, api_name="/explore"
+    )
     assert words.startswith("Samples are ") and numbers["points"]["sample"] == 8
     with zipfile.ZipFile(data) as archive:
         assert {"projection.csv", "summary.json"} <= set(archive.namelist())
@@ -127,8 +138,9 @@ def test_a_strangers_head_cannot_name_any_encoder(client, made, a_picture, tmp_p
     head = Head.load(made[2])
     head.encoder = "open_clip/ViT-B-32:/etc/passwd"
     with pytest.raises(AppError, match="can be tried here"):
-        client.predict(head=handle_file(head.save(tmp_path / "h.safetensors")), image=handle_file(a_picture),
-                       api_name="/predict")
+        client.predict(
+            head=handle_file(head.save(tmp_path / "h.safetensors")), image=handle_file(a_picture), api_name="/predict"
+        )
 
 
 def test_cancelling_a_job_frees_the_slot(client, made):
@@ -152,9 +164,23 @@ def test_nothing_else_is_servable(studio, client, made):
     client.predict(example="digits", api_name="/load_images")
     cached = next(file for file in studio.cache.rglob("*") if file.is_file())
     own = next(studio.files.glob("d2nwg-app-*"))
-    paths = [REPO / "app.py", REPO / "requirements.txt", "app.py", "./requirements.txt", "assets/style.css",
-             cached, "/etc/passwd", studio.log, own, own / "..", own / f"../../{studio.log.name}",
-             next(own.glob("call-*")), "http://127.0.0.1:1/", "https://example.com/", f"file://{REPO / 'app.py'}"]
+    paths = [
+        REPO / "app.py",
+        REPO / "requirements.txt",
+        "app.py",
+        "./requirements.txt",
+        "assets/style.css",
+        cached,
+        "/etc/passwd",
+        studio.log,
+        own,
+        own / "..",
+        own / f"../../{studio.log.name}",
+        next(own.glob("call-*")),
+        "http://127.0.0.1:1/",
+        "https://example.com/",
+        f"file://{REPO / 'app.py'}",
+    ]
     for path in paths:
         for quoted in (str(path), urllib.parse.quote(str(path)), urllib.parse.quote(str(path), safe="")):
             for route in ("gradio_api/file=", "file=", "gradio_api/file/", "gradio_api/proxy="):

@@ -30,9 +30,11 @@ def generate(page, **fields):
 
 def use_elsewhere(head, picture) -> dict:
     """Load a head and look at a picture with it in a fresh process."""
-    code = ("import json, sys; from d2nwg import Head; head = Head.load(sys.argv[1]); "
-            "p, ok = head.probabilities([__import__('pathlib').Path(sys.argv[2])]); "
-            "print(json.dumps([head.classes, p[0].tolist(), bool(ok[0])]))")
+    code = (
+        "import json, sys; from d2nwg import Head; head = Head.load(sys.argv[1]); "
+        "p, ok = head.probabilities([__import__('pathlib').Path(sys.argv[2])]); "
+        "print(json.dumps([head.classes, p[0].tolist(), bool(ok[0])]))"
+    )
     done = subprocess.run([sys.executable, "-c", code, head, picture], capture_output=True, text=True, check=True)
     classes, probabilities, readable = json.loads(done.stdout)
     assert readable
@@ -112,9 +114,12 @@ def test_upload_generate_try_pick_download(visit, digits_zip, a_picture, tmp_pat
 
 def test_a_bad_upload_is_a_sentence(visit, tmp_path):
     page = visit()
-    for name, content, words in (("notes.zip", b"this is no archive", "notes.zip"), ("one.txt", b"hello", "one.txt"),
-                                 ("empty.zip", None, "no images"),
-                                 ("<img src=x onerror=alert(1)>.zip", b"no archive", "archive")):
+    for name, content, words in (
+        ("notes.zip", b"this is no archive", "notes.zip"),
+        ("one.txt", b"hello", "one.txt"),
+        ("empty.zip", None, "no images"),
+        ("<img src=x onerror=alert(1)>.zip", b"no archive", "archive"),
+    ):
         path = tmp_path / name
         if content is None:
             with zipfile.ZipFile(path, "w") as archive:

@@ -28,8 +28,10 @@ def explore(page, **fields):
 
 
 def colours(page) -> set:
-    return set(page.evaluate("""[...document.querySelectorAll('#explore-map .points path')].map(
-        path => path.style.fill)"""))
+    return set(
+        page.evaluate("""[...document.querySelectorAll('#explore-map .points path')].map(
+        path => path.style.fill)""")
+    )
 
 
 def click_a_point(page):

@@ -77,7 +77,11 @@ def test_walk_slide_download(visit, tmp_path):
     shown = 100 * head.info["query_accuracy"]["digits-on-white"]
     assert f"{shown:.1f}\u00a0%" in page.inner_text("#where")
     assert report["alpha"] == [0, 0.25, 0.5, 0.75, 1] and list(report["ways"]) == [
-        "condition", "condition-spherical", "latent", "weights"]
+        "condition",
+        "condition-spherical",
+        "latent",
+        "weights",
+    ]
 
 
 def test_own_ends_a_third_one_and_a_mistake(visit, digits_zip, negatives_zip, tmp_path):
@@ -159,8 +163,14 @@ def test_a_telephone(visit):
 
 def test_the_endpoint(studio, digits_zip, negatives_zip, tmp_path):
     client = Client(studio.url, download_files=str(tmp_path), verbose=False)
-    words, report, made = client.predict(files_a=[handle_file(digits_zip)], files_b=[handle_file(negatives_zip)],
-                                         points=3, seeds=1, num_samples=1, api_name="/interpolate")
+    words, report, made = client.predict(
+        files_a=[handle_file(digits_zip)],
+        files_b=[handle_file(negatives_zip)],
+        points=3,
+        seeds=1,
+        num_samples=1,
+        api_name="/interpolate",
+    )
     assert "Halfway" in words and report["classes"] == [f"digit {i}" for i in range(5)]
     assert json.loads(zipfile.ZipFile(made).read("path.json"))["ways"] == report["ways"]
     for call, sentence in ((dict(example_a="digits"), "one of the examples"), (dict(points=1), "Points should be")):

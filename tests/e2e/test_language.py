@@ -36,9 +36,10 @@ def written(tiny):
     model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny[0]), AutoTokenizer.from_pretrained(tiny[0])
 
     def write(message: str, tokens: int) -> str:
-        ids = tokenizer.apply_chat_template([{"role": "user", "content": message}], add_generation_prompt=True,
-                                            return_tensors="pt", return_dict=True)
-        made = model.generate(**ids, max_new_tokens=tokens, do_sample=False)[0, ids["input_ids"].shape[1]:]
+        ids = tokenizer.apply_chat_template(
+            [{"role": "user", "content": message}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        made = model.generate(**ids, max_new_tokens=tokens, do_sample=False)[0, ids["input_ids"].shape[1] :]
         return tokenizer.decode(made, skip_special_tokens=True)
 
     return write
@@ -56,8 +57,10 @@ def chat_settings(page, **fields):
     for name, value in fields.items():
         page.fill(f"#language-{name} input", str(value))
         page.keyboard.press("Tab")
-        page.wait_for_function("([name, value]) => document.querySelector(`#language-${name} input`).value === value",
-                               arg=[name, str(value)])
+        page.wait_for_function(
+            "([name, value]) => document.querySelector(`#language-${name} input`).value === value",
+            arg=[name, str(value)],
+        )
 
 
 def send(page, message):
@@ -70,7 +73,10 @@ def answered(page, number=1):
     page.wait_for_function(
         """n => document.querySelectorAll('#language-pane-left .it .about').length === n
             && !document.querySelector('#language-chat .caret')
-            && !document.querySelector('#language-send').disabled""", arg=number, timeout=LONG)
+            && !document.querySelector('#language-send').disabled""",
+        arg=number,
+        timeout=LONG,
+    )
 
 
 def take_delta(page, tiny):
@@ -131,15 +137,19 @@ def test_side_by_side_blind_vote_again_and_files(visit, tiny, tmp_path):
     page.wait_for_selector("#language-tally:has-text('Votes so far: 1')")
     page.uncheck("#language-blind input")
     page.wait_for_selector("#language-pane-left h4:has-text('base')")
-    shown = {page.inner_text(f"#language-pane-{side} h4"): page.inner_text(f"#language-pane-{side} .text")
-             for side in ("left", "right")}
+    shown = {
+        page.inner_text(f"#language-pane-{side} h4"): page.inner_text(f"#language-pane-{side} .text")
+        for side in ("left", "right")
+    }
     winner = next(name for name, text in shown.items() if text == left)
     assert page.inner_text("#language-tally").startswith(
-        f"Votes: base {int(winner == 'base')}, refined {int(winner == 'refined')}, the same 0.")
+        f"Votes: base {int(winner == 'base')}, refined {int(winner == 'refined')}, the same 0."
+    )
 
     page.click("#language-again")
-    page.wait_for_function("old => document.querySelector('#language-pane-left .text').innerText !== old",
-                           arg=shown["base"])
+    page.wait_for_function(
+        "old => document.querySelector('#language-pane-left .text').innerText !== old", arg=shown["base"]
+    )
     answered(page)
     assert page.input_value("#language-chat-seed input") == "1"
     kept = json.loads(download(page, "#language-talk-json", tmp_path).read_text("utf-8"))
@@ -165,8 +175,10 @@ def test_refine_compare_and_take_it_away(visit, tiny, tmp_path):
 
     page = open_tab(visit, tiny)
     assert page.is_visible("#language-refine-places")
-    rows = [{"question": f"What is {number} and {number}?", "choices": ["hot", "water", "people"], "answer": number % 3}
-            for number in range(60)]
+    rows = [
+        {"question": f"What is {number} and {number}?", "choices": ["hot", "water", "people"], "answer": number % 3}
+        for number in range(60)
+    ]
     for name, part in (("mine", rows[:40]), ("both", rows[:20])):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, part)))
     for key in ("select", "report"):
@@ -230,8 +242,7 @@ def test_cancelling_a_refinement_and_going_on(visit, tiny):
     page.goto("about:blank")  # another visit finds what was decided before
     page = open_tab(visit, tiny)
     refine(page, candidates=20)
-    page.wait_for_function(f"() => document.querySelectorAll('#language-log tbody tr').length > {before}",
-                           timeout=LONG)
+    page.wait_for_function(f"() => document.querySelectorAll('#language-log tbody tr').length > {before}", timeout=LONG)
     page.click("#language-cancel")
     page.wait_for_selector("#language-resume:visible", timeout=LONG)
     assert page.is_enabled("#language-go")

@@ -30,11 +30,14 @@ def two_sets(tmp_path_factory) -> list[Path]:
     from sklearn.datasets import load_digits, load_sample_images
 
     folder, digits = tmp_path_factory.mktemp("sets"), load_digits()
-    numbers = {f"digit {k}": [(p * 15.9).astype("uint8") for p in digits.images[digits.target == k][:10]]
-               for k in range(4)}
-    places = {name: [photo[40 * i:40 * i + 80, x:x + 80] for i in range(8)]
-              for photo, label in zip(load_sample_images().images, ("temple", "flower"), strict=True)
-              for x, name in ((80, f"{label} left"), (400, f"{label} right"))}
+    numbers = {
+        f"digit {k}": [(p * 15.9).astype("uint8") for p in digits.images[digits.target == k][:10]] for k in range(4)
+    }
+    places = {
+        name: [photo[40 * i : 40 * i + 80, x : x + 80] for i in range(8)]
+        for photo, label in zip(load_sample_images().images, ("temple", "flower"), strict=True)
+        for x, name in ((80, f"{label} left"), (400, f"{label} right"))
+    }
     return [pictures(folder / "digits.zip", numbers), pictures(folder / "places.zip", places)]
 
 
@@ -51,8 +54,10 @@ def test_from_an_empty_start(visit, two_sets, tmp_path):
     page.wait_for_selector("#jobs:has-text('Your jobs will stand here')")
     page.set_input_files("#zoo-files input[type=file]", two_sets)
     page.wait_for_selector("#zoo-found:has-text('places')", timeout=PATIENCE)
-    assert page.inner_text("#zoo-found").count("4 classes") == 2 and page.input_value("#zoo-name input, #zoo-name "
-                                                                                      "textarea") == "digits"
+    assert (
+        page.inner_text("#zoo-found").count("4 classes") == 2
+        and page.input_value("#zoo-name input, #zoo-name textarea") == "digits"
+    )
     open_settings(page, "#train button:has-text('Settings') >> nth=0", "#zoo-subsets input")
     for key, value in (("subsets", 60), ("images", 5), ("high", 4)):
         page.fill(f"#zoo-{key} input", str(value))

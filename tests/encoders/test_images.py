@@ -54,8 +54,11 @@ def own_cache(monkeypatch, tmp_path):
 
 
 def test_every_embedded_tensor_is_in_its_place(embedded):
-    weights = {k: v for k, v in encoders._embedded_weights("tf_efficientnet_lite0").items()
-               if not k.endswith("num_batches_tracked")}
+    weights = {
+        k: v
+        for k, v in encoders._embedded_weights("tf_efficientnet_lite0").items()
+        if not k.endswith("num_batches_tracked")
+    }
     own = {k: v for k, v in embedded.network.state_dict().items() if not k.endswith("num_batches_tracked")}
     # All but the classifier's two tensors, in order, bit for bit.
     assert len(weights) == len(own) + 2
@@ -165,14 +168,17 @@ def test_no_images_at_all(own_cache):
     assert features.shape == (0, 3) and readable.shape == (0,)
 
 
-@pytest.mark.parametrize(("name", "words"), [
-    ("", "write timm/MODEL"),
-    ("resnet18", "write timm/MODEL"),
-    ("timm/", "write timm/MODEL"),
-    ("open_clip/ViT-B-32", "write timm/MODEL"),
-    ("timm/no_such_model", "timm has no model named 'no_such_model'"),
-    ("open_clip/no-such-arch:openai", "open_clip has no model named 'no-such-arch'"),
-])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("", "write timm/MODEL"),
+        ("resnet18", "write timm/MODEL"),
+        ("timm/", "write timm/MODEL"),
+        ("open_clip/ViT-B-32", "write timm/MODEL"),
+        ("timm/no_such_model", "timm has no model named 'no_such_model'"),
+        ("open_clip/no-such-arch:openai", "open_clip has no model named 'no-such-arch'"),
+    ],
+)
 def test_an_unknown_name_is_refused(name, words):
     with pytest.raises(UserError, match=words):
         load_encoder(name)

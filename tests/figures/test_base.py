@@ -12,9 +12,12 @@ from d2nwg.figures.base import ACCENT, INK, RIVALS, STRONG, confusion_figure, la
 def report(samples=(0.5, 0.6, 0.7), chosen=0.62, average=None, **accuracy):
     scores = dict(class_mean=0.6, ridge=0.63, logistic_regression=0.61, random=0.1) | accuracy
     rows = [{"accuracy": a, "nearest_zoo_distance": 0.5 if i else None} for i, a in enumerate(samples)]
-    return {"query_accuracy": {"chosen": chosen, "average": average or chosen, **scores}, "num_query": 1200,
-            "samples": rows,
-            "selection": f"average of the {len(samples)} samples"}
+    return {
+        "query_accuracy": {"chosen": chosen, "average": average or chosen, **scores},
+        "num_query": 1200,
+        "samples": rows,
+        "selection": f"average of the {len(samples)} samples",
+    }
 
 
 def texts(figure) -> str:
@@ -26,8 +29,7 @@ def test_samples_figure_shows_samples_and_rivals():
     *marks, strip = figure.data
     assert sorted(strip.x) == [50, 60, 70]
     assert len(marks) == 1 + len(RIVALS)
-    assert [re.sub("</?b>", "", mark.text[0]) for mark in marks] == [
-        percent(v) for v in (0.62, 0.6, 0.63, 0.61, 0.1)]
+    assert [re.sub("</?b>", "", mark.text[0]) for mark in marks] == [percent(v) for v in (0.62, 0.6, 0.63, 0.61, 0.1)]
     assert list(figure.layout.yaxis.ticktext) == ["3 samples", "chosen: average of 3", *RIVALS.values()]
     assert "1,200 held-out images" in figure.layout.xaxis.title.text
     assert "distance" not in strip.hovertext[0] and "distance" in strip.hovertext[1]
@@ -38,8 +40,7 @@ def test_a_far_random_head_is_named_at_the_edge():
     low, high = far.layout.xaxis.range
     assert low > 40 and all(low <= x <= high for trace in far.data for x in trace.x)
     assert any(trace.marker.symbol == "triangle-left" for trace in far.data)
-    near = samples_figure(report(samples=(0.12, 0.2), chosen=0.15, class_mean=0.2, ridge=0.2,
-                                 logistic_regression=0.2))
+    near = samples_figure(report(samples=(0.12, 0.2), chosen=0.15, class_mean=0.2, ridge=0.2, logistic_regression=0.2))
     assert not any(trace.marker.symbol == "triangle-left" for trace in near.data)
 
 
@@ -55,8 +56,16 @@ def test_the_picked_sample_is_ringed():
 
 @pytest.mark.parametrize("samples", [(0.5,), (1.0, 1.0), (0.0, 0.0)])
 def test_samples_figure_has_room_at_the_extremes(samples):
-    figure = samples_figure(report(samples, chosen=samples[0], class_mean=samples[0], ridge=samples[0],
-                                   logistic_regression=samples[0], random=0.0))
+    figure = samples_figure(
+        report(
+            samples,
+            chosen=samples[0],
+            class_mean=samples[0],
+            ridge=samples[0],
+            logistic_regression=samples[0],
+            random=0.0,
+        )
+    )
     low, high = figure.layout.xaxis.range
     assert 0 <= low < high <= 100
 
@@ -90,7 +99,7 @@ def test_label():
 
 
 def luminance(colour: str) -> float:
-    channels = [int(colour[i:i + 2], 16) / 255 for i in (1, 3, 5)]
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
@@ -98,7 +107,7 @@ def luminance(colour: str) -> float:
 @pytest.mark.parametrize("ink", [INK, STRONG])
 def test_ink_reads_on_white_and_is_mapped_in_the_style_sheet(ink):
     assert 1.05 / (luminance(ink) + 0.05) >= 4.5
-    rgb = "rgb({}, {}, {})".format(*(int(ink[i:i + 2], 16) for i in (1, 3, 5)))
+    rgb = "rgb({}, {}, {})".format(*(int(ink[i : i + 2], 16) for i in (1, 3, 5)))
     assert rgb in (Path(__file__).parents[2] / "assets" / "style.css").read_text()
 
 

@@ -44,6 +44,7 @@ def walked(ends, tiny_bundle, at_hand):
 
 # --------------------------------------------------------------------------------------------- closed forms
 
+
 def test_slerp_is_shoemakes():
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(6, 9, generator=generator) * torch.tensor([1.0, 3, 0.2, 1, 1, 1])[:, None] for _ in range(2))
@@ -85,6 +86,7 @@ def test_the_barrier_by_hand():
 
 # ----------------------------------------------------------------------------------------------------- ends
 
+
 def test_classes_are_matched_by_name(ends, cheap_encoder):
     """Whatever order the second end names its classes in, and with a class of its own, row i is the same class."""
     one, two = map(load_images, ends)
@@ -119,8 +121,11 @@ def test_ends_that_do_not_suit(ends, patterns, cheap_encoder, tmp_path):
     head = Head(state, cheap_encoder.name, one.classes, cheap_encoder.preprocessing)
     foreign = Head(state, "timm/other", one.classes, {})
     strangers = load_images(make_pattern_folder(tmp_path / "others", classes=range(10, 13)))
-    for sources, words in (([head, head], "The ends have no images"), ([one, foreign], "both must agree"),
-                           ([one, strangers], "no class in common")):
+    for sources, words in (
+        ([head, head], "The ends have no images"),
+        ([one, foreign], "both must agree"),
+        ([one, strangers], "no class in common"),
+    ):
         with pytest.raises(UserError, match=words):
             read_ends(sources, cheap_encoder, shots=3)
     with pytest.raises(UserError, match="at most 6"):
@@ -128,6 +133,7 @@ def test_ends_that_do_not_suit(ends, patterns, cheap_encoder, tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------- paths
+
 
 def test_the_weights_path_ends_at_the_ends(walked):
     """Exactly: the same numbers, and the same accuracies on both ends' images."""
@@ -166,8 +172,14 @@ def test_the_ends_are_what_the_bundle_makes(walked):
     beside = mixer.pipe.denoiser.lay_out(condition)
     with torch.inference_mode():
         noise = torch.randn(2, *mixer.pipe.vae.latent_shape, generator=generator)
-        latents = mixer.pipe._denoise(lambda x, t: mixer.pipe.denoiser.denoise(x, t, beside), noise, None, 2,
-                                      lambda *_: None, mixer.pipe.padding(len(order)))
+        latents = mixer.pipe._denoise(
+            lambda x, t: mixer.pipe.denoiser.denoise(x, t, beside),
+            noise,
+            None,
+            2,
+            lambda *_: None,
+            mixer.pipe.padding(len(order)),
+        )
         vectors = mixer.pipe.vae.decode(latents / mixer.pipe.vae.config.latent_scale)
         state = mixer.pipe.weight_space.to_heads(vectors, order)
     torch.testing.assert_close(mixer.states[0]["weight"][0], state["weight"].mean(0), rtol=1e-4, atol=1e-5)
@@ -225,8 +237,9 @@ def test_a_bundle_without_conditions_mixes_weights(ends, tiny_bundle, at_hand, m
     from d2nwg.interpolation import mixer as mixing
 
     pipe = load_pipeline(tiny_bundle)
-    bare = SimpleNamespace(vae=None, condition_encoder=None, weight_space=pipe.weight_space, _check=pipe._check,
-                           is_dual=True, tasks={})
+    bare = SimpleNamespace(
+        vae=None, condition_encoder=None, weight_space=pipe.weight_space, _check=pipe._check, is_dual=True, tasks={}
+    )
     made = {"weight": torch.randn(2, 4, 48), "bias": torch.randn(2, 4)}
     monkeypatch.setattr(mixing, "sample", lambda *_: SimpleNamespace(state=made))
     monkeypatch.setattr("d2nwg.interpolation.path.load_pipeline", lambda *_: bare)
@@ -262,14 +275,17 @@ def test_walking_can_be_stopped(ends, tiny_bundle, at_hand):
         walk([load_images(end) for end in ends], bundle=tiny_bundle, progress=stop, **SHORT)
 
 
-@pytest.mark.parametrize(("changes", "words"), [(dict(points=1), "at least two points"),
-                                                (dict(ways=["teleport"]), "'teleport' is not known")])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [(dict(points=1), "at least two points"), (dict(ways=["teleport"]), "'teleport' is not known")],
+)
 def test_walks_that_are_refused(ends, tiny_bundle, at_hand, changes, words):
     with pytest.raises(UserError, match=words):
         walk([load_images(end) for end in ends], bundle=tiny_bundle, **SHORT | changes)
 
 
 # --------------------------------------------------------------------------------------- figures and the verb
+
 
 def test_figures_show_the_numbers(walked):
     from d2nwg.figures.interpolate import barrier_figure, curves_figure, walk_figures
@@ -287,8 +303,26 @@ def test_figures_show_the_numbers(walked):
 
 def test_the_verb(ends, tiny_bundle, at_hand, tmp_path, capsys):
     out = tmp_path / "path"
-    code = cli.main(["interpolate", *map(str, ends), "--bundle", str(tiny_bundle), "--way", "condition", "--steps", "3",
-                     "--seeds", "2", "--shots", "3", "--num-samples", "2", "--out", str(out)])
+    code = cli.main(
+        [
+            "interpolate",
+            *map(str, ends),
+            "--bundle",
+            str(tiny_bundle),
+            "--way",
+            "condition",
+            "--steps",
+            "3",
+            "--seeds",
+            "2",
+            "--shots",
+            "3",
+            "--num-samples",
+            "2",
+            "--out",
+            str(out),
+        ]
+    )
     assert code == 0 and "Halfway" in capsys.readouterr().out
     report = json.loads((out / "path.json").read_text())
     assert report["alpha"] == [0, 0.5, 1] and list(report["ways"]) == ["condition", "weights"]
@@ -297,11 +331,13 @@ def test_the_verb(ends, tiny_bundle, at_hand, tmp_path, capsys):
     assert set(way["barrier"]) == {"a", "b", "average"} and set(way["barrier"]["a"]) == {"mean", "std"}
     assert len(way["condition_distance"]) == len(way["outside"]) == 3
     names = {path.name for path in out.glob("*.html")}
-    assert names == {f"{name}.html" for name in ("right-on-a", "right-on-b", "barrier", "distance", "map",
-                                                 "map-of-weights")}
+    assert names == {
+        f"{name}.html" for name in ("right-on-a", "right-on-b", "barrier", "distance", "map", "map-of-weights")
+    }
     heads = sorted(path.name for path in (out / "heads").iterdir())
-    assert heads == [f"{way}-{alpha}.safetensors" for way in ("condition", "weights") for alpha in ("0.000", "0.500",
-                                                                                                   "1.000")]
+    assert heads == [
+        f"{way}-{alpha}.safetensors" for way in ("condition", "weights") for alpha in ("0.000", "0.500", "1.000")
+    ]
     middle, first = (Head.load(out / "heads" / name) for name in (heads[1], heads[0]))
     assert middle.classes == first.classes
     x = torch.rand(3, 48)

@@ -101,8 +101,12 @@ def test_killed_in_every_stage_and_while_writing(tiny_zoo, cache, tmp_path, monk
     monkeypatch.setenv("D2NWG_CACHE", str(cache))
     for stage, step, *writing in kills:
         job.write(state="running", pid=None)
-        done = subprocess.run([sys.executable, "-c", KILLED, str(job.folder), stage, str(step), *writing],
-                              cwd=Path(jobs.__file__).parents[2], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, str(job.folder), stage, str(step), *writing],
+            cwd=Path(jobs.__file__).parents[2],
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == -signal.SIGKILL, done.stderr
         state = job.state()
         assert (state["state"], state["stage"]) == ("interrupted", stage)
@@ -114,8 +118,14 @@ def test_killed_in_every_stage_and_while_writing(tiny_zoo, cache, tmp_path, monk
     first, second = tensors(undisturbed), tensors(job.out)
     assert len(first) > 100 and [n for n in first if not torch.equal(first[n], second[n])] == []
     assert not job.work.exists() and [p.name for p in job.out.parent.iterdir()] == ["mine"]
-    lines = [[(m["stage"], m.get("step"), m.get("loss")) for m in map(json.loads, (b / "metrics.jsonl").open())
-              if "loss" in m] for b in (undisturbed, job.out)]
+    lines = [
+        [
+            (m["stage"], m.get("step"), m.get("loss"))
+            for m in map(json.loads, (b / "metrics.jsonl").open())
+            if "loss" in m
+        ]
+        for b in (undisturbed, job.out)
+    ]
     assert lines[0] == lines[1], "what was done twice is told once"
     assert "Finished in" in job.state()["message"]
 
@@ -165,8 +175,10 @@ def test_a_paused_job_can_be_stopped(counting):
     assert wait(queued, "finished")["message"].startswith("Finished in")
 
 
-@pytest.mark.parametrize("fail, message", [("user", "This was wrong."), ("bug", "the log says what"),
-                                           ("disk", "The disk is full .* make room and resume")])
+@pytest.mark.parametrize(
+    "fail, message",
+    [("user", "This was wrong."), ("bug", "the log says what"), ("disk", "The disk is full .* make room and resume")],
+)
 def test_what_goes_wrong_is_told(fail, message, cache, counting):
     import re
 
@@ -259,15 +271,38 @@ def test_settings_as_text():
     assert set(meanings()) == set(config.to_config()) and meanings()["ema"].startswith("decay of the denoiser's")
     assert changed(config, {name: as_text(value) for name, value in vars(config).items()}) == config
     assert changed(config, {"patch": "1, 64, 64", "vae_skip": "no", "vae_lr": "1e-4"}).patch == (1, 64, 64)
-    for name, text in (("patch", "x"), ("vae_steps", "-1"), ("vae_steps", "1.5"), ("vae_skip", "maybe"),
-                       ("prediction", "noise"), ("vae_lr", "nan"), ("steps", "3")):
+    for name, text in (
+        ("patch", "x"),
+        ("vae_steps", "-1"),
+        ("vae_steps", "1.5"),
+        ("vae_skip", "maybe"),
+        ("prediction", "noise"),
+        ("vae_lr", "nan"),
+        ("steps", "3"),
+    ):
         with pytest.raises(UserError):
             changed(config, {name: text})
 
 
 def test_the_verbs(counting, capsys, tiny_zoo, tmp_path):
-    assert main(["train", "--zoo", str(tiny_zoo.path), "--preset", "tiny", "--set", "vae_steps=7", "--job", "mine",
-                 "--out", str(tmp_path / "made")]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "--zoo",
+                str(tiny_zoo.path),
+                "--preset",
+                "tiny",
+                "--set",
+                "vae_steps=7",
+                "--job",
+                "mine",
+                "--out",
+                str(tmp_path / "made"),
+            ]
+        )
+        == 0
+    )
     assert "The job train-mine is running" in capsys.readouterr().out
     job = get_job("mine")
     assert job.spec["parameters"]["config"]["vae_steps"] == 7 and job.out == tmp_path / "made"

@@ -56,8 +56,9 @@ def test_a_killed_building_begins_again(cache, patterns, cheap_encoder, tmp_path
     job = submit("zoo", "mine", {"data": [str(patterns)], "encoder": "cheap", "config": asdict(config)})
     for where in ("Training probes", "writing"):
         job.write(state="running", pid=None)
-        done = subprocess.run([sys.executable, "-c", BUILD, str(job.folder), where], cwd=REPO, capture_output=True,
-                              text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", BUILD, str(job.folder), where], cwd=REPO, capture_output=True, text=True
+        )
         assert done.returncode == -signal.SIGKILL, done.stderr
         state = job.state()
         assert (state["state"], state["stage"]) == ("interrupted", "Training probes")

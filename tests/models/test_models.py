@@ -47,7 +47,8 @@ def run(kind: str, model) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "kind", ["vae", "vae with skip", "vae of the paper", "data-set encoder", "unet", "unet with skip"])
+    "kind", ["vae", "vae with skip", "vae of the paper", "data-set encoder", "unet", "unet with skip"]
+)
 def test_a_saved_model_comes_back_the_same(kind, tmp_path):
     model = make(kind)
     model.save_pretrained(tmp_path)
@@ -55,7 +56,9 @@ def test_a_saved_model_comes_back_the_same(kind, tmp_path):
     own, state = model.state_dict(), again.state_dict()
     assert list(own) == list(state) and all(torch.equal(own[name], state[name]) for name in own)
     assert not again.training and {p.name for p in tmp_path.iterdir()} == {
-        "config.json", "diffusion_pytorch_model.safetensors"}
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+    }
     first = run(kind, model)
     assert torch.equal(first, run(kind, again)) and first.isfinite().all()
     if kind == "vae":
@@ -154,8 +157,9 @@ def test_alignment_is_best_for_the_right_pairs():
 def test_one_condition_serves_all_latents(kind):
     unet, condition = make(kind), make("data-set encoder")(*support(1))
     latents = torch.randn(4, 4, C, 2)
-    repeated = type(condition)(*(value.expand(4, *value.shape[1:])
-                                 for value in (condition.dataset, condition.slots, condition.used)))
+    repeated = type(condition)(
+        *(value.expand(4, *value.shape[1:]) for value in (condition.dataset, condition.slots, condition.used))
+    )
     shared = unet.denoise(latents, 9, unet.lay_out(condition))
     torch.testing.assert_close(shared, unet(latents, 9, repeated), rtol=1e-4, atol=1e-5)
 

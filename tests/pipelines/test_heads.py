@@ -82,13 +82,19 @@ def test_a_tensor_is_a_support_as_well(pipe):
     assert torch.equal(first.state["weight"], other.state["weight"])
 
 
-@pytest.mark.parametrize(("images", "words"), [
-    ([torch.rand(2, WIDTH)] * 7, "heads for 2 to 6 classes, and the data set has 7"),
-    ([torch.rand(2, WIDTH)], "2 to 6 classes, and the data set has 1"),
-    ([], "the data set has 0"),
-    ([torch.rand(2, WIDTH), torch.rand(2, 1280)], "features are 1280 wide, and this bundle takes 48: use its encoder"),
-    ([torch.rand(2, WIDTH), torch.rand(0, WIDTH)], "Class number 2 has no support image"),
-])
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        ([torch.rand(2, WIDTH)] * 7, "heads for 2 to 6 classes, and the data set has 7"),
+        ([torch.rand(2, WIDTH)], "2 to 6 classes, and the data set has 1"),
+        ([], "the data set has 0"),
+        (
+            [torch.rand(2, WIDTH), torch.rand(2, 1280)],
+            "features are 1280 wide, and this bundle takes 48: use its encoder",
+        ),
+        ([torch.rand(2, WIDTH), torch.rand(0, WIDTH)], "Class number 2 has no support image"),
+    ],
+)
 def test_what_it_cannot_do_is_refused(pipe, images, words):
     with pytest.raises(UserError, match=words):
         sample(pipe, images)

@@ -90,8 +90,9 @@ def test_networks_of_a_bundle(bundle, model_zoo):
             assert all(torch.equal(state[name], other[name]) for name in state)
         kept = pipe(number, "dots", num_samples=2, around=0.0)
         assert kept.distance.tolist() == [0, 0] or kept.distance.isnan().all()
-        mine = [i for i, r in enumerate(model_zoo.records)
-                if r["task"] == "dots" and r["name"].startswith(told["name"][:4])]
+        mine = [
+            i for i, r in enumerate(model_zoo.records) if r["task"] == "dots" and r["name"].startswith(told["name"][:4])
+        ]
         last = "4.weight"
         originals = torch.stack([model_zoo.plain_state(i)[last] for i in mine]).flatten(1)
         near = torch.cdist(kept.state[last].flatten(1), originals).min(1).values
@@ -112,8 +113,14 @@ def test_a_run_killed_in_every_stage_ends_the_same(model_zoo, tmp_path):
     whole = train_bundle(model_zoo, config, tmp_path / "whole", device="cpu")
     for i, stage in enumerate(STAGES):
         with pytest.raises(Cancelled):
-            train_bundle(model_zoo, config, tmp_path / "killed", resume=i > 0, device="cpu",
-                         progress=stop_at(stage, min(3, SHORT["align_steps"] - 1) if i == 1 else 3))
+            train_bundle(
+                model_zoo,
+                config,
+                tmp_path / "killed",
+                resume=i > 0,
+                device="cpu",
+                progress=stop_at(stage, min(3, SHORT["align_steps"] - 1) if i == 1 else 3),
+            )
     killed = train_bundle(model_zoo, config, tmp_path / "killed", resume=True, device="cpu")
     one, two = tensors(whole), tensors(killed)
     assert one.keys() == two.keys() and all(torch.equal(one[name].nan_to_num(), two[name].nan_to_num()) for name in one)

@@ -23,8 +23,11 @@ SHORT = dict(vae_steps=6, align_steps=6, diffusion_steps=6, batch_size=4, checkp
 
 def tensors(bundle) -> dict[str, torch.Tensor]:
     """Every tensor of a bundle."""
-    return {f"{path.parent.name}.{name}": tensor for path in sorted(bundle.rglob("*.safetensors"))
-            for name, tensor in load_file(path).items()}
+    return {
+        f"{path.parent.name}.{name}": tensor
+        for path in sorted(bundle.rglob("*.safetensors"))
+        for name, tensor in load_file(path).items()
+    }
 
 
 def stop_at(stage: str, step: int):
@@ -51,8 +54,9 @@ def test_a_run_killed_in_every_stage_ends_the_same(undisturbed, tiny_zoo, tmp_pa
         torch.rand(i + 1)  # whatever else the process did meanwhile
     # The settings of the run are the ones it was started with.
     seen = []
-    train_bundle(tiny_zoo, quick_config(vae_steps=999), out, resume=True, device="cpu",
-                 progress=lambda *step: seen.append(step))
+    train_bundle(
+        tiny_zoo, quick_config(vae_steps=999), out, resume=True, device="cpu", progress=lambda *step: seen.append(step)
+    )
     assert (STAGES[2], 2, 6) in seen and (STAGES[2], 1, 6) not in seen, "goes on from the checkpoint"
     first, second = tensors(undisturbed), tensors(out)
     assert len(first) > 100 and list(first) == list(second)
@@ -72,8 +76,17 @@ def test_a_run_killed_before_its_first_checkpoint(undisturbed, tiny_zoo, tmp_pat
 
 def test_what_a_bundle_holds(tiny_bundle, tiny_zoo):
     names = {path.name for path in tiny_bundle.iterdir()}
-    assert names == {"model_index.json", "README.md", "metrics.jsonl", "training.json", "vae", "condition_encoder",
-                     "denoiser", "scheduler", "weight_space"}
+    assert names == {
+        "model_index.json",
+        "README.md",
+        "metrics.jsonl",
+        "training.json",
+        "vae",
+        "condition_encoder",
+        "denoiser",
+        "scheduler",
+        "weight_space",
+    }
     made = json.loads((tiny_bundle / "training.json").read_text())
     assert TrainConfig.from_config(made["config"]) == quick_config() and made["zoos"] == [tiny_zoo.summary()]
     assert set(made["measured"]) == {"zoo_accuracy", "reconstructed_accuracy", "seconds"}
@@ -155,7 +168,11 @@ def test_two_layer_heads_train_and_sample(tiny_mlp_bundle):
     pipe = WeightGenerationPipeline.from_pretrained(tiny_mlp_bundle)
     samples = pipe(torch.rand(3, 2, 48), num_samples=2, num_inference_steps=2)
     assert {n: tuple(t.shape) for n, t in samples.state.items()} == {
-        "0.weight": (2, 6, 48), "0.bias": (2, 6), "2.weight": (2, 3, 6), "2.bias": (2, 3)}
+        "0.weight": (2, 6, 48),
+        "0.bias": (2, 6),
+        "2.weight": (2, 3, 6),
+        "2.bias": (2, 3),
+    }
     x = torch.rand(5, 48)
     torch.testing.assert_close(samples.modules[1](x), logits(samples.state, x)[1])
 
@@ -256,8 +273,13 @@ def test_parts_of_a_batch_are_all_of_it(tiny_zoo, tmp_path, monkeypatch):
         return batch(self, records, rng)
 
     monkeypatch.setattr(ZooBatches, "batch", watched)
-    monkeypatch.setattr(loop, "_save", lambda checkpoint, step, modules, optimiser, *rest: stepped.append(
-        next(iter(optimiser.state_dict()["state"].values()))["step"].item()))
+    monkeypatch.setattr(
+        loop,
+        "_save",
+        lambda checkpoint, step, modules, optimiser, *rest: stepped.append(
+            next(iter(optimiser.state_dict()["state"].values()))["step"].item()
+        ),
+    )
     config = quick_config(**SHORT | dict(batch_size=7, checkpoint_every=6), accumulate=3)
     train_bundle(tiny_zoo, config, tmp_path / "out", device="cpu")
     assert drawn[: 3 * 6] == [3, 2, 2] * 6 and stepped == [6, 6, 6]

@@ -103,16 +103,20 @@ def test_a_visitor_who_leaves_stops_the_work(spaces):
     assert seen < 9_000
 
 
-@pytest.mark.parametrize("title, message, error, told", [
-    ("ZeroGPU quota exceeded", "You have exceeded your free ZeroGPU quota.", UserError, "You have exceeded"),
-    ("ZeroGPU worker error", "GPU task aborted", UserError, "taken back before the end"),
-    ("ZeroGPU worker error", "ValueError", gr.Error, "ValueError"),
-])
+@pytest.mark.parametrize(
+    "title, message, error, told",
+    [
+        ("ZeroGPU quota exceeded", "You have exceeded your free ZeroGPU quota.", UserError, "You have exceeded"),
+        ("ZeroGPU worker error", "GPU task aborted", UserError, "taken back before the end"),
+        ("ZeroGPU worker error", "ValueError", gr.Error, "ValueError"),
+    ],
+)
 def test_what_the_lender_says_is_told(spaces, monkeypatch, title, message, error, told):
     def refuse(duration):
         def run(*args):
             raise gr.Error(message, title=title)
             yield
+
         return lambda task: run
 
     monkeypatch.setattr(spaces, "GPU", refuse)
@@ -168,8 +172,9 @@ def test_a_head_is_generated_on_a_lent_gpu(spaces, image_folder, tmp_path):
     stages = []
     settings = dict(bundle=None, shots=3, num_samples=5, seed=0)
     lent = gpu.on_gpu(actions.generate)
-    generation, files = lent(load_images(image_folder), settings, tmp_path / "made",
-                             progress=lambda *stage: stages.append(stage[0]))
+    generation, files = lent(
+        load_images(image_folder), settings, tmp_path / "made", progress=lambda *stage: stages.append(stage[0])
+    )
     assert "Sampling heads" in stages and files["head"].is_file()
     assert gpu.on_gpu(actions.look)(generation.head, image_folder / "red" / "00.png").keys() == {"blue", "green", "red"}
 
@@ -194,13 +199,15 @@ def test_language_models_look_and_talk_on_a_lent_gpu(spaces, tmp_path, monkeypat
 def test_what_computes_carries_the_decorator(tmp_path):
     """In a process of its own, where the package is there from the start."""
     (tmp_path / "spaces.py").write_text(STAND_IN)
-    code = ("from d2nwg.ui.generate import service as actions\n"
-            "from d2nwg.ui.explore import service as explore_actions\n"
-            "from d2nwg.ui.interpolate import html as walks\n"
-            "from d2nwg.ui.language import service as words\n"
-            "found = [actions.generate, actions.look, explore_actions.make, explore_actions.score, walks.make_walk,\n"
-            "         words._measured, words._written, words.variant_from_file]\n"
-            "print(all(hasattr(one, '__wrapped__') for one in found), hasattr(actions.read_images, '__wrapped__'))")
+    code = (
+        "from d2nwg.ui.generate import service as actions\n"
+        "from d2nwg.ui.explore import service as explore_actions\n"
+        "from d2nwg.ui.interpolate import html as walks\n"
+        "from d2nwg.ui.language import service as words\n"
+        "found = [actions.generate, actions.look, explore_actions.make, explore_actions.score, walks.make_walk,\n"
+        "         words._measured, words._written, words.variant_from_file]\n"
+        "print(all(hasattr(one, '__wrapped__') for one in found), hasattr(actions.read_images, '__wrapped__'))"
+    )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPO)])}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
     assert done.stdout.split() == ["True", "False"], done.stderr

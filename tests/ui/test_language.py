@@ -142,8 +142,19 @@ def test_what_a_refinement_may_be_asked():
     assert [key for _, key in refining.presets()] == ["tiny", "quick", "standard", "paper"]
 
 
-LINE = {"arm": "refined", "number": 0, "name": "n", "layer": 3, "type": "q", "before": 0.5, "best": 1, "accepted": True,
-        "candidates": [{"score": 0.4}, {"score": 0.55}], "after": 0.55, "seconds": 1.25}
+LINE = {
+    "arm": "refined",
+    "number": 0,
+    "name": "n",
+    "layer": 3,
+    "type": "q",
+    "before": 0.5,
+    "best": 1,
+    "accepted": True,
+    "candidates": [{"score": 0.4}, {"score": 0.55}],
+    "after": 0.55,
+    "seconds": 1.25,
+}
 
 
 def test_the_same_refinement_goes_on_where_it_was(tiny, tmp_path, monkeypatch):
@@ -178,8 +189,11 @@ def test_the_same_refinement_goes_on_where_it_was(tiny, tmp_path, monkeypatch):
 
 
 def test_the_log_and_its_figure():
-    log = [LINE, {**LINE, "number": 1, "type": "down", "accepted": False, "before": 0.55},
-           {**LINE, "arm": "noise", "accepted": False, "after": 0.5}]
+    log = [
+        LINE,
+        {**LINE, "number": 1, "type": "down", "accepted": False, "before": 0.55},
+        {**LINE, "arm": "noise", "accepted": False, "after": 0.5},
+    ]
     table = views.log_table(log)
     assert table.count("✓ kept") == 1 and "noise · layer 3 · query" in table and "55.0" in table
     figure = refining.live_figure(log)

@@ -41,11 +41,20 @@ def test_jobs_in_words(still, tiny_zoo):
     job.write(state="failed", message=NASTY)
     assert "<img" not in training.jobs_html(job.id) and "failed" in training.jobs_html(job.id)
     me = os.getpid()
-    job.write(state="running", pid=me, identity=jobs.identity(me), stage="Training the VAE", done=5, total=20,
-              left=75.0, message="")
+    job.write(
+        state="running",
+        pid=me,
+        identity=jobs.identity(me),
+        stage="Training the VAE",
+        done=5,
+        total=20,
+        left=75.0,
+        message="",
+    )
     job.work.mkdir(parents=True)
     (job.work / "metrics.jsonl").write_text(
-        '{"stage": "Training the VAE", "step": 5, "steps": 20, "loss": 0.5, "reconstructed_accuracy": 0.75}\n{"torn')
+        '{"stage": "Training the VAE", "step": 5, "steps": 20, "loss": 0.5, "reconstructed_accuracy": 0.75}\n{"torn'
+    )
     shown = training.jobs_html(job.id)
     for words in ("step 5 of 20", "1 min 15 s left", "loss 0.5", "reconstructions right on 75.0", "width:25.0%"):
         assert words in shown
@@ -75,7 +84,10 @@ def test_figures(tiny_bundle):
     lines = [json.loads(line) for line in (tiny_bundle / "metrics.jsonl").open()]
     losses = losses_figure(lines)
     assert len(losses.data) == 3 and [note.text for note in losses.layout.annotations] == [
-        "VAE", "data-set encoder", "denoiser"]
+        "VAE",
+        "data-set encoder",
+        "denoiser",
+    ]
     rights = accuracies_figure(lines)
     assert {trace.text[-1].split("s ")[0] for trace in rights.data} == {"reconstruction", "sample"}
     assert list(rights.data[0].x) == [10, 20, 30] and rights.layout.annotations[0].text.startswith("zoo heads ")
@@ -97,7 +109,8 @@ def test_a_bundle_as_one_archive(tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.setenv("D2NWG_CACHE", str(tmp_path / "cache"))
     zipfile.ZipFile(packed).extractall(tmp_path / "cache" / "bundles")
     assert (list_bundles()["tiny"] / "vae" / "config.json").read_bytes() == (
-        tiny_bundle / "vae" / "config.json").read_bytes()
+        tiny_bundle / "vae" / "config.json"
+    ).read_bytes()
     with pytest.raises(UserError, match="no bundle"):
         pack_bundle(tmp_path / "nothing", tmp_path)
 

@@ -19,15 +19,27 @@ from d2nwg.utils.errors import Cancelled, UserError
 
 NASTY = '<img src=x onerror="alert(1)">'
 REPORT = {
-    "data": NASTY, "classes": ["a", NASTY], "shots": 5, "num_support": 10, "num_query": 200, "notes": [NASTY],
-    "query_accuracy": {"chosen": 0.882, "class_mean": 0.851, "ridge": 0.87, "logistic_regression": 0.876,
-                       "random": 0.5},
-    "seconds": {"total": 1.44, "features": 1.1}, "selection": "average of the 50 samples",
+    "data": NASTY,
+    "classes": ["a", NASTY],
+    "shots": 5,
+    "num_support": 10,
+    "num_query": 200,
+    "notes": [NASTY],
+    "query_accuracy": {
+        "chosen": 0.882,
+        "class_mean": 0.851,
+        "ridge": 0.87,
+        "logistic_regression": 0.876,
+        "random": 0.5,
+    },
+    "seconds": {"total": 1.44, "features": 1.1},
+    "selection": "average of the 50 samples",
     "samples": [{"accuracy": 0.5, "nearest_zoo_distance": None}, {"accuracy": 0.25, "nearest_zoo_distance": 1.25}],
 }
 
 
 # ------------------------------------------------------------------------------------------------------ words
+
 
 def test_the_result_in_words():
     answer, rivals, made = views.result_sentences(REPORT)
@@ -41,8 +53,14 @@ def test_the_result_in_words():
 
 
 def test_html_holds_names_as_text():
-    pieces = [views.result(REPORT), views.notice(NASTY), views.hint(NASTY), views.title(NASTY, NASTY),
-              views.progress(Stage(NASTY, 1, 2, 3.0)), views.seen(NASTY, {NASTY: 0.9, "b": 0.1}, NASTY)]
+    pieces = [
+        views.result(REPORT),
+        views.notice(NASTY),
+        views.hint(NASTY),
+        views.title(NASTY, NASTY),
+        views.progress(Stage(NASTY, 1, 2, 3.0)),
+        views.seen(NASTY, {NASTY: 0.9, "b": 0.1}, NASTY),
+    ]
     assert not [piece for piece in pieces if "<img" in piece or 'onerror="' in piece]
 
 
@@ -61,13 +79,28 @@ def test_table_sorts_by_number_and_shows_one_decimal():
 
 # --------------------------------------------------------------------------------------------------- settings
 
+
 def test_settings():
     keys = ("shots", "samples", "seed", "steps", "max_query")
     assert check_settings(None, *(DEFAULTS[key] for key in keys)) == {
-        "bundle": None, "shots": 5, "num_samples": 50, "seed": 0, "steps": 5, "max_query": 1000, "task": None}
-    for values in ((0, 50, 0, 20, 1000), (5, 10**9, 0, 20, 1000), (5, 50, -1, 20, 1000), (None, 50, 0, 20, 1000),
-                   (5, 50, 0.5, 20, 1000), ("5", 50, 0, 20, 1000), (5, 50, 0, float("nan"), 1000),
-                   (5, 50, 0, 20, float("inf"))):
+        "bundle": None,
+        "shots": 5,
+        "num_samples": 50,
+        "seed": 0,
+        "steps": 5,
+        "max_query": 1000,
+        "task": None,
+    }
+    for values in (
+        (0, 50, 0, 20, 1000),
+        (5, 10**9, 0, 20, 1000),
+        (5, 50, -1, 20, 1000),
+        (None, 50, 0, 20, 1000),
+        (5, 50, 0.5, 20, 1000),
+        ("5", 50, 0, 20, 1000),
+        (5, 50, 0, float("nan"), 1000),
+        (5, 50, 0, 20, float("inf")),
+    ):
         with pytest.raises(UserError, match="should be a whole number from"):
             check_settings(None, *values)
     with pytest.raises(UserError, match="no bundle /etc here"):
@@ -76,12 +109,15 @@ def test_settings():
 
 def test_a_link():
     assert from_link({"example": "digits", "shots": "3", "seed": "9", "__theme": "dark"}) == (
-        {"example": "digits", "shots": 3, "seed": 9}, "")
+        {"example": "digits", "shots": 3, "seed": 9},
+        "",
+    )
     values, missing = from_link({"bundle": "../../etc", "shots": "x", "samples": "0"})
     assert values == {} and "bundle ../../etc and shots x and samples 0" in missing
 
 
 # --------------------------------------------------------------------------------------------------- sessions
+
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
@@ -133,6 +169,7 @@ def test_only_own_files(root, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------- work
+
 
 def slow(progress, steps=1000, each=0.01):
     for i in range(steps):
@@ -191,6 +228,7 @@ def test_failures_become_sentences(caplog):
 
 
 # ------------------------------------------------------------------------------------------------------ start
+
 
 def test_the_page_does_not_wait_for_torch():
     code = "import sys, app; print([m for m in ('torch', 'sklearn', 'plotly', 'timm') if m in sys.modules])"

@@ -26,8 +26,13 @@ from d2nwg.weights.zoo import Zoo
 def network(norm: bool = True, width: int = 6, seed: int = 0) -> nn.Module:
     """A small convolutional network that has seen some data."""
     torch.manual_seed(seed)
-    layers = [nn.Conv2d(1, width, 3), nn.BatchNorm2d(width) if norm else nn.Identity(), nn.ReLU(), nn.Flatten(),
-              nn.Linear(width * 4, 3)]
+    layers = [
+        nn.Conv2d(1, width, 3),
+        nn.BatchNorm2d(width) if norm else nn.Identity(),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(width * 4, 3),
+    ]
     made = nn.Sequential(*layers)
     made(torch.randn(8, 1, 4, 4) * 3 + 1)
     return made.eval()
@@ -35,7 +40,8 @@ def network(norm: bool = True, width: int = 6, seed: int = 0) -> nn.Module:
 
 def same(one: dict, other: dict) -> bool:
     return one.keys() == other.keys() and all(
-        one[name].dtype == other[name].dtype and torch.equal(one[name], other[name]) for name in one)
+        one[name].dtype == other[name].dtype and torch.equal(one[name], other[name]) for name in one
+    )
 
 
 @pytest.fixture
@@ -45,8 +51,15 @@ def folder(tmp_path) -> Path:
     (root / "saved").mkdir(parents=True)
     (root / "sharded").mkdir()
     states = [network(seed=i).state_dict() for i in range(5)]
-    torch.save({"state_dict": OrderedDict((f"module.{n}", t) for n, t in states[0].items()), "best_prec1": 91.5,
-                "epoch": 7, "optimizer": {"state": {0: torch.zeros(10_000)}}}, root / "a.th")
+    torch.save(
+        {
+            "state_dict": OrderedDict((f"module.{n}", t) for n, t in states[0].items()),
+            "best_prec1": 91.5,
+            "epoch": 7,
+            "optimizer": {"state": {0: torch.zeros(10_000)}},
+        },
+        root / "a.th",
+    )
     torch.save(states[1], root / "b.pt")
     save_file(states[2], root / "c.safetensors")
     save_file(states[3], root / "saved" / "model.safetensors")
@@ -55,8 +68,9 @@ def folder(tmp_path) -> Path:
     for i, part in enumerate((names[:3], names[3:])):
         save_file({name: states[4][name] for name in part}, root / "sharded" / f"model-{i}.safetensors")
     (root / "sharded" / "config.json").write_text("{}")
-    (root / "sharded" / "model.safetensors.index.json").write_text(json.dumps(
-        {"weight_map": {name: f"model-{int(name not in names[:3])}.safetensors" for name in names}}))
+    (root / "sharded" / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {name: f"model-{int(name not in names[:3])}.safetensors" for name in names}})
+    )
     torch.save(network(norm=False, width=4).state_dict(), root / "other.pth", _use_new_zipfile_serialization=False)
     (root / "scores.csv").write_text("file,task,accuracy,epoch\nb.pt,stripes,88.5,3\nsaved,dots,0.5,\ngone.pt,x,1,1\n")
     return root
@@ -67,8 +81,14 @@ def test_import_and_export_bit_for_bit(folder, tmp_path):
     assert not made.refused and made.notes == ["The table tells of files that are not here: gone.pt."]
     zoo = ModelZoo(tmp_path / "zoo")
     told = {r["name"]: tuple(r.get(key) for key in ("task", "accuracy", "epoch")) for r in zoo.records}
-    assert told == {"a.th": (None, 0.915, 7), "b.pt": ("stripes", 0.885, 3), "c.safetensors": (None,) * 3,
-                    "other.pth": (None,) * 3, "saved": ("dots", 0.5, None), "sharded": (None,) * 3}
+    assert told == {
+        "a.th": (None, 0.915, 7),
+        "b.pt": ("stripes", 0.885, 3),
+        "c.safetensors": (None,) * 3,
+        "other.pth": (None,) * 3,
+        "saved": ("dots", 0.5, None),
+        "sharded": (None,) * 3,
+    }
     assert [len(members) for members in zoo.architectures().values()] == [5, 1], "module. is no difference"
     states = [network(seed=i).state_dict() for i in range(5)]
     assert list(zoo.plain_state(1)) == list(states[0]), "in module order"
@@ -86,8 +106,11 @@ def test_import_and_export_bit_for_bit(folder, tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.int8, torch.bool])
 def test_every_type_of_number(dtype, tmp_path):
-    state = {"w": (torch.randn(3, 4) > 0).to(dtype) if dtype == torch.bool else (torch.randn(3, 4) * 9).to(dtype),
-             "scalar": torch.tensor(3), "none": torch.zeros(0, 2)}
+    state = {
+        "w": (torch.randn(3, 4) > 0).to(dtype) if dtype == torch.bool else (torch.randn(3, 4) * 9).to(dtype),
+        "scalar": torch.tensor(3),
+        "none": torch.zeros(0, 2),
+    }
     state["tied"] = state["w"]
     state["turned"] = state["w"].T
     torch.save(state, tmp_path / "x.pt")
@@ -113,7 +136,12 @@ def test_preview_writes_nothing(folder, tmp_path):
     assert first["checkpoints"] == 5 and first["difference"] == "" and first["counters"] == ["1.num_batches_tracked"]
     layer = first["layers"][0]
     assert (layer["layer"], layer["shapes"], layer["numbers"], layer["chunks"], layer["padding"]) == (
-        "0", {"weight": [6, 1, 3, 3], "bias": [6]}, 60, 2, 40)
+        "0",
+        {"weight": [6, 1, 3, 3], "bias": [6]},
+        60,
+        2,
+        40,
+    )
     assert sum(first["histogram"]["share"]) == pytest.approx(1)
     assert "5 fewer" in second["difference"] and "0.weight: 4×1×3×3 instead of 6×1×3×3" in second["difference"]
     import_checkpoints(folder, tmp_path / "zoo")
@@ -122,6 +150,7 @@ def test_preview_writes_nothing(folder, tmp_path):
 
 
 # ---------------------------------------- layouts
+
 
 def test_chunks_round_trip():
     states = [network(seed=i).state_dict() for i in range(4)]
@@ -136,8 +165,9 @@ def test_chunks_round_trip():
     for name in layout.shapes:
         torch.testing.assert_close(again[name], batch[name])
     for name in layout.shapes:  # every tensor on its own scale
-        alone = ChunkedLayout({name: layout.shapes[name]}, 25, mean={name: layout.mean[name]},
-                              std={name: layout.std[name]})
+        alone = ChunkedLayout(
+            {name: layout.shapes[name]}, 25, mean={name: layout.mean[name]}, std={name: layout.std[name]}
+        )
         values = alone.flatten({name: batch[name]})[:, alone.mask()]
         assert abs(float(values.mean())) < 1e-4 and (abs(float(values.std()) - 1) < 0.2 or layout.std[name] == 1)
 
@@ -154,8 +184,15 @@ def test_statistics_measured_again():
     layout = ChunkedLayout.of(original.state_dict(), batchnorm="recalibrate")
     assert not [name for name in layout.shapes if "running" in name]
     fresh = network(seed=1)
-    fresh.load_state_dict({n: t[0] for n, t in layout.unflatten(layout.flatten(
-        {n: original.state_dict()[n][None] for n in layout.shapes})).items()}, strict=False)
+    fresh.load_state_dict(
+        {
+            n: t[0]
+            for n, t in layout.unflatten(
+                layout.flatten({n: original.state_dict()[n][None] for n in layout.shapes})
+            ).items()
+        },
+        strict=False,
+    )
     before = fresh[1].running_mean.clone()
     recalibrate(fresh, x.split(32))
     inside = original[0](x)
@@ -166,6 +203,7 @@ def test_statistics_measured_again():
 
 
 # ---------------------------------------- what is refused
+
 
 class Evil:
     def __reduce__(self):
@@ -280,11 +318,14 @@ def test_a_shard_outside_the_folder(folder, tmp_path):
     assert made.refused == [("sharded", f"{index.name} names a file outside its folder, ../c.safetensors.")]
 
 
-@pytest.mark.parametrize("text, sentence", [
-    ("task,accuracy\nx,1\n", "scores.csv has no column named file"),
-    ("file,accuracy\nb.pt,good\n", "Line 2 of scores.csv gives good as accuracy"),
-    ("file,accuracy\nb.pt,nan\n", "Line 2 of scores.csv gives nan as accuracy"),
-])
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("task,accuracy\nx,1\n", "scores.csv has no column named file"),
+        ("file,accuracy\nb.pt,good\n", "Line 2 of scores.csv gives good as accuracy"),
+        ("file,accuracy\nb.pt,nan\n", "Line 2 of scores.csv gives nan as accuracy"),
+    ],
+)
 def test_a_wrong_table(folder, text, sentence):
     (folder / "scores.csv").write_text(text)
     with pytest.raises(UserError, match=sentence):

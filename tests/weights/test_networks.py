@@ -46,7 +46,8 @@ def test_folding_the_projection_back_keeps_the_logits(probe):
     folded = fold_projection(state, projection, mean)
     assert folded["weight" if probe == "linear" else "0.weight"].shape[-1] == D
     torch.testing.assert_close(
-        logits(folded, features), logits(state, (features - mean) @ projection.T), rtol=1e-4, atol=1e-4)
+        logits(folded, features), logits(state, (features - mean) @ projection.T), rtol=1e-4, atol=1e-4
+    )
     exact = {name: tensor.double() for name, tensor in state.items()}
     apart = logits(exact, (features.double() - mean.double()) @ projection.double().T)
     folded = fold_projection(exact, projection.double(), mean.double())

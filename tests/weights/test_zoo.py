@@ -54,8 +54,8 @@ def test_a_record_holds_a_head_its_classes_and_its_images(probe, sources, cheap_
             images = records.support[i, slot][records.support[i, slot] >= 0]
             assert (labels[images] == label).all() and len(images.unique()) == len(images)
             assert len(images) == (4 if label < 6 else 4)  # 8 images: 4 asked for; 5: one is held out
-        assert (records.classes[i, records.counts[i]:] == -1).all()
-        assert (records.support[i, records.counts[i]:] == -1).all()
+        assert (records.classes[i, records.counts[i] :] == -1).all()
+        assert (records.support[i, records.counts[i] :] == -1).all()
         head = select_classes(pick(records.state, i), slice(0, len(classes)))
         unused = select_classes(pick(records.state, i), slice(len(classes), None))
         row = "weight" if probe == "linear" else "2.weight"
@@ -140,7 +140,10 @@ def test_progress_names_the_data_set(sources, cheap_encoder, tmp_path):
     seen = []
     build(sources, cheap_encoder, tmp_path / "zoo", progress=lambda *step: seen.append(step))
     assert [s for s in dict.fromkeys(stage for stage, _, _ in seen)] == [
-        "Reading images of first", "Reading images of second", "Training probes"]
+        "Reading images of first",
+        "Reading images of second",
+        "Training probes",
+    ]
     assert seen[-1] == ("Training probes", 40, 40)
 
 
@@ -165,13 +168,16 @@ def test_a_set_with_too_few_classes(cheap_encoder, tmp_path, image_folder):
         build([load_images(image_folder)], cheap_encoder, tmp_path / "zoo", min_classes=4, max_classes=6)
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    (dict(min_classes=1), "1-20 is no range"),
-    (dict(min_classes=9, max_classes=3), "9-3 is no range"),
-    (dict(probe="tree"), "'tree' is not known"),
-    (dict(subsets=0), "subsets must be at least 1"),
-    (dict(max_per_class=0), "max per class must be at least 1"),
-])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (dict(min_classes=1), "1-20 is no range"),
+        (dict(min_classes=9, max_classes=3), "9-3 is no range"),
+        (dict(probe="tree"), "'tree' is not known"),
+        (dict(subsets=0), "subsets must be at least 1"),
+        (dict(max_per_class=0), "max per class must be at least 1"),
+    ],
+)
 def test_settings_that_make_no_sense(changes, words):
     with pytest.raises(UserError, match=words):
         ZooConfig(**changes)

@@ -14,10 +14,23 @@ from d2nwg.ui.session import call_folder
 from d2nwg.ui.work import call
 
 
-async def explore(files: list[str] | None = None, example: str | None = None, bundle: str | None = None,
-                  tasks: int = 1, classes: int = 5, num_samples: int = 200, num_trained: int = 50, shots: int = 5,
-                  seed: int = 0, steps: int = DEFAULTS["steps"], max_query: int = 150, space: str = "weights",
-                  part: str = "all", perplexity: int = 30, progress=PROGRESS) -> tuple[str, dict, str, str, str]:
+async def explore(
+    files: list[str] | None = None,
+    example: str | None = None,
+    bundle: str | None = None,
+    tasks: int = 1,
+    classes: int = 5,
+    num_samples: int = 200,
+    num_trained: int = 50,
+    shots: int = 5,
+    seed: int = 0,
+    steps: int = DEFAULTS["steps"],
+    max_query: int = 150,
+    space: str = "weights",
+    part: str = "all",
+    perplexity: int = 30,
+    progress=PROGRESS,
+) -> tuple[str, dict, str, str, str]:
     folder = call_folder()
 
     def report_progress(stage: str, done: int, total: int) -> None:
@@ -45,19 +58,34 @@ def add_endpoints() -> None:
         files = Upload(label="An archive with one folder a class, or pictures named by class", file_count="multiple")
         example = gr.Dropdown(example_names(), value=None, label="An example, where no files are given")
         bundle = gr.Dropdown(bundle_names(), value=default_bundle(), label="Bundle")
-        numbers = [gr.Number(value, precision=0, label=label) for value, label in (
-            (1, "Tasks; 1 is all classes at once"), (DEFAULTS["classes"], "Classes a task, where there are several"),
-            (DEFAULTS["explored"], "Heads to generate"), (DEFAULTS["trained"], "Heads to train on the same images"),
-            (DEFAULTS["shots"], "Images per class the generator may see"), (DEFAULTS["seed"], "Seed"),
-            (DEFAULTS["steps"], "Sampling steps"), (DEFAULTS["most"], "Most images to measure on"))]
+        numbers = [
+            gr.Number(value, precision=0, label=label)
+            for value, label in (
+                (1, "Tasks; 1 is all classes at once"),
+                (DEFAULTS["classes"], "Classes a task, where there are several"),
+                (DEFAULTS["explored"], "Heads to generate"),
+                (DEFAULTS["trained"], "Heads to train on the same images"),
+                (DEFAULTS["shots"], "Images per class the generator may see"),
+                (DEFAULTS["seed"], "Seed"),
+                (DEFAULTS["steps"], "Sampling steps"),
+                (DEFAULTS["most"], "Most images to measure on"),
+            )
+        ]
         space = gr.Dropdown(list(CHOICES["where"].values()), value="weights", label="Space")
         part = gr.Textbox("all", label="Part: all, a tensor, or a class row such as row 1")
         perplexity = gr.Number(DEFAULTS["perplexity"], precision=0, label="Perplexity of t-SNE")
         words, numbers_out = gr.Textbox(label="In words"), gr.JSON(label="Summary")
         made = [gr.File(label=label) for label in ("Data", "Figures", "Embedding Projector files")]
         run = gr.Button()
-    run.click(explore, [files, example, bundle, *numbers, space, part, perplexity], [words, numbers_out, *made],
-              api_name="explore", **COMPUTE, api_description=(
-        "Generate heads for labelled images and set them beside the zoo heads that a bundle keeps. Returns the "
-        "comparison in words, its numbers, and three archives: tables, figures, and files for the TensorBoard "
-        "Embedding Projector. Reports progress; cancelling the job stops the work."))
+    run.click(
+        explore,
+        [files, example, bundle, *numbers, space, part, perplexity],
+        [words, numbers_out, *made],
+        api_name="explore",
+        **COMPUTE,
+        api_description=(
+            "Generate heads for labelled images and set them beside the zoo heads that a bundle keeps. Returns the "
+            "comparison in words, its numbers, and three archives: tables, figures, and files for the TensorBoard "
+            "Embedding Projector. Reports progress; cancelling the job stops the work."
+        ),
+    )

@@ -6,30 +6,45 @@ import numpy as np
 
 from d2nwg.ui.generate.html import hint, percent, title
 
-KINDS = {"zoo": "kept in the bundle, trained for a task of its own", "sample": "generated",
-         "trained": "trained the usual way on the images the generator saw"}
+KINDS = {
+    "zoo": "kept in the bundle, trained for a task of its own",
+    "sample": "generated",
+    "trained": "trained the usual way on the images the generator saw",
+}
 
 
 def answer(words: list[str]) -> str:
     """The result card: the answer, its numbers, and what was compared."""
     first, *rest = map(escape, words)
-    return (f'<section class="result"><p class="answer">{first}</p>'
-            + "".join(f'<p class="{"made" if i >= len(rest) - 2 else ""}">{text}</p>' for i, text in enumerate(rest))
-            + "</section>")
+    return (
+        f'<section class="result"><p class="answer">{first}</p>'
+        + "".join(f'<p class="{"made" if i >= len(rest) - 2 else ""}">{text}</p>' for i, text in enumerate(rest))
+        + "</section>"
+    )
 
 
 def point(about: dict) -> str:
     """Which model a point is."""
     right = percent(about["accuracy"]) if np.isfinite(about["accuracy"]) else "unknown"
     whose = "of its own task" if about["origin"] == "zoo" else "of this task"
-    rows = [("Origin", KINDS[about["origin"]]), ("Task", about["task"]), ("Classes", str(about["classes"])),
-            ("Right", f"{right} of the held-out images {whose}")]
+    rows = [
+        ("Origin", KINDS[about["origin"]]),
+        ("Task", about["task"]),
+        ("Classes", str(about["classes"])),
+        ("Right", f"{right} of the held-out images {whose}"),
+    ]
     listed = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in rows)
     near = "".join(
         f'<li><span class="name">{escape(name)}</span><span class="many">{far:.2f}</span>'
-        f'<span class="many">{percent(right)}</span></li>' for name, far, right in about["neighbours"])
-    near = (f'<p class="hint">Nearest zoo heads with as many classes: distance in lengths of a zoo head, and how often '
-            f'each is right on its own task.</p><ol class="near">{near}</ol>' if near else "")
+        f'<span class="many">{percent(right)}</span></li>'
+        for name, far, right in about["neighbours"]
+    )
+    near = (
+        f'<p class="hint">Nearest zoo heads with as many classes: distance in lengths of a zoo head, and how often '
+        f'each is right on its own task.</p><ol class="near">{near}</ol>'
+        if near
+        else ""
+    )
     return f'<div class="point"><h4>{escape(about["head"].capitalize())}</h4><dl>{listed}</dl>{near}</div>'
 
 
@@ -46,9 +61,12 @@ def tools(name: str, question: str) -> str:
         "height: Math.max(600, p.layout.height || 0), margin: {t: 96, l: 16, r: 24, b: 16}, "
         f"title: {{text: '{question}', x: 0.02, y: 0.97, yanchor: 'top', "
         "font: {size: 19, color: '#333333'}}}}, "
-        f"{{format: 'png', width: 1100, height: Math.max(600, p.layout.height || 0), scale: 2, filename: '{name}'}})")
-    return (f'<button type="button" class="save" id="{name}-png" title="Save this figure as a picture" '
-            f'onclick="{escape(script)}">PNG</button>')
+        f"{{format: 'png', width: 1100, height: Math.max(600, p.layout.height || 0), scale: 2, filename: '{name}'}})"
+    )
+    return (
+        f'<button type="button" class="save" id="{name}-png" title="Save this figure as a picture" '
+        f'onclick="{escape(script)}">PNG</button>'
+    )
 
 
 def places() -> str:

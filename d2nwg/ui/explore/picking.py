@@ -35,24 +35,39 @@ def wire_picking(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
             return {right.about: views.notice(str(reason))}
         tab.picked = point
         update = {
-            right.about: html.point(about), right.chosen: point,
+            right.about: html.point(about),
+            right.chosen: point,
             right.plot_map: own.chart(tab.made, colour, method, [point]),
             right.plot_novelty: own.novelty(tab.made, [point]),
-            right.score: views.hint("A zip of class folders named as the head's classes."), right.judged: None}
+            right.score: views.hint("A zip of class folders named as the head's classes."),
+            right.judged: None,
+        }
         try:
             head = own.save_head(tab.made, point)
         except UserError as reason:
-            return {**update, right.offers: gr.update(visible=False), right.judge: gr.update(visible=False),
-                    right.about: html.point(about) + views.notice(str(reason), "note")}
-        return {**update, right.offers: gr.update(visible=True), right.judge: gr.update(visible=True),
-                right.head: str(head)}
+            return {
+                **update,
+                right.offers: gr.update(visible=False),
+                right.judge: gr.update(visible=False),
+                right.about: html.point(about) + views.notice(str(reason), "note"),
+            }
+        return {
+            **update,
+            right.offers: gr.update(visible=True),
+            right.judge: gr.update(visible=True),
+            right.head: str(head),
+        }
 
     def brush(tab: SimpleNamespace, points: list[int], folder: Path) -> dict:
         if not points:
             return {right.many: gr.update(visible=False)}
         archive = own.take(tab.made, points, folder / "selected-heads.zip")
-        return {right.many: gr.update(visible=True), right.table: own.table(tab.made, points),
-                right.count: views.title(f"{views.count(len(points), 'head')} chosen"), right.several: str(archive)}
+        return {
+            right.many: gr.update(visible=True),
+            right.table: own.table(tab.made, points),
+            right.count: views.title(f"{views.count(len(points), 'head')} chosen"),
+            right.several: str(archive),
+        }
 
     def on_map(visit: Session | None, colour: str, method: str, event: gr.EventData):
         tab = current(visit)
@@ -79,8 +94,17 @@ def wire_picking(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
         except UserError as reason:
             return {right.score: views.notice(str(reason)), right.judged: None}
 
-    picked = [right.about, right.chosen, right.plot_map, right.plot_novelty, right.offers, right.judge, right.head,
-              right.score, right.judged]
+    picked = [
+        right.about,
+        right.chosen,
+        right.plot_map,
+        right.plot_novelty,
+        right.offers,
+        right.judge,
+        right.head,
+        right.score,
+        right.judged,
+    ]
     many = [right.many, right.table, right.count, right.several]
     how = [right.colour, right.method]
     right.events.click(on_map, [session, *how], [*picked, *many], queue=False, **PRIVATE)

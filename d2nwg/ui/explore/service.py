@@ -14,8 +14,23 @@ from d2nwg.ui.gpu import on_gpu
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 
-DEFAULTS = dict(data="digits", tasks=4, classes=5, explored=200, trained=50, shots=5, seed=0, steps=DEFAULT_STEPS,
-                most=150, where="weights", part="all", perplexity=30, map_seed=0, method="tsne", colour="origin")
+DEFAULTS = dict(
+    data="digits",
+    tasks=4,
+    classes=5,
+    explored=200,
+    trained=50,
+    shots=5,
+    seed=0,
+    steps=DEFAULT_STEPS,
+    most=150,
+    where="weights",
+    part="all",
+    perplexity=30,
+    map_seed=0,
+    method="tsne",
+    colour="origin",
+)
 LINKED = ("data", "tasks", "classes", "explored", "method", "colour")  # what a link may hold
 CHOICES = {
     "method": {"t-SNE": "tsne", "PCA": "pca"},
@@ -41,16 +56,29 @@ def check(bundle: str | None, tasks, classes, explored, trained, shots, seed, st
     """
     if bundle is not None and bundle not in list_bundles():
         raise UserError(f"There is no bundle {bundle} here; choose one from the list.")
-    values = dict(tasks=tasks, classes=classes, explored=explored, trained=trained, shots=shots, seed=seed, steps=steps,
-                  max_query=most)
+    values = dict(
+        tasks=tasks,
+        classes=classes,
+        explored=explored,
+        trained=trained,
+        shots=shots,
+        seed=seed,
+        steps=steps,
+        max_query=most,
+    )
     checked = {key: whole(key, value) for key, value in values.items()}
     return {"bundle": bundle, "num_samples": checked.pop("explored"), "num_trained": checked.pop("trained"), **checked}
 
 
 def check_view(where, part, perplexity, map_seed, all_counts) -> dict:
     """The keyword arguments of `d2nwg.analysis.look.look`. Raises UserError for a number out of its limits."""
-    return {"where": where or "weights", "part": part or "all", "perplexity": whole("perplexity", perplexity),
-            "seed": whole("map_seed", map_seed), "all_counts": bool(all_counts)}
+    return {
+        "where": where or "weights",
+        "part": part or "all",
+        "perplexity": whole("perplexity", perplexity),
+        "seed": whole("map_seed", map_seed),
+        "all_counts": bool(all_counts),
+    }
 
 
 def from_link(query: Mapping[str, str]) -> dict:
@@ -70,8 +98,9 @@ def from_link(query: Mapping[str, str]) -> dict:
 
 
 @on_gpu
-def make(source: dict, settings: dict, view: dict, folder: Path, exact: bool = False, progress: Progress = silent
-         ) -> Explored:
+def make(
+    source: dict, settings: dict, view: dict, folder: Path, exact: bool = False, progress: Progress = silent
+) -> Explored:
     """Read the images, generate, map and compare. `source` is what `actions.read_images` takes, or has ``images``.
     Where the bundle has no such space or part, the nearest view is taken, unless `exact`."""
     actions.import_libraries()
@@ -191,10 +220,19 @@ def table(made: Explored, points: Sequence[int]) -> list[list]:
 
     every = columns(made.found, made.view)
     wanted = set(points)
-    rows = zip(every["point"], every["head"], every["task"], every["accuracy"], every["distance_to_nearest_zoo_head"],
-               strict=True)
-    return [[head, task, None if right != right else round(100 * right, 1), None if far != far else round(far, 3)]
-            for point, head, task, right, far in rows if point in wanted]
+    rows = zip(
+        every["point"],
+        every["head"],
+        every["task"],
+        every["accuracy"],
+        every["distance_to_nearest_zoo_head"],
+        strict=True,
+    )
+    return [
+        [head, task, None if right != right else round(100 * right, 1), None if far != far else round(far, 3)]
+        for point, head, task, right, far in rows
+        if point in wanted
+    ]
 
 
 def take(made: Explored, points: Sequence[int], path: Path) -> Path:
@@ -239,8 +277,10 @@ def score(made: Explored, point: int, uploads: list[str], into: Path, progress: 
 
     images = actions.read_images(files=uploads, into=into, progress=progress)
     scores = evaluate_head(made.found.head(point), images, progress=progress)
-    return (f"{made.found.name(point).capitalize()} is right on {100 * scores['accuracy']:.1f} % of "
-            f"{scores['num_images']:,} images of {images.name}.")
+    return (
+        f"{made.found.name(point).capitalize()} is right on {100 * scores['accuracy']:.1f} % of "
+        f"{scores['num_images']:,} images of {images.name}."
+    )
 
 
 def for_generate(made: Explored, point: int, folder: Path) -> tuple[actions.Result, int | None]:
@@ -262,12 +302,18 @@ def for_generate(made: Explored, point: int, folder: Path) -> tuple[actions.Resu
     if found.heads.origin[point] == SAMPLE:
         picked = int(found.heads.number[point])
     else:
-        report = {**generation.report, "selection": head.info["selection"], "query_accuracy": {
-            **generation.report["query_accuracy"], "chosen": head.info["query_accuracy"]}}
+        report = {
+            **generation.report,
+            "selection": head.info["selection"],
+            "query_accuracy": {**generation.report["query_accuracy"], "chosen": head.info["query_accuracy"]},
+        }
         generation = replace(generation, head=head, report=report)
     saved = generation.save(folder)
-    kept = {"head": saved / "head.safetensors", "samples": saved / "samples.safetensors",
-            "report": saved / "report.json"}
+    kept = {
+        "head": saved / "head.safetensors",
+        "samples": saved / "samples.safetensors",
+        "report": saved / "report.json",
+    }
     drawn = actions.strip(generation.report, picked), confusion_figure(generation.confusion, head.classes)
     return actions.Result(task.images, generation, kept, drawn), picked
 
@@ -277,4 +323,3 @@ def summary(made: Explored) -> dict:
     from d2nwg.analysis.words import summary as numbers
 
     return numbers(made.found, made.view)
-

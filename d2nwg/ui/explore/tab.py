@@ -25,11 +25,15 @@ PRIVATE = dict(api_visibility="private", show_progress="hidden")
 FROM_GENERATE = ("The images chosen in Generate", "generate")
 OWN = ("Your own images", "own")
 QUESTIONS = {  # as in d2nwg.figures.explore, which is not imported before it is needed
-    "map": ("Do samples fall where trained weights lie?",
-            "A point a head; alike ones are near each other. Click one to see which it is; draw around many."),
+    "map": (
+        "Do samples fall where trained weights lie?",
+        "A point a head; alike ones are near each other. Click one to see which it is; draw around many.",
+    ),
     "densities": ("Are weight values distributed alike?", "On the bundle's principal components, layer by layer."),
-    "novelty": ("Do samples copy the zoo?", "Copies lie at the left. Rivals: what one could make of the zoo without a "
-                                            "generator, at the same distance."),
+    "novelty": (
+        "Do samples copy the zoo?",
+        "Copies lie at the left. Rivals: what one could make of the zoo without a generator, at the same distance.",
+    ),
     "accuracies": ("How good are zoo, samples and random heads?", "A dot a head, a line the median."),
     "similarity": ("Which heads point the same way?", "Cosine of the angle between heads; groups stand together."),
 }
@@ -69,22 +73,33 @@ def _left() -> SimpleNamespace:
     number = partial(gr.Number, precision=0, min_width=110)
     with gr.Column(elem_classes="card"):
         gr.HTML(views.title("What is compared", "Heads generated for these images, with the bundle's zoo."))
-        data = gr.Dropdown([*example_names(), FROM_GENERATE, OWN], value=DEFAULTS["data"], label="Images",
-                           elem_id="explore-data")
-        files = Upload(label="Your own images", file_count="multiple", height=84, elem_id="explore-files",
-                       elem_classes="drop", visible=False)
+        data = gr.Dropdown(
+            [*example_names(), FROM_GENERATE, OWN], value=DEFAULTS["data"], label="Images", elem_id="explore-data"
+        )
+        files = Upload(
+            label="Your own images",
+            file_count="multiple",
+            height=84,
+            elem_id="explore-files",
+            elem_classes="drop",
+            visible=False,
+        )
         with gr.Row(elem_classes="pair"):
             tasks = number(DEFAULTS["tasks"], label="Tasks", info="1: all classes at once", elem_id="explore-tasks")
-            classes = number(DEFAULTS["classes"], label="Classes a task", info="drawn at random",
-                             elem_id="explore-classes")
-        explored = number(DEFAULTS["explored"], label="Samples", info="heads to generate in all",
-                          elem_id="explore-samples")
+            classes = number(
+                DEFAULTS["classes"], label="Classes a task", info="drawn at random", elem_id="explore-classes"
+            )
+        explored = number(
+            DEFAULTS["explored"], label="Samples", info="heads to generate in all", elem_id="explore-samples"
+        )
         with gr.Accordion("Settings", open=False):
             with gr.Row(elem_classes="pair"):
-                shots = number(DEFAULTS["shots"], label="Images a class", info="the generator may see",
-                               elem_id="explore-shots")
-                trained = number(DEFAULTS["trained"], label="Trained heads", info="on the same images",
-                                 elem_id="explore-trained")
+                shots = number(
+                    DEFAULTS["shots"], label="Images a class", info="the generator may see", elem_id="explore-shots"
+                )
+                trained = number(
+                    DEFAULTS["trained"], label="Trained heads", info="on the same images", elem_id="explore-trained"
+                )
             with gr.Row(elem_classes="pair"):
                 seed = number(DEFAULTS["seed"], label="Seed", info="same seed, same heads", elem_id="explore-seed")
                 steps = number(DEFAULTS["steps"], label="Steps", info="1024: the paper's way", elem_id="explore-steps")
@@ -95,23 +110,59 @@ def _left() -> SimpleNamespace:
     status = gr.HTML(elem_id="explore-status")
     with gr.Column(elem_classes="card"):
         gr.HTML(views.title("How it is seen", "Changes at once; nothing is generated again."))
-        where = gr.Radio(list(CHOICES["where"].items()), value=DEFAULTS["where"], label="Space",
-                         elem_id="explore-where", info="numbers of the heads, or of their codes in the VAE")
-        no_latent = gr.HTML(views.hint("This bundle's generator has no VAE, so there is no latent space to look at."),
-                            visible=False, elem_id="explore-no-latent")
-        part = gr.Dropdown([("whole heads", "all")], value="all", label="Part", elem_id="explore-part",
-                           info="one layer, or one class's row")
+        where = gr.Radio(
+            list(CHOICES["where"].items()),
+            value=DEFAULTS["where"],
+            label="Space",
+            elem_id="explore-where",
+            info="numbers of the heads, or of their codes in the VAE",
+        )
+        no_latent = gr.HTML(
+            views.hint("This bundle's generator has no VAE, so there is no latent space to look at."),
+            visible=False,
+            elem_id="explore-no-latent",
+        )
+        part = gr.Dropdown(
+            [("whole heads", "all")],
+            value="all",
+            label="Part",
+            elem_id="explore-part",
+            info="one layer, or one class's row",
+        )
         with gr.Row(elem_classes="pair"):
-            perplexity = number(DEFAULTS["perplexity"], label="Perplexity", info="of t-SNE",
-                                elem_id="explore-perplexity")
-            map_seed = number(DEFAULTS["map_seed"], label="Seed of the map", info="of t-SNE",
-                              elem_id="explore-map-seed")
-        all_counts = gr.Checkbox(False, label="Zoo heads of other class counts too", elem_id="explore-all-counts",
-                                 info="padded with zeros: the map then shows mostly how many classes each has")
-    return SimpleNamespace(data=data, files=files, tasks=tasks, classes=classes, explored=explored, shots=shots,
-                           trained=trained, seed=seed, steps=steps, most=most, go=go, stop=stop, status=status,
-                           where=where, no_latent=no_latent, part=part, perplexity=perplexity, map_seed=map_seed,
-                           all_counts=all_counts)
+            perplexity = number(
+                DEFAULTS["perplexity"], label="Perplexity", info="of t-SNE", elem_id="explore-perplexity"
+            )
+            map_seed = number(
+                DEFAULTS["map_seed"], label="Seed of the map", info="of t-SNE", elem_id="explore-map-seed"
+            )
+        all_counts = gr.Checkbox(
+            False,
+            label="Zoo heads of other class counts too",
+            elem_id="explore-all-counts",
+            info="padded with zeros: the map then shows mostly how many classes each has",
+        )
+    return SimpleNamespace(
+        data=data,
+        files=files,
+        tasks=tasks,
+        classes=classes,
+        explored=explored,
+        shots=shots,
+        trained=trained,
+        seed=seed,
+        steps=steps,
+        most=most,
+        go=go,
+        stop=stop,
+        status=status,
+        where=where,
+        no_latent=no_latent,
+        part=part,
+        perplexity=perplexity,
+        map_seed=map_seed,
+        all_counts=all_counts,
+    )
 
 
 def _right() -> SimpleNamespace:
@@ -122,10 +173,12 @@ def _right() -> SimpleNamespace:
         parts["sentence"] = gr.HTML(elem_id="explore-sentence")
         with gr.Column(elem_classes="card"):
             with gr.Row(elem_classes="pair", elem_id="explore-map-controls"):
-                parts["colour"] = gr.Radio(list(CHOICES["colour"].items()), value=DEFAULTS["colour"], label="Colour",
-                                           elem_id="explore-colour")
-                parts["method"] = gr.Radio(list(CHOICES["method"].items()), value=DEFAULTS["method"], label="Map",
-                                           elem_id="explore-method")
+                parts["colour"] = gr.Radio(
+                    list(CHOICES["colour"].items()), value=DEFAULTS["colour"], label="Colour", elem_id="explore-colour"
+                )
+                parts["method"] = gr.Radio(
+                    list(CHOICES["method"].items()), value=DEFAULTS["method"], label="Map", elem_id="explore-method"
+                )
             _figure(parts, "map", inside=False)
             parts["events"] = gr.HTML(js_on_load=PICK, elem_id="explore-events", visible="hidden")
         with gr.Column(elem_classes="card", elem_id="explore-picked"):
@@ -138,16 +191,29 @@ def _right() -> SimpleNamespace:
                 parts["head"] = gr.DownloadButton("Download head", elem_id="explore-download-head")
             parts["offers"] = offers
             with gr.Accordion("Evaluate on my images", open=False, visible=False) as judge:
-                parts["judged"] = Upload(label="Labelled images with the same class names", file_count="multiple",
-                                         height=84, elem_id="explore-judge", elem_classes="drop")
-                parts["score"] = gr.HTML(views.hint("A zip of class folders named as the head's classes."),
-                                         elem_id="explore-score")
+                parts["judged"] = Upload(
+                    label="Labelled images with the same class names",
+                    file_count="multiple",
+                    height=84,
+                    elem_id="explore-judge",
+                    elem_classes="drop",
+                )
+                parts["score"] = gr.HTML(
+                    views.hint("A zip of class folders named as the head's classes."), elem_id="explore-score"
+                )
             parts["judge"] = judge
         with gr.Column(elem_classes="card", visible=False, elem_id="explore-brushed") as many:
             parts["count"] = gr.HTML(elem_id="explore-count")
             parts["table"] = gr.Dataframe(
-                headers=["head", "task", "right, %", "distance"], datatype=["str", "str", "number", "number"],
-                type="array", interactive=False, show_label=False, max_height=240, buttons=[], elem_id="explore-table")
+                headers=["head", "task", "right, %", "distance"],
+                datatype=["str", "str", "number", "number"],
+                type="array",
+                interactive=False,
+                show_label=False,
+                max_height=240,
+                buttons=[],
+                elem_id="explore-table",
+            )
             parts["several"] = gr.DownloadButton("Selected heads", elem_id="explore-download-selected")
         parts["many"] = many
         _figure(parts, "novelty")
@@ -156,8 +222,13 @@ def _right() -> SimpleNamespace:
             _figure(parts, "accuracies")
         _figure(parts, "similarity")
         with gr.Column(elem_classes="card"):
-            gr.HTML(views.title("Take it away", "Figures as pages that need no network, numbers as CSV and JSON, and "
-                                                "files for the TensorBoard Embedding Projector."))
+            gr.HTML(
+                views.title(
+                    "Take it away",
+                    "Figures as pages that need no network, numbers as CSV and JSON, and "
+                    "files for the TensorBoard Embedding Projector.",
+                )
+            )
             with gr.Row(elem_classes="downloads"):
                 parts["figures"] = gr.DownloadButton("All figures", elem_id="explore-download-figures")
                 parts["tables"] = gr.DownloadButton("Data (CSV)", elem_id="explore-download-data")
@@ -200,8 +271,14 @@ def _wire_link(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNames
         return {controls[key]: value for key, value in values.items()} or gr.skip()
 
     frame.demo.load(preset, None, list(controls.values()), **PRIVATE)
-    gr.on([control.change for control in controls.values()], None, list(controls.values()), None, js=LINK,
-          api_visibility="private")
+    gr.on(
+        [control.change for control in controls.values()],
+        None,
+        list(controls.values()),
+        None,
+        js=LINK,
+        api_visibility="private",
+    )
     left.data.change(lambda data: gr.update(visible=data == "own"), left.data, left.files, queue=False, **PRIVATE)
 
 
@@ -225,8 +302,12 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
             return {left.status: views.notice(str(reason))}
         tab.asked = view
         tab.work = Work(partial(own.make, source, settings, view, visit.subfolder()))
-        return {session: visit, left.go: gr.update(interactive=False), left.stop: gr.update(visible=True),
-                left.status: views.notice("Waiting for a free place …", "note")}
+        return {
+            session: visit,
+            left.go: gr.update(interactive=False),
+            left.stop: gr.update(visible=True),
+            left.status: views.notice("Waiting for a free place …", "note"),
+        }
 
     def start_again(visit: Session | None, *controls):
         tab = visit.tab(KEY, made=None) if visit else None
@@ -251,8 +332,9 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
 
         def done(made) -> dict:
             tab.made = made
-            news = "" if had and had.found is made.found else \
-                views.notice(f"Done in {made.found.seconds:.1f} s.", "good")
+            news = (
+                "" if had and had.found is made.found else views.notice(f"Done in {made.found.seconds:.1f} s.", "good")
+            )
             return {**show(tab, colour, method), **idle(news)}
 
         kept = "What you had is still here." if had else ""
@@ -275,18 +357,23 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
         spaces = [(name, key) for name, key in CHOICES["where"].items() if key in found.spaces]
         parts = [("whole heads" if part == "all" else part, part) for part in found.parts(view.where)]
         return {
-            right.places: gr.update(visible=False), right.made: gr.update(visible=True),
+            right.places: gr.update(visible=False),
+            right.made: gr.update(visible=True),
             right.sentence: html.answer(own.words(made)),
             **{getattr(right, f"plot_{name}"): figure for name, figure in drawn.items()},
             **{getattr(right, f"page_{name}"): str(kept[name]) for name in drawn},
-            right.figures: str(kept["figures"]), right.tables: str(kept["data"]),
+            right.figures: str(kept["figures"]),
+            right.tables: str(kept["data"]),
             right.projector: str(kept["projector"]),
             left.where: gr.update(choices=spaces, value=view.where),
             left.no_latent: gr.update(visible="latent" not in found.spaces),
             left.part: gr.update(choices=parts, value=view.part),
             right.chosen: gr.update(choices=own.listed(made), value=None),
-            right.about: html.nothing_picked(), right.offers: gr.update(visible=False),
-            right.judge: gr.update(visible=False), right.many: gr.update(visible=False)}
+            right.about: html.nothing_picked(),
+            right.offers: gr.update(visible=False),
+            right.judge: gr.update(visible=False),
+            right.many: gr.update(visible=False),
+        }
 
     def recolour(visit: Session | None, colour: str, method: str):
         tab = visit.tab(KEY, made=None) if visit else None
@@ -298,19 +385,56 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
 
     doing = [left.go, left.stop, left.status]
     shown = [*vars(right).values(), left.where, left.no_latent, left.part, *doing]
-    chosen = [frame.bundle, left.data, left.files, left.tasks, left.classes, left.explored, left.trained, left.shots,
-              left.seed, left.steps, left.most, *view_controls]
+    chosen = [
+        frame.bundle,
+        left.data,
+        left.files,
+        left.tasks,
+        left.classes,
+        left.explored,
+        left.trained,
+        left.shots,
+        left.seed,
+        left.steps,
+        left.most,
+        *view_controls,
+    ]
     asked = left.go.click(start, [session, *chosen], [session, *doing], queue=False, **PRIVATE)
-    changed = gr.on([left.where.input, left.part.input, left.perplexity.submit, left.perplexity.blur,
-                     left.map_seed.submit, left.map_seed.blur, left.all_counts.input], start_again,
-                    [session, *view_controls], doing, queue=False, **PRIVATE)
+    changed = gr.on(
+        [
+            left.where.input,
+            left.part.input,
+            left.perplexity.submit,
+            left.perplexity.blur,
+            left.map_seed.submit,
+            left.map_seed.blur,
+            left.all_counts.input,
+        ],
+        start_again,
+        [session, *view_controls],
+        doing,
+        queue=False,
+        **PRIVATE,
+    )
     for event in (asked, changed):
         done = event.then(run, [session, right.colour, right.method], shown, **COMPUTE, **PRIVATE)
-        done.failure(lambda: idle(views.notice("Too many people are waiting; please try again in a minute.")),
-                     None, doing, queue=False, **PRIVATE)
+        done.failure(
+            lambda: idle(views.notice("Too many people are waiting; please try again in a minute.")),
+            None,
+            doing,
+            queue=False,
+            **PRIVATE,
+        )
     left.stop.click(cancel, session, doing, queue=False, **PRIVATE)
-    gr.on([right.colour.input, right.method.input], recolour, [session, right.colour, right.method],
-          [right.plot_map, right.page_map], queue=False, trigger_mode="always_last", **PRIVATE)
+    gr.on(
+        [right.colour.input, right.method.input],
+        recolour,
+        [session, right.colour, right.method],
+        [right.plot_map, right.page_map],
+        queue=False,
+        trigger_mode="always_last",
+        **PRIVATE,
+    )
 
 
 def _source(visit: Session, data: str, files: list[str] | None) -> dict:

@@ -43,10 +43,19 @@ async def load_images(files: list[str] | None = None, example: str | None = None
     return {"name": images.name, "num_images": len(images.items), "classes": counts, "notes": list(images.notes)}
 
 
-async def generate(files: list[str] | None = None, example: str | None = None, bundle: str | None = None,
-                   shots: int = 5, num_samples: int = 50, seed: int = 0, steps: int = DEFAULTS["steps"],
-                   max_query: int = 1000, unlabelled: list[str] | None = None, task: str = "",
-                   progress=PROGRESS) -> tuple[str, dict, str, str, str]:
+async def generate(
+    files: list[str] | None = None,
+    example: str | None = None,
+    bundle: str | None = None,
+    shots: int = 5,
+    num_samples: int = 50,
+    seed: int = 0,
+    steps: int = DEFAULTS["steps"],
+    max_query: int = 1000,
+    unlabelled: list[str] | None = None,
+    task: str = "",
+    progress=PROGRESS,
+) -> tuple[str, dict, str, str, str]:
     folder = call_folder()
 
     def report_progress(stage: str, done: int, total: int) -> None:
@@ -75,16 +84,22 @@ async def sample(head: str | None = None, samples: str | None = None, number: in
 def add_endpoints() -> None:
     """Declare the endpoints. Their components are never shown: they give names, types and defaults."""
     with gr.Column(visible=False):
-        files = Upload(label="An archive with one folder a class, or pictures named by class",
-                       file_count="multiple")
+        files = Upload(label="An archive with one folder a class, or pictures named by class", file_count="multiple")
         example = gr.Dropdown(example_names(), value=None, label="An example, where no files are given")
         bundle = gr.Dropdown(bundle_names(), value=default_bundle(), label="Bundle")
-        numbers = [gr.Number(DEFAULTS[key], precision=0, label=label) for key, label in (
-            ("shots", "Images per class the generator may see"), ("samples", "Heads to generate"),
-            ("seed", "Seed"), ("steps", "Sampling steps; 1024 is the paper's way"),
-            ("max_query", "Most images to measure on"))]
-        unlabelled = Upload(label="Images of the same classes without labels, or archives of them (optional)",
-                            file_count="multiple")
+        numbers = [
+            gr.Number(DEFAULTS[key], precision=0, label=label)
+            for key, label in (
+                ("shots", "Images per class the generator may see"),
+                ("samples", "Heads to generate"),
+                ("seed", "Seed"),
+                ("steps", "Sampling steps; 1024 is the paper's way"),
+                ("max_query", "Most images to measure on"),
+            )
+        ]
+        unlabelled = Upload(
+            label="Images of the same classes without labels, or archives of them (optional)", file_count="multiple"
+        )
         task = gr.Textbox("", label="The task, for a bundle that is told tasks by name; a mix: 0.7 one + 0.3 other")
         head = Upload(label="A head file, such as /generate returns")
         image = Picture(label="A picture")
@@ -95,15 +110,41 @@ def add_endpoints() -> None:
         found, taken = gr.JSON(label="Images"), gr.File(label="Head file")
         label = gr.Label(label="Likeliest classes", num_top_classes=service.TOP)
         run = gr.Button()
-    run.click(load_images, [files, example], found, api_name="load_images", api_description=(
-        "Read labelled images, given as files or as the name of an example, and say what is in them: name, number "
-        "of images, images of each class, notes."))
-    run.click(generate, [files, example, bundle, *numbers, unlabelled, task], [words, report, *made],
-              api_name="generate", **COMPUTE, api_description=(
-        "Generate classifier heads for labelled images, given as files or as the name of an example. Returns the "
-        "result in words, the report, and three files: the chosen head, all samples, and the report. Reports "
-        "progress; cancelling the job stops the work."))
-    run.click(predict, [head, image], label, api_name="predict", **COMPUTE, api_description=(
-        "The likeliest classes of a picture by a head file from /generate or /sample."))
-    run.click(sample, [head, samples_file, number], taken, api_name="sample", **COMPUTE, api_description=(
-        "Take one sample out of all, as a head file, given the two files of /generate."))
+    run.click(
+        load_images,
+        [files, example],
+        found,
+        api_name="load_images",
+        api_description=(
+            "Read labelled images, given as files or as the name of an example, and say what is in them: name, number "
+            "of images, images of each class, notes."
+        ),
+    )
+    run.click(
+        generate,
+        [files, example, bundle, *numbers, unlabelled, task],
+        [words, report, *made],
+        api_name="generate",
+        **COMPUTE,
+        api_description=(
+            "Generate classifier heads for labelled images, given as files or as the name of an example. Returns the "
+            "result in words, the report, and three files: the chosen head, all samples, and the report. Reports "
+            "progress; cancelling the job stops the work."
+        ),
+    )
+    run.click(
+        predict,
+        [head, image],
+        label,
+        api_name="predict",
+        **COMPUTE,
+        api_description=("The likeliest classes of a picture by a head file from /generate or /sample."),
+    )
+    run.click(
+        sample,
+        [head, samples_file, number],
+        taken,
+        api_name="sample",
+        **COMPUTE,
+        api_description=("Take one sample out of all, as a head file, given the two files of /generate."),
+    )

@@ -39,9 +39,11 @@ def progress(stage) -> str:
     width = 100 * stage.done / stage.total if stage.total else 0
     numbers = f"{stage.done:,} of {stage.total:,}" if stage.total else ""
     left = f"{format_seconds(stage.left)} left" if stage.left is not None and stage.left >= 1 else ""
-    return (f'<div class="working" role="status"><div class="words"><b>{escape(stage.name)}</b>'
-            f'<span>{" · ".join(filter(None, (numbers, left)))}</span></div>'
-            f'<div class="bar{"" if stage.total else " unknown"}"><i style="width:{width:.1f}%"></i></div></div>')
+    return (
+        f'<div class="working" role="status"><div class="words"><b>{escape(stage.name)}</b>'
+        f"<span>{' · '.join(filter(None, (numbers, left)))}</span></div>"
+        f'<div class="bar{"" if stage.total else " unknown"}"><i style="width:{width:.1f}%"></i></div></div>'
+    )
 
 
 def thumbnails(images, progress: Progress = silent) -> str:
@@ -51,19 +53,24 @@ def thumbnails(images, progress: Progress = silent) -> str:
     for number, name in enumerate(shown):
         progress("Making thumbnails", number, len(shown))
         pictures = []
-        for index in np.flatnonzero(images.labels == number)[:2 * SHOWN_IMAGES]:
+        for index in np.flatnonzero(images.labels == number)[: 2 * SHOWN_IMAGES]:
             if len(pictures) < SHOWN_IMAGES and (picture := _thumbnail(images.items[index])):
                 pictures.append(f'<img src="{picture}" alt="">')
-        rows.append(f'<div class="row"><span class="name" title="{escape(name)}">{escape(name)}</span>'
-                    f'<span class="pictures">{"".join(pictures)}</span>'
-                    f'<span class="many">{counts[number]:,}</span></div>')
+        rows.append(
+            f'<div class="row"><span class="name" title="{escape(name)}">{escape(name)}</span>'
+            f'<span class="pictures">{"".join(pictures)}</span>'
+            f'<span class="many">{counts[number]:,}</span></div>'
+        )
     if len(shown) < len(images.classes):
         rows.append(f'<div class="row more">and {count(len(images.classes) - len(shown), "more class")}</div>')
     notes = "".join(f"<li>{escape(note)}</li>" for note in images.notes)
-    return (f'<div class="images"><p class="summary"><b>{count(len(images.classes), "class")} · '
-            f'{count(len(images.items), "image")}</b></p><div class="rows" tabindex="0" role="group" '
-            f'aria-label="some images of each class">{"".join(rows)}</div>'
-            + (f'<ul class="notes">{notes}</ul>' if notes else "") + "</div>")
+    return (
+        f'<div class="images"><p class="summary"><b>{count(len(images.classes), "class")} · '
+        f'{count(len(images.items), "image")}</b></p><div class="rows" tabindex="0" role="group" '
+        f'aria-label="some images of each class">{"".join(rows)}</div>'
+        + (f'<ul class="notes">{notes}</ul>' if notes else "")
+        + "</div>"
+    )
 
 
 def _thumbnail(item) -> str | None:
@@ -84,14 +91,26 @@ def _thumbnail(item) -> str | None:
 def result_sentences(report: dict) -> tuple[str, str, str]:
     """The result in plain words: the answer, its rivals, and how it was made."""
     accuracy, seconds = report["query_accuracy"], report["seconds"]
-    best, rival = max((accuracy[key], name) for key, name in (
-        ("class_mean", "the class mean"), ("ridge", "ridge"), ("logistic_regression", "logistic regression")))
+    best, rival = max(
+        (accuracy[key], name)
+        for key, name in (
+            ("class_mean", "the class mean"),
+            ("ridge", "ridge"),
+            ("logistic_regression", "logistic regression"),
+        )
+    )
     gap = 100 * (accuracy["chosen"] - best)
-    stand = f"level with {rival}, the best of the three" if abs(gap) < 0.05 else \
-        f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'} {rival}, the best of the three"
+    stand = (
+        f"level with {rival}, the best of the three"
+        if abs(gap) < 0.05
+        else f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'} {rival}, the best of the three"
+    )
     without = accuracy.get("without_unlabelled")
-    free = "" if without is None else \
-        f" {count(report['num_unlabelled'], 'unlabelled image')} took part; without them it reaches {percent(without)}."
+    free = (
+        ""
+        if without is None
+        else f" {count(report['num_unlabelled'], 'unlabelled image')} took part; without them it reaches {percent(without)}."
+    )
     made = "Told the task's name only. " if report.get("task") else ""
     return (
         f"The generated head is right on {percent(accuracy['chosen'])} of {count(report['num_query'], 'image')} "
@@ -101,7 +120,8 @@ def result_sentences(report: dict) -> tuple[str, str, str]:
         f"{percent(accuracy['logistic_regression'])}: the generated head is {stand}. A random head reaches "
         f"{percent(accuracy['random'])}.",
         f"{made}Chosen: {report['selection']}. {seconds['total']:.1f} s, of which {seconds['features']:.1f} s reading "
-        "images.")
+        "images.",
+    )
 
 
 def result(report: dict) -> str:
@@ -112,9 +132,11 @@ def result(report: dict) -> str:
     notes = f'<ul class="notes">{notes}</ul>' if notes else ""
     seen = f"told “{escape(report['task'])}”" if report.get("task") else f"{report['shots']} a class seen"
     data = f"{escape(report['data'])} · {count(len(report['classes']), 'class')} · {seen}"
-    return (f'<section class="result"><p class="about">{data}</p>'
-            f'<p class="answer">{answer.replace(number, f"<b>{number}</b>", 1)}</p><p>{rivals}</p>'
-            f'<p class="made">{made}</p>{notes}</section>')
+    return (
+        f'<section class="result"><p class="about">{data}</p>'
+        f'<p class="answer">{answer.replace(number, f"<b>{number}</b>", 1)}</p><p>{rivals}</p>'
+        f'<p class="made">{made}</p>{notes}</section>'
+    )
 
 
 def kept(images=None, result=None) -> str:
@@ -136,21 +158,30 @@ def seen(which: str, chances: dict[str, float], truth: str | None) -> str:
 
 def likeliest(chances: dict[str, float]) -> str:
     """The likeliest classes as labelled bars, best first."""
-    rows = "".join(f'<li><span class="name" title="{escape(name)}">{escape(name)}</span><span class="track">'
-                   f'<i style="width:{100 * p:.1f}%"></i></span><span class="many">{percent(p)}</span></li>'
-                   for name, p in sorted(chances.items(), key=lambda pair: -pair[1]))
+    rows = "".join(
+        f'<li><span class="name" title="{escape(name)}">{escape(name)}</span><span class="track">'
+        f'<i style="width:{100 * p:.1f}%"></i></span><span class="many">{percent(p)}</span></li>'
+        for name, p in sorted(chances.items(), key=lambda pair: -pair[1])
+    )
     return f'<ol class="likeliest">{rows}</ol>'
 
 
 def table(report: dict) -> dict:
     """The rows of the table of heads: the chosen one, then the samples."""
     chosen = 100 * report["query_accuracy"]["chosen"]
-    rows = [("chosen", chosen, None), *(
-        (f"sample {i}", 100 * sample["accuracy"], sample["nearest_zoo_distance"])
-        for i, sample in enumerate(report["samples"]))]
+    rows = [
+        ("chosen", chosen, None),
+        *(
+            (f"sample {i}", 100 * sample["accuracy"], sample["nearest_zoo_distance"])
+            for i, sample in enumerate(report["samples"])
+        ),
+    ]
     shown = [[name, f"{right:.1f}", "" if far is None else f"{far:.3f}"] for name, right, far in rows]
-    return {"headers": ["head", "right, %", "distance to the nearest zoo head"],
-            "data": [list(row) for row in rows], "metadata": {"display_value": shown}}
+    return {
+        "headers": ["head", "right, %", "distance to the nearest zoo head"],
+        "data": [list(row) for row in rows],
+        "metadata": {"display_value": shown},
+    }
 
 
 def title(question: str, under: str = "") -> str:
@@ -162,13 +193,19 @@ def title(question: str, under: str = "") -> str:
 def places() -> str:
     """What will stand where, before there is a result."""
     random = np.random.default_rng(3)
-    dots = "".join(f'<circle cx="{275 + 36 * x:.0f}" cy="{12 + 60 * y:.0f}" r="4"/>'
-                   for x, y in zip(random.normal(size=40).clip(-2.6, 2.6), random.random(40), strict=True))
+    dots = "".join(
+        f'<circle cx="{275 + 36 * x:.0f}" cy="{12 + 60 * y:.0f}" r="4"/>'
+        for x, y in zip(random.normal(size=40).clip(-2.6, 2.6), random.random(40), strict=True)
+    )
     likely = {(1, 3): 0.3, (4, 2): 0.3, **{(i, i): 0.85 for i in range(5)}}
-    cells = "".join(f'<rect x="{17 * j}" y="{17 * i}" width="15" height="15" '
-                    f'opacity="{likely.get((i, j), 0.08)}"/>' for i in range(5) for j in range(5))
-    bars = "".join(f'<rect width="{width}" height="10" y="{6 + 16 * i}"/>'
-                   for i, width in enumerate((70, 38, 20, 11, 6)))
+    cells = "".join(
+        f'<rect x="{17 * j}" y="{17 * i}" width="15" height="15" opacity="{likely.get((i, j), 0.08)}"/>'
+        for i in range(5)
+        for j in range(5)
+    )
+    bars = "".join(
+        f'<rect width="{width}" height="10" y="{6 + 16 * i}"/>' for i, width in enumerate((70, 38, 20, 11, 6))
+    )
     return f"""<div class="places">
 <section class="place wide">{title("Your result will stand here")}
 <p>Choose images and press <b>Generate</b>. The generator looks at a few images of each class and writes classifier

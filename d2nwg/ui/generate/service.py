@@ -32,8 +32,9 @@ class Result(NamedTuple):
         return self.generation.head if picked is None else self.generation.sample_head(picked)
 
 
-def read_images(*, example: str | None = None, files: list[str] | None = None, into: Path | None = None,
-                progress: Progress = silent):
+def read_images(
+    *, example: str | None = None, files: list[str] | None = None, into: Path | None = None, progress: Progress = silent
+):
     """The `ImageSet` of a named example, or of uploaded files (archives are unpacked into `into`).
 
     Raises:
@@ -44,8 +45,7 @@ def read_images(*, example: str | None = None, files: list[str] | None = None, i
 
     if files:
         paths = [own_file(file) for file in files]
-        return load_files(paths, name=paths[0].stem if len(paths) == 1 else "your images", into=into,
-                          progress=progress)
+        return load_files(paths, name=paths[0].stem if len(paths) == 1 else "your images", into=into, progress=progress)
     if example not in EXAMPLES:
         raise UserError(f"Give image files, or one of the examples: {', '.join(EXAMPLES)}.")
     return load_images(f"example:{example}", progress=progress)
@@ -58,8 +58,9 @@ def read_and_show(progress: Progress = silent, **source) -> tuple[Any, str]:
 
 
 @on_gpu
-def generate(images, settings: dict, folder: Path, free: list[str] | None = None, progress: Progress = silent
-             ) -> tuple[Any, dict[str, Path]]:
+def generate(
+    images, settings: dict, folder: Path, free: list[str] | None = None, progress: Progress = silent
+) -> tuple[Any, dict[str, Path]]:
     """Generate heads and save them below `folder`: the `Generation`, and its files as head, samples and report.
     `free` are uploaded images without labels, or archives of them, which are unpacked below `folder`."""
     import_libraries()
@@ -70,12 +71,16 @@ def generate(images, settings: dict, folder: Path, free: list[str] | None = None
     unlabelled = load_unlabelled([own_file(file) for file in free], into=folder, progress=progress) if free else ()
     generation = generate_heads(images, unlabelled=unlabelled, progress=progress, **settings)
     saved = generation.save(folder)
-    return generation, {"head": saved / "head.safetensors", "samples": saved / "samples.safetensors",
-                        "report": saved / "report.json"}
+    return generation, {
+        "head": saved / "head.safetensors",
+        "samples": saved / "samples.safetensors",
+        "report": saved / "report.json",
+    }
 
 
-def make_result(images, settings: dict, folder: Path, free: list[str] | None = None,
-                progress: Progress = silent) -> Result:
+def make_result(
+    images, settings: dict, folder: Path, free: list[str] | None = None, progress: Progress = silent
+) -> Result:
     """`generate` for a visitor, with what the page shows of it."""
     generation, files = generate(images, settings, folder, free, progress=progress)
     from d2nwg.figures.base import confusion_figure

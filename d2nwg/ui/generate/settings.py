@@ -8,11 +8,19 @@ from d2nwg.data.examples import EXAMPLES
 from d2nwg.utils.errors import UserError
 
 DEFAULTS = dict(example="digits", shots=5, samples=50, seed=0, steps=DEFAULT_STEPS, max_query=1000)
-LIMITS = {"shots": ("Images per class", 1, 1000), "samples": ("Samples", 1, 1000), "seed": ("Seed", 0, 2**31 - 1),
-          "steps": ("Steps", 1, 1024), "max_query": ("Most images to measure on", 10, 10_000),
-          "tasks": ("Tasks", 1, 50), "classes": ("Classes a task", 2, 1000), "explored": ("Samples", 2, 2000),
-          "trained": ("Trained heads", 0, 1000), "map_seed": ("Seed of the map", 0, 2**31 - 1),
-          "perplexity": ("Perplexity", 1, 500)}
+LIMITS = {
+    "shots": ("Images per class", 1, 1000),
+    "samples": ("Samples", 1, 1000),
+    "seed": ("Seed", 0, 2**31 - 1),
+    "steps": ("Steps", 1, 1024),
+    "max_query": ("Most images to measure on", 10, 10_000),
+    "tasks": ("Tasks", 1, 50),
+    "classes": ("Classes a task", 2, 1000),
+    "explored": ("Samples", 2, 2000),
+    "trained": ("Trained heads", 0, 1000),
+    "map_seed": ("Seed of the map", 0, 2**31 - 1),
+    "perplexity": ("Perplexity", 1, 500),
+}
 
 
 def example_names() -> list[tuple[str, str]]:

@@ -23,14 +23,14 @@ KEY, LABEL = "generate", "Generate"
 PRIVATE = dict(api_visibility="private", show_progress="hidden")
 OWN = ("Your own images", "own")
 
-SNIPPET = '''from d2nwg import Head
+SNIPPET = """from d2nwg import Head
 
 head = Head.load("{file}")
 probabilities, readable = head.probabilities(["picture.jpg"])
 for name, p in zip(head.classes, probabilities[0]):
     print(f"{{name:20}} {{p:.1%}}")
 
-layer = head.module()  # a plain torch module, on {encoder} features'''
+layer = head.module()  # a plain torch module, on {encoder} features"""
 
 # Keeps the address in step with the controls, so that it can be sent to somebody.
 LINK = """(bundle, example, shots, samples, seed) => {
@@ -59,35 +59,60 @@ def _left() -> SimpleNamespace:
     number = partial(gr.Number, precision=0, min_width=120)
     with gr.Column(elem_classes="card images-card"):
         gr.HTML(views.title("Images"))
-        example = gr.Dropdown([*example_names(), OWN], value=DEFAULTS["example"], label="Example",
-                              elem_id="example")
+        example = gr.Dropdown([*example_names(), OWN], value=DEFAULTS["example"], label="Example", elem_id="example")
         files = Upload(label="Your own images", file_count="multiple", height=84, elem_id="files")
-        gr.HTML(views.hint("A zip or tar with one folder a class, or pictures named by class: "
-                           "cat_1.jpg, dog_1.jpg …"))
+        gr.HTML(views.hint("A zip or tar with one folder a class, or pictures named by class: cat_1.jpg, dog_1.jpg …"))
         shown = gr.HTML(elem_id="images")
     with gr.Column(elem_classes="card"):
         with gr.Row(elem_classes="pair"):
-            shots = number(DEFAULTS["shots"], label="Images per class", info="the generator may see",
-                           elem_id="shots")
+            shots = number(DEFAULTS["shots"], label="Images per class", info="the generator may see", elem_id="shots")
             samples = number(DEFAULTS["samples"], label="Samples", info="heads to generate", elem_id="samples")
-        task = gr.Dropdown([], value=None, label="Task", elem_id="task", allow_custom_value=True, visible=False,
-                           info="told by name, or a mix: 0.5 digits + 0.5 digits-negative; empty: the images' name")
+        task = gr.Dropdown(
+            [],
+            value=None,
+            label="Task",
+            elem_id="task",
+            allow_custom_value=True,
+            visible=False,
+            info="told by name, or a mix: 0.5 digits + 0.5 digits-negative; empty: the images' name",
+        )
         with gr.Accordion("Settings", open=False):
             with gr.Row(elem_classes="pair"):
                 seed = number(DEFAULTS["seed"], label="Seed", info="same seed, same heads", elem_id="seed")
                 steps = number(DEFAULTS["steps"], label="Steps", info="1024: the paper's way", elem_id="steps")
-            most = number(DEFAULTS["max_query"], label="Most images to measure on", elem_id="most",
-                          info="the others are left out, in equal parts from each class")
+            most = number(
+                DEFAULTS["max_query"],
+                label="Most images to measure on",
+                elem_id="most",
+                info="the others are left out, in equal parts from each class",
+            )
         with gr.Accordion("Unlabelled images (optional)", open=False, elem_id="free-part"):
             free = Upload(label="Images without labels", file_count="multiple", height=84, elem_id="free")
-            gr.HTML(views.hint("More pictures of the same classes, unsorted: a zip or loose files. The generator "
-                               "learns from them how your images lie; they help most where few are labelled."))
+            gr.HTML(
+                views.hint(
+                    "More pictures of the same classes, unsorted: a zip or loose files. The generator "
+                    "learns from them how your images lie; they help most where few are labelled."
+                )
+            )
     with gr.Row(elem_classes="do"):
         go = gr.Button("Generate", variant="primary", elem_id="go", interactive=False)
         stop = gr.Button("Cancel", elem_id="stop", visible=False, min_width=100)
     status = gr.HTML(elem_id="status")
-    return SimpleNamespace(example=example, files=files, shown=shown, shots=shots, samples=samples, seed=seed,
-                           steps=steps, most=most, free=free, task=task, go=go, stop=stop, status=status)
+    return SimpleNamespace(
+        example=example,
+        files=files,
+        shown=shown,
+        shots=shots,
+        samples=samples,
+        seed=seed,
+        steps=steps,
+        most=most,
+        free=free,
+        task=task,
+        go=go,
+        stop=stop,
+        status=status,
+    )
 
 
 def _right() -> SimpleNamespace:
@@ -96,8 +121,12 @@ def _right() -> SimpleNamespace:
     with gr.Column(visible=False, elem_id="result") as made:
         sentence = gr.HTML(elem_id="sentence")
         with gr.Column(elem_classes="card"):
-            gr.HTML(views.title("How good are the samples?", "A dot a head. Lines: the chosen head, and heads "
-                                "fitted the usual way to the same images."))
+            gr.HTML(
+                views.title(
+                    "How good are the samples?",
+                    "A dot a head. Lines: the chosen head, and heads fitted the usual way to the same images.",
+                )
+            )
             strip = gr.Plot(show_label=False, container=False, elem_id="strip")
         with gr.Row(elem_classes="two"):
             with gr.Column(elem_classes="card"):
@@ -105,15 +134,28 @@ def _right() -> SimpleNamespace:
                 confusion = gr.Plot(show_label=False, container=False, elem_id="confusion")
             with gr.Column(elem_classes="card"):
                 gr.HTML(views.title("Try it on a picture"))
-                picture = Picture(show_label=False, sources=["upload", "clipboard"], height=190, buttons=[],
-                                  alt_text="the picture to try", elem_id="picture",
-                                  placeholder="Drop a picture here, or click to choose one")
+                picture = Picture(
+                    show_label=False,
+                    sources=["upload", "clipboard"],
+                    height=190,
+                    buttons=[],
+                    alt_text="the picture to try",
+                    elem_id="picture",
+                    placeholder="Drop a picture here, or click to choose one",
+                )
                 another = gr.Button("Show a held-out picture", size="sm", elem_id="another")
                 seen = gr.HTML(elem_id="seen")
         with gr.Column(elem_classes="card"):
             gr.HTML(views.title("Pick a head", "Click a row: “Try it” and the first download then use that head."))
-            table = gr.Dataframe(datatype=["str", "number", "number"], type="array", interactive=False,
-                                 show_label=False, max_height=270, buttons=[], elem_id="table")
+            table = gr.Dataframe(
+                datatype=["str", "number", "number"],
+                type="array",
+                interactive=False,
+                show_label=False,
+                max_height=270,
+                buttons=[],
+                elem_id="table",
+            )
             picked = gr.HTML(elem_id="picked")
         with gr.Column(elem_classes="card"):
             gr.HTML(views.title("Take it away"))
@@ -121,11 +163,31 @@ def _right() -> SimpleNamespace:
                 head = gr.DownloadButton("Chosen head", variant="primary", elem_id="download-head")
                 everything = gr.DownloadButton("All samples", elem_id="download-samples")
                 report = gr.DownloadButton("Report", elem_id="download-report")
-            snippet = gr.Code(language="python", label="Use it in Python", interactive=False, buttons=["copy"],
-                              show_line_numbers=False, wrap_lines=True, elem_id="snippet")
-    return SimpleNamespace(places=places, made=made, sentence=sentence, strip=strip, confusion=confusion,
-                           picture=picture, another=another, seen=seen, table=table, picked=picked, head=head,
-                           everything=everything, report=report, snippet=snippet)
+            snippet = gr.Code(
+                language="python",
+                label="Use it in Python",
+                interactive=False,
+                buttons=["copy"],
+                show_line_numbers=False,
+                wrap_lines=True,
+                elem_id="snippet",
+            )
+    return SimpleNamespace(
+        places=places,
+        made=made,
+        sentence=sentence,
+        strip=strip,
+        confusion=confusion,
+        picture=picture,
+        another=another,
+        seen=seen,
+        table=table,
+        picked=picked,
+        head=head,
+        everything=everything,
+        report=report,
+        snippet=snippet,
+    )
 
 
 def _busy(left: SimpleNamespace, status: str = "") -> dict:
@@ -199,8 +261,14 @@ def _wire_images(frame: SimpleNamespace, left: SimpleNamespace) -> None:
     left.files.upload(partial(load, "files"), source, changed, **PRIVATE)
     left.files.clear(partial(load, "none"), source, changed, **PRIVATE)
     frame.bundle.change(_tasks, frame.bundle, left.task, **PRIVATE)
-    gr.on([control.change for control in linked.values()], None, list(linked.values()), None, js=LINK,
-          api_visibility="private")
+    gr.on(
+        [control.change for control in linked.values()],
+        None,
+        list(linked.values()),
+        None,
+        js=LINK,
+        api_visibility="private",
+    )
 
 
 def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNamespace):
@@ -245,11 +313,17 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
         result, report = visit.result, visit.result.generation.report
         visit.picture = service.draw(visit)
         return {
-            right.places: gr.update(visible=False), right.made: gr.update(visible=True),
-            right.sentence: views.result(report), right.table: views.table(report),
-            right.strip: result.figures[0], right.confusion: result.figures[1],
-            right.everything: str(result.files["samples"]), right.report: str(result.files["report"]),
-            **use(visit, result.files["head"]), **try_it(visit, with_picture=True)}
+            right.places: gr.update(visible=False),
+            right.made: gr.update(visible=True),
+            right.sentence: views.result(report),
+            right.table: views.table(report),
+            right.strip: result.figures[0],
+            right.confusion: result.figures[1],
+            right.everything: str(result.files["samples"]),
+            right.report: str(result.files["report"]),
+            **use(visit, result.files["head"]),
+            **try_it(visit, with_picture=True),
+        }
 
     def show_any(visit: Session) -> dict:
         """The whole result, with the visitor's own choice of a sample in use."""
@@ -263,11 +337,17 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
         """The download and the words for the head in use."""
         generation, picked = visit.result.generation, visit.picked
         name = "chosen head" if picked is None else f"sample {picked}"
-        about = generation.report["selection"] if picked is None else \
-            f"right on {views.percent(generation.report['samples'][picked]['accuracy'])}"
+        about = (
+            generation.report["selection"]
+            if picked is None
+            else f"right on {views.percent(generation.report['samples'][picked]['accuracy'])}"
+        )
         code = SNIPPET.format(file=file.name, encoder=generation.head.encoder)
-        return {right.head: gr.update(value=str(file), label=name.capitalize()), right.snippet: code,
-                right.picked: views.notice(f"In use: {name} ({about}).", "note")}
+        return {
+            right.head: gr.update(value=str(file), label=name.capitalize()),
+            right.snippet: code,
+            right.picked: views.notice(f"In use: {name} ({about}).", "note"),
+        }
 
     def try_it(visit: Session, with_picture: bool = False) -> dict:
         """What the head in use sees in the picture at hand."""
@@ -318,11 +398,17 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
     chosen = [frame.bundle, left.shots, left.samples, left.seed, left.steps, left.most, left.task]
     ready = left.go.click(start, [session, left.free, *chosen], doing, queue=False, **PRIVATE)
     done = ready.then(run, session, [*doing, *vars(right).values()], **COMPUTE, **PRIVATE)
-    done.failure(lambda: _idle(left, views.notice("Too many people are waiting; please try again in a minute.")),
-                 None, doing, queue=False, **PRIVATE)
+    done.failure(
+        lambda: _idle(left, views.notice("Too many people are waiting; please try again in a minute.")),
+        None,
+        doing,
+        queue=False,
+        **PRIVATE,
+    )
     left.stop.click(cancel, session, doing, queue=False, **PRIVATE)
-    right.table.select(pick, session, [right.strip, right.head, right.snippet, right.picked, right.seen],
-                       **COMPUTE, **PRIVATE)
+    right.table.select(
+        pick, session, [right.strip, right.head, right.snippet, right.picked, right.seen], **COMPUTE, **PRIVATE
+    )
     # not .input, which fires on clearing too, still with the picture that was there
     right.picture.upload(try_upload, [session, right.picture], right.seen, **COMPUTE, **PRIVATE)
     right.picture.clear(try_nothing, session, right.seen, **PRIVATE)

@@ -13,10 +13,19 @@ from d2nwg.ui.session import call_folder
 from d2nwg.ui.work import call
 
 
-async def interpolate(files_a: list[str] | None = None, files_b: list[str] | None = None, example_a: str | None = None,
-                      example_b: str | None = None, bundle: str | None = None, points: int = 21, seeds: int = 3,
-                      shots: int = 5, num_samples: int = 16, seed: int = 0,
-                      progress=PROGRESS) -> tuple[str, dict, str]:
+async def interpolate(
+    files_a: list[str] | None = None,
+    files_b: list[str] | None = None,
+    example_a: str | None = None,
+    example_b: str | None = None,
+    bundle: str | None = None,
+    points: int = 21,
+    seeds: int = 3,
+    shots: int = 5,
+    num_samples: int = 16,
+    seed: int = 0,
+    progress=PROGRESS,
+) -> tuple[str, dict, str]:
     folder = call_folder()
 
     def report(stage: str, done: int, total: int) -> None:
@@ -24,8 +33,10 @@ async def interpolate(files_a: list[str] | None = None, files_b: list[str] | Non
 
     with refusals():
         settings = own.check(bundle, points, seeds, num_samples, shots, seed)
-        ends = [("own" if files and not (example or "").startswith("task:") else example or "", files)
-                for files, example in ((files_a, example_a), (files_b, example_b))]
+        ends = [
+            ("own" if files and not (example or "").startswith("task:") else example or "", files)
+            for files, example in ((files_a, example_a), (files_b, example_b))
+        ]
         made = await call(partial(own.make_walk, ends, settings, folder), report)
         return " ".join(made.walk.sentences()), made.walk.report(), str(own.everything(made))
 
@@ -33,19 +44,42 @@ async def interpolate(files_a: list[str] | None = None, files_b: list[str] | Non
 def add_endpoint() -> None:
     """Declare the endpoint. Its components are never shown: they give names, types and defaults."""
     with gr.Column(visible=False):
-        files = [Upload(label=f"End {letter}: an archive with one folder a class, or a head file",
-                        file_count="multiple") for letter in "AB"]
-        examples = [gr.Dropdown(example_names(), value=None, allow_custom_value=True, label=(
-            f"An example for end {letter}, or task:NAME of a task that the bundle is told by name")) for letter in "AB"]
+        files = [
+            Upload(label=f"End {letter}: an archive with one folder a class, or a head file", file_count="multiple")
+            for letter in "AB"
+        ]
+        examples = [
+            gr.Dropdown(
+                example_names(),
+                value=None,
+                allow_custom_value=True,
+                label=(f"An example for end {letter}, or task:NAME of a task that the bundle is told by name"),
+            )
+            for letter in "AB"
+        ]
         bundle = gr.Dropdown(bundle_names(), value=own.default_bundle(), label="Bundle")
-        numbers = [gr.Number(DEFAULTS[key], precision=0, label=label) for key, label in (
-            ("points", "Points of the path"), ("seeds", "Paths"), ("shots", "Images per class the generator may see"),
-            ("samples", "Heads averaged at a point"), ("seed", "Seed"))]
+        numbers = [
+            gr.Number(DEFAULTS[key], precision=0, label=label)
+            for key, label in (
+                ("points", "Points of the path"),
+                ("seeds", "Paths"),
+                ("shots", "Images per class the generator may see"),
+                ("samples", "Heads averaged at a point"),
+                ("seed", "Seed"),
+            )
+        ]
         words, report = gr.Textbox(label="Result in words"), gr.JSON(label="What path.json holds")
         made = gr.File(label="path.json, figures and heads, as a zip")
         run = gr.Button()
-    run.click(interpolate, [*files, *examples, bundle, *numbers], [words, report, made], api_name="interpolate",
-              **COMPUTE, api_description=(
-        "Walk from one labelled data set to another with the same classes, each given as files or as the name of an "
-        "example: heads made by mixing conditions, latents and weights, scored on both. Returns the result in words, "
-        "the report, and a zip with path.json, the figures and all heads."))
+    run.click(
+        interpolate,
+        [*files, *examples, bundle, *numbers],
+        [words, report, made],
+        api_name="interpolate",
+        **COMPUTE,
+        api_description=(
+            "Walk from one labelled data set to another with the same classes, each given as files or as the name of an "
+            "example: heads made by mixing conditions, latents and weights, scored on both. Returns the result in words, "
+            "the report, and a zip with path.json, the figures and all heads."
+        ),
+    )

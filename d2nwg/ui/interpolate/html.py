@@ -18,8 +18,18 @@ from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 
 SHOWN = 6  # pictures of each end
-DEFAULTS = dict(a="digits-on-black", b="digits-on-white", c="none", points=21, seeds=3, shots=5, samples=16, seed=0,
-                way="condition", alpha=0.5)
+DEFAULTS = dict(
+    a="digits-on-black",
+    b="digits-on-white",
+    c="none",
+    points=21,
+    seeds=3,
+    shots=5,
+    samples=16,
+    seed=0,
+    way="condition",
+    alpha=0.5,
+)
 LIMITS = {"points": ("Points", 3, 101), "seeds": ("Paths", 1, 10), "samples": ("Heads a point", 1, 50)}
 # of `d2nwg.interpolation.mixer`, which is slow to import
 WAYS = ("condition", "condition-spherical", "latent", "weights")
@@ -64,8 +74,10 @@ def strip(images) -> str:
             if picture := views._thumbnail(images.items[index]):
                 pictures.append(f'<img src="{picture}" alt="{escape(name)}" title="{escape(name)}">')
                 break
-    return (f'<div class="end"><p class="summary">{views.count(len(images.classes), "class")} · '
-            f'{views.count(len(images.items), "image")}</p><div class="pictures">{"".join(pictures)}</div></div>')
+    return (
+        f'<div class="end"><p class="summary">{views.count(len(images.classes), "class")} · '
+        f'{views.count(len(images.items), "image")}</p><div class="pictures">{"".join(pictures)}</div></div>'
+    )
 
 
 def read_end(kind: str, files: list[str] | None, into: Path | None, progress: Progress = silent):
@@ -108,8 +120,14 @@ def check(bundle: str | None, points, seeds, samples, shots, seed) -> dict:
         if not isinstance(value, (int, float)) or not low <= value <= high or int(value) != value:
             raise UserError(f"{name} should be a whole number from {low:,} to {high:,}.")
         made[key] = int(value)
-    return dict(bundle=bundle, points=made["points"], seeds=made["seeds"], num_samples=made["samples"],
-                shots=whole("shots", shots), seed=whole("seed", seed))
+    return dict(
+        bundle=bundle,
+        points=made["points"],
+        seeds=made["seeds"],
+        num_samples=made["samples"],
+        shots=whole("shots", shots),
+        seed=whole("seed", seed),
+    )
 
 
 @on_gpu
@@ -131,8 +149,9 @@ def figures(walk, alpha: float | None, of: str = MAPS[0][1]) -> SimpleNamespace:
     curves = [made.curves_figure(walk, i, alpha) for i in range(min(2, len(walk.scored)))]
     kinds = {"conditions": made.map_figure, "weights": made.weights_map_figure}
     chart = kinds.pop(of)(walk, alpha) or next(iter(kinds.values()))(walk, alpha)
-    return SimpleNamespace(curves=curves, barrier=made.barrier_figure(walk), distance=made.distance_figure(walk),
-                           map=chart)
+    return SimpleNamespace(
+        curves=curves, barrier=made.barrier_figure(walk), distance=made.distance_figure(walk), map=chart
+    )
 
 
 def _pictures(walk) -> dict[int, tuple[list[int], list[str]]]:
@@ -158,15 +177,20 @@ def looked(made: SimpleNamespace, state: dict) -> str:
         chances = probabilities(state, end.query[indices])
         sure, said = chances.max(-1)
         cells = []
-        for picture, truth, best, p in zip(pictures, end.labels[indices].tolist(), said.tolist(), sure.tolist(),
-                                           strict=True):
+        for picture, truth, best, p in zip(
+            pictures, end.labels[indices].tolist(), said.tolist(), sure.tolist(), strict=True
+        ):
             right = best == truth
             name, true = escape(classes[best]), escape(classes[truth])
-            cells.append(f'<figure class="{"right" if right else "wrong"}"><img src="{picture}" alt="{true}">'
-                         f'<figcaption><b title="{name}">{"✓" if right else "✗"} {name}</b>'
-                         f'<span>{100 * p:.0f}\u00a0%</span></figcaption></figure>')
-        rows.append(f'<div class="row"><p>From {"ABC"[number]}, <b>{escape(end.name)}</b></p>'
-                    f'<div class="looked">{"".join(cells)}</div></div>')
+            cells.append(
+                f'<figure class="{"right" if right else "wrong"}"><img src="{picture}" alt="{true}">'
+                f'<figcaption><b title="{name}">{"✓" if right else "✗"} {name}</b>'
+                f"<span>{100 * p:.0f}\u00a0%</span></figcaption></figure>"
+            )
+        rows.append(
+            f'<div class="row"><p>From {"ABC"[number]}, <b>{escape(end.name)}</b></p>'
+            f'<div class="looked">{"".join(cells)}</div></div>'
+        )
     return "".join(rows)
 
 
@@ -174,12 +198,19 @@ def point(made: SimpleNamespace, way: str, number: int) -> str:
     """Where the slider stands: accuracies of the head there, and what it stands outside of."""
     walk = made.walk
     leg = walk.legs[way]
-    where = " and ".join(f"<b>{views.percent(float(leg.accuracy[i, 0, number]))}</b> of {escape(name)}"
-                         for i, name in enumerate(walk.scored))
-    out = ' <span class="out">Its condition is outside of what the bundle has seen.</span>' \
-        if leg.outside is not None and bool(leg.outside[number]) else ""
-    return (f'<p class="seen">At {walk.alpha[number]:.2f} the head is right on {where} (path 1 of '
-            f"{len(walk.settings['seeds'])}).{out}</p>")
+    where = " and ".join(
+        f"<b>{views.percent(float(leg.accuracy[i, 0, number]))}</b> of {escape(name)}"
+        for i, name in enumerate(walk.scored)
+    )
+    out = (
+        ' <span class="out">Its condition is outside of what the bundle has seen.</span>'
+        if leg.outside is not None and bool(leg.outside[number])
+        else ""
+    )
+    return (
+        f'<p class="seen">At {walk.alpha[number]:.2f} the head is right on {where} (path 1 of '
+        f"{len(walk.settings['seeds'])}).{out}</p>"
+    )
 
 
 def mixed(made: SimpleNamespace, head, right: dict[str, float]) -> str:
@@ -196,13 +227,17 @@ def answer(made: SimpleNamespace) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in notes)
     names = [escape(end.name) for end in walk.ends.members]
     seen = "told by name" if any(end.task for end in walk.ends.members) else f"{walk.settings['shots']} a class seen"
-    about = f"{' → '.join(names[:2])}{f', and {names[2]}' if names[2:] else ''} · " \
-            f"{views.count(len(walk.ends.classes), 'class')} · {seen}"
-    return (f'<section class="result"><p class="about">{about}</p><p class="answer">{first}</p>'
-            f'<p>{" ".join(others)}</p><p class="made">'
-            f'{len(walk.settings["seeds"])} paths of {len(walk.alpha)} points, '
-            f'each point the average of {views.count(walk.settings["num_samples"], "head")} from the same noise. '
-            f'{walk.seconds:.1f} s.</p>{f"<ul class=notes>{notes}</ul>" if notes else ""}</section>')
+    about = (
+        f"{' → '.join(names[:2])}{f', and {names[2]}' if names[2:] else ''} · "
+        f"{views.count(len(walk.ends.classes), 'class')} · {seen}"
+    )
+    return (
+        f'<section class="result"><p class="about">{about}</p><p class="answer">{first}</p>'
+        f'<p>{" ".join(others)}</p><p class="made">'
+        f"{len(walk.settings['seeds'])} paths of {len(walk.alpha)} points, "
+        f"each point the average of {views.count(walk.settings['num_samples'], 'head')} from the same noise. "
+        f"{walk.seconds:.1f} s.</p>{f'<ul class=notes>{notes}</ul>' if notes else ''}</section>"
+    )
 
 
 def head_file(made: SimpleNamespace, way: str, number: int) -> Path:
@@ -247,10 +282,16 @@ def from_link(query) -> dict:
 
 def places() -> str:
     """What will stand where, before there is a result."""
-    hills = "".join(f'<path d="M10 {20 + 12 * i} C 60 {16 + 12 * i}, 90 {44 + 9 * i}, 190 {58 + 6 * i}" '
-                    f'class="{"chosen" if i == 0 else "rivals"}"/>' for i in range(4))
-    cells = "".join(f'<rect x="{22 * j}" y="{22 * i}" width="19" height="19" rx="3" opacity="{0.25 + 0.1 * j}"/>'
-                    for i in range(2) for j in range(6))
+    hills = "".join(
+        f'<path d="M10 {20 + 12 * i} C 60 {16 + 12 * i}, 90 {44 + 9 * i}, 190 {58 + 6 * i}" '
+        f'class="{"chosen" if i == 0 else "rivals"}"/>'
+        for i in range(4)
+    )
+    cells = "".join(
+        f'<rect x="{22 * j}" y="{22 * i}" width="19" height="19" rx="3" opacity="{0.25 + 0.1 * j}"/>'
+        for i in range(2)
+        for j in range(6)
+    )
     bars = "".join(f'<rect x="{24 * i}" y="{70 - h}" width="16" height="{h}"/>' for i, h in enumerate((18, 26, 12, 44)))
     return f"""<div class="places">
 <section class="place wide">{views.title("What lies between two tasks?")}

@@ -30,13 +30,26 @@ async def spectrum(model: str = DEFAULT, mode: str = "paper", percent: float = 2
     with refusals():
         asked = own.check_look(mode, percent)
         looked = await call(partial(own.look, own.check_model(model), **asked), _report(progress))
-    return {"model": looked.model, "mode": mode, "percent": percent,
-            "matrices": [row.to_json() for row in looked.ranked]}
+    return {
+        "model": looked.model,
+        "mode": mode,
+        "percent": percent,
+        "matrices": [row.to_json() for row in looked.ranked],
+    }
 
 
-async def chat(message: str, history: str = "[]", model: str = DEFAULT, delta: str | None = None, system: str = "",
-               temperature: float = DEFAULTS["temperature"], top_p: float = DEFAULTS["top_p"], seed: int = 0,
-               longest: int = DEFAULTS["longest"], progress=PROGRESS) -> tuple[str, str | None, dict]:
+async def chat(
+    message: str,
+    history: str = "[]",
+    model: str = DEFAULT,
+    delta: str | None = None,
+    system: str = "",
+    temperature: float = DEFAULTS["temperature"],
+    top_p: float = DEFAULTS["top_p"],
+    seed: int = 0,
+    longest: int = DEFAULTS["longest"],
+    progress=PROGRESS,
+) -> tuple[str, str | None, dict]:
     with refusals():
         text, settings = own.check_message(message), own.chat_settings(system, temperature, top_p, seed, longest)
         name = own.check_model(model)
@@ -44,21 +57,35 @@ async def chat(message: str, history: str = "[]", model: str = DEFAULT, delta: s
         talk = own.new_talk(name, NAMES if variant else NAMES[:1])
         talk.kept.turns = _history(history, len(talk.kept.names))
         turn = await call(partial(own.answer, talk, text, settings, variant), _report(progress))
-    facts = [{"tokens": a.tokens, "tokens_a_second": round(a.speed, 2), "ended": a.ended, "notice": a.notice}
-             for a in turn.answers]
+    facts = [
+        {"tokens": a.tokens, "tokens_a_second": round(a.speed, 2), "ended": a.ended, "notice": a.notice}
+        for a in turn.answers
+    ]
     return turn.answers[0].text, turn.answers[1].text if variant else None, dict(zip(NAMES, facts, strict=False))
 
 
-async def refine(model: str = DEFAULT, selection: str | None = None, report: str | None = None, preset: str = "tiny",
-                 layers: int = 4, candidates: int = 3, seed: int = 0, mode: str = "paper", percent: float = 25,
-                 progress=PROGRESS) -> tuple[str, dict, str | None, str]:
+async def refine(
+    model: str = DEFAULT,
+    selection: str | None = None,
+    report: str | None = None,
+    preset: str = "tiny",
+    layers: int = 4,
+    candidates: int = 3,
+    seed: int = 0,
+    mode: str = "paper",
+    percent: float = 25,
+    progress=PROGRESS,
+) -> tuple[str, dict, str | None, str]:
     with refusals():
         if own.on_a_space():
             raise UserError(refining.CLOSED)
-        sets = {"select": (refining.OWN, selection) if selection else (f"{BUILT_IN}:selection", None),
-                "report": (refining.OWN, report) if report else (f"{BUILT_IN}:report", None)}
-        asked = refining.check(own.check_model(model), own.check_look(mode, percent), sets, preset, layers, candidates,
-                               seed)
+        sets = {
+            "select": (refining.OWN, selection) if selection else (f"{BUILT_IN}:selection", None),
+            "report": (refining.OWN, report) if report else (f"{BUILT_IN}:report", None),
+        }
+        asked = refining.check(
+            own.check_model(model), own.check_look(mode, percent), sets, preset, layers, candidates, seed
+        )
         made = await call(partial(refining.make, asked, call_folder() / "refined", []), _report(progress))
         delta, report = refining.files_of(made, call_folder())
     return " ".join(made.report["words"]), made.report, str(delta) if delta else None, str(report)
@@ -72,12 +99,17 @@ def _history(text: str, models: int) -> list[Turn]:
         said = json.loads(text or "[]")
         turns = [(turn["message"], turn["answers"]) for turn in said]
         if len(turns) > own.MOST_TURNS or any(
-                not isinstance(message, str) or not isinstance(answers, list) or len(answers) != models
-                or not all(isinstance(answer, str) for answer in answers) for message, answers in turns):
+            not isinstance(message, str)
+            or not isinstance(answers, list)
+            or len(answers) != models
+            or not all(isinstance(answer, str) for answer in answers)
+            for message, answers in turns
+        ):
             raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError) as reason:
-        raise UserError('The history should be JSON such as [{"message": "Hello", "answers": ["Hi"]}], with an answer '
-                        "a model.") from reason
+        raise UserError(
+            'The history should be JSON such as [{"message": "Hello", "answers": ["Hi"]}], with an answer a model.'
+        ) from reason
     return [Turn(message, [Answer(answer) for answer in answers], ChatSettings()) for message, answers in turns]
 
 
@@ -98,25 +130,49 @@ def add_endpoints() -> None:
         found = gr.JSON(label="Matrices")
         answers = [gr.Textbox(label="Answer of the base"), gr.Textbox(label="Answer of the refined model")]
         facts = gr.JSON(label="Tokens and speed")
-        sets = [Upload(label=f"{which} questions as JSONL; without, half of the built-in ones")
-                for which in ("Selection", "Report")]
+        sets = [
+            Upload(label=f"{which} questions as JSONL; without, half of the built-in ones")
+            for which in ("Selection", "Report")
+        ]
         preset = gr.Dropdown([key for _, key in refining.presets()], value="tiny", label="Preset")
         layers = gr.Number(4, precision=0, label="Most matrices to refine; 0: all that are chosen")
         candidates = gr.Number(3, precision=0, label="Candidates for each matrix")
         words, measured = gr.Textbox(label="In words"), gr.JSON(label="Report")
         made = [gr.File(label="What changed, for `llm apply`"), gr.File(label="Report file")]
         run = gr.Button()
-    run.click(spectrum, [model, mode, percent], found, api_name="language_spectrum", **COMPUTE, api_description=(
-        "The signal-to-noise ratio of every weight matrix of a language model, its rank within its type, and which are "
-        "chosen. Reports progress; cancelling the job stops the work."))
-    run.click(refine, [model, *sets, preset, layers, candidates, seed, mode, percent], [words, measured, *made],
-              api_name="language_refine", **REFINING, api_description=(
-        "Refine a language model layer by layer: candidates are kept only where it answers the selection questions "
-        "better; base, refined model and noise are compared on the report questions. Returns the result in words, the "
-        "report, and as files what changed (nothing where no candidate was better) and the report. Reports progress; "
-        "cancelling the job stops the work."))
-    run.click(chat, [message, history, model, delta, system, temperature, top_p, seed, longest], [*answers, facts],
-              api_name="language_chat", **TALKING, api_description=(
-        "The answer of a language model to a message, and of its refinement where a delta is given, with the same "
-        "settings and seed. Nothing is remembered: the history comes with the call. Reports progress; cancelling the "
-        "job stops the work."))
+    run.click(
+        spectrum,
+        [model, mode, percent],
+        found,
+        api_name="language_spectrum",
+        **COMPUTE,
+        api_description=(
+            "The signal-to-noise ratio of every weight matrix of a language model, its rank within its type, and which are "
+            "chosen. Reports progress; cancelling the job stops the work."
+        ),
+    )
+    run.click(
+        refine,
+        [model, *sets, preset, layers, candidates, seed, mode, percent],
+        [words, measured, *made],
+        api_name="language_refine",
+        **REFINING,
+        api_description=(
+            "Refine a language model layer by layer: candidates are kept only where it answers the selection questions "
+            "better; base, refined model and noise are compared on the report questions. Returns the result in words, the "
+            "report, and as files what changed (nothing where no candidate was better) and the report. Reports progress; "
+            "cancelling the job stops the work."
+        ),
+    )
+    run.click(
+        chat,
+        [message, history, model, delta, system, temperature, top_p, seed, longest],
+        [*answers, facts],
+        api_name="language_chat",
+        **TALKING,
+        api_description=(
+            "The answer of a language model to a message, and of its refinement where a delta is given, with the same "
+            "settings and seed. Nothing is remembered: the history comes with the call. Reports progress; cancelling the "
+            "job stops the work."
+        ),
+    )

@@ -35,16 +35,27 @@ def build_chat() -> SimpleNamespace:
     with gr.Column(elem_classes="card", elem_id="language-chat"):
         gr.HTML(views.title("3 · Compare", "One message, both models answer; the words that differ are marked."))
         with gr.Row(elem_classes="panes"):
-            panes = [gr.HTML(html.pane(None, side, False, True), elem_id=f"language-pane-{name}",
-                             autoscroll=True) for side, name in enumerate(("left", "right"))]
+            panes = [
+                gr.HTML(html.pane(None, side, False, True), elem_id=f"language-pane-{name}", autoscroll=True)
+                for side, name in enumerate(("left", "right"))
+            ]
         with gr.Row(elem_classes="votes", visible=False, elem_id="language-votes") as ballot:
-            votes = [gr.Button(words, elem_id=f"language-vote-{key}", min_width=90) for key, words in
-                     (("left", "← Left is better"), ("same", "The same"), ("right", "Right is better →"))]
+            votes = [
+                gr.Button(words, elem_id=f"language-vote-{key}", min_width=90)
+                for key, words in (("left", "← Left is better"), ("same", "The same"), ("right", "Right is better →"))
+            ]
         tally = gr.HTML(elem_id="language-tally")
         status = gr.HTML(elem_id="language-chat-status")
         with gr.Row(elem_classes="write"):
-            message = gr.Textbox(label="Message", lines=1, max_lines=8, elem_id="language-message", scale=1,
-                                 placeholder="What is the capital of France?", max_length=own.MOST_MESSAGE)
+            message = gr.Textbox(
+                label="Message",
+                lines=1,
+                max_lines=8,
+                elem_id="language-message",
+                scale=1,
+                placeholder="What is the capital of France?",
+                max_length=own.MOST_MESSAGE,
+            )
         with gr.Row(elem_classes="do verbs"):
             send = gr.Button("Send", elem_id="language-send", min_width=80)
             stop = gr.Button("Stop", elem_id="language-stop", min_width=80, interactive=False)
@@ -54,37 +65,94 @@ def build_chat() -> SimpleNamespace:
             blind = gr.Checkbox(False, label="Blind: hide which is which", elem_id="language-blind")
             marked = gr.Checkbox(True, label="Mark differing words", elem_id="language-marked")
         with gr.Accordion("Settings", open=False, elem_id="language-chat-settings"):
-            system = gr.Textbox("", label="System prompt", lines=2, elem_id="language-system",
-                                info="what the models are told first; empty: what their template says")
+            system = gr.Textbox(
+                "",
+                label="System prompt",
+                lines=2,
+                elem_id="language-system",
+                info="what the models are told first; empty: what their template says",
+            )
             with gr.Row(elem_classes="pair"):
-                temperature = gr.Number(DEFAULTS["temperature"], label="Temperature", step=0.1, min_width=100,
-                                        info="0: always the likeliest", elem_id="language-temperature")
-                top_p = gr.Number(DEFAULTS["top_p"], label="Top-p", step=0.05, min_width=100,
-                                  info="drawn from the likeliest", elem_id="language-top-p")
+                temperature = gr.Number(
+                    DEFAULTS["temperature"],
+                    label="Temperature",
+                    step=0.1,
+                    min_width=100,
+                    info="0: always the likeliest",
+                    elem_id="language-temperature",
+                )
+                top_p = gr.Number(
+                    DEFAULTS["top_p"],
+                    label="Top-p",
+                    step=0.05,
+                    min_width=100,
+                    info="drawn from the likeliest",
+                    elem_id="language-top-p",
+                )
             with gr.Row(elem_classes="pair"):
-                seed = gr.Number(DEFAULTS["seed"], label="Seed", precision=0, min_width=100,
-                                 info="the same for both", elem_id="language-chat-seed")
-                longest = gr.Number(DEFAULTS["longest"], label="Longest answer", precision=0, min_width=100,
-                                    info="tokens", elem_id="language-longest")
-            delta = Upload(label="A delta saved earlier", height=84, elem_id="language-delta", elem_classes="drop",
-                           file_types=[".safetensors"])
+                seed = gr.Number(
+                    DEFAULTS["seed"],
+                    label="Seed",
+                    precision=0,
+                    min_width=100,
+                    info="the same for both",
+                    elem_id="language-chat-seed",
+                )
+                longest = gr.Number(
+                    DEFAULTS["longest"],
+                    label="Longest answer",
+                    precision=0,
+                    min_width=100,
+                    info="tokens",
+                    elem_id="language-longest",
+                )
+            delta = Upload(
+                label="A delta saved earlier",
+                height=84,
+                elem_id="language-delta",
+                elem_classes="drop",
+                file_types=[".safetensors"],
+            )
             gr.HTML(views.hint("Drop a delta.safetensors saved earlier to talk with that refinement of the model."))
         with gr.Row(elem_classes="downloads", visible=False) as files:
             as_json = gr.DownloadButton("Conversation (JSON)", elem_id="language-talk-json")
             as_text = gr.DownloadButton("Conversation (Markdown)", elem_id="language-talk-md")
-    return SimpleNamespace(panes=panes, ballot=ballot, votes=votes, tally=tally, status=status, message=message,
-                           send=send, stop=stop, retry=retry, new=new, blind=blind, marked=marked, system=system,
-                           temperature=temperature, top_p=top_p, seed=seed, longest=longest, delta=delta, files=files,
-                           as_json=as_json, as_text=as_text)
+    return SimpleNamespace(
+        panes=panes,
+        ballot=ballot,
+        votes=votes,
+        tally=tally,
+        status=status,
+        message=message,
+        send=send,
+        stop=stop,
+        retry=retry,
+        new=new,
+        blind=blind,
+        marked=marked,
+        system=system,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        longest=longest,
+        delta=delta,
+        files=files,
+        as_json=as_json,
+        as_text=as_text,
+    )
 
 
 def paint(chat: SimpleNamespace, talk: own.Talk | None, blind: bool, marked: bool) -> dict:
     """The updates that show a conversation."""
     done = talk is not None and talk.writing is None and bool(talk.kept.turns)
     two = talk is not None and len(talk.kept.names) == 2
-    return {**{pane: html.pane(talk, side, blind, marked) for side, pane in enumerate(chat.panes)},
-            chat.ballot: gr.update(visible=done and two), chat.tally: html.votes(talk, blind),
-            chat.files: gr.update(visible=done), chat.retry: gr.update(interactive=done)}
+    return {
+        **{pane: html.pane(talk, side, blind, marked) for side, pane in enumerate(chat.panes)},
+        chat.ballot: gr.update(visible=done and two),
+        chat.tally: html.votes(talk, blind),
+        chat.files: gr.update(visible=done),
+        chat.retry: gr.update(interactive=done),
+    }
 
 
 def painted(chat: SimpleNamespace) -> list:
@@ -152,8 +220,13 @@ def wire_chat(frame: SimpleNamespace) -> None:
         tab = visit.tab(CHAT)
         tab.asked = text
         tab.work = Work(partial(own.answer, talk, text, settings, shared(visit).variant))
-        return {session: visit, chat.message: "", chat.send: gr.update(interactive=False),
-                chat.stop: gr.update(interactive=True), chat.status: views.notice("Waiting for a free place …", "note")}
+        return {
+            session: visit,
+            chat.message: "",
+            chat.send: gr.update(interactive=False),
+            chat.stop: gr.update(interactive=True),
+            chat.status: views.notice("Waiting for a free place …", "note"),
+        }
 
     async def run(visit: Session | None, blind: bool, marked: bool):
         tab = visit.tab(CHAT, talk=None, delta=None) if visit else None
@@ -165,8 +238,10 @@ def wire_chat(frame: SimpleNamespace) -> None:
             async with aclosing(work.watch(every=0.1)) as stages:
                 async for stage in stages:
                     writing = stage.name == "Writing"
-                    yield {**paint(chat, talk, blind, marked),
-                           chat.status: "" if writing and stage.done else views.progress(stage)}
+                    yield {
+                        **paint(chat, talk, blind, marked),
+                        chat.status: "" if writing and stage.done else views.progress(stage),
+                    }
             turn = work.result()
             update = idle(same_words(turn))
         except Cancelled:
@@ -229,25 +304,53 @@ def wire_chat(frame: SimpleNamespace) -> None:
         known = shared(visit)
         known.variant, known.variant_of = tensors, name
         said = f"The delta fits: {views.count(len(tensors), 'tensor')} of the model changed."
-        return {session: visit, **paint(chat, meet(visit, name), blind, marked),
-                chat.status: views.notice(said, "good")}
+        return {
+            session: visit,
+            **paint(chat, meet(visit, name), blind, marked),
+            chat.status: views.notice(said, "good"),
+        }
 
     doing = [chat.send, chat.stop, chat.status]
     sent = [session, chat.message, *doing]
-    asked = gr.on([chat.send.click, chat.message.submit], send, [session, model, chat.message, *controls], sent,
-                  queue=False, **PRIVATE)
+    asked = gr.on(
+        [chat.send.click, chat.message.submit],
+        send,
+        [session, model, chat.message, *controls],
+        sent,
+        queue=False,
+        **PRIVATE,
+    )
     others = [chat.system, chat.temperature, chat.top_p, chat.longest]
     redone = chat.retry.click(again, [session, chat.seed, *others], [*sent, chat.seed], queue=False, **PRIVATE)
     for event in (asked, redone):
-        event.then(run, [session, *looks], [*painted(chat), *doing, chat.message, chat.as_json, chat.as_text],
-                   **TALKING, **PRIVATE).failure(
-            lambda: idle(views.notice("Too many people are waiting; please try again in a minute.")), None, doing,
-            queue=False, **PRIVATE)
+        event.then(
+            run,
+            [session, *looks],
+            [*painted(chat), *doing, chat.message, chat.as_json, chat.as_text],
+            **TALKING,
+            **PRIVATE,
+        ).failure(
+            lambda: idle(views.notice("Too many people are waiting; please try again in a minute.")),
+            None,
+            doing,
+            queue=False,
+            **PRIVATE,
+        )
     chat.stop.click(cancel, session, doing, queue=False, **PRIVATE)
     chat.new.click(new, [session, model, *looks], [*painted(chat), chat.status], queue=False, **PRIVATE)
     for button, side in zip(chat.votes, (0, None, 1), strict=True):
-        button.click(partial(vote, side), [session, *looks], [*painted(chat), chat.status, chat.as_json, chat.as_text],
-                     queue=False, **PRIVATE)
+        button.click(
+            partial(vote, side),
+            [session, *looks],
+            [*painted(chat), chat.status, chat.as_json, chat.as_text],
+            queue=False,
+            **PRIVATE,
+        )
     gr.on([control.input for control in looks], repaint, [session, *looks], painted(chat), queue=False, **PRIVATE)
-    chat.delta.upload(take, [session, model, chat.delta, *looks], [session, *painted(chat), chat.status, chat.delta],
-                      **TALKING, **PRIVATE)
+    chat.delta.upload(
+        take,
+        [session, model, chat.delta, *looks],
+        [session, *painted(chat), chat.status, chat.delta],
+        **TALKING,
+        **PRIVATE,
+    )

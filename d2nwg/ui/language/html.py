@@ -20,16 +20,23 @@ def looked_words(looked: Looked) -> str:
     chosen = [row for row in rows if row.chosen]
     layers = 1 + max(row.matrix.layer for row in rows)
     best = max((row for row in rows if row.snr is not None), key=lambda row: row.snr, default=None)
-    most = f" The highest ratio, {best.snr:.3g}, has the {TYPES[best.matrix.type]} matrix of layer " \
-           f"{best.matrix.layer}." if best else ""
+    most = (
+        f" The highest ratio, {best.snr:.3g}, has the {TYPES[best.matrix.type]} matrix of layer {best.matrix.layer}."
+        if best
+        else ""
+    )
     without = sum(row.snr is None for row in rows)
     none = f" {without} have nothing below the bound: no ratio, and they are not chosen." if without else ""
-    answer = f"{len(chosen)} of the {len(rows)} matrices of {layers} layers are chosen: those that stand out most " \
-             "from chance, within each type."
+    answer = (
+        f"{len(chosen)} of the {len(rows)} matrices of {layers} layers are chosen: those that stand out most "
+        "from chance, within each type."
+    )
     many = f"{looked.size / 1e6:,.0f} million" if looked.size >= 1e7 else f"{looked.size:,}"
     about = f"{looked.model} · {many} weights · from {looked.source}"
-    return (f'<section class="result"><p class="about">{escape(about)}</p>'
-            f'<p class="answer">{escape(answer)}</p><p>{escape((most + none).strip())}</p></section>')
+    return (
+        f'<section class="result"><p class="about">{escape(about)}</p>'
+        f'<p class="answer">{escape(answer)}</p><p>{escape((most + none).strip())}</p></section>'
+    )
 
 
 def matrix_words(row) -> str:
@@ -37,10 +44,15 @@ def matrix_words(row) -> str:
     rows, columns = row.matrix.shape
     values = np.asarray(row.matrix.values)
     above = int((values > row.threshold).sum())
-    ratio = "nothing lies below ε, so it has no ratio" if row.snr is None else \
-        f"signal to noise {row.snr:.3g}, rank {row.rank} of its type"
-    return hint(f"Layer {row.matrix.layer}, {TYPES[row.matrix.type]}, {rows:,} × {columns:,}: {above:,} of "
-                f"{len(values):,} singular values lie above ε; {ratio}{', chosen' if row.chosen else ''}.")
+    ratio = (
+        "nothing lies below ε, so it has no ratio"
+        if row.snr is None
+        else f"signal to noise {row.snr:.3g}, rank {row.rank} of its type"
+    )
+    return hint(
+        f"Layer {row.matrix.layer}, {TYPES[row.matrix.type]}, {rows:,} × {columns:,}: {above:,} of "
+        f"{len(values):,} singular values lie above ε; {ratio}{', chosen' if row.chosen else ''}."
+    )
 
 
 def matrix_name(row) -> str:
@@ -70,8 +82,10 @@ def pane(talk: Talk | None, side: int, blind: bool, marked: bool) -> str:
         now = talk.answers[model]
         said.append(_said(now, f'{escape(now.text)}<i class="caret" aria-hidden="true"></i>', ""))
     inside = "".join(said) or '<p class="hint">Nothing said yet.</p>'
-    return (f'<div class="pane"><h4>{escape(name)}</h4><div class="said" role="log" tabindex="0" '
-            f'aria-label="{escape(name)}">{inside}</div></div>')
+    return (
+        f'<div class="pane"><h4>{escape(name)}</h4><div class="said" role="log" tabindex="0" '
+        f'aria-label="{escape(name)}">{inside}</div></div>'
+    )
 
 
 def _empty(words: str) -> str:
@@ -87,14 +101,15 @@ def _said(answer: Answer, text: str, best: str) -> str:
     if answer.ended in ENDS:
         about.append(ENDS[answer.ended])
     notice = f'<p class="hint">{escape(answer.notice)}</p>' if answer.notice else ""
-    return (f'<div class="it">{notice}<div class="text">{text}</div>'
-            f'<div class="about">{" · ".join(about)}{best}</div></div>')
+    return (
+        f'<div class="it">{notice}<div class="text">{text}</div>'
+        f'<div class="about">{" · ".join(about)}{best}</div></div>'
+    )
 
 
 def _marked(answers: list[Answer], model: int) -> str:
     pieces = differing(answers[0].text, answers[1].text)[model]
-    return "".join(f"<mark>{escape(text)}</mark>" if other and text.strip() else escape(text)
-                   for text, other in pieces)
+    return "".join(f"<mark>{escape(text)}</mark>" if other and text.strip() else escape(text) for text, other in pieces)
 
 
 def votes(talk: Talk | None, blind: bool) -> str:
@@ -120,8 +135,11 @@ def voted(turn, names: tuple[str, ...], blind: bool, swapped: bool) -> str:
 def looking_places() -> str:
     """What will stand where, before a model is loaded."""
     random = np.random.default_rng(4)
-    cells = "".join(f'<rect x="{13 * j}" y="{12 * i}" width="11" height="10" opacity="{0.12 + 0.85 * u**2:.2f}"/>'
-                    for i in range(7) for j, u in enumerate(random.random(30)))
+    cells = "".join(
+        f'<rect x="{13 * j}" y="{12 * i}" width="11" height="10" opacity="{0.12 + 0.85 * u**2:.2f}"/>'
+        for i in range(7)
+        for j, u in enumerate(random.random(30))
+    )
     arc = ((14 + 3 * i, 76 - 60 * np.sqrt(max(0, 1 - ((i - 12) / 11) ** 2))) for i in range(25))
     bulk = "M" + "L".join(f"{x} {y:.1f}" for x, y in arc)
     spikes = "".join(f'<circle cx="{x}" cy="73" r="3"/>' for x in (92, 101, 116))
@@ -154,13 +172,17 @@ def log_table(log: list[dict]) -> str:
         best = max(tried["score"] for tried in line["candidates"])
         kept = "✓ kept" if line["accepted"] else "as it was"
         arm = "noise · " if line["arm"] == "noise" else ""
-        rows.append(f'<tr class="{"kept" if line["accepted"] else ""}"><td>{arm}'
-                    f"layer {line['layer']} · {TYPES.get(line['type'], line['type'])}</td>"
-                    f"<td>{_score(line['before'])}</td><td>{_score(best)}</td><td>{kept}</td>"
-                    f"<td>{line['seconds']:.1f} s</td></tr>")
+        rows.append(
+            f'<tr class="{"kept" if line["accepted"] else ""}"><td>{arm}'
+            f"layer {line['layer']} · {TYPES.get(line['type'], line['type'])}</td>"
+            f"<td>{_score(line['before'])}</td><td>{_score(best)}</td><td>{kept}</td>"
+            f"<td>{line['seconds']:.1f} s</td></tr>"
+        )
     head = "".join(f"<th>{name}</th>" for name in ("matrix", "before", "best candidate", "", "took"))
-    return (f'<div class="scroll" tabindex="0" role="group" aria-label="what was decided, matrix by matrix">'
-            f'<table class="log"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>')
+    return (
+        f'<div class="scroll" tabindex="0" role="group" aria-label="what was decided, matrix by matrix">'
+        f'<table class="log"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    )
 
 
 def _score(value: float) -> str:
@@ -172,15 +194,22 @@ def refined_words(made) -> str:
     """The result card: the answer, what to make of it, and how it was made."""
     report, rest = made.report, list(made.report["words"])
     first, others = rest[0], rest[1:]
-    facts = [f"{report['accepted']} of {report['tried']} matrices replaced", f"seed {report['config']['seed']}",
-             f"{report['config']['candidates']} candidates each",
-             f"chosen by {report['select_questions']} questions, judged by {report['report_questions']} others"]
+    facts = [
+        f"{report['accepted']} of {report['tried']} matrices replaced",
+        f"seed {report['config']['seed']}",
+        f"{report['config']['candidates']} candidates each",
+        f"chosen by {report['select_questions']} questions, judged by {report['report_questions']} others",
+    ]
     if "reconstruction" in report:
         rebuilt = report["reconstruction"]
-        facts.append("with the matrices as the VAE gives them back, before refining: "
-                     f"{percent(rebuilt['selection_accuracy'])} of the selection questions instead of "
-                     f"{percent(rebuilt['base_selection_accuracy'])}")
+        facts.append(
+            "with the matrices as the VAE gives them back, before refining: "
+            f"{percent(rebuilt['selection_accuracy'])} of the selection questions instead of "
+            f"{percent(rebuilt['base_selection_accuracy'])}"
+        )
     told = "".join(f"<p>{escape(words)}</p>" for words in others)
-    return (f'<section class="result"><p class="about">{escape(made.name)}</p><p class="answer">{escape(first)}</p>'
-            f'{told}'
-            f'<p class="made">{escape(" · ".join(facts))}.</p></section>')
+    return (
+        f'<section class="result"><p class="about">{escape(made.name)}</p><p class="answer">{escape(first)}</p>'
+        f"{told}"
+        f'<p class="made">{escape(" · ".join(facts))}.</p></section>'
+    )

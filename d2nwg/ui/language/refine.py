@@ -22,9 +22,11 @@ PRIVATE = dict(api_visibility="private", show_progress="hidden")
 REFINING = dict(concurrency_limit=1, concurrency_id="refining")  # long, so it has a slot of its own
 FIRST = dict(made=None, log=[], folder=None, asked=None)
 FIGURE = ("Which layers got better?", "The score on the selection questions, layer by layer, as candidates are tried.")
-REPORTED = ("Is it better where nothing was chosen?",
-            "Right on the report questions; bars are 95 % intervals. Noise: the same budget spent on random changes of "
-            "the same size.")
+REPORTED = (
+    "Is it better where nothing was chosen?",
+    "Right on the report questions; bars are 95 % intervals. Noise: the same budget spent on random changes of "
+    "the same size.",
+)
 
 
 def build_refine() -> SimpleNamespace:
@@ -35,36 +37,67 @@ def build_refine() -> SimpleNamespace:
         with gr.Column(elem_classes="choose", min_width=320):
             with gr.Column(elem_classes="card"):
                 gr.HTML(views.title("2 · Refine", "Layer by layer; a candidate stays only if it answers better."))
-                for key, label, half in (("select", "Selection questions", "selection"),
-                                         ("report", "Report questions", "report")):
+                for key, label, half in (
+                    ("select", "Selection questions", "selection"),
+                    ("report", "Report questions", "report"),
+                ):
                     choices = refining.question_sets(half)
                     parts[key] = gr.Dropdown(
-                        choices, value=choices[0][1], label=label, elem_id=f"language-{key}",
+                        choices,
+                        value=choices[0][1],
+                        label=label,
+                        elem_id=f"language-{key}",
                         allow_custom_value=refining.has_harness() and not closed,
-                        info="candidates are chosen by them" if key == "select" else "never chosen by: they judge")
-                    parts[f"{key}_file"] = Upload(label=f"{label} (JSONL)", height=84, visible=False,
-                                                  elem_id=f"language-{key}-file", elem_classes="drop",
-                                                  file_types=[".jsonl", ".gz", ".json"])
-                parts["preset"] = gr.Dropdown(refining.presets(), value=refining.DEFAULTS["preset"], label="Preset",
-                                              elem_id="language-preset", info="how long the generator learns")
+                        info="candidates are chosen by them" if key == "select" else "never chosen by: they judge",
+                    )
+                    parts[f"{key}_file"] = Upload(
+                        label=f"{label} (JSONL)",
+                        height=84,
+                        visible=False,
+                        elem_id=f"language-{key}-file",
+                        elem_classes="drop",
+                        file_types=[".jsonl", ".gz", ".json"],
+                    )
+                parts["preset"] = gr.Dropdown(
+                    refining.presets(),
+                    value=refining.DEFAULTS["preset"],
+                    label="Preset",
+                    elem_id="language-preset",
+                    info="how long the generator learns",
+                )
                 first = refining.start_of(refining.DEFAULTS["preset"])
                 with gr.Row(elem_classes="pair"):
-                    parts["layers"] = gr.Number(first["layers"], precision=0, label="Matrices",
-                                                info="the best first; 0: all", min_width=100,
-                                                elem_id="language-layers-count")
-                    parts["candidates"] = gr.Number(first["candidates"], precision=0, label="Candidates",
-                                                    info="for each matrix", min_width=100,
-                                                    elem_id="language-candidates")
-                parts["criterion"] = gr.Radio(list(refining.CRITERIA), value="accuracy", label="Better in",
-                                              elem_id="language-criterion",
-                                              info="right answers, as in the paper, or how sure they are")
+                    parts["layers"] = gr.Number(
+                        first["layers"],
+                        precision=0,
+                        label="Matrices",
+                        info="the best first; 0: all",
+                        min_width=100,
+                        elem_id="language-layers-count",
+                    )
+                    parts["candidates"] = gr.Number(
+                        first["candidates"],
+                        precision=0,
+                        label="Candidates",
+                        info="for each matrix",
+                        min_width=100,
+                        elem_id="language-candidates",
+                    )
+                parts["criterion"] = gr.Radio(
+                    list(refining.CRITERIA),
+                    value="accuracy",
+                    label="Better in",
+                    elem_id="language-criterion",
+                    info="right answers, as in the paper, or how sure they are",
+                )
                 parts["seed"] = gr.Number(0, precision=0, label="Seed", elem_id="language-seed")
             with gr.Row(elem_classes="do"):
                 parts["go"] = gr.Button("Refine", variant="primary", elem_id="language-go", interactive=not closed)
                 parts["stop"] = gr.Button("Cancel", elem_id="language-cancel", visible=False, min_width=100)
                 parts["resume"] = gr.Button("Go on", elem_id="language-resume", visible=False, min_width=100)
-            parts["status"] = gr.HTML(views.notice(refining.CLOSED, "note") if closed else "",
-                                      elem_id="language-status")
+            parts["status"] = gr.HTML(
+                views.notice(refining.CLOSED, "note") if closed else "", elem_id="language-status"
+            )
         with gr.Column(elem_classes="get", min_width=320):
             parts["places"] = gr.HTML(html.refining_places(), elem_id="language-refine-places")
             with gr.Column(visible=False, elem_id="language-result", elem_classes="results") as made:
@@ -77,8 +110,13 @@ def build_refine() -> SimpleNamespace:
                     parts["figure"] = gr.Plot(show_label=False, container=False, elem_id="language-figure")
                     parts["log"] = gr.HTML(elem_id="language-log")
                 with gr.Column(elem_classes="card", visible=False) as files:
-                    gr.HTML(views.title("Take it away", "A folder for transformers and mergekit, or only what changed: "
-                                                        "“d2nwg llm apply” puts that on the base."))
+                    gr.HTML(
+                        views.title(
+                            "Take it away",
+                            "A folder for transformers and mergekit, or only what changed: "
+                            "“d2nwg llm apply” puts that on the base.",
+                        )
+                    )
                     with gr.Row(elem_classes="downloads"):
                         parts["pack"] = gr.DownloadButton("Pack the model", elem_id="language-download-model")
                         parts["delta"] = gr.DownloadButton("Delta", elem_id="language-download-delta")
@@ -95,8 +133,12 @@ def wire_refine(frame: SimpleNamespace) -> None:
         return visit.tab(REFINE, **FIRST)
 
     def idle(status: str, more: bool = False) -> dict:
-        return {refine.go: gr.update(interactive=True), refine.stop: gr.update(visible=False),
-                refine.resume: gr.update(visible=more), refine.status: status}
+        return {
+            refine.go: gr.update(interactive=True),
+            refine.stop: gr.update(visible=False),
+            refine.resume: gr.update(visible=more),
+            refine.status: status,
+        }
 
     def start(visit: Session | None, name, mode, percent, select, select_file, report, report_file, *numbers):
         visit = visit or Session()
@@ -121,10 +163,14 @@ def wire_refine(frame: SimpleNamespace) -> None:
 
     def begin(tab: SimpleNamespace) -> dict:
         tab.work = Work(partial(refining.make, tab.asked, tab.folder, tab.log))
-        return {refine.go: gr.update(interactive=False), refine.stop: gr.update(visible=True),
-                refine.resume: gr.update(visible=False), refine.reported: gr.update(visible=False),
-                refine.files: gr.update(visible=False),
-                refine.status: views.notice("Waiting for a free place …", "note")}
+        return {
+            refine.go: gr.update(interactive=False),
+            refine.stop: gr.update(visible=True),
+            refine.resume: gr.update(visible=False),
+            refine.reported: gr.update(visible=False),
+            refine.files: gr.update(visible=False),
+            refine.status: views.notice("Waiting for a free place …", "note"),
+        }
 
     async def run(visit: Session | None, blind: bool, marked: bool, request: gr.Request):
         tab = tab_of(visit) if visit else None
@@ -142,8 +188,10 @@ def wire_refine(frame: SimpleNamespace) -> None:
                         update |= follow(tab.log)
                     yield update
             tab.made = work.result()
-            update = {**finished(visit, tab, blind, marked),
-                      **idle(views.notice(refining.done_words(tab.made), "good"), tab.made.cancelled)}
+            update = {
+                **finished(visit, tab, blind, marked),
+                **idle(views.notice(refining.done_words(tab.made), "good"), tab.made.cancelled),
+            }
         except Cancelled:
             update = idle(views.notice("Cancelled before the first matrix; “Go on” begins where it was.", "note"), True)
         except UserError as reason:
@@ -153,25 +201,36 @@ def wire_refine(frame: SimpleNamespace) -> None:
             yield update
 
     def follow(log: list) -> dict:
-        return {refine.places: gr.update(visible=False), refine.made: gr.update(visible=True),
-                refine.log: html.log_table(log), refine.figure: refining.live_figure(log)}
+        return {
+            refine.places: gr.update(visible=False),
+            refine.made: gr.update(visible=True),
+            refine.log: html.log_table(log),
+            refine.figure: refining.live_figure(log),
+        }
 
     def finished(visit: Session, tab: SimpleNamespace, blind: bool, marked: bool) -> dict:
         made = tab.made
         known = shared(visit)
         known.variant, known.variant_of = made.tensors or None, tab.asked.model
         rows, (delta, report) = refining.rows_figure(made), refining.files_of(made, visit.subfolder())
-        return {**follow(tab.log), refine.sentence: html.refined_words(made),
-                refine.reported: gr.update(visible=rows is not None), refine.rows: rows,
-                refine.files: gr.update(visible=True),
-                refine.pack: gr.update(value=None, label="Pack the model", interactive=bool(made.tensors)),
-                refine.delta: gr.update(value=str(delta) if delta else None, interactive=bool(delta)),
-                refine.json: str(report), **paint(chat, meet(visit, tab.asked.model), blind, marked)}
+        return {
+            **follow(tab.log),
+            refine.sentence: html.refined_words(made),
+            refine.reported: gr.update(visible=rows is not None),
+            refine.rows: rows,
+            refine.files: gr.update(visible=True),
+            refine.pack: gr.update(value=None, label="Pack the model", interactive=bool(made.tensors)),
+            refine.delta: gr.update(value=str(delta) if delta else None, interactive=bool(delta)),
+            refine.json: str(report),
+            **paint(chat, meet(visit, tab.asked.model), blind, marked),
+        }
 
     def cancel(visit: Session | None):
         if stop_work(visit and tab_of(visit)):
-            return {refine.status: views.notice("Stopping; what was accepted is kept …", "note"),
-                    refine.stop: gr.update(visible=False)}
+            return {
+                refine.status: views.notice("Stopping; what was accepted is kept …", "note"),
+                refine.stop: gr.update(visible=False),
+            }
         return idle(views.notice("Cancelled.", "note"))
 
     async def pack(visit: Session | None):
@@ -187,22 +246,46 @@ def wire_refine(frame: SimpleNamespace) -> None:
     sets = [refine.select, refine.select_file, refine.report, refine.report_file]
     numbers = [refine.preset, refine.layers, refine.candidates, refine.seed, refine.criterion]
     doing = [refine.go, refine.stop, refine.resume, refine.reported, refine.files, refine.status]
-    shown = [refine.places, refine.made, refine.sentence, refine.rows, refine.figure, refine.log, refine.pack,
-             refine.delta, refine.json]
+    shown = [
+        refine.places,
+        refine.made,
+        refine.sentence,
+        refine.rows,
+        refine.figure,
+        refine.log,
+        refine.pack,
+        refine.delta,
+        refine.json,
+    ]
     for key in ("select", "report"):
         choice, file = getattr(refine, key), getattr(refine, f"{key}_file")
         choice.change(lambda value: gr.update(visible=value == refining.OWN), choice, file, queue=False, **PRIVATE)
-    refine.preset.input(lambda key: tuple(refining.start_of(key).values()), refine.preset,
-                        [refine.layers, refine.candidates], queue=False, **PRIVATE)
+    refine.preset.input(
+        lambda key: tuple(refining.start_of(key).values()),
+        refine.preset,
+        [refine.layers, refine.candidates],
+        queue=False,
+        **PRIVATE,
+    )
     if own.on_a_space():
         return
-    asked = refine.go.click(start, [session, left.model, left.mode, left.percent, *sets, *numbers], [session, *doing],
-                            queue=False, **PRIVATE)
+    asked = refine.go.click(
+        start,
+        [session, left.model, left.mode, left.percent, *sets, *numbers],
+        [session, *doing],
+        queue=False,
+        **PRIVATE,
+    )
     resumed = refine.resume.click(go_on, session, doing, queue=False, **PRIVATE)
     for event in (asked, resumed):
-        event.then(run, [session, chat.blind, chat.marked], [*doing, *shown, *painted(chat)], **REFINING,
-                   **PRIVATE).failure(
-            lambda: idle(views.notice("Too many people are waiting; please try again in a minute.")), None, doing,
-            queue=False, **PRIVATE)
+        event.then(
+            run, [session, chat.blind, chat.marked], [*doing, *shown, *painted(chat)], **REFINING, **PRIVATE
+        ).failure(
+            lambda: idle(views.notice("Too many people are waiting; please try again in a minute.")),
+            None,
+            doing,
+            queue=False,
+            **PRIVATE,
+        )
     refine.stop.click(cancel, session, doing, queue=False, **PRIVATE)
     refine.pack.click(pack, session, [refine.pack, refine.status], **PRIVATE)

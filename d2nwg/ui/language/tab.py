@@ -22,10 +22,14 @@ from d2nwg.utils.errors import UserError
 KEY, LABEL = "language", "Language"
 LOOK = "language-look"  # the visit's tab for this step: each step works on its own
 PRIVATE = dict(api_visibility="private", show_progress="hidden")
-MAP = ("Which layers carry the most?",
-       "Signal against noise, shaded within each type; the chosen are ringed. Click a cell to see its spectrum.")
-SPECTRUM = ("How much of this matrix is noise?",
-            "Bars: its singular values. Curve: a random matrix of its size and noise. Beyond ε it counts as signal.")
+MAP = (
+    "Which layers carry the most?",
+    "Signal against noise, shaded within each type; the chosen are ringed. Click a cell to see its spectrum.",
+)
+SPECTRUM = (
+    "How much of this matrix is noise?",
+    "Bars: its singular values. Curve: a random matrix of its size and noise. Beyond ε it counts as signal.",
+)
 
 LINK = """(mode, percent) => {
     const link = new URL(location.href);
@@ -77,13 +81,24 @@ def _left() -> SimpleNamespace:
     """The model, and how its layers are ranked."""
     with gr.Column(elem_classes="card"):
         gr.HTML(views.title("1 · Look", "Which of the model's layers have learnt the most?"))
-        model = gr.Dropdown(own.model_choices(), value=DEFAULT, label="Model", elem_id="language-model",
-                            allow_custom_value=not own.on_a_space())
+        model = gr.Dropdown(
+            own.model_choices(),
+            value=DEFAULT,
+            label="Model",
+            elem_id="language-model",
+            allow_custom_value=not own.on_a_space(),
+        )
         hint = gr.HTML(views.hint(own.model_hint()), elem_id="language-model-hint")
-        mode = gr.Radio(list(MODES.items()), value=DEFAULTS["mode"], label="Ratio", elem_id="language-mode",
-                        info="signal to noise, as the paper or as Spectrum takes it")
-        percent = gr.Number(DEFAULTS["percent"], label="Chosen of each type, %", elem_id="language-percent",
-                            minimum=1, maximum=100)
+        mode = gr.Radio(
+            list(MODES.items()),
+            value=DEFAULTS["mode"],
+            label="Ratio",
+            elem_id="language-mode",
+            info="signal to noise, as the paper or as Spectrum takes it",
+        )
+        percent = gr.Number(
+            DEFAULTS["percent"], label="Chosen of each type, %", elem_id="language-percent", minimum=1, maximum=100
+        )
     with gr.Row(elem_classes="do"):
         go = gr.Button("Look", elem_id="language-look")
         stop = gr.Button("Cancel", elem_id="language-look-stop", visible=False, min_width=100)
@@ -121,11 +136,21 @@ def _wire_link(frame: SimpleNamespace, left: SimpleNamespace) -> None:
         return {controls[key]: value for key, value in values.items()} or gr.skip()
 
     frame.demo.load(preset, None, list(controls.values()), **PRIVATE)
-    gr.on([control.change for control in controls.values()], None, list(controls.values()), None, js=LINK,
-          api_visibility="private")
+    gr.on(
+        [control.change for control in controls.values()],
+        None,
+        list(controls.values()),
+        None,
+        js=LINK,
+        api_visibility="private",
+    )
     # Whether the model has to be fetched is looked up when the page opens, not when the app was built.
-    frame.demo.load(lambda: (gr.update(choices=own.model_choices()), views.hint(own.model_hint())), None,
-                    [left.model, left.hint], **PRIVATE)
+    frame.demo.load(
+        lambda: (gr.update(choices=own.model_choices()), views.hint(own.model_hint())),
+        None,
+        [left.model, left.hint],
+        **PRIVATE,
+    )
 
 
 def _wire_look(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNamespace) -> None:
@@ -145,8 +170,12 @@ def _wire_look(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNames
             tab.work = Work(partial(own.look, own.check_model(name), **asked))
         except UserError as reason:
             return {left.status: views.notice(str(reason))}
-        return {session: visit, left.go: gr.update(interactive=False), left.stop: gr.update(visible=True),
-                left.status: views.notice("Waiting for a free place …", "note")}
+        return {
+            session: visit,
+            left.go: gr.update(interactive=False),
+            left.stop: gr.update(visible=True),
+            left.status: views.notice("Waiting for a free place …", "note"),
+        }
 
     async def run(visit: Session | None):
         tab = visit.tab(LOOK, looked=None) if visit else None
@@ -182,22 +211,28 @@ def _wire_look(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNames
     def show(looked: own.Looked) -> dict:
         first = own.first_pick(looked)
         listed = [(html.matrix_name(row), row.matrix.name) for row in looked.ranked]
-        return {right.places: gr.update(visible=False), right.made: gr.update(visible=True),
-                right.sentence: html.looked_words(looked), right.layers: own.layers_chart(looked),
-                right.chosen: gr.update(choices=listed, value=first), **pick(looked, first)}
+        return {
+            right.places: gr.update(visible=False),
+            right.made: gr.update(visible=True),
+            right.sentence: html.looked_words(looked),
+            right.layers: own.layers_chart(looked),
+            right.chosen: gr.update(choices=listed, value=first),
+            **pick(looked, first),
+        }
 
     def pick(looked: own.Looked, name: str) -> dict:
         try:
-            return {right.about: html.matrix_words(own.find(looked, name)),
-                    right.spectrum: own.spectrum_chart(looked, name)}
+            return {
+                right.about: html.matrix_words(own.find(looked, name)),
+                right.spectrum: own.spectrum_chart(looked, name),
+            }
         except UserError as reason:
             return {right.about: views.notice(str(reason))}
 
     def on_map(visit: Session | None, event: gr.EventData):
         looked = current(visit)
         name = event._data.get("name") if isinstance(event._data, dict) else None
-        return gr.skip() if looked is None or not isinstance(name, str) else \
-            {right.chosen: name, **pick(looked, name)}
+        return gr.skip() if looked is None or not isinstance(name, str) else {right.chosen: name, **pick(looked, name)}
 
     def from_list(visit: Session | None, name: str | None):
         looked = current(visit)
@@ -208,11 +243,23 @@ def _wire_look(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNames
     shown = [right.places, right.made, right.sentence, right.layers, right.chosen, *picked]
     ranking = [left.mode, left.percent]
     left.go.click(start, [session, left.model, *ranking], [session, *doing], queue=False, **PRIVATE).then(
-        run, session, [*shown, *doing, left.hint], **COMPUTE, **PRIVATE).failure(
-        lambda: idle(views.notice("Too many people are waiting; please try again in a minute.")), None, doing,
-        queue=False, **PRIVATE)
+        run, session, [*shown, *doing, left.hint], **COMPUTE, **PRIVATE
+    ).failure(
+        lambda: idle(views.notice("Too many people are waiting; please try again in a minute.")),
+        None,
+        doing,
+        queue=False,
+        **PRIVATE,
+    )
     left.stop.click(cancel, session, doing, queue=False, **PRIVATE)
-    gr.on([left.mode.input, left.percent.submit, left.percent.blur], rerank, [session, *ranking],
-          [*shown, left.status], queue=False, trigger_mode="always_last", **PRIVATE)
+    gr.on(
+        [left.mode.input, left.percent.submit, left.percent.blur],
+        rerank,
+        [session, *ranking],
+        [*shown, left.status],
+        queue=False,
+        trigger_mode="always_last",
+        **PRIVATE,
+    )
     right.events.click(on_map, session, [right.chosen, *picked], queue=False, **PRIVATE)
     right.chosen.input(from_list, [session, right.chosen], picked, queue=False, **PRIVATE)

@@ -10,10 +10,24 @@ from d2nwg.ui.generate import service as actions
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, format_seconds, silent
 
-STATES = {"queued": "waiting", "running": "running", "paused": "paused", "stopped": "stopped",
-          "interrupted": "interrupted", "failed": "failed", "finished": "finished"}
-MARKS = {"queued": "◌", "running": "▶", "paused": "⏸", "stopped": "■", "interrupted": "!", "failed": "✗",
-         "finished": "✓"}
+STATES = {
+    "queued": "waiting",
+    "running": "running",
+    "paused": "paused",
+    "stopped": "stopped",
+    "interrupted": "interrupted",
+    "failed": "failed",
+    "finished": "finished",
+}
+MARKS = {
+    "queued": "◌",
+    "running": "▶",
+    "paused": "⏸",
+    "stopped": "■",
+    "interrupted": "!",
+    "failed": "✗",
+    "finished": "✓",
+}
 KINDS = {"train": "training", "zoo": "zoo"}
 LOG_END = 20_000  # characters of a log that are shown
 
@@ -21,10 +35,15 @@ LOG_END = 20_000  # characters of a log that are shown
 def why_off() -> str | None:
     """Why training is off here, or None where it is on."""
     if space := os.environ.get("SPACE_ID"):
-        return ("Training is off on this Space: its machine is shared and keeps nothing. Duplicate it (the menu at the "
+        return (
+            (
+                "Training is off on this Space: its machine is shared and keeps nothing. Duplicate it (the menu at the "
                 f"top right, “Duplicate this Space”, or huggingface.co/spaces/{space}?duplicate=true), give the copy "
-                "hardware and storage, and set the variable TRAIN_HERE to 1; or run the app on your own machine.") \
-            if os.environ.get("TRAIN_HERE") != "1" else None
+                "hardware and storage, and set the variable TRAIN_HERE to 1; or run the app on your own machine."
+            )
+            if os.environ.get("TRAIN_HERE") != "1"
+            else None
+        )
     return None
 
 
@@ -57,28 +76,34 @@ def look_at_checkpoints(files: list[str] | None, into: Path, progress: Progress 
     refused = [reason for _, reason in made.refused] + made.notes
     notes = "".join(f"<li>{escape(reason)}</li>" for reason in refused[:20])
     more = f"<li>and {len(refused) - 20:,} more</li>" if len(refused) > 20 else ""
-    return (f'<p class="summary"><b>{views.count(len(made.records), "checkpoint")}</b>, '
-            f'{views.count(len(groups), "architecture")}</p>'
-            + (f'<ul class="notes">{notes}{more}</ul>' if notes else "")
-            + "".join(_architecture(number, group) for number, group in enumerate(groups[:6], 1))), groups
+    return (
+        f'<p class="summary"><b>{views.count(len(made.records), "checkpoint")}</b>, '
+        f"{views.count(len(groups), 'architecture')}</p>"
+        + (f'<ul class="notes">{notes}{more}</ul>' if notes else "")
+        + "".join(_architecture(number, group) for number, group in enumerate(groups[:6], 1))
+    ), groups
 
 
 def _architecture(number: int, group: dict) -> str:
     rows = "".join(
         f'<tr><td title="{escape(row["layer"])}">{escape(row["layer"])}</td>'
-        f'<td>{escape(", ".join("×".join(map(str, shape)) or "1" for shape in row["shapes"].values()))}</td>'
-        f'<td>{row["numbers"]:,}</td><td>{row["chunks"]}</td><td>{row["padding"]:,}</td><td>{row["std"]:.3g}</td></tr>'
-        for row in group["layers"][:200])
+        f"<td>{escape(', '.join('×'.join(map(str, shape)) or '1' for shape in row['shapes'].values()))}</td>"
+        f"<td>{row['numbers']:,}</td><td>{row['chunks']}</td><td>{row['padding']:,}</td><td>{row['std']:.3g}</td></tr>"
+        for row in group["layers"][:200]
+    )
     difference = f'<p class="hint">{escape(group["difference"])}</p>' if group["difference"] else ""
-    return (f'<details class="architecture"{" open" if number == 1 else ""}><summary>Architecture {number}: '
-            f'{views.count(group["checkpoints"], "checkpoint")} of {group["parameters"]:,} numbers</summary>'
-            f'{difference}<div class="scroll" tabindex="0" role="group" aria-label="layers"><table><thead><tr>'
-            "<th>layer</th><th>shapes</th><th>numbers</th><th>chunks</th><th>padding</th><th>spread</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table></div></details>")
+    return (
+        f'<details class="architecture"{" open" if number == 1 else ""}><summary>Architecture {number}: '
+        f"{views.count(group['checkpoints'], 'checkpoint')} of {group['parameters']:,} numbers</summary>"
+        f'{difference}<div class="scroll" tabindex="0" role="group" aria-label="layers"><table><thead><tr>'
+        "<th>layer</th><th>shapes</th><th>numbers</th><th>chunks</th><th>padding</th><th>spread</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table></div></details>"
+    )
 
 
-def import_zoo(files: list[str] | None, name: str, into: Path, append: bool = False, progress: Progress = silent
-               ) -> str:
+def import_zoo(
+    files: list[str] | None, name: str, into: Path, append: bool = False, progress: Progress = silent
+) -> str:
     """Import uploaded checkpoints as a zoo of that name, or add them to it; a sentence.
 
     Raises:
@@ -95,8 +120,9 @@ def import_zoo(files: list[str] | None, name: str, into: Path, append: bool = Fa
         raise UserError(f"There is a zoo {name} already: choose another name, or tick “Add to it”.")
     if append and not holds_models(out):
         raise UserError(f"There is no zoo of checkpoints {name} to add to: choose the name of one, or untick “Add”.")
-    made = import_checkpoints([actions.own_file(file) for file in files or ()], out, append=append, into=into,
-                              progress=progress)
+    made = import_checkpoints(
+        [actions.own_file(file) for file in files or ()], out, append=append, into=into, progress=progress
+    )
     count = views.count(len(made.records), "checkpoint")
     if append:
         left = f"; {len(made.refused)} left out: {made.refused[0][1]}" if made.refused else "."
@@ -118,11 +144,19 @@ def submit_zoo(files: list[str] | None, name: str, subsets, low, high, images, s
 
     if not files:
         raise UserError("Choose the images first: one zip a data set, with one folder a class.")
-    values = [_whole(*value) for value in ((subsets, "Heads", 5, 10**6), (low, "Fewest classes", 2, 1000),
-                                           (high, "Most classes", 2, 1000), (images, "Images per class", 1, 1000),
-                                           (seed, "Seed", 0, 2**31 - 1))]
-    config = ZooConfig(subsets=values[0], min_classes=values[1], max_classes=values[2], images=values[3],
-                       seed=values[4])
+    values = [
+        _whole(*value)
+        for value in (
+            (subsets, "Heads", 5, 10**6),
+            (low, "Fewest classes", 2, 1000),
+            (high, "Most classes", 2, 1000),
+            (images, "Images per class", 1, 1000),
+            (seed, "Seed", 0, 2**31 - 1),
+        )
+    ]
+    config = ZooConfig(
+        subsets=values[0], min_classes=values[1], max_classes=values[2], images=values[3], seed=values[4]
+    )
     parameters = {"data": [], "encoder": DEFAULT_ENCODER, "config": asdict(config), "device": None}
     return submit("zoo", name, parameters, [actions.own_file(file) for file in files])
 
@@ -170,19 +204,26 @@ def describe_zoo(name: str | None) -> str:
     except UserError as reason:
         return views.notice(str(reason))
     sets = ", ".join(f"{d['name']} ({d['classes']} classes)" for d in told["datasets"])
-    return (f'<div class="zoo"><p><b>{told["records"]:,} {told["probe"]} heads</b> of {told["min_classes"]} to '
-            f'{told["max_classes"]} classes, right on {views.percent(float(right.mean()))} of held-out images.</p>'
-            f'<p class="hint">{escape(sets)} · {told["num_images"]:,} images · {escape(told["encoder"])}</p></div>')
+    return (
+        f'<div class="zoo"><p><b>{told["records"]:,} {told["probe"]} heads</b> of {told["min_classes"]} to '
+        f"{told['max_classes']} classes, right on {views.percent(float(right.mean()))} of held-out images.</p>"
+        f'<p class="hint">{escape(sets)} · {told["num_images"]:,} images · {escape(told["encoder"])}</p></div>'
+    )
 
 
 def _models(told: dict) -> str:
     right = told["accuracy"].get("mean")
     known = f", right on {views.percent(right)} by what their table says" if right else ""
-    parts = "; ".join(f"{a['checkpoints']:,} of {a['parameters']:,} numbers like {escape(a['first'])}"
-                      + (", with BatchNorm" if a["batchnorm"] else "") for a in told["architectures"][:6])
-    return (f'<div class="zoo"><p><b>{views.count(told["checkpoints"], "whole model")}</b> of '
-            f'{views.count(len(told["architectures"]), "architecture")}{known}.</p><p class="hint">{parts} · tasks: '
-            f'{escape(", ".join(list(told["tasks"])[:6]))}</p></div>')
+    parts = "; ".join(
+        f"{a['checkpoints']:,} of {a['parameters']:,} numbers like {escape(a['first'])}"
+        + (", with BatchNorm" if a["batchnorm"] else "")
+        for a in told["architectures"][:6]
+    )
+    return (
+        f'<div class="zoo"><p><b>{views.count(told["checkpoints"], "whole model")}</b> of '
+        f'{views.count(len(told["architectures"]), "architecture")}{known}.</p><p class="hint">{parts} · tasks: '
+        f"{escape(', '.join(list(told['tasks'])[:6]))}</p></div>"
+    )
 
 
 def suiting(name: str | None, generator: str) -> str:
@@ -212,11 +253,14 @@ def measure(zoo: str | None, config, progress: Progress = silent) -> str:
     least = "" if found["whole"] else "at least "
     parts = ", ".join(f"{escape(name)} {format_seconds(seconds)}" for name, seconds in found["stages"].items())
     memory = f" and {found['memory'] / 2**30:.1f} GB of memory" if found["memory"] else ""
-    return (f"On this machine this takes {least}about {format_seconds(found['seconds'])}{memory}. Measured just now, a "
-            f"few steps a stage: {parts}.")
+    return (
+        f"On this machine this takes {least}about {format_seconds(found['seconds'])}{memory}. Measured just now, a "
+        f"few steps a stage: {parts}."
+    )
 
 
 # ---------------------------------------- jobs in words
+
 
 def job_choices() -> list[tuple[str, str]]:
     """(words, id) of every job, the newest first."""
@@ -231,9 +275,11 @@ def jobs_html(chosen: str | None) -> str:
 
     cards = [_job(job, job.id == chosen) for job in reversed(list_jobs())]
     if not cards:
-        return ('<div class="place"><h3>Your jobs will stand here</h3><p>Build a zoo, then train on it. A job is a '
-                "process of its own: it goes on when this page is closed, and one that is killed resumes from its last "
-                "checkpoint.</p></div>")
+        return (
+            '<div class="place"><h3>Your jobs will stand here</h3><p>Build a zoo, then train on it. A job is a '
+            "process of its own: it goes on when this page is closed, and one that is killed resumes from its last "
+            "checkpoint.</p></div>"
+        )
     return f'<ul class="jobs">{"".join(cards)}</ul>'
 
 
@@ -247,13 +293,18 @@ def _job(job, chosen: bool) -> str:
         words.append(f"{format_seconds(state['left'])} left of this stage")
     if name == "queued":
         words.append("begins when the job before it ends")
-    words += [text for text in (_last(job) if name in ("running", "paused") else "", escape(state.get("message") or ""))
-              if text]
+    words += [
+        text
+        for text in (_last(job) if name in ("running", "paused") else "", escape(state.get("message") or ""))
+        if text
+    ]
     share = 100 * done / total if total else 0
     bar = f'<div class="bar"><i style="width:{share:.1f}%"></i></div>' if name in ("running", "paused") else ""
-    return (f'<li class="job {name}{" chosen" if chosen else ""}"><div class="head"><b>{escape(job.spec["name"])}</b>'
-            f'<span class="kind">{KINDS[job.spec["kind"]]}</span><span class="state">{MARKS[name]} {STATES[name]}'
-            f'</span></div>{bar}<p>{" · ".join(words)}</p></li>')
+    return (
+        f'<li class="job {name}{" chosen" if chosen else ""}"><div class="head"><b>{escape(job.spec["name"])}</b>'
+        f'<span class="kind">{KINDS[job.spec["kind"]]}</span><span class="state">{MARKS[name]} {STATES[name]}'
+        f"</span></div>{bar}<p>{' · '.join(words)}</p></li>"
+    )
 
 
 def _last(job) -> str:

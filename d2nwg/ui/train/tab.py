@@ -46,16 +46,22 @@ def _zoo_card() -> SimpleNamespace:
     number = partial(gr.Number, precision=0, min_width=110)
     with gr.Column(elem_classes="card"):
         gr.HTML(views.title("1 · Zoo", "Trained weights to learn from."))
-        way = gr.Radio([("Build from images", "build"), ("Import checkpoints", "import")], value="build",
-                       show_label=False, container=False, elem_id="zoo-way")
+        way = gr.Radio(
+            [("Build from images", "build"), ("Import checkpoints", "import")],
+            value="build",
+            show_label=False,
+            container=False,
+            elem_id="zoo-way",
+        )
         files = Upload(label="Your files", file_count="multiple", height=130, elem_id="zoo-files", elem_classes="drop")
         hint = gr.HTML(_way_hint("build"))
         status = gr.HTML(elem_id="zoo-status")
         found = gr.HTML(elem_id="zoo-found")
         figure = gr.Plot(show_label=False, container=False, visible=False, elem_id="zoo-figure")
         name = gr.Textbox(label="Name of the zoo", max_lines=1, elem_id="zoo-name")
-        append = gr.Checkbox(False, label="Add to it, if there is a zoo of this name", visible=False,
-                             elem_id="zoo-append")
+        append = gr.Checkbox(
+            False, label="Add to it, if there is a zoo of this name", visible=False, elem_id="zoo-append"
+        )
         with gr.Accordion("Settings", open=False) as settings:
             with gr.Row(elem_classes="pair"):
                 subsets = number(2000, label="Heads", info="each on random classes", elem_id="zoo-subsets")
@@ -65,48 +71,95 @@ def _zoo_card() -> SimpleNamespace:
                 high = number(10, label="Most classes", elem_id="zoo-high")
             seed = number(0, label="Seed", elem_id="zoo-seed")
         go = gr.Button("Build the zoo", elem_id="zoo-go")
-        chosen = gr.Dropdown([], value=None, label="Zoo to train on", info="one of these, or the path of a folder",
-                             allow_custom_value=True, elem_id="zoo-chosen")
+        chosen = gr.Dropdown(
+            [],
+            value=None,
+            label="Zoo to train on",
+            info="one of these, or the path of a folder",
+            allow_custom_value=True,
+            elem_id="zoo-chosen",
+        )
         told = gr.HTML(service.describe_zoo(None), elem_id="zoo-told")
-    return SimpleNamespace(way=way, files=files, hint=hint, status=status, found=found, figure=figure, name=name,
-                           append=append, settings=settings, numbers=[subsets, low, high, images, seed], go=go,
-                           chosen=chosen, told=told)
+    return SimpleNamespace(
+        way=way,
+        files=files,
+        hint=hint,
+        status=status,
+        found=found,
+        figure=figure,
+        name=name,
+        append=append,
+        settings=settings,
+        numbers=[subsets, low, high, images, seed],
+        go=go,
+        chosen=chosen,
+        told=told,
+    )
 
 
 def _way_hint(way: str) -> str:
-    return views.hint({
-        "build": "One zip a data set, with one folder a class. Thousands of heads are trained on random classes.",
-        "import": "A zip of .safetensors, .pt, .pth or .th files, or save_pretrained folders; with a CSV of file, "
-                  "task, accuracy, epoch if you have one. Pickles that need code are refused."}[way])
+    return views.hint(
+        {
+            "build": "One zip a data set, with one folder a class. Thousands of heads are trained on random classes.",
+            "import": "A zip of .safetensors, .pt, .pth or .th files, or save_pretrained folders; with a CSV of file, "
+            "task, accuracy, epoch if you have one. Pickles that need code are refused.",
+        }[way]
+    )
 
 
 def _recipe_card() -> SimpleNamespace:
     boxes: dict[str, dict[str, gr.Textbox]] = {}
     with gr.Column(elem_classes="card"):
         gr.HTML(views.title("2 · Recipe", "What is trained on it, and how long."))
-        generator = gr.Radio([("UNet (the paper's)", "unet"), ("Dual (any classes, any encoder)", "dual"),
-                              ("Whole models (imported)", "models")],
-                             value="unet", label="Generator", elem_id="recipe-generator")
-        preset = gr.Dropdown(CHOICES["unet"], value="tiny", label="Preset", elem_id="recipe-preset",
-                             info="tiny: to try it out; small: a laptop; standard: longer; paper: a GPU")
+        generator = gr.Radio(
+            [
+                ("UNet (the paper's)", "unet"),
+                ("Dual (any classes, any encoder)", "dual"),
+                ("Whole models (imported)", "models"),
+            ],
+            value="unet",
+            label="Generator",
+            elem_id="recipe-generator",
+        )
+        preset = gr.Dropdown(
+            CHOICES["unet"],
+            value="tiny",
+            label="Preset",
+            elem_id="recipe-preset",
+            info="tiny: to try it out; small: a laptop; standard: longer; paper: a GPU",
+        )
         with gr.Accordion("All settings", open=False, elem_id="recipe-settings"):
             gr.HTML(views.hint("An empty box is the preset's value, which stands in it in grey."))
             groups = {}
             for key, kind in GENERATORS.items():
                 start = kind.preset("tiny").to_config()
                 with gr.Column(visible=key == "unet") as groups[key]:
-                    boxes[key] = {field: gr.Textbox(label=field.replace("_", " "), info=meaning, max_lines=1,
-                                                    placeholder=as_text(start[field]))
-                                  for field, meaning in meanings(kind).items()}
+                    boxes[key] = {
+                        field: gr.Textbox(
+                            label=field.replace("_", " "), info=meaning, max_lines=1, placeholder=as_text(start[field])
+                        )
+                        for field, meaning in meanings(kind).items()
+                    }
         name = gr.Textbox("my-bundle", label="Name of the bundle", max_lines=1, elem_id="recipe-name")
-        told = gr.HTML(views.hint("How long will it take? “Measure” runs a few steps of each stage and tells."),
-                       elem_id="recipe-told")
+        told = gr.HTML(
+            views.hint("How long will it take? “Measure” runs a few steps of each stage and tells."),
+            elem_id="recipe-told",
+        )
         with gr.Row(elem_classes="do"):
             go = gr.Button("Train", variant="primary", elem_id="train-go")
             ask = gr.Button("Measure", elem_id="train-measure", min_width=100)
         status = gr.HTML(elem_id="train-status")
-    return SimpleNamespace(generator=generator, preset=preset, groups=groups, boxes=boxes, name=name, told=told, go=go,
-                           ask=ask, status=status)
+    return SimpleNamespace(
+        generator=generator,
+        preset=preset,
+        groups=groups,
+        boxes=boxes,
+        name=name,
+        told=told,
+        go=go,
+        ask=ask,
+        status=status,
+    )
 
 
 def _jobs_card() -> SimpleNamespace:
@@ -128,21 +181,52 @@ def _jobs_card() -> SimpleNamespace:
             pack = gr.DownloadButton("Pack it for download", elem_id="job-pack")
     with gr.Column(visible=False) as figures:
         with gr.Column(elem_classes="card"):
-            gr.HTML(views.title("Is it still learning?",
-                                "The loss of each stage; a long one is smoothed, as measured in grey behind it."))
+            gr.HTML(
+                views.title(
+                    "Is it still learning?",
+                    "The loss of each stage; a long one is smoothed, as measured in grey behind it.",
+                )
+            )
             losses = gr.Plot(show_label=False, container=False, elem_id="job-losses")
         with gr.Column(elem_classes="card") as good:
             gr.HTML(views.title("How good are the heads?", "Right on images and heads that training never sees."))
             rights = gr.Plot(show_label=False, container=False, elem_id="job-rights")
     with gr.Column(elem_classes="card", visible=False) as logs:
         with gr.Accordion("Log", open=False, elem_id="job-logs"):
-            log = gr.Code(language=None, show_label=False, interactive=False, lines=4, max_lines=16, elem_id="job-log",
-                          show_line_numbers=False, wrap_lines=True)
+            log = gr.Code(
+                language=None,
+                show_label=False,
+                interactive=False,
+                lines=4,
+                max_lines=16,
+                elem_id="job-log",
+                show_line_numbers=False,
+                wrap_lines=True,
+            )
         download = gr.DownloadButton("Download the log", size="sm", elem_id="job-log-download")
     seen = gr.State("")
-    return SimpleNamespace(listing=listing, one=one, pick=pick, pause=pause, resume=resume, stop=stop, delete=delete,
-                           said=said, done=done, ready=ready, use=use, pack=pack, figures=figures, losses=losses,
-                           rights=rights, good=good, logs=logs, log=log, download=download, seen=seen)
+    return SimpleNamespace(
+        listing=listing,
+        one=one,
+        pick=pick,
+        pause=pause,
+        resume=resume,
+        stop=stop,
+        delete=delete,
+        said=said,
+        done=done,
+        ready=ready,
+        use=use,
+        pack=pack,
+        figures=figures,
+        losses=losses,
+        rights=rights,
+        good=good,
+        logs=logs,
+        log=log,
+        download=download,
+        seen=seen,
+    )
 
 
 async def _follow(work: Work, status):
@@ -163,10 +247,16 @@ def _wire_zoo(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespac
 
     def turn(way: str):
         build = way == "build"
-        return {zoo.hint: _way_hint(way), zoo.settings: gr.update(visible=build), zoo.found: "", zoo.status: "",
-                zoo.append: gr.update(visible=not build),
-                zoo.figure: gr.update(visible=False), zoo.files: None,
-                zoo.go: "Build the zoo" if build else "Import them"}
+        return {
+            zoo.hint: _way_hint(way),
+            zoo.settings: gr.update(visible=build),
+            zoo.found: "",
+            zoo.status: "",
+            zoo.append: gr.update(visible=not build),
+            zoo.figure: gr.update(visible=False),
+            zoo.files: None,
+            zoo.go: "Build the zoo" if build else "Import them",
+        }
 
     async def look(visit: Session | None, way: str, files: list[str] | None, name: str):
         visit = visit or Session()
@@ -183,8 +273,11 @@ def _wire_zoo(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespac
                 else:
                     from d2nwg.figures.train import weights_figure
 
-                    update = {zoo.found: result[0], zoo.status: "",
-                              zoo.figure: gr.update(value=weights_figure(result[1]), visible=True)}
+                    update = {
+                        zoo.found: result[0],
+                        zoo.status: "",
+                        zoo.figure: gr.update(value=weights_figure(result[1]), visible=True),
+                    }
         stem = Path(files[0]).stem if files else ""
         known = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem).strip("-._")[:60]
         yield {**update, zoo.go: gr.update(interactive=True), zoo.name: name or known}
@@ -194,8 +287,11 @@ def _wire_zoo(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespac
         if way == "build":
             try:
                 job = await asyncio.to_thread(service.submit_zoo, files, name, *numbers)
-                yield {session: visit, zoo.status: views.notice(f"The zoo {name} is in line: see Jobs.", "good"),
-                       jobs.pick: gr.update(choices=service.job_choices(), value=job.id)}
+                yield {
+                    session: visit,
+                    zoo.status: views.notice(f"The zoo {name} is in line: see Jobs.", "good"),
+                    jobs.pick: gr.update(choices=service.job_choices(), value=job.id),
+                }
             except UserError as reason:
                 yield {session: visit, zoo.status: views.notice(str(reason))}
             return
@@ -204,14 +300,25 @@ def _wire_zoo(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespac
             async for update, result in steps:
                 yield update or {session: visit, zoo.status: views.notice(result, "good")}
 
-    zoo.way.change(turn, zoo.way, [zoo.hint, zoo.settings, zoo.append, zoo.found, zoo.status, zoo.figure,
-                                        zoo.files, zoo.go], **PRIVATE)
-    zoo.files.upload(look, [session, zoo.way, zoo.files, zoo.name],
-                     [session, zoo.status, zoo.found, zoo.figure, zoo.go, zoo.name], **PRIVATE)
+    zoo.way.change(
+        turn,
+        zoo.way,
+        [zoo.hint, zoo.settings, zoo.append, zoo.found, zoo.status, zoo.figure, zoo.files, zoo.go],
+        **PRIVATE,
+    )
+    zoo.files.upload(
+        look,
+        [session, zoo.way, zoo.files, zoo.name],
+        [session, zoo.status, zoo.found, zoo.figure, zoo.go, zoo.name],
+        **PRIVATE,
+    )
     zoo.files.clear(lambda: ("", "", gr.update(visible=False)), None, [zoo.found, zoo.status, zoo.figure], **PRIVATE)
-    zoo.go.click(go, [session, zoo.way, zoo.files, zoo.name, zoo.append, *zoo.numbers],
-                 [session, zoo.status, jobs.pick], **PRIVATE).then(
-        service.describe_zoo, zoo.chosen, zoo.told, **PRIVATE)
+    zoo.go.click(
+        go,
+        [session, zoo.way, zoo.files, zoo.name, zoo.append, *zoo.numbers],
+        [session, zoo.status, jobs.pick],
+        **PRIVATE,
+    ).then(service.describe_zoo, zoo.chosen, zoo.told, **PRIVATE)
     zoo.chosen.change(service.describe_zoo, zoo.chosen, zoo.told, **PRIVATE)
 
 
@@ -221,15 +328,18 @@ def _wire_recipe(zoo: SimpleNamespace, recipe: SimpleNamespace, jobs: SimpleName
     def show(generator: str, preset: str):
         preset = preset if preset in CHOICES[generator] else CHOICES[generator][0]
         known = GENERATORS[generator].preset(preset).to_config()
-        return {recipe.preset: gr.update(choices=CHOICES[generator], value=preset), recipe.told: "",
-                **{column: gr.update(visible=key == generator) for key, column in recipe.groups.items()},
-                **{box: gr.update(placeholder=as_text(known[field]))
-                   for field, box in recipe.boxes[generator].items()}}
+        return {
+            recipe.preset: gr.update(choices=CHOICES[generator], value=preset),
+            recipe.told: "",
+            **{column: gr.update(visible=key == generator) for key, column in recipe.groups.items()},
+            **{box: gr.update(placeholder=as_text(known[field])) for field, box in recipe.boxes[generator].items()},
+        }
 
     def config(generator: str, preset: str, texts):
         values = dict(zip(((key, field) for key, group in recipe.boxes.items() for field in group), texts, strict=True))
-        return service.recipe(generator, preset, {field: text for (key, field), text in values.items()
-                                                   if key == generator})
+        return service.recipe(
+            generator, preset, {field: text for (key, field), text in values.items() if key == generator}
+        )
 
     async def ask(chosen: str | None, generator: str, preset: str, *texts):
         try:
@@ -248,19 +358,33 @@ def _wire_recipe(zoo: SimpleNamespace, recipe: SimpleNamespace, jobs: SimpleName
 
         try:
             job = await asyncio.to_thread(
-                lambda: submit_training(name, [service.zoo_path(chosen)], config(generator, preset, texts)))
+                lambda: submit_training(name, [service.zoo_path(chosen)], config(generator, preset, texts))
+            )
         except UserError as reason:
             return {recipe.status: views.notice(str(reason))}
-        return {recipe.status: views.notice(f"The training {job.spec['name']} is in line: see Jobs.", "good"),
-                jobs.pick: gr.update(choices=service.job_choices(), value=job.id)}
+        return {
+            recipe.status: views.notice(f"The training {job.spec['name']} is in line: see Jobs.", "good"),
+            jobs.pick: gr.update(choices=service.job_choices(), value=job.id),
+        }
 
-    gr.on([recipe.generator.change, recipe.preset.input], show, [recipe.generator, recipe.preset],
-          [recipe.preset, recipe.told, *recipe.groups.values(), *flat], **PRIVATE)
+    gr.on(
+        [recipe.generator.change, recipe.preset.input],
+        show,
+        [recipe.generator, recipe.preset],
+        [recipe.preset, recipe.told, *recipe.groups.values(), *flat],
+        **PRIVATE,
+    )
     zoo.chosen.change(service.suiting, [zoo.chosen, recipe.generator], recipe.generator, **PRIVATE)
-    recipe.ask.click(ask, [zoo.chosen, recipe.generator, recipe.preset, *flat], [recipe.told, recipe.ask],
-                     concurrency_limit=1, **PRIVATE)
-    recipe.go.click(go, [zoo.chosen, recipe.name, recipe.generator, recipe.preset, *flat],
-                    [recipe.status, jobs.pick], **PRIVATE)
+    recipe.ask.click(
+        ask,
+        [zoo.chosen, recipe.generator, recipe.preset, *flat],
+        [recipe.told, recipe.ask],
+        concurrency_limit=1,
+        **PRIVATE,
+    )
+    recipe.go.click(
+        go, [zoo.chosen, recipe.name, recipe.generator, recipe.preset, *flat], [recipe.status, jobs.pick], **PRIVATE
+    )
 
 
 def _wire_jobs(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespace, timer: gr.Timer) -> None:
@@ -295,15 +419,20 @@ def _wire_jobs(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespa
                 jobs.delete: gr.update(interactive=bool(job) and state not in ("running", "paused")),
                 jobs.done: gr.update(visible=bool(job) and state == "finished" and job.spec["kind"] == "train"),
                 jobs.ready: views.title("The bundle is ready", FINISHED if heads else SAMPLED),
-                jobs.use: gr.update(visible=heads), jobs.logs: gr.update(visible=bool(job))}
+                jobs.use: gr.update(visible=heads),
+                jobs.logs: gr.update(visible=bool(job)),
+            }
         if now["lines"] != before.get("lines"):
             update[jobs.figures] = gr.update(visible=bool(lines))
             if lines:
                 from d2nwg.figures.train import accuracies_figure, losses_figure
 
                 rights = accuracies_figure(lines)
-                update |= {jobs.losses: losses_figure(lines), jobs.rights: rights,
-                           jobs.good: gr.update(visible=heads or bool(rights.data))}
+                update |= {
+                    jobs.losses: losses_figure(lines),
+                    jobs.rights: rights,
+                    jobs.good: gr.update(visible=heads or bool(rights.data)),
+                }
         if now["log"] != before.get("log"):
             update[jobs.log] = service.log_end(job) if job else ""
         return {**update, jobs.seen: "\n".join(f"{key}={value}" for key, value in now.items())}
@@ -331,9 +460,27 @@ def _wire_jobs(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespa
         visit = visit or Session()
         return visit, str(service.download_log(library.get_job(picked or ""), visit.subfolder()))
 
-    outputs = [jobs.listing, jobs.one, jobs.pick, zoo.chosen, frame.bundle, jobs.pause, jobs.resume, jobs.stop,
-               jobs.delete, jobs.done, jobs.ready, jobs.use, jobs.logs, jobs.figures, jobs.good, jobs.losses,
-               jobs.rights, jobs.log, jobs.seen]
+    outputs = [
+        jobs.listing,
+        jobs.one,
+        jobs.pick,
+        zoo.chosen,
+        frame.bundle,
+        jobs.pause,
+        jobs.resume,
+        jobs.stop,
+        jobs.delete,
+        jobs.done,
+        jobs.ready,
+        jobs.use,
+        jobs.logs,
+        jobs.figures,
+        jobs.good,
+        jobs.losses,
+        jobs.rights,
+        jobs.log,
+        jobs.seen,
+    ]
     inputs = [jobs.pick, jobs.seen, zoo.chosen]
     timer.tick(look, inputs, outputs, concurrency_limit=2, **PRIVATE)
     jobs.pick.change(look, inputs, outputs, **PRIVATE)
@@ -342,6 +489,7 @@ def _wire_jobs(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespa
         jobs.use.click(use, jobs.pick, [frame.bundle, tabs], **PRIVATE)
     for verb in ("pause", "resume", "stop", "delete"):
         vars(jobs)[verb].click(partial(act, verb), jobs.pick, jobs.said, **PRIVATE).then(
-            look, inputs, outputs, **PRIVATE)
+            look, inputs, outputs, **PRIVATE
+        )
     jobs.pack.click(pack, [frame.session, jobs.pick], [frame.session, jobs.pack], **PRIVATE)
     jobs.download.click(log, [frame.session, jobs.pick], [frame.session, jobs.download], **PRIVATE)
