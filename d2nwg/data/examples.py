@@ -99,7 +99,7 @@ EXAMPLES: dict[str, Example] = {
             Example(
                 f"digits-{name}",
                 f"Handwritten digits, {title}",
-                f"The digits of the first example, {title}: held-out images of a task that a bundle knows by this name.",
+                f"The digits of the first example, {title}: held-out images of a task that a bundle knows by name.",
                 DIGITS_LICENCE,
                 partial(_digits_changed, **change),
             )

@@ -109,7 +109,7 @@ def result_sentences(report: dict) -> tuple[str, str, str]:
     free = (
         ""
         if without is None
-        else f" {count(report['num_unlabelled'], 'unlabelled image')} took part; without them it reaches {percent(without)}."
+        else f" {count(report['num_unlabelled'], 'unlabelled image')} took part; without them {percent(without)}."
     )
     made = "Told the task's name only. " if report.get("task") else ""
     return (

@@ -78,8 +78,8 @@ def add_endpoint() -> None:
         api_name="interpolate",
         **COMPUTE,
         api_description=(
-            "Walk from one labelled data set to another with the same classes, each given as files or as the name of an "
-            "example: heads made by mixing conditions, latents and weights, scored on both. Returns the result in words, "
-            "the report, and a zip with path.json, the figures and all heads."
+            "Walk from one labelled data set to another with the same classes, each given as files or as the name of "
+            "an example: heads made by mixing conditions, latents and weights, scored on both. Returns the result in "
+            "words, the report, and a zip with path.json, the figures and all heads."
         ),
     )

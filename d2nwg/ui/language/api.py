@@ -147,8 +147,8 @@ def add_endpoints() -> None:
         api_name="language_spectrum",
         **COMPUTE,
         api_description=(
-            "The signal-to-noise ratio of every weight matrix of a language model, its rank within its type, and which are "
-            "chosen. Reports progress; cancelling the job stops the work."
+            "The signal-to-noise ratio of every weight matrix of a language model, its rank within its type, and which "
+            "are chosen. Reports progress; cancelling the job stops the work."
         ),
     )
     run.click(
@@ -159,9 +159,9 @@ def add_endpoints() -> None:
         **REFINING,
         api_description=(
             "Refine a language model layer by layer: candidates are kept only where it answers the selection questions "
-            "better; base, refined model and noise are compared on the report questions. Returns the result in words, the "
-            "report, and as files what changed (nothing where no candidate was better) and the report. Reports progress; "
-            "cancelling the job stops the work."
+            "better; base, refined model and noise are compared on the report questions. Returns the result in words, "
+            "the report, and as files what changed (nothing where no candidate was better) and the report. Reports "
+            "progress; cancelling the job stops the work."
         ),
     )
     run.click(
@@ -172,7 +172,7 @@ def add_endpoints() -> None:
         **TALKING,
         api_description=(
             "The answer of a language model to a message, and of its refinement where a delta is given, with the same "
-            "settings and seed. Nothing is remembered: the history comes with the call. Reports progress; cancelling the "
-            "job stops the work."
+            "settings and seed. Nothing is remembered: the history comes with the call. Reports progress; "
+            "cancelling the job stops the work."
         ),
     )
