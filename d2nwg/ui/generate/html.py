@@ -106,11 +106,10 @@ def result_sentences(report: dict) -> tuple[str, str, str]:
         else f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'} {rival}, the best of the three"
     )
     without = accuracy.get("without_unlabelled")
-    free = (
-        ""
-        if without is None
-        else f" {count(report['num_unlabelled'], 'unlabelled image')} took part; without them {percent(without)}."
-    )
+    free = ""
+    if without is not None:
+        took_part = count(report["num_unlabelled"], "unlabelled image")
+        free = f" {took_part} took part; without them it reaches {percent(without)}."
     made = "Told the task's name only. " if report.get("task") else ""
     return (
         f"The generated head is right on {percent(accuracy['chosen'])} of {count(report['num_query'], 'image')} "
