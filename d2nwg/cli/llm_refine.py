@@ -88,6 +88,7 @@ def run_spectrum(args: argparse.Namespace) -> None:
 def run_refine(args: argparse.Namespace) -> int:
     """Refine, save, and say what it is worth."""
     import shutil
+    from functools import partial
 
     from d2nwg.llm.export import check_empty
     from d2nwg.llm.presets import RefineConfig
@@ -111,7 +112,7 @@ def run_refine(args: argparse.Namespace) -> int:
             resume=args.resume,
             device=args.device,
             progress=TerminalProgress(),
-            on_event=_tell,
+            on_event=partial(_print_decision, config.criterion),
         )
     except KeyboardInterrupt:
         print(f"Stopped. What was accepted is kept in {work}: the same command with --resume goes on.")
@@ -126,11 +127,12 @@ def run_refine(args: argparse.Namespace) -> int:
     return 0
 
 
-def _tell(line: dict) -> None:
+def _print_decision(criterion: str, line: dict) -> None:
     what = "noise" if line["arm"] == "noise" else "sample"
     best = max(candidate["score"] for candidate in line["candidates"])
+    before, after = (f"{v:.1%}" if criterion == "accuracy" else f"{v:.4f}" for v in (line["before"], best))
     print(
-        f"{line['name']}: {line['before']:.4g}, best {what} of {len(line['candidates'])} {best:.4g}: "
+        f"{line['name']}: {criterion} {before}, best {what} of {len(line['candidates'])} {after}: "
         f"{'accepted' if line['accepted'] else 'rejected'}, {line['seconds']:.0f} s",
         flush=True,
     )

@@ -127,10 +127,13 @@ COLOURS = {"base": ZOO, "refined": ACCENT, "noise": RIVAL}
 NAMES = {"base": "base", "refined": "refined", "noise": "noise, chosen alike"}
 
 
-def search_figure(lines: Sequence[Mapping], criterion: str = "accuracy") -> go.Figure:
+def search_figure(lines: Sequence[Mapping], criterion: str) -> go.Figure:
     """Which layers got better? A dot a candidate, a ring round those kept, a line for the model as it then is.
 
-    `lines` are those of the log (see `d2nwg.llm.refine.refine`), of both arms.
+    Args:
+        lines: of the log (see `d2nwg.llm.refine.refine`), of both arms.
+        criterion: of the refinement (`RefineConfig.criterion`): scores are accuracies (fractions, shown in percent)
+            or mean log-probabilities of the right choice.
     """
     figure = go.Figure()
     scale, unit = 100, "selection questions right, %"

@@ -188,15 +188,24 @@ def test_the_same_refinement_goes_on_where_it_was(tiny, tmp_path, monkeypatch):
     assert sum(path.is_dir() for path in made.parent.iterdir()) <= refining.KEPT + 1
 
 
+def test_the_criterion_is_not_guessed_from_the_scores():
+    """A model that is certain of every answer has a mean log-probability of 0."""
+    log = [{**LINE, "before": 0.0, "candidates": [{"score": 0.0, "tie": 1.0, "distance": 0.1}]}]
+    assert views.log_table(log, "confidence").count("<td>0.0000</td>") == 2
+    assert "%" not in views.log_table(log, "confidence") and "0.0\u00a0%" in views.log_table(log, "accuracy")
+    assert "log-probability" in refining.live_figure(log, "confidence").layout.yaxis.title.text
+    assert "right, %" in refining.live_figure(log, "accuracy").layout.yaxis.title.text
+
+
 def test_the_log_and_its_figure():
     log = [
         LINE,
         {**LINE, "number": 1, "type": "down", "accepted": False, "before": 0.55},
         {**LINE, "arm": "noise", "accepted": False, "after": 0.5},
     ]
-    table = views.log_table(log)
+    table = views.log_table(log, "accuracy")
     assert table.count("✓ kept") == 1 and "noise · layer 3 · query" in table and "55.0" in table
-    figure = refining.live_figure(log)
+    figure = refining.live_figure(log, "accuracy")
     dots = [trace for trace in figure.data if trace.mode == "markers"]
     assert [[round(y, 6) for y in trace.y] for trace in dots] == [[40, 55], [40, 55, 40, 55]]
     assert [list(trace.marker.line.width) for trace in dots] == [[0, 0], [0, 2.5, 0, 0]]

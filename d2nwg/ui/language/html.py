@@ -165,8 +165,8 @@ questions that nothing was chosen by.</p>
 <svg viewBox="0 0 300 84" aria-hidden="true"><path d="{steps}" class="chosen"/></svg></section></div>"""
 
 
-def log_table(log: list[dict]) -> str:
-    """What was decided, matrix by matrix."""
+def log_table(log: list[dict], criterion: str) -> str:
+    """What was decided, matrix by matrix; `criterion` is that of the refinement, which the scores are in."""
     rows = []
     for line in log:
         best = max(tried["score"] for tried in line["candidates"])
@@ -175,7 +175,7 @@ def log_table(log: list[dict]) -> str:
         rows.append(
             f'<tr class="{"kept" if line["accepted"] else ""}"><td>{arm}'
             f"layer {line['layer']} · {TYPES.get(line['type'], line['type'])}</td>"
-            f"<td>{_score(line['before'])}</td><td>{_score(best)}</td><td>{kept}</td>"
+            f"<td>{_score(line['before'], criterion)}</td><td>{_score(best, criterion)}</td><td>{kept}</td>"
             f"<td>{line['seconds']:.1f} s</td></tr>"
         )
     head = "".join(f"<th>{name}</th>" for name in ("matrix", "before", "best candidate", "", "took"))
@@ -185,9 +185,9 @@ def log_table(log: list[dict]) -> str:
     )
 
 
-def _score(value: float) -> str:
-    """An accuracy in percent, or a log-probability (which is negative) as it is."""
-    return percent(value) if value >= 0 else f"{value:.4f}"
+def _score(value: float, criterion: str) -> str:
+    """An accuracy in percent, or a mean log-probability as it is."""
+    return percent(value) if criterion == "accuracy" else f"{value:.4f}"
 
 
 def refined_words(made) -> str:

@@ -185,7 +185,7 @@ def wire_refine(frame: SimpleNamespace) -> None:
                     update = {refine.status: views.progress(stage)}
                     if len(tab.log) != seen:
                         seen = len(tab.log)
-                        update |= follow(tab.log)
+                        update |= follow(tab)
                     yield update
             tab.made = work.result()
             update = {
@@ -200,12 +200,12 @@ def wire_refine(frame: SimpleNamespace) -> None:
             tab.work = None
             yield update
 
-    def follow(log: list) -> dict:
+    def follow(tab: SimpleNamespace) -> dict:
         return {
             refine.places: gr.update(visible=False),
             refine.made: gr.update(visible=True),
-            refine.log: html.log_table(log),
-            refine.figure: refining.live_figure(log),
+            refine.log: html.log_table(tab.log, tab.asked.criterion),
+            refine.figure: refining.live_figure(tab.log, tab.asked.criterion),
         }
 
     def finished(visit: Session, tab: SimpleNamespace, blind: bool, marked: bool) -> dict:
@@ -214,7 +214,7 @@ def wire_refine(frame: SimpleNamespace) -> None:
         known.variant, known.variant_of = made.tensors or None, tab.asked.model
         rows, (delta, report) = refining.rows_figure(made), refining.files_of(made, visit.subfolder())
         return {
-            **follow(tab.log),
+            **follow(tab),
             refine.sentence: html.refined_words(made),
             refine.reported: gr.update(visible=rows is not None),
             refine.rows: rows,

@@ -190,11 +190,11 @@ def done_words(made) -> str:
     return f"Done in {format_seconds(made.report['seconds'])}."
 
 
-def live_figure(log: list):
-    """The search so far."""
+def live_figure(log: list, criterion: str):
+    """The search so far; `criterion` is that of the refinement, which the scores are in."""
     from d2nwg.figures.language import search_figure
 
-    return search_figure(log, "confidence" if any(line["before"] < 0 for line in log) else "accuracy")
+    return search_figure(log, criterion)
 
 
 def rows_figure(made):
