@@ -14,7 +14,7 @@ from d2nwg.generate import choose, generate_heads, set_aside
 from d2nwg.heads import Head
 from d2nwg.pipelines.heads import DEFAULT_STEPS
 from d2nwg.utils.errors import Cancelled, UserError
-from tests.conftest import make_pattern_folder
+from tests.helpers.images import make_pattern_folder
 
 STAGES = ["Opening the bundle", "Reading images", "Sampling heads", "Fitting the rivals"]
 

@@ -14,7 +14,7 @@ from d2nwg.data.images import load_images
 from d2nwg.encoders import images as encoders
 from d2nwg.heads import Head, evaluate_head, predict_images
 from d2nwg.utils.errors import UserError
-from tests.conftest import make_image_folder
+from tests.helpers.images import make_image_folder
 
 PREPROCESSING = {"size": 8, "crop_pct": 1.0, "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3}
 

@@ -21,7 +21,7 @@ from d2nwg.evaluation.zoo_baselines import AVERAGE, NOISE, RANDOM
 from d2nwg.figures.base import ACCENT
 from d2nwg.figures.explore import COLOUR_BY, QUESTIONS, all_figures, map_figure, write_html
 from d2nwg.utils.errors import Cancelled, UserError
-from tests.conftest import make_pattern_folder
+from tests.helpers.images import make_pattern_folder
 
 
 @pytest.fixture(scope="module")

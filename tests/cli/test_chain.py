@@ -15,7 +15,7 @@ from PIL import Image
 import d2nwg
 from d2nwg import cli
 from d2nwg.heads import Head
-from tests.conftest import make_pattern_folder
+from tests.helpers.images import make_pattern_folder
 
 ROOT = Path(d2nwg.__file__).parents[1]
 UNSEEN = range(200, 206)

@@ -11,7 +11,7 @@ from d2nwg.encoders.images import load_encoder
 from d2nwg.pipelines.heads import WeightGenerationPipeline
 from d2nwg.training.run import train_bundle
 from d2nwg.utils.errors import UserError
-from tests.conftest import quick_config
+from tests.helpers.training import quick_config
 
 
 @pytest.fixture(scope="module")

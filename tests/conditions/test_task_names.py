@@ -17,7 +17,7 @@ from d2nwg.interpolation.path import walk
 from d2nwg.ui.generate.settings import DEFAULTS, check_settings, task_names
 from d2nwg.ui.interpolate import html as interpolate_views
 from d2nwg.utils.errors import UserError
-from tests.conftest import make_pattern_folder
+from tests.helpers.images import make_pattern_folder
 
 BUNDLE = "tasks-small-networks"
 TASKS = {"birds": ("wren", "Robin"), "more birds": ("robin", "wren"), "tools": ("saw", "axe", "file")}

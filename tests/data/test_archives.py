@@ -13,7 +13,7 @@ from d2nwg.data import archives
 from d2nwg.data.archives import extract_images
 from d2nwg.data.images import load_files, load_images, open_image
 from d2nwg.utils.errors import Cancelled, UserError
-from tests.conftest import make_image_folder
+from tests.helpers.images import make_image_folder
 
 PIXEL = b"\x89PNG"  # nothing is decoded while unpacking
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from d2nwg.data import hf_datasets
 from d2nwg.data.images import load_images, open_image, split_support_query
-from d2nwg.utils.errors import UserError
+from tests.helpers.refusals import refusal
 
 datasets = pytest.importorskip("datasets")
 
@@ -25,14 +25,6 @@ def table(labels, *, image="image", label="label", kind=None, **columns) -> "dat
     features = datasets.Features({image: datasets.Image(), label: kind, **texts})
     rows = [{"bytes": pixels("red" if k in (0, "cat") else "blue"), "path": None} for k in labels]
     return datasets.Dataset.from_dict({image: rows, label: list(labels), **columns}, features=features)
-
-
-def refusal(function, *args) -> str:
-    with pytest.raises(UserError) as caught:
-        function(*args)
-    text = str(caught.value)
-    assert text.endswith(".") and "\n" not in text and "Error" not in text
-    return text
 
 
 def test_a_saved_data_set_with_splits(tmp_path):

@@ -16,8 +16,8 @@ from d2nwg.data.images import (
     load_images,
     split_support_query,
 )
-from d2nwg.utils.errors import UserError
-from tests.conftest import make_image_folder
+from tests.helpers.images import make_image_folder
+from tests.helpers.refusals import refusal
 
 
 def touch(root: Path, *paths: str) -> Path:
@@ -25,16 +25,6 @@ def touch(root: Path, *paths: str) -> Path:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).touch()
     return root
-
-
-def refusal(function, *args, **kwargs) -> str:
-    """The one sentence of a refusal."""
-    with pytest.raises(UserError) as caught:
-        function(*args, **kwargs)
-    text = str(caught.value)
-    assert text and "\n" not in text and "Error" not in text and text.endswith(".") and "Traceback" not in text
-    text.encode()  # printable anywhere
-    return text
 
 
 def fake_set(sizes: dict[str, int], tests: dict[str, int] | None = None) -> ImageSet:

@@ -11,7 +11,7 @@ from d2nwg.encoders import images as encoders
 from d2nwg.encoders.images import DEFAULT_ENCODER, Encoder, load_encoder, load_in_order
 from d2nwg.utils.devices import resolve_device
 from d2nwg.utils.errors import Cancelled, UserError
-from tests.conftest import make_pattern_folder
+from tests.helpers.images import make_pattern_folder
 
 
 @pytest.fixture(scope="module")

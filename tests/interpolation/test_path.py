@@ -17,7 +17,7 @@ from d2nwg.interpolation.mixer import WAYS, Mixer, blend, slerp
 from d2nwg.interpolation.path import barrier, walk
 from d2nwg.utils.errors import Cancelled, UserError
 from d2nwg.weights.networks import logits
-from tests.conftest import make_pattern_folder
+from tests.helpers.images import make_pattern_folder
 
 
 @pytest.fixture(scope="module")

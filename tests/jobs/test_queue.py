@@ -14,12 +14,12 @@ import torch
 from d2nwg.cli import main
 from d2nwg.jobs import queue as jobs
 from d2nwg.jobs import worker as jobrun
-from d2nwg.jobs.queue import Job, delete, get_job, identity, list_jobs, pause, process_state, resume, stop, submit, tend
+from d2nwg.jobs.queue import delete, get_job, identity, list_jobs, pause, process_state, resume, stop, submit, tend
 from d2nwg.training.config import STAGES, TrainConfig, as_text, changed, meanings
 from d2nwg.training.run import train_bundle
 from d2nwg.utils.errors import UserError
-from tests.conftest import quick_config
-from tests.training.test_run import SHORT, tensors
+from tests.helpers.jobs import wait
+from tests.helpers.training import SHORT, quick_config, tensors
 
 # A process that holds its job's folder like the real one, but only counts: quick to start.
 COUNTER = """
@@ -69,25 +69,8 @@ jobrun.run_job(Job(Path(sys.argv[1])))
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("D2NWG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield tmp_path / "cache"
-    for job in list_jobs():
-        delete(job)
-
-
-@pytest.fixture
 def counting(cache, monkeypatch):
     monkeypatch.setattr(jobs, "runner", lambda job: [sys.executable, "-c", COUNTER, str(job.folder)])
-
-
-def wait(job: Job, *states: str, seconds: float = 60) -> dict:
-    deadline = time.monotonic() + seconds
-    while (state := job.state())["state"] not in states or (states == ("running",) and not state.get("done")):
-        assert time.monotonic() < deadline, (state, job.log.read_text() if job.log.exists() else "")
-        time.sleep(0.02)
-    return state
 
 
 def test_killed_in_every_stage_and_while_writing(tiny_zoo, cache, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from d2nwg.data.images import load_images
 from d2nwg.jobs import queue as jobs
 from d2nwg.jobs.queue import resume, submit, tend
 from d2nwg.weights.zoo import Zoo, ZooConfig, build_zoo
-from tests.jobs.test_queue import cache, wait  # noqa: F401 (a fixture)
+from tests.helpers.jobs import wait
 
 REPO = Path(jobs.__file__).parents[2]
 
@@ -26,7 +26,7 @@ from d2nwg.jobs import worker as jobrun
 from d2nwg.encoders import images as encoders
 from d2nwg.jobs.queue import Job
 from d2nwg.weights import zoo
-from tests.conftest import CheapEncoder
+from tests.helpers.encoder import CheapEncoder
 encoders.load_encoder = lambda *_: CheapEncoder()
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
 class Progress(jobrun.JobProgress):
@@ -47,7 +47,7 @@ sys.exit(jobrun.run_job(Job(Path(sys.argv[1]))))
 """
 
 
-def test_a_killed_building_begins_again(cache, patterns, cheap_encoder, tmp_path, monkeypatch):  # noqa: F811
+def test_a_killed_building_begins_again(cache, patterns, cheap_encoder, tmp_path, monkeypatch):
     config = ZooConfig(subsets=60, min_classes=2, max_classes=4, images=5, width=8)
     undisturbed = build_zoo([load_images(patterns)], cheap_encoder, config, tmp_path / "zoo", device="cpu")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")])))

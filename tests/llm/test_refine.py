@@ -22,7 +22,7 @@ from d2nwg.llm.refine import refine, save_refined
 from d2nwg.llm.report import compare, summary
 from d2nwg.llm.score import score_questions
 from d2nwg.utils.errors import Cancelled, UserError
-from tests.tiny_llm import WORDS, make_tiny_llm
+from tests.helpers.tiny_llm import WORDS, make_tiny_llm
 
 TINY = dict(
     layers=4, candidates=3, chunk=512, vae_channels=8, unet_channels=(8,), vae_steps=6, diffusion_steps=8,
@@ -218,9 +218,10 @@ def test_killed_it_goes_on(folder, made, tmp_path):
         )
     code = (
         "import sys\nfrom pathlib import Path\nfrom d2nwg.llm.questions import read_questions\n"
-        "from d2nwg.llm.refine import refine\nfrom tests.llm.test_refine import config\n"
+        "from d2nwg.llm.presets import RefineConfig\nfrom d2nwg.llm.refine import refine\n"
+        f"config = RefineConfig.of('tiny', **{TINY!r})\n"
         "a, b, model, work = sys.argv[1:]\n"
-        "refine(model, read_questions(a), read_questions(b), config(), folder=work,\n"
+        "refine(model, read_questions(a), read_questions(b), config, folder=work,\n"
         "       on_event=lambda line: print(line['number'], flush=True))"
     )
     work = tmp_path / "work"

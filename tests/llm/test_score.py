@@ -9,7 +9,7 @@ from d2nwg.llm.questions import Question, ask, complete
 from d2nwg.llm.refine import _same_when_reused
 from d2nwg.llm.score import Scorer, pack, score_questions
 from d2nwg.utils.errors import UserError
-from tests.tiny_llm import make_tiny_llm
+from tests.helpers.tiny_llm import make_tiny_llm
 
 QUESTIONS = [
     ask("What would you call the part of a day with no sun?", ["night", "noon", "the long water day", "a word"], 0),

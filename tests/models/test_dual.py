@@ -22,8 +22,8 @@ from d2nwg.training.heads_dual import zoo_corrections
 from d2nwg.training.run import train_bundle
 from d2nwg.utils.errors import Cancelled, UserError
 from d2nwg.weights.zoo import Zoo
-from tests.conftest import make_pattern_folder
-from tests.training.test_run import stop_at, tensors
+from tests.helpers.images import make_pattern_folder
+from tests.helpers.training import stop_at, tensors
 
 STAGE = "Training the generator"
 

@@ -16,9 +16,8 @@ from d2nwg.training.run import train_bundle
 from d2nwg.utils.errors import Cancelled, UserError
 from d2nwg.weights.kinds import open_zoo
 from d2nwg.weights.model_zoo import ModelZoo, import_checkpoints
-from tests.conftest import quick_config
-from tests.training.test_run import stop_at, tensors
-from tests.weights.test_model_zoo import network
+from tests.helpers.networks import network
+from tests.helpers.training import quick_config, stop_at, tensors
 
 CHUNKED = dict(layout="chunked", patch=(16, 1, 2), vae_channels=(16,), latent_channels=16)
 SHORT = dict(vae_steps=4, align_steps=2, diffusion_steps=4, batch_size=4, checkpoint_every=2)

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from d2nwg.training.config import PRESETS, TrainConfig
 from d2nwg.training.data import ZooBatches, shuffle_classes
@@ -15,29 +14,9 @@ from d2nwg.utils.errors import Cancelled, UserError
 from d2nwg.weights.layouts import WholeLayout
 from d2nwg.weights.networks import head_shapes, logits
 from d2nwg.weights.zoo import Zoo, ZooConfig, build_zoo
-from tests.conftest import quick_config
+from tests.helpers.training import SHORT, quick_config, stop_at, tensors
 
 STAGES = ("Training the VAE", "Aligning the data-set encoder", "Training the denoiser")
-SHORT = dict(vae_steps=6, align_steps=6, diffusion_steps=6, batch_size=4, checkpoint_every=2)
-
-
-def tensors(bundle) -> dict[str, torch.Tensor]:
-    """Every tensor of a bundle."""
-    return {
-        f"{path.parent.name}.{name}": tensor
-        for path in sorted(bundle.rglob("*.safetensors"))
-        for name, tensor in load_file(path).items()
-    }
-
-
-def stop_at(stage: str, step: int):
-    """A progress callback that ends the run as a kill would."""
-
-    def progress(now: str, done: int, total: int) -> None:
-        if (now, done) == (stage, step):
-            raise Cancelled
-
-    return progress
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,7 @@ from safetensors.torch import load_file
 
 from d2nwg.training.config import STAGES
 from d2nwg.training.run import train_bundle
-from tests.conftest import quick_config
-from tests.training.test_run import tensors
+from tests.helpers.training import quick_config, tensors
 
 pytestmark = pytest.mark.scale
 REPO = Path(__file__).resolve().parents[2]
@@ -23,7 +22,8 @@ REPO = Path(__file__).resolve().parents[2]
 TOGETHER = """
 import sys
 from pathlib import Path
-from tests.conftest import CheapEncoder, quick_config
+from tests.helpers.encoder import CheapEncoder
+from tests.helpers.training import quick_config
 from d2nwg.utils.errors import UserError
 from d2nwg.data.images import load_images
 from d2nwg.weights import zoo as zoos

@@ -12,7 +12,7 @@ from d2nwg.jobs import queue as jobs
 from d2nwg.training.estimate import estimate
 from d2nwg.ui.train import service as training
 from d2nwg.utils.errors import UserError
-from tests.conftest import quick_config
+from tests.helpers.training import quick_config
 
 NASTY = '<img src=x onerror="alert(1)">'
 

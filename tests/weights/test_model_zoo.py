@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from d2nwg.cli import main
 from d2nwg.utils.errors import UserError
@@ -21,21 +20,7 @@ from d2nwg.weights.layouts import ChunkedLayout, recalibrate
 from d2nwg.weights.model_zoo import ModelZoo, export_zoo, import_checkpoints
 from d2nwg.weights.preview import contents, preview
 from d2nwg.weights.zoo import Zoo
-
-
-def network(norm: bool = True, width: int = 6, seed: int = 0) -> nn.Module:
-    """A small convolutional network that has seen some data."""
-    torch.manual_seed(seed)
-    layers = [
-        nn.Conv2d(1, width, 3),
-        nn.BatchNorm2d(width) if norm else nn.Identity(),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(width * 4, 3),
-    ]
-    made = nn.Sequential(*layers)
-    made(torch.randn(8, 1, 4, 4) * 3 + 1)
-    return made.eval()
+from tests.helpers.networks import network
 
 
 def same(one: dict, other: dict) -> bool:

@@ -13,7 +13,7 @@ from d2nwg.utils.errors import Cancelled, UserError
 from d2nwg.weights import zoo as zoos
 from d2nwg.weights.networks import logits, pick, select_classes
 from d2nwg.weights.zoo import Zoo, ZooConfig, build_zoo, fit_projection
-from tests.conftest import make_image_folder, make_pattern_folder
+from tests.helpers.images import make_image_folder, make_pattern_folder
 
 CONFIG = dict(subsets=40, min_classes=2, max_classes=5, images=4, width=8, checkpoints=2, hidden=6)
 

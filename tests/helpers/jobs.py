@@ -1,0 +1,13 @@
+"""Waiting for jobs, which are processes of their own."""
+
+import time
+
+from d2nwg.jobs.queue import Job
+
+
+def wait(job: Job, *states: str, seconds: float = 60) -> dict:
+    deadline = time.monotonic() + seconds
+    while (state := job.state())["state"] not in states or (states == ("running",) and not state.get("done")):
+        assert time.monotonic() < deadline, (state, job.log.read_text() if job.log.exists() else "")
+        time.sleep(0.02)
+    return state
