@@ -129,6 +129,7 @@ def _refine(name, selection, report, config, folder, resume, device, progress, o
     generator = ChunkGenerator(chunks, config, own.device)
     generator.fit(folder / "generator", progress)
     scorer = Scorer(own, selection, keep_bytes=_bytes(own) // 4)
+    reuse = _same_when_reused(own, selection)
     facts = {
         "base": own.name,
         "licence": own.licence,
@@ -136,19 +137,16 @@ def _refine(name, selection, report, config, folder, resume, device, progress, o
         "matrices": [row.to_json() for row in ranked],
         "select_questions": len(selection),
         "report_questions": len(report),
-        "reuses_activations": True,
+        "reuses_activations": reuse,
     }
     facts |= _reconstruction(generator, scorer, config, folder, progress)
-    if not _same_when_reused(scorer):
-        facts["reuses_activations"] = False
-        scorer.advance = lambda depth: None  # every candidate runs the whole model
 
     def sampled(number: int, candidate: int, now: Tensor) -> Tensor:
         change = generator.sample(number, candidate) - now
         length = float(change.norm() / now.norm().clamp_min(1e-12))
         return now + change * min(1.0, config.reach / max(length, 1e-12))
 
-    arms = {arm: Search(arm, scorer, chunks, config, folder, log) for arm in ARMS}
+    arms = {arm: Search(arm, scorer, chunks, config, folder, log, reuse=reuse) for arm in ARMS}
     try:
         tensors = arms["refined"].run(sampled, progress, on_event)
         noise = arms["noise"].run(noise_like(config, chunks, log.of("refined")), progress, on_event)
@@ -258,14 +256,13 @@ def _reconstruction(generator: ChunkGenerator, scorer: Scorer, config, folder: P
     return found
 
 
-def _same_when_reused(scorer: Scorer) -> bool:
+def _same_when_reused(model: LanguageModel, questions: Sequence[Question]) -> bool:
     """Whether scores are the same when the blocks below are not run again; on a few questions, in mid-model. Some
     models do more than run their blocks in turn."""
-    middle = len(scorer.blocks) // 2
-    few = Scorer(scorer.model, scorer.questions[:4])
+    few = Scorer(model, questions[:4])
     whole = few.score()
     try:
-        few.advance(middle)
+        few.advance(len(few.blocks) // 2)
         reused = few.score()
     except (AttributeError, TypeError, RuntimeError) as reason:
         if out_of_memory(reason):

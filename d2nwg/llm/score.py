@@ -129,19 +129,18 @@ class Scorer:
         return sum(len(row.tokens) for row in self.rows)
 
     @torch.inference_mode()
-    def score(self, *, progress: Progress = silent, stage: str = "Scoring the questions", reuse: bool = True) -> Scores:
-        """Log-likelihoods of all choices with the weights as they are. With ``reuse=False`` from the first block on,
-        whatever `advance` has kept.
+    def score(self, *, progress: Progress = silent, stage: str = "Scoring the questions") -> Scores:
+        """Log-likelihoods of all choices with the weights as they are, from the block on that `advance` has reached.
 
         Raises:
             UserError: some likelihood is no number.
         """
         found: list[np.ndarray | None] = [None] * len(self.questions)
-        first, done = self.depth if reuse else 0, 0
+        done = 0
         for number, batch in enumerate(self.batches):
             progress(stage, done, len(self.questions))
             inputs = self._inputs(batch)
-            states = self._run(number, inputs, first, None)
+            states = self._run(number, inputs, self.depth, None)
             for index, values in zip(batch, self._likelihoods(batch, states), strict=True):
                 found[index] = values
             done += len(batch)

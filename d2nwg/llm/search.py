@@ -59,10 +59,22 @@ class Search:
         scorer: over the selection questions, on a model that nobody else uses.
         chunks: the matrices, as they were.
         log: of all arms.
+        reuse: keep what enters the block of the matrix in hand, so that the blocks below run once a matrix; otherwise
+            every candidate runs the whole model.
     """
 
-    def __init__(self, arm: str, scorer: Scorer, chunks: MatrixChunks, config: RefineConfig, folder: Path, log: Log):
-        self.arm, self.scorer, self.chunks, self.config = arm, scorer, chunks, config
+    def __init__(
+        self,
+        arm: str,
+        scorer: Scorer,
+        chunks: MatrixChunks,
+        config: RefineConfig,
+        folder: Path,
+        log: Log,
+        *,
+        reuse: bool = True,
+    ):
+        self.arm, self.scorer, self.chunks, self.config, self.reuse = arm, scorer, chunks, config, reuse
         self.folder, self.log = folder / arm, log
         self.parameters = dict(scorer.model.model.named_parameters())
         self.accepted: dict[str, Tensor] = {}
@@ -108,7 +120,8 @@ class Search:
         for number in range(len(before), len(names)):
             name, started = names[number], time.monotonic()
             layer, kind = place(name)
-            self.scorer.advance(layer)
+            if self.reuse:
+                self.scorer.advance(layer)
             now = self.chunks.tensor(name).float()
             tried, best = [], None
             try:

@@ -147,6 +147,14 @@ def test_the_report_set_is_looked_at_once_at_the_end(folder, tmp_path, monkeypat
     assert seen.count("report") == 1 and seen[-1] == "report"
 
 
+def test_without_reuse_every_candidate_runs_the_whole_model(folder, made, tmp_path, monkeypatch):
+    monkeypatch.setattr(refining, "_same_when_reused", lambda model, asked: False)
+    monkeypatch.setattr(refining.Scorer, "advance", lambda self, depth: pytest.fail("it must not be asked to"))
+    slow = refine(folder, SELECT, REPORT, config(layers=1), folder=tmp_path / "work")
+    assert not slow.report["reuses_activations"] and len(slow.log) == 2
+    assert slow.log[0]["before"] == made[1][0]["before"] and len(slow.log[0]["candidates"]) == 3
+
+
 def test_saved_it_gives_the_same_scores_and_the_delta_the_same_bits(folder, made, tmp_path):
     made = made[0]
     out = save_refined(made, tmp_path / "refined", model=folder)
