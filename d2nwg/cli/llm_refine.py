@@ -144,7 +144,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
 
     from d2nwg.llm.models import load_language_model
     from d2nwg.llm.questions import load_questions
-    from d2nwg.llm.report import interval
+    from d2nwg.llm.report import accuracy_interval
     from d2nwg.llm.score import score_questions
     from d2nwg.utils.paths import write_whole
     from d2nwg.utils.progress import TerminalProgress
@@ -158,7 +158,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
         facts = {"questions": len(questions)}
         for key, normalise in (("acc", False), ("acc_norm", True)):
             right = scores.correct(normalise)
-            facts[key], facts[f"{key}_interval"] = float(right.mean()), interval(right, seed=args.seed)
+            facts[key], facts[f"{key}_interval"] = float(right.mean()), accuracy_interval(right)
         low, high = facts["acc_interval"]
         print(
             f"{file}: {len(questions)} questions, acc {facts['acc']:.1%} ({low:.1%} to {high:.1%}), "

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from d2nwg.evaluation.accuracy import LEVEL, interval
+
 DRAWS = 10_000  # of the bootstrap
-LEVEL = 0.95
 
 
 def compare(base: np.ndarray, other: np.ndarray, *, seed: int = 0) -> dict:
@@ -36,24 +37,24 @@ def compare(base: np.ndarray, other: np.ndarray, *, seed: int = 0) -> dict:
     }
 
 
-def interval(right: np.ndarray, *, seed: int = 0) -> list[float]:
-    """The 95 % bootstrap interval of an accuracy."""
-    right = np.asarray(right, bool)
-    rng = np.random.default_rng(seed)
-    draws = [float(right[rng.integers(len(right), size=len(right))].mean()) for _ in range(1000)]
-    return [float(value) for value in np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])]
+def accuracy_interval(right: np.ndarray) -> list[float]:
+    """The 95 % Wilson interval of the accuracy on questions, (Q,) right or wrong: [low, high], fractions."""
+    return list(interval(int(np.sum(right)), len(right)))
 
 
 def summary(right: Mapping[str, np.ndarray], *, seed: int = 0) -> dict:
     """Rows for ``base``, ``refined`` and ``noise`` (right or wrong a question), each against the base, and refined
     against noise; with sentences that say what follows.
 
+    Intervals are at 95 %: of a single accuracy Wilson's, of a difference on the same questions a paired bootstrap
+    (`compare`), drawn by `seed`.
+
     Returns:
-        ``rows`` {name: {accuracy, interval, versus base}}, ``refined_versus_noise`` and ``words``.
+        ``rows`` {name: {accuracy, interval, versus_base}}, ``refined_versus_noise`` and ``words``.
     """
     base = right["base"]
     rows = {
-        name: {"accuracy": float(np.mean(values)), "interval": interval(values, seed=seed)}
+        name: {"accuracy": float(np.mean(values)), "interval": accuracy_interval(values)}
         | ({} if name == "base" else {"versus_base": compare(base, values, seed=seed)})
         for name, values in right.items()
     }

@@ -298,6 +298,10 @@ def test_the_comparison_is_paired_and_says_when_it_is_noise():
     worse = base.copy()
     worse[np.flatnonzero(base)[:40]] = False
     assert "worse" in summary({"base": base, "refined": worse})["words"][1]
+    # A single accuracy: all right on 400 questions is not certainty, whatever the seed.
+    rows = summary({"base": np.ones(400, bool), "refined": base})["rows"]
+    assert rows["base"]["interval"] == pytest.approx([0.9905, 1], abs=1e-3)
+    assert rows["refined"]["interval"][0] < base.mean() < rows["refined"]["interval"][1]
     # Against the exact variance of a paired difference.
     flips = np.zeros(400)
     flips[:20] = np.where(base[:20], -1, 1)
