@@ -29,7 +29,9 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         choices=("condition", "condition-spherical", "latent", "weights"),
         help="what is mixed: conditions (straight, or on the sphere), clean latents, weights (all that can be)",
     )
-    parser.add_argument("--steps", type=positive, default=21, metavar="P", help="points, both ends among them (21)")
+    parser.add_argument("--points", type=positive, default=21, metavar="P", help="of the path, both ends included (21)")
+    # Until --points was there, --steps was the number of points: what was done is therefore said at the end.
+    parser.add_argument("--steps", type=positive, metavar="T", help="denoising steps (5)")
     parser.add_argument("--seeds", type=positive, default=3, metavar="S", help="paths, each from its own noise (3)")
     parser.add_argument("--shots", type=positive, default=5, metavar="K", help="images a class it may see (5)")
     parser.add_argument(
@@ -48,17 +50,19 @@ def run(args: argparse.Namespace) -> None:
     from d2nwg.interpolation.endpoints import read_source
     from d2nwg.interpolation.path import walk
     from d2nwg.utils.progress import TerminalProgress
+    from d2nwg.utils.text import number
 
     progress = TerminalProgress()
     made = walk(
         [read_source(args.a, progress), read_source(args.b, progress)],
         ways=args.way,
         bundle=args.bundle,
-        points=args.steps,
+        points=args.points,
         seeds=args.seeds,
         shots=args.shots,
         num_samples=args.num_samples,
         seed=args.seed,
+        steps=args.steps,
         max_query=args.max_query,
         device=args.device,
         progress=progress,
@@ -67,4 +71,5 @@ def run(args: argparse.Namespace) -> None:
     save_figures(made, folder)
     for note in (*made.ends.notes, *made.missing.values()):
         print(note)
-    print(" ".join(made.sentences()), f"All of it is in {folder}.")
+    sampled = f"{number(args.points, 'point')} of the path, {number(made.mixer.steps, 'denoising step')}"
+    print(" ".join(made.sentences()), f"All of it ({sampled}) is in {folder}.")

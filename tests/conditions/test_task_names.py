@@ -154,7 +154,7 @@ def test_the_command_line(tmp_path, capsys):
                 BUNDLE,
                 "--way",
                 "condition",
-                "--steps",
+                "--points",
                 "3",
                 "--seeds",
                 "1",

@@ -311,8 +311,10 @@ def test_the_verb(ends, tiny_bundle, at_hand, tmp_path, capsys):
             str(tiny_bundle),
             "--way",
             "condition",
-            "--steps",
+            "--points",
             "3",
+            "--steps",
+            "2",
             "--seeds",
             "2",
             "--shots",
@@ -323,9 +325,11 @@ def test_the_verb(ends, tiny_bundle, at_hand, tmp_path, capsys):
             str(out),
         ]
     )
-    assert code == 0 and "Halfway" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert code == 0 and "Halfway" in said and "(3 points of the path, 2 denoising steps)" in said
     report = json.loads((out / "path.json").read_text())
-    assert report["alpha"] == [0, 0.5, 1] and list(report["ways"]) == ["condition", "weights"]
+    assert report["alpha"] == [0, 0.5, 1] and report["denoising_steps"] == 2
+    assert list(report["ways"]) == ["condition", "weights"]
     way = report["ways"]["condition"]
     assert len(way["accuracy_a"]["mean"]) == len(way["accuracy_b"]["std"]) == 3
     assert set(way["barrier"]) == {"a", "b", "average"} and set(way["barrier"]["a"]) == {"mean", "std"}
