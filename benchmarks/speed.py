@@ -31,12 +31,15 @@ from threadpoolctl import threadpool_limits
 
 from d2nwg.bundles import DEFAULT_STEPS, resolve_bundle
 from d2nwg.data.decode import open_image
-from d2nwg.data.images import load_images, split_support_query
-from d2nwg.encoders.images import EMBEDDED_WEIGHTS, Encoder, load_encoder
+from d2nwg.data.images import load_images
+from d2nwg.data.split import split_support_query
+from d2nwg.encoders.base import Encoder
+from d2nwg.encoders.images import EMBEDDED_WEIGHTS, load_encoder
 from d2nwg.evaluation.baselines import accuracies, logistic_regression_head, normalised
 from d2nwg.generate import choose, load_pipeline, sample
 from d2nwg.utils.devices import workers
 from d2nwg.utils.progress import TerminalProgress
+from d2nwg.weights import build
 from d2nwg.weights import zoo as zoos
 
 PROBE_CLASSES = (2, 5, 8, 11, 14, 17, 20)  # stand for the zoo's uniform draw of 2 to 20
@@ -67,7 +70,7 @@ class Features:
             self.images, sizes = opened.images, [len(d["classes"]) for d in opened.datasets]
         else:
             source = load_images(data)
-            self.images = zoos._encode_sets([source], load_encoder(), zoos.ZooConfig(), TerminalProgress())
+            self.images = build.encode_sets([source], load_encoder(), zoos.ZooConfig(), TerminalProgress())
             sizes = [len(source.classes)]
         self.owner = np.repeat(np.arange(len(sizes)), sizes)
         self.full = self.images["features"].float()
@@ -95,10 +98,10 @@ def measure_probes(args) -> dict:
             call = (zoos.BATCH, data.projected, data.table, data.owner, config)
             started = time.perf_counter()
             with workers("cpu") as pool:
-                made = zoos._train_batch(*call, rng, "cpu", pool)
+                made = build.train_batch(*call, rng, "cpu", pool)
             spent = {"ours": (time.perf_counter() - started) / zoos.BATCH}
-            classes = zoos._draw_classes(zoos.BATCH, data.owner, config, again)
-            support, query = zoos._draw_images(classes, data.table, config.images, again)
+            classes = build.draw_classes(zoos.BATCH, data.owner, config, again)
+            support, query = build.draw_images(classes, data.table, config.images, again)
             assert torch.equal(made["support"].long(), support)
             labels = torch.arange(count)[:, None]
             tasks = []

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from d2nwg.bundles import bundle_encoder, resolve_bundle
-from d2nwg.data.images import ImageSet, load_images
+from d2nwg.data.image_set import ImageSet
+from d2nwg.data.images import load_images
 from d2nwg.encoders.images import load_encoder
 from d2nwg.evaluation.baselines import RANDOM_HEADS, accuracies, calibration_error, normalised, rival_heads
 from d2nwg.generate import choose, load_pipeline, sample, set_aside

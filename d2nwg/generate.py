@@ -15,8 +15,11 @@ from torch import Tensor
 
 from d2nwg.bundles import DEFAULT_BUNDLE, DEFAULT_STEPS, resolve_bundle
 from d2nwg.conditions.task_names import name_classes
-from d2nwg.data.images import ImageSet, candidates, check_readable, split_support_query
-from d2nwg.encoders.images import Encoder, content_hash, load_encoder
+from d2nwg.data.image_set import ImageSet, check_readable
+from d2nwg.data.split import candidates, split_support_query
+from d2nwg.encoders.base import Encoder
+from d2nwg.encoders.cache import content_hash
+from d2nwg.encoders.images import load_encoder
 from d2nwg.evaluation.baselines import accuracies, rivals
 from d2nwg.evaluation.zoo_baselines import novelty
 from d2nwg.heads import Head

@@ -23,7 +23,7 @@ from d2nwg.utils.text import some
 from d2nwg.weights.networks import build_head
 
 if TYPE_CHECKING:
-    from d2nwg.data.images import ImageSet
+    from d2nwg.data.image_set import ImageSet
 
 FORMAT, VERSION = "d2nwg-head", "1"
 LINEAR, MLP = ("weight", "bias"), ("0.weight", "0.bias", "2.weight", "2.bias")

@@ -49,11 +49,12 @@ def patterns(tmp_path_factory) -> Path:
 def tiny_zoo(tmp_path_factory, patterns, cheap_encoder):
     """300 linear probes of 2 to 6 classes on the cheap encoder."""
     from d2nwg.data.images import load_images
-    from d2nwg.weights.zoo import ZooConfig, build_zoo
+    from d2nwg.weights.build import build_zoo
+    from d2nwg.weights.zoo import ZooConfig
 
     config = ZooConfig(subsets=300, min_classes=2, max_classes=6, images=8, width=16)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("d2nwg.weights.zoo.BATCH", 20)  # a batch has one number of classes: with many, all occur
+        patch.setattr("d2nwg.weights.build.BATCH", 20)  # a batch has one number of classes: with many, all occur
         return build_zoo([load_images(patterns)], cheap_encoder, config, tmp_path_factory.mktemp("zoos") / "zoo")
 
 
@@ -71,7 +72,8 @@ def tiny_mlp_bundle(tmp_path_factory, patterns, cheap_encoder) -> Path:
     """A bundle of two-layer heads with 6 hidden units, for up to 5 classes, trained for a step or two."""
     from d2nwg.data.images import load_images
     from d2nwg.training.run import train_bundle
-    from d2nwg.weights.zoo import ZooConfig, build_zoo
+    from d2nwg.weights.build import build_zoo
+    from d2nwg.weights.zoo import ZooConfig
     from tests.helpers.training import quick_config
 
     folder = tmp_path_factory.mktemp("mlp")

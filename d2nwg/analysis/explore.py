@@ -15,7 +15,7 @@ import numpy as np
 from d2nwg.analysis.populations import SAMPLE, TRAINED, ZOO, Population, part_names, zoo_population
 from d2nwg.analysis.tasks import Task, fewer, make_task, subsets
 from d2nwg.bundles import resolve_bundle
-from d2nwg.data.images import ImageSet
+from d2nwg.data.image_set import ImageSet
 from d2nwg.encoders.images import load_encoder
 from d2nwg.evaluation.zoo_baselines import Rival, nearest_distance, to_zoo, weight_densities, zoo_rivals
 from d2nwg.generate import load_pipeline

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from d2nwg.analysis.populations import SAMPLE, TRAINED, Population, population, trained_vectors
-from d2nwg.data.images import ImageSet
+from d2nwg.data.image_set import ImageSet
 from d2nwg.evaluation.baselines import accuracies
 from d2nwg.generate import Generation, generate_heads, read_split
 from d2nwg.heads import Head

@@ -65,9 +65,10 @@ def run(args: argparse.Namespace) -> None:
     from d2nwg.training.run import train_bundle
     from d2nwg.utils.errors import UserError
     from d2nwg.utils.progress import TerminalProgress
-    from d2nwg.weights.kinds import holds_models, open_zoo
+    from d2nwg.weights.info import CHECKPOINTS, zoo_kind
+    from d2nwg.weights.open import open_zoo
 
-    generator = args.generator or ("models" if holds_models(args.zoo[0]) else "unet")
+    generator = args.generator or ("models" if zoo_kind(args.zoo[0]) == CHECKPOINTS else "unet")
     if args.condition and generator != "unet":
         raise UserError("Only heads of the UNet generator have a choice: --condition is for --generator unet.")
     extra = {

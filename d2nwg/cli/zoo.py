@@ -84,7 +84,8 @@ def run_build(args: argparse.Namespace) -> None:
     from d2nwg.data.images import load_images
     from d2nwg.encoders.images import load_encoder
     from d2nwg.utils.progress import TerminalProgress
-    from d2nwg.weights.zoo import ZooConfig, build_zoo
+    from d2nwg.weights.build import build_zoo
+    from d2nwg.weights.zoo import ZooConfig
 
     progress = TerminalProgress()
     config = ZooConfig(
@@ -105,10 +106,10 @@ def run_build(args: argparse.Namespace) -> None:
 
 def run_info(args: argparse.Namespace) -> None:
     """Print the summary of a zoo."""
-    from d2nwg.weights.kinds import holds_models
+    from d2nwg.weights.info import CHECKPOINTS, zoo_kind
     from d2nwg.weights.zoo import Zoo
 
-    if holds_models(args.zoo):
+    if zoo_kind(args.zoo) == CHECKPOINTS:
         checkpoints.print_info(args.zoo)
     else:
         _print(Zoo(args.zoo))

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from d2nwg.data.images import SUFFIXES
+from d2nwg.data.image_set import SUFFIXES
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.paths import cache_dir, whole_folder
 from d2nwg.utils.progress import Progress, silent

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from d2nwg.data.images import TEST_NAMES, TRAIN_NAMES, ImageSet, labelled_set
+from d2nwg.data.image_set import TEST_NAMES, TRAIN_NAMES, ImageSet, labelled_set
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.paths import cache_dir
 from d2nwg.utils.progress import Progress, silent

@@ -7,15 +7,24 @@ from pathlib import Path
 
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.text import shown
-from d2nwg.weights.statefiles import FACTS, as_fact
 
 TABLES = (".csv", ".jsonl")
 MAX_TABLE = 64 * 2**20  # bytes
+# What can be known of a checkpoint, and its usual column names or keys in the order of preference.
+FACTS = {
+    "accuracy": ("accuracy", "acc", "test_acc", "val_acc", "best_acc", "best_acc1", "best_prec1", "prec1"),
+    "epoch": ("epoch", "epochs"),
+    "task": ("task", "dataset", "data"),
+}
 
 
 def read_tables(paths: Sequence[Path]) -> dict[str, dict]:
-    """File name or relative path → its facts. Raises UserError naming the line at fault."""
-    told: dict[str, dict] = {}
+    """File name or relative path → its facts (see `FACTS`), those that are given.
+
+    Raises:
+        UserError: naming the line at fault.
+    """
+    table: dict[str, dict] = {}
     for path in paths:
         name = shown(path.name)
         try:
@@ -42,8 +51,8 @@ def read_tables(paths: Sequence[Path]) -> dict[str, dict]:
                         f"Line {line} of {name} gives {shown(value, 40)} as {fact}: write a number"
                         f"{' from 0 to 1, or a percentage' if fact == 'accuracy' else ''}."
                     )
-            told[str(file).strip().replace("\\", "/").removeprefix("./")] = facts
-    return told
+            table[str(file).strip().replace("\\", "/").removeprefix("./")] = facts
+    return table
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict]]:
@@ -63,8 +72,9 @@ def _rows(path: Path) -> Iterator[tuple[int, dict]]:
             yield from ((reader.line_num, row) for row in reader)
 
 
-def facts_of(told: dict[str, dict], relative: Path, used: set[str]) -> dict:
-    """The facts of a file by its path, its name, or either without suffix; notes in `used` what was used."""
+def facts_of(table: dict[str, dict], relative: Path, used: set[str]) -> dict:
+    """The row of a file, looked up by its path, its name, either without suffix, or its folder; the key that was found
+    is added to `used`."""
     for key in (
         relative.as_posix(),
         relative.with_suffix("").as_posix(),
@@ -72,7 +82,22 @@ def facts_of(told: dict[str, dict], relative: Path, used: set[str]) -> dict:
         relative.stem,
         relative.parent.as_posix(),
     ):
-        if key in told:
+        if key in table:
             used.add(key)
-            return told[key]
+            return table[key]
     return {}
+
+
+def as_fact(fact: str, value):
+    """A value as a task (str), an epoch (int) or an accuracy (a fraction; above 1 it is read as a percentage), or None
+    where it cannot be one."""
+    if fact == "task":
+        return str(value)[:200] or None
+    try:
+        value = float(value)
+    except (TypeError, ValueError):
+        return None
+    if fact == "epoch":
+        return int(value) if abs(value) < 1e9 else None
+    value = value / 100 if value > 1 else value
+    return round(value, 6) if 0 <= value <= 1 else None

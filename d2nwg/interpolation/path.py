@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from d2nwg.bundles import resolve_bundle
-from d2nwg.data.images import ImageSet
+from d2nwg.data.image_set import ImageSet
 from d2nwg.encoders.images import load_encoder
 from d2nwg.generate import load_pipeline
 from d2nwg.heads import Head

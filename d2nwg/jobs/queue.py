@@ -215,7 +215,7 @@ def submit_training(
         UserError: a zoo is none, or what `submit` refuses.
     """
     from d2nwg.training.config import generator_of
-    from d2nwg.weights.kinds import open_zoo
+    from d2nwg.weights.open import open_zoo
 
     paths = [str(open_zoo(path).path.resolve()) for path in zoos]
     parameters = {"zoos": paths, "generator": generator_of(config), "config": config.to_config(), "device": device}

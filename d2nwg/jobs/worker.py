@@ -93,7 +93,7 @@ def _train(job: Job, parameters: dict, progress: Progress) -> None:
     from d2nwg.training.config import GENERATORS, as_text
     from d2nwg.training.loop import clear_checkpoints
     from d2nwg.training.run import train_bundle
-    from d2nwg.weights.kinds import open_zoo
+    from d2nwg.weights.open import open_zoo
 
     out = Path(parameters["out"])
     remove_partial(out)
@@ -133,7 +133,8 @@ def _zoo(job: Job, parameters: dict, progress: Progress) -> None:
     """Build a zoo of heads. Images are read once, whoever builds again."""
     from d2nwg.data.images import load_images
     from d2nwg.encoders.images import load_encoder
-    from d2nwg.weights.zoo import ZooConfig, build_zoo
+    from d2nwg.weights.build import build_zoo
+    from d2nwg.weights.zoo import ZooConfig
 
     out = Path(parameters["out"])
     remove_partial(out)

@@ -99,7 +99,7 @@ def _measure(spec: dict) -> None:
 
     from d2nwg.training.config import GENERATORS
     from d2nwg.training.run import train_bundle
-    from d2nwg.weights.kinds import open_zoo
+    from d2nwg.weights.open import open_zoo
 
     rank = int(os.environ.get("RANK", "0"))  # of several processes, for `benchmarks.training`
 

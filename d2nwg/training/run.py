@@ -29,7 +29,7 @@ from d2nwg.training.heads_dual import train_dual
 from d2nwg.training.loop import MetricsLog, clear_checkpoints
 from d2nwg.training.networks import train_whole
 from d2nwg.training.stages import Stages
-from d2nwg.utils.devices import leave_together, resolve_device
+from d2nwg.utils.devices import leave_group_at_exit, resolve_device
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.paths import write_whole
 from d2nwg.utils.progress import Progress, silent
@@ -83,7 +83,7 @@ def train_bundle(
     if config.accumulate < 1 or getattr(config, "batch_size", 10**9) < config.accumulate * processes:
         raise UserError("A batch can be worked on in 1 part or more, of at least one record for each process.")
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=config.mixed_precision)
-    leave_together()
+    leave_group_at_exit()
     config = _open_together(accelerator, out, work, zoos, config, resume)
     accelerator.gradient_accumulation_steps = config.accumulate  # a resumed run's own
     torch.manual_seed(config.seed)

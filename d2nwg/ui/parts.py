@@ -28,7 +28,7 @@ class Upload(_Uploaded, gr.File):
 
 
 class Picture(_Uploaded, gr.Image):
-    """One picture; handlers get its path, and `d2nwg.data.images.open_image` looks at it before it is decoded."""
+    """One picture; handlers get its path, and `d2nwg.data.decode.open_image` looks at it before it is decoded."""
 
     def get_block_name(self) -> str:
         return "image"

@@ -74,7 +74,7 @@ class Session:
     Attributes:
         page: gradio's name for the page the visitor has open.
         folder: the visitor's own, for everything made for them.
-        images: the `d2nwg.data.images.ImageSet` in use, or None.
+        images: the `d2nwg.data.image_set.ImageSet` in use, or None.
         result: the last `d2nwg.ui.generate.service.Result`, or None.
         uploads: the visitor's files that gradio keeps outside the folder.
         picked: the sample "try it" and the download use, None for the chosen head.

@@ -64,17 +64,17 @@ def workers(device: str) -> Iterator[Executor]:
             _return_freed_memory()
 
 
-def leave_together() -> None:
-    """At the end of a process that works with others, leave their group first: torch's threads for it would otherwise
-    end the process with an abort now and then."""
+def leave_group_at_exit() -> None:
+    """Leave torch's process group before the interpreter exits: its threads would otherwise abort the process now and
+    then."""
     import torch
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        atexit.unregister(_leave)
-        atexit.register(_leave)
+        atexit.unregister(_leave_group)
+        atexit.register(_leave_group)
 
 
-def _leave() -> None:
+def _leave_group() -> None:
     import torch
 
     if torch.distributed.is_initialized():

@@ -2,8 +2,8 @@
 
 Beside the zoo of heads (`d2nwg.weights.zoo`) this is a folder of
 
-- ``zoo.json``: ``{"format": "checkpoints", "version": 1, "architectures": {…}, "records": […]}``, written last and
-  whole. An architecture is a digest of tensor names and shapes, without a common ``module.``, and the names in module
+- ``zoo.json``: ``{"kind": "checkpoints", "format": 2, "architectures": {…}, "records": […]}``, written last and whole.
+  ``architectures`` maps a digest of tensor names and shapes, without a common ``module.``, to the names in module
   order. A record has ``file`` (below the folder), ``name`` (as it was imported), ``architecture``, ``sha256``, and
   where known ``task``, ``accuracy`` (a fraction) and ``epoch``.
 - ``models/00000.safetensors``, …: one state dict each, tensors under their stored names and bit for bit as imported,
@@ -28,16 +28,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from d2nwg.data.archives import extract_files
-from d2nwg.data.tables import TABLES, facts_of, read_tables
+from d2nwg.data.tables import FACTS, TABLES, facts_of, read_tables
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.paths import cache_dir, whole_folder, write_whole
+from d2nwg.utils.paths import cache_dir, whole_folder
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import shown, some
+from d2nwg.weights.info import CHECKPOINTS, no_zoo, read_info, write_info
 from d2nwg.weights.layouts import ChunkedLayout
 from d2nwg.weights.networks import State
-from d2nwg.weights.statefiles import FACTS, SUFFIXES, Checkpoint, read_checkpoint
+from d2nwg.weights.statefiles import SUFFIXES, Checkpoint, read_checkpoint
 
-FORMAT, VERSION = "checkpoints", 1
 MAX_CHECKPOINTS = 100_000
 PREFIX = "module."  # what DataParallel puts before every name
 
@@ -62,18 +62,14 @@ class ModelZoo:
     """A zoo of checkpoints on disk, opened for reading."""
 
     def __init__(self, path: str | Path):
-        """Raises UserError if ``path`` holds none."""
+        """Raises UserError if ``path`` holds none, or one in a format that this version does not read."""
         self.path = Path(path)
+        info = read_info(self.path, CHECKPOINTS)
         try:
-            info = json.loads((self.path / "zoo.json").read_text())
-            if info["format"] != FORMAT or info["version"] != VERSION:
-                raise KeyError(info["format"])
             self.records: list[dict] = info["records"]
             self.orders: dict[str, list[str]] = info["architectures"]
-        except (OSError, ValueError, KeyError, TypeError) as reason:
-            raise UserError(
-                f"{self.path} is no zoo of checkpoints: make one with `python -m d2nwg zoo import`."
-            ) from reason
+        except KeyError as reason:
+            raise no_zoo(self.path, CHECKPOINTS) from reason
 
     def __len__(self) -> int:
         return len(self.records)
@@ -108,7 +104,7 @@ class ModelZoo:
         """What is in the zoo, in numbers and names."""
         rights = [record["accuracy"] for record in self.records if "accuracy" in record]
         return {
-            "format": FORMAT,
+            "kind": CHECKPOINTS,
             "checkpoints": len(self),
             "tasks": dict(Counter(record.get("task", "not told") for record in self.records)),
             "accuracy": {"known": len(rights), **_spread(rights)},
@@ -206,11 +202,15 @@ def import_checkpoints(
         return _collect(places, told, None, [], progress)
     if old is not None:
         made = _collect(places, told, old.path, old.records, progress)
-        _finish(old.path, {**made.architectures, **old.orders}, [*old.records, *made.records])
+        write_info(
+            old.path,
+            CHECKPOINTS,
+            {"architectures": {**made.architectures, **old.orders}, "records": [*old.records, *made.records]},
+        )
         return made
     with whole_folder(Path(out)) as part:
         made = _collect(places, told, part, [], progress)
-        _finish(part, made.architectures, made.records)
+        write_info(part, CHECKPOINTS, {"architectures": made.architectures, "records": made.records})
         part.chmod(0o755)
     return made
 
@@ -258,11 +258,6 @@ def _collect(places, told: dict[str, dict], folder: Path | None, old: list[dict]
     if unused := sorted(set(told) - used):
         made.notes.append(f"The table tells of files that are not here: {some(unused)}.")
     return made
-
-
-def _finish(folder: Path, architectures: dict[str, list[str]], records: list[dict]) -> None:
-    info = {"format": FORMAT, "version": VERSION, "architectures": architectures, "records": records}
-    write_whole(folder / "zoo.json", json.dumps(info, indent=1, ensure_ascii=False))
 
 
 def without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:

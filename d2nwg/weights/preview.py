@@ -1,36 +1,36 @@
-"""What imported checkpoints look like, before and after they are kept: layers, chunks, and a histogram."""
+"""Checkpoints before they are imported: layers, chunks, and a histogram of the weights."""
 
 from pathlib import Path
 
 import numpy as np
-from safetensors.torch import load_file
 
 from d2nwg.utils.text import some
 from d2nwg.weights.layouts import ChunkedLayout
-from d2nwg.weights.model_zoo import Imported, ModelZoo, without_prefix
+from d2nwg.weights.model_zoo import Imported, without_prefix
 from d2nwg.weights.statefiles import read_checkpoint
 
 BINS = np.linspace(-0.5, 0.5, 81)
 
 
-def contents(zoo: ModelZoo) -> Imported:
-    """What is in a zoo, for `preview`."""
-    return Imported(zoo.records, zoo.orders)
+def preview(made: Imported, chunk: int = 1024) -> list[dict]:
+    """Statistics of each architecture among checkpoints that were read without importing them, the most frequent first.
 
-
-def preview(made: Imported, chunk: int = 1024, folder: Path | None = None) -> list[dict]:
-    """What each architecture looks like, the commonest first: number of ``checkpoints``, ``names``, ``layers`` (name,
-    shapes, numbers, chunks, padding, mean, std), ``histogram`` (edges, share of the weights in each bin), and
-    ``difference``, a sentence on how its shapes differ from the first one's and what follows from that.
-
-    `folder` is the zoo's, for records that are in one."""
+    Args:
+        made: of `import_checkpoints` with ``out=None``.
+        chunk: length of a chunk.
+    Returns:
+        A dict an architecture, of its first checkpoint: number of ``checkpoints``, ``names``, ``parameters``,
+        ``layers`` (layer, shapes, numbers, chunks, padding, mean, std), ``counters`` (tensors that no layout holds),
+        ``histogram`` (edges, share of the weights in each bin) and ``difference``, a sentence on how its shapes differ
+        from the first architecture's.
+    """
     groups: dict[str, list[dict]] = {}
     for record in made.records:
         groups.setdefault(record["architecture"], []).append(record)
     shown_groups, first = [], None
     for members in sorted(groups.values(), key=lambda group: -len(group)):
         record = members[0]
-        state = read_checkpoint(Path(record["path"])).state if "path" in record else load_file(folder / record["file"])
+        state = read_checkpoint(Path(record["path"])).state
         state = without_prefix(state)
         state = {name: state[name] for name in made.architectures[record["architecture"]]}
         layout = ChunkedLayout.of(state, chunk)

@@ -18,18 +18,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from d2nwg.data.archives import MAX_BYTES, MAX_RATIO
+from d2nwg.data.tables import FACTS, as_fact
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.text import shown
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt")
 MAX_TENSORS = 20_000
-# Where a training script keeps the weights, and what else it tells, in the order of preference.
+# The usual keys of a training script's checkpoint for its weights, in the order of preference.
 WEIGHTS = ("state_dict", "model_state_dict", "model", "net", "module", "params", "weights", "ema")
-FACTS = {
-    "accuracy": ("accuracy", "acc", "test_acc", "val_acc", "best_acc", "best_acc1", "best_prec1", "prec1"),
-    "epoch": ("epoch", "epochs"),
-    "task": ("task", "dataset", "data"),
-}
 
 
 @dataclass
@@ -157,17 +153,3 @@ def _find_facts(content) -> dict:
                 facts[fact] = as_fact(fact, value)
                 break
     return {fact: value for fact, value in facts.items() if value is not None}
-
-
-def as_fact(fact: str, value):
-    """A value as task (str), epoch (int) or accuracy (fraction; above 1 it is read as percent); None if it is none."""
-    if fact == "task":
-        return str(value)[:200] or None
-    try:
-        value = float(value)
-    except (TypeError, ValueError):
-        return None
-    if fact == "epoch":
-        return int(value) if abs(value) < 1e9 else None
-    value = value / 100 if value > 1 else value
-    return round(value, 6) if 0 <= value <= 1 else None

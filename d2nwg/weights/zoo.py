@@ -1,62 +1,53 @@
-"""A zoo: a population of trained heads on disk, with the images each was trained on.
+"""A zoo of heads: a population of trained heads on disk, with the images that each was trained on.
 
-A zoo is a folder:
+A zoo is a folder, which `d2nwg.weights.build` writes:
 
 - ``zoo.json``: how it was made (`ZooConfig`), its data sets and classes, and the number of records.
 - ``features.safetensors``: ``features`` (N, D) float16 of every image, ``label`` (N,) class of each, and the
   projection that heads are learnt on: ``mean`` (D,), ``projection`` (k, D).
-- ``records-00000.safetensors``, …: up to `SHARD` records each. Tensors, with R records, K checkpoints, C_max classes:
+- ``records-00000.safetensors``, …: shards. Tensors, for R records, K checkpoints and at most C_max classes:
   the head's own (for a linear probe ``weight`` (R, K, C_max, k) and ``bias`` (R, K, C_max)), ``classes`` (R, C_max)
-  and ``support`` (R, C_max, M) with -1 for padding, ``accuracy`` (R, K) on other images of the same classes.
+  and ``support`` (R, C_max, M) with -1 for padding, ``accuracy`` (R, K) on other images of the same classes. Each
+  `BATCH` consecutive records have the same number of classes.
 
 Shards are memory-mapped, so that a zoo larger than memory can be read in pieces.
 """
 
-import json
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from d2nwg.data.images import ImageSet
-from d2nwg.encoders.images import Encoder, content_hash
-from d2nwg.utils.devices import resolve_device, workers
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.progress import Progress, silent
+from d2nwg.weights.info import HEADS, no_zoo, read_info
 from d2nwg.weights.networks import State, head_shapes
-from d2nwg.weights.probes import fit_linear, fit_mlp, masked_accuracy
 
-BATCH = 128  # problems optimised together; all of one batch have the same number of classes
-PIECE = 16  # of which a CPU works on so many at a time, to stay in its cache
-SHARD = 16 * BATCH  # records a file
+BATCH = 128  # probes trained in one optimisation, all with the same number of classes
 QUERY = 15  # held-out images a class that score a probe
 
 
 @dataclass(frozen=True)
 class ZooConfig:
-    """How a zoo of heads is made.
+    """The configuration of a zoo of heads.
 
     Attributes:
         subsets: number of records.
-        min_classes, max_classes: classes of a subset, drawn uniformly; each subset is of one data set.
+        min_classes, max_classes: range of the number of classes of a subset, drawn uniformly; each subset is of one
+            data set.
         images: support images a class (fewer where a class has few: a quarter is held out to score the probe).
         probe: ``"linear"`` or ``"mlp"`` (two layers).
-        hidden: width of an mlp's hidden layer.
-        width: k, principal components that heads are learnt on.
-        l2: penalty of the probes.
-        checkpoints: last iterates kept of each probe.
-        max_per_class: images read of each class; the ones with the smallest content hash, so a set's order is moot.
-        seed: of the subsets and starts.
+        hidden: width of the hidden layer of an mlp.
+        width: k, the number of principal components that heads are trained on.
+        l2: L2 penalty of the probes.
+        checkpoints: number of last iterates kept of each probe.
+        max_per_class: upper bound on the images read of each class; those with the smallest content hash.
+        seed: of the random subsets and initial weights.
     """
 
     subsets: int = 10_000
@@ -83,11 +74,11 @@ class ZooConfig:
 
 @dataclass
 class Records:
-    """Some records of a zoo; B of them, one checkpoint each.
+    """B records of a zoo, one checkpoint each.
 
     Attributes:
         state: padded heads (B, …) on projected features.
-        counts: (B,) classes each head has.
+        counts: (B,) number of classes of each head.
         classes: (B, C_max) global class numbers, -1 for padding.
         support: (B, C_max, M) image numbers, -1 for padding.
         accuracy: (B,) on held-out images.
@@ -104,23 +95,21 @@ class Zoo:
     """A zoo on disk, opened for reading."""
 
     def __init__(self, path: str | Path):
-        """Raises UserError if ``path`` holds no zoo."""
+        """Raises UserError if ``path`` holds no zoo of heads, or one in a format that this version does not read."""
         self.path = Path(path)
+        info = read_info(self.path, HEADS)
         try:
-            info = json.loads((self.path / "zoo.json").read_text())
-            if info.get("format") == "checkpoints":
-                raise UserError(f"{self.path} is a zoo of whole models, and this needs one of heads.")
             self.config = ZooConfig(**info["config"])
+            self.encoder, self.preprocessing = info["encoder"], info["preprocessing"]
+            self.datasets: list[dict] = info["datasets"]
+            self.num_records: int = info["num_records"]
+            self.num_images: int = info["num_images"]
+            self.class_names = [(d["name"], c) for d in self.datasets for c in d["classes"]]
         except UserError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as reason:
-            raise UserError(f"{self.path} is no zoo: make one with `python -m d2nwg zoo build`.") from reason
-        self.encoder, self.preprocessing = info["encoder"], info["preprocessing"]
-        self.datasets: list[dict] = info["datasets"]
-        self.num_records: int = info["num_records"]
-        self.num_images: int = info["num_images"]
+        except (ValueError, KeyError, TypeError) as reason:
+            raise no_zoo(self.path, HEADS) from reason
         self._command: str = info.get("command", "")
-        self.class_names = [(d["name"], c) for d in self.datasets for c in d["classes"]]
 
     def __len__(self) -> int:
         return self.num_records
@@ -135,7 +124,7 @@ class Zoo:
 
     @cached_property
     def projected(self) -> Tensor:
-        """(N, k) float32: what the heads see."""
+        """(N, k) float32: the projected features, inputs of the heads."""
         return project(self.images["features"].float(), self.images)
 
     @cached_property
@@ -145,14 +134,22 @@ class Zoo:
 
     @cached_property
     def _shards(self) -> list:
-        paths = [self.path / f"records-{i:05d}.safetensors" for i in range(-(-self.num_records // SHARD))]
         try:
-            return [safe_open(p, "pt") for p in paths]
+            shards = [safe_open(p, "pt") for p in sorted(self.path.glob("records-*.safetensors"))]
+            found = sum(shard.get_slice("accuracy").get_shape()[0] for shard in shards)
         except (OSError, SafetensorError) as reason:
             raise UserError(f"The zoo {self.path} is incomplete: build it again.") from reason
+        if found != self.num_records:
+            raise UserError(f"The zoo {self.path} is incomplete: build it again.")
+        return shards
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """(shards,) number of records up to the end of each shard."""
+        return np.cumsum([shard.get_slice("accuracy").get_shape()[0] for shard in self._shards])
 
     def summary(self) -> dict:
-        """What is in the zoo, in numbers and names."""
+        """Encoder, numbers of records and images, probe and data sets, for ``zoo info``."""
         return {
             "encoder": self.encoder,
             "records": self.num_records,
@@ -162,7 +159,7 @@ class Zoo:
         }
 
     def command(self) -> str:
-        """The command line that builds this zoo, its data sets by name; whoever wrote it otherwise has noted how."""
+        """The command line that builds this zoo, with its data sets by name, or the one that ``zoo.json`` gives."""
         if self._command:
             return self._command
         c = self.config
@@ -186,7 +183,8 @@ class Zoo:
         steps = [checkpoint] * len(indices) if isinstance(checkpoint, int) else checkpoint
         rows: dict[str, list[Tensor]] = {name: [] for name in [*names, "classes", "support", "accuracy"]}
         for i, step in zip(indices, steps, strict=True):
-            shard, row = self._shards[i // SHARD], i % SHARD
+            number = int(np.searchsorted(self._ends, i, side="right"))
+            shard, row = self._shards[number], i - int(self._ends[number - 1]) if number else i
             for name, kept in rows.items():
                 value = shard.get_slice(name)[row]
                 kept.append(value if name in ("classes", "support") else value[step])
@@ -207,7 +205,7 @@ def project(features: Tensor, images: dict[str, Tensor]) -> Tensor:
 
 
 def fit_projection(features: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Principal components, scaled so that a projected feature has unit variance on average.
+    """Principal components of features (n, D), scaled so that the projected features have unit variance on average.
 
     Returns:
         mean (D,), projection (k, D) with k = min(width, D, n - 1).
@@ -226,188 +224,9 @@ def class_table(labels: Tensor, num_classes: int) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(members, batch_first=True, padding_value=-1)
 
 
-def build_zoo(
-    sources: Sequence[ImageSet],
-    encoder: Encoder,
-    config: ZooConfig,
-    out: str | Path,
-    *,
-    device: str | None = None,
-    progress: Progress = silent,
-) -> Zoo:
-    """Encode the data sets, train ``config.subsets`` probes on random class subsets, and write the zoo to ``out``.
-
-    Raises:
-        UserError: ``out`` is there already, or the data sets cannot make such subsets.
-    """
-    out = Path(out)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from d2nwg.weights.together import build_together
-
-        return build_together(sources, encoder, config, out, device=device, progress=progress)
-    if out.exists():
-        raise UserError(f"{out} exists already: choose another name for the zoo, or remove it.")
-    for source in sources:
-        if len(source.classes) < config.min_classes:
-            raise UserError(f"{source.name} has {len(source.classes)} classes, fewer than {config.min_classes}.")
-    device = resolve_device(device) if device else str(encoder.device)
-    images = encode_sets(sources, encoder, config, progress)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # Everything is written beside the goal and renamed at the end: a stopped build leaves no half a zoo.
-    part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        save_file(images, part / "features.safetensors")
-        write_records(sources, images, config, part, device, progress)
-        write_info(sources, encoder, config, images, part)
-        os.chmod(part, 0o755)
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return Zoo(out)
-
-
-def write_info(sources, encoder, config: ZooConfig, images: dict[str, Tensor], folder: Path) -> None:
-    """Write ``zoo.json``, the last file of a zoo."""
-    info = {
-        "config": asdict(config),
-        "encoder": encoder.name,
-        "preprocessing": encoder.preprocessing,
-        "datasets": [{"name": s.name, "classes": list(s.classes)} for s in sources],
-        "num_images": len(images["label"]),
-        "num_records": config.subsets,
-    }
-    (folder / "zoo.json").write_text(json.dumps(info, indent=1))
-
-
-def encode_sets(sources, encoder, config: ZooConfig, progress: Progress) -> dict[str, Tensor]:
-    """What ``features.safetensors`` holds."""
-    features, labels, first = [], [], 0
-    for source in sources:
-        chosen = _spread_choice(source, config.max_per_class)
-        found, readable = encoder.encode(
-            [source.items[i] for i in chosen],
-            progress=lambda stage, done, total, name=source.name: progress(f"{stage} of {name}", done, total),
-        )
-        kept = source.labels[chosen][readable]
-        few = np.flatnonzero(np.bincount(kept, minlength=len(source.classes)) < 3)
-        if len(few):
-            raise UserError(f"Class {source.classes[few[0]]} of {source.name} has fewer than three readable images.")
-        features.append(found[torch.from_numpy(readable)])
-        labels.append(torch.from_numpy(kept) + first)
-        first += len(source.classes)
-    features, labels = torch.cat(features), torch.cat(labels)
-    mean, projection = fit_projection(features, config.width)
-    return {"features": features.half(), "label": labels, "mean": mean, "projection": projection}
-
-
-def _spread_choice(source: ImageSet, most: int) -> np.ndarray:
-    """At most ``most`` images of each class: those with the smallest content hash."""
-    chosen = []
-    for label in range(len(source.classes)):
-        members = np.flatnonzero(source.labels == label)
-        if len(members) > most:
-            members = np.array(sorted(members, key=lambda i: content_hash(source.items[i]) or b"\xff")[:most])
-        chosen.append(members)
-    return np.concatenate(chosen)
-
-
-def write_records(
-    sources, images, config: ZooConfig, folder: Path, device: str, progress: Progress, rank: int = 0, ranks: int = 1
-) -> None:
-    """Train the probes and write the shards: of several processes each trains every ``ranks``-th shard. The random
-    numbers of all are drawn by each, so that the zoo is the same however many build it."""
-    features = project(images["features"].float(), images).to(device)
-    table = class_table(images["label"], int(images["label"].max()) + 1)
-    owner = np.repeat(np.arange(len(sources)), [len(s.classes) for s in sources])
-    rng = np.random.default_rng(config.seed)
-    pending: list[dict[str, Tensor]] = []
-    done = written = 0
-    with workers(device) as pool:
-        while done < config.subsets:
-            size = min(BATCH, config.subsets - done)
-            mine = written % ranks == rank
-            pending.append(_train_batch(size, features, table, owner, config, rng, device, pool, mine))
-            done += size
-            progress("Training probes", done, config.subsets)
-            if len(pending) * BATCH == SHARD or done == config.subsets:
-                if mine:
-                    shard = {name: torch.cat([p[name] for p in pending]) for name in pending[0]}
-                    save_file(shard, folder / f"records-{written:05d}.safetensors")
-                pending, written = [], written + 1
-
-
-def _train_batch(size, features, table, owner, config, rng, device, pool, mine=True) -> dict[str, Tensor]:
-    classes = _draw_classes(size, owner, config, rng)  # (B, C)
-    count = classes.shape[1]
-    support, query = _draw_images(classes, table, config.images, rng)
-    piece = PIECE if device == "cpu" else size
-    seeds = rng.integers(2**62, size=-(-size // piece)) if config.probe == "mlp" else repeat(0)
-    if not mine:
-        return {}
-
-    def train(support: Tensor, query: Tensor, seed: int) -> tuple[State, Tensor]:
-        return _train_piece(support, query, count, features, config, int(seed), device)
-
-    pieces = list(pool.map(train, support.split(piece), query.split(piece), seeds))
-    state = {name: torch.cat([made[name] for made, _ in pieces]) for name in pieces[0][0]}
-    accuracy = torch.cat([scores for _, scores in pieces])
-    padded = {}
-    for name, shape in head_shapes(config.probe, features.shape[1], config.max_classes, config.hidden).items():
-        full = torch.zeros(size, config.checkpoints, *shape)
-        full[tuple(slice(s) for s in state[name].shape)] = state[name]
-        padded[name] = full
-    more = config.max_classes - count
-    pad = torch.nn.functional.pad
-    return {
-        **padded,
-        "classes": pad(classes, (0, more), value=-1).int(),
-        "support": pad(support, (0, 0, 0, more), value=-1).int(),
-        "accuracy": accuracy,
-    }
-
-
-def _train_piece(support, query, count, features, config, seed, device) -> tuple[State, Tensor]:
-    """Probes of the support images (B, C, M), on the CPU, and their accuracies (B, K) on the query images."""
-    numbers = torch.full((len(support),), count, device=device)
-    train, held_out = (gather_images(features, chosen, device) for chosen in (support, query))
-    kwargs = {"l2": config.l2, "checkpoints": config.checkpoints}
-    if config.probe == "linear":
-        state = fit_linear(*train, numbers, count, **kwargs)
-    else:
-        generator = torch.Generator().manual_seed(seed)
-        state = fit_mlp(*train, numbers, count, hidden=config.hidden, generator=generator, **kwargs)
-    steps = [{name: value[:, k] for name, value in state.items()} for k in range(config.checkpoints)]
-    accuracy = torch.stack([masked_accuracy(step, *held_out, numbers) for step in steps], dim=1)
-    return {name: value.cpu() for name, value in state.items()}, accuracy.cpu()
-
-
-def _draw_classes(size: int, owner: np.ndarray, config: ZooConfig, rng: np.random.Generator) -> Tensor:
-    """(B, C) distinct classes of one data set a row; C is drawn once for the batch."""
-    per_set = np.bincount(owner)
-    count = int(rng.integers(config.min_classes, min(config.max_classes, per_set.max()) + 1))
-    able = per_set >= count
-    chance = np.where(able, np.sqrt(per_set), 0.0)
-    sets = rng.choice(len(per_set), size, p=chance / chance.sum())
-    keys = np.where(owner == sets[:, None], rng.random((size, len(owner))), 2.0)
-    return torch.from_numpy(np.argsort(keys, axis=1)[:, :count])
-
-
-def _draw_images(classes: Tensor, table: Tensor, images: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Disjoint support (B, C, M) and query (B, C, QUERY) images of each class, -1 for padding."""
-    members = table[classes]  # (B, C, L)
-    available = (members >= 0).sum(-1, keepdim=True)
-    keys = torch.from_numpy(rng.random(members.shape)) + 2.0 * (members < 0)
-    shuffled = members.gather(-1, keys.argsort(-1))
-    taken = torch.minimum(available - (available // 4).clamp_min(1), torch.tensor(images))
-    position = torch.arange(shuffled.shape[-1])
-    support = torch.where(position < taken, shuffled, -1)[..., :images]
-    after = (position[:QUERY] + taken).clamp_max(shuffled.shape[-1] - 1)
-    query = torch.where(position[:QUERY] + taken < available, shuffled.gather(-1, after), -1)
-    return support, query
-
-
 def gather_images(features: Tensor, chosen: Tensor, device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, C, M) image numbers → features (B, C·M, k), labels (B, C·M), weights (B, C·M)."""
+    """(B, C, M) image numbers, -1 for padding → features (B, C·M, k), labels (B, C·M) and weights (B, C·M), 0 for
+    padding, as `d2nwg.weights.probes` takes them."""
     size, count, images = chosen.shape
     flat = chosen.flatten(1).to(device)
     weight = (flat >= 0).float()

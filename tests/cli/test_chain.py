@@ -113,7 +113,7 @@ def test_heads_for_unseen_classes(work):
 
 
 def test_a_second_time_nothing_is_read(work, capsys, monkeypatch):
-    from d2nwg.encoders.images import Encoder
+    from d2nwg.encoders.base import Encoder
 
     monkeypatch.setattr(Encoder, "forward", lambda *args: pytest.fail("the network ran"))
     call(capsys, "generate", work / "unseen", "--bundle", work / "bundle", "--num-samples", 20, "--out", work / "again")

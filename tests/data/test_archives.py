@@ -11,7 +11,8 @@ import pytest
 
 from d2nwg.data import archives
 from d2nwg.data.archives import extract_images
-from d2nwg.data.images import load_files, load_images, open_image
+from d2nwg.data.decode import open_image
+from d2nwg.data.images import load_files, load_images
 from d2nwg.utils.errors import Cancelled, UserError
 from tests.helpers.images import make_image_folder
 

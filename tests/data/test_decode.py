@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from d2nwg.data import decode
-from d2nwg.data.images import open_image
+from d2nwg.data.decode import open_image
 from tests.helpers.refusals import refusal
 
 

@@ -3,8 +3,10 @@ import time
 import numpy as np
 import pytest
 
+from d2nwg.data.decode import open_image
 from d2nwg.data.examples import EXAMPLES, Example
-from d2nwg.data.images import load_images, open_image, split_support_query
+from d2nwg.data.images import load_images
+from d2nwg.data.split import split_support_query
 from d2nwg.utils.errors import UserError
 
 

@@ -6,7 +6,9 @@ import pytest
 from PIL import Image
 
 from d2nwg.data import hf_datasets
-from d2nwg.data.images import load_images, open_image, split_support_query
+from d2nwg.data.decode import open_image
+from d2nwg.data.images import load_images
+from d2nwg.data.split import split_support_query
 from tests.helpers.refusals import refusal
 
 datasets = pytest.importorskip("datasets")

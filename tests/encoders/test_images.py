@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from d2nwg.encoders import images as encoders
-from d2nwg.encoders.images import DEFAULT_ENCODER, Encoder, load_encoder, load_in_order
+from d2nwg.encoders.base import Encoder
+from d2nwg.encoders.images import DEFAULT_ENCODER, load_encoder, load_in_order
 from d2nwg.utils.devices import resolve_device
 from d2nwg.utils.errors import Cancelled, UserError
 from tests.helpers.images import make_pattern_folder

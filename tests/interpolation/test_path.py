@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from d2nwg import cli
-from d2nwg.data.images import labelled_set, load_images
+from d2nwg.data.image_set import labelled_set
+from d2nwg.data.images import load_images
 from d2nwg.evaluation.baselines import accuracies
 from d2nwg.heads import Head, evaluate_head
 from d2nwg.interpolation.endpoints import read_ends

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from d2nwg.data.images import load_images
 from d2nwg.jobs import queue as jobs
 from d2nwg.jobs.queue import resume, submit, tend
-from d2nwg.weights.zoo import Zoo, ZooConfig, build_zoo
+from d2nwg.weights.build import build_zoo
+from d2nwg.weights.zoo import Zoo, ZooConfig
 from tests.helpers.jobs import wait
 
 REPO = Path(jobs.__file__).parents[2]
@@ -25,7 +26,7 @@ from pathlib import Path
 from d2nwg.jobs import worker as jobrun
 from d2nwg.encoders import images as encoders
 from d2nwg.jobs.queue import Job
-from d2nwg.weights import zoo
+from d2nwg.weights import build
 from tests.helpers.encoder import CheapEncoder
 encoders.load_encoder = lambda *_: CheapEncoder()
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
@@ -39,9 +40,9 @@ def half(tensors, path):
         Path(path).write_bytes(b"half a shard")
         die()
     save(tensors, path)
-save = zoo.save_file
+save = build.save_file
 if sys.argv[2] == "writing":
-    zoo.save_file = half
+    build.save_file = half
 jobrun.JobProgress = Progress
 sys.exit(jobrun.run_job(Job(Path(sys.argv[1]))))
 """

@@ -316,7 +316,8 @@ def test_what_a_dual_bundle_holds(bundle, tiny_zoo):
 
 
 def test_data_sets_held_out_are_never_drawn(tmp_path, patterns, cheap_encoder):
-    from d2nwg.weights.zoo import ZooConfig, build_zoo
+    from d2nwg.weights.build import build_zoo
+    from d2nwg.weights.zoo import ZooConfig
 
     other = load_images(make_pattern_folder(tmp_path / "other", range(50, 58)))
     config = ZooConfig(subsets=120, min_classes=2, max_classes=4, images=6, width=16)
@@ -444,7 +445,8 @@ def test_heads_become_vectors_of_the_layout_and_back(pipe):
 
 
 def test_a_zoo_of_two_layer_heads_is_refused(tmp_path, patterns, cheap_encoder):
-    from d2nwg.weights.zoo import ZooConfig, build_zoo
+    from d2nwg.weights.build import build_zoo
+    from d2nwg.weights.zoo import ZooConfig
 
     config = ZooConfig(subsets=6, max_classes=3, images=4, width=8, probe="mlp", hidden=4)
     build_zoo([load_images(patterns)], cheap_encoder, config, tmp_path / "zoo")

@@ -11,9 +11,10 @@ from d2nwg.training.data import ZooBatches, shuffle_classes
 from d2nwg.training.loop import step_rng
 from d2nwg.training.run import train_bundle
 from d2nwg.utils.errors import Cancelled, UserError
+from d2nwg.weights.build import build_zoo
 from d2nwg.weights.layouts import WholeLayout
 from d2nwg.weights.networks import head_shapes, logits
-from d2nwg.weights.zoo import Zoo, ZooConfig, build_zoo
+from d2nwg.weights.zoo import Zoo, ZooConfig
 from tests.helpers.training import SHORT, quick_config, stop_at, tensors
 
 STAGES = ("Training the VAE", "Aligning the data-set encoder", "Training the denoiser")

@@ -26,19 +26,18 @@ from tests.helpers.encoder import CheapEncoder
 from tests.helpers.training import quick_config
 from d2nwg.utils.errors import UserError
 from d2nwg.data.images import load_images
-from d2nwg.weights import zoo as zoos
+from d2nwg.weights import build
+from d2nwg.weights.zoo import Zoo, ZooConfig
 from d2nwg.training.run import train_bundle
 patterns, folder, zoo = sys.argv[1:]
-usual = zoos.BATCH, zoos.SHARD
-zoos.BATCH, zoos.SHARD = 20, 40
-config = zoos.ZooConfig(subsets=200, min_classes=2, max_classes=6, images=8, width=16)
-zoos.build_zoo([load_images(patterns)], CheapEncoder(), config, Path(folder) / "zoo", device="cpu")
-zoos.BATCH, zoos.SHARD = usual
+build.BATCH, build.SHARD = 20, 40
+config = ZooConfig(subsets=200, min_classes=2, max_classes=6, images=8, width=16)
+build.build_zoo([load_images(patterns)], CheapEncoder(), config, Path(folder) / "zoo", device="cpu")
 config = quick_config(vae_steps=25, align_steps=5, diffusion_steps=25, batch_size=16)
 out = Path(folder) / "bundle"
-train_bundle(zoos.Zoo(zoo), config, out, device="cpu")
+train_bundle(Zoo(zoo), config, out, device="cpu")
 try:
-    train_bundle(zoos.Zoo(zoo), config, out, device="cpu")
+    train_bundle(Zoo(zoo), config, out, device="cpu")
 except UserError as reason:
     print("refused:", reason)
 """
@@ -81,22 +80,21 @@ def test_two_processes_do_what_one_does(tiny_zoo, patterns, cheap_encoder, tmp_p
 
     # The zoo: shards disjoint and complete, and the same as one process builds.
     from d2nwg.data.images import load_images
-    from d2nwg.weights import zoo as zoos
+    from d2nwg.weights import build
+    from d2nwg.weights.zoo import Zoo, ZooConfig
 
-    monkeypatch.setattr(zoos, "BATCH", 20)
-    monkeypatch.setattr(zoos, "SHARD", 40)
-    config = zoos.ZooConfig(subsets=200, min_classes=2, max_classes=6, images=8, width=16)
-    zoos.build_zoo([load_images(patterns)], cheap_encoder, config, tmp_path / "alone", device="cpu")
+    monkeypatch.setattr(build, "BATCH", 20)
+    monkeypatch.setattr(build, "SHARD", 40)
+    config = ZooConfig(subsets=200, min_classes=2, max_classes=6, images=8, width=16)
+    build.build_zoo([load_images(patterns)], cheap_encoder, config, tmp_path / "alone", device="cpu")
     names = sorted(path.name for path in (tmp_path / "alone").iterdir())
     assert names == sorted(path.name for path in (tmp_path / "zoo").iterdir()) and len(names) == 5 + 2
     for name in names:
         if name.endswith(".safetensors"):
             one, two = load_file(tmp_path / "alone" / name), load_file(tmp_path / "zoo" / name)
             assert all(torch.allclose(one[key], two[key], atol=1e-4) for key in one), name
-    assert len(zoos.Zoo(tmp_path / "zoo").accuracies()) == 200
+    assert len(Zoo(tmp_path / "zoo").accuracies()) == 200
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".zoo")]
-
-    monkeypatch.undo()
 
     # The training: the same losses at the same global batch, one log, one bundle.
     config = quick_config(vae_steps=25, align_steps=5, diffusion_steps=25, batch_size=16)

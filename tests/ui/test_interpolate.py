@@ -2,8 +2,9 @@
 
 import pytest
 
+from d2nwg.data.decode import open_image
 from d2nwg.data.examples import EXAMPLES
-from d2nwg.data.images import load_images, open_image
+from d2nwg.data.images import load_images
 from d2nwg.ui import session as sessions
 from d2nwg.ui.interpolate import html as own
 from d2nwg.ui.work import Work

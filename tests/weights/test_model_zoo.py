@@ -18,7 +18,8 @@ from d2nwg.cli import main
 from d2nwg.utils.errors import UserError
 from d2nwg.weights.layouts import ChunkedLayout, recalibrate
 from d2nwg.weights.model_zoo import ModelZoo, export_zoo, import_checkpoints
-from d2nwg.weights.preview import contents, preview
+from d2nwg.weights.open import open_zoo
+from d2nwg.weights.preview import preview
 from d2nwg.weights.zoo import Zoo
 from tests.helpers.networks import network
 
@@ -129,9 +130,6 @@ def test_preview_writes_nothing(folder, tmp_path):
     )
     assert sum(first["histogram"]["share"]) == pytest.approx(1)
     assert "5 fewer" in second["difference"] and "0.weight: 4×1×3×3 instead of 6×1×3×3" in second["difference"]
-    import_checkpoints(folder, tmp_path / "zoo")
-    zoo = ModelZoo(tmp_path / "zoo")
-    assert preview(contents(zoo), 50, zoo.path)[0]["layers"] == first["layers"]
 
 
 # ---------------------------------------- layouts
@@ -328,10 +326,26 @@ def test_names_in_a_zoo_do_not_lead_out(folder, tmp_path):
 
 def test_a_zoo_of_models_is_no_zoo_of_heads(folder, tmp_path):
     import_checkpoints(folder, tmp_path / "zoo")
-    with pytest.raises(UserError, match="is a zoo of whole models, and this needs one of heads"):
+    with pytest.raises(UserError, match="is a zoo of checkpoints, and one of heads is needed"):
         Zoo(tmp_path / "zoo")
     with pytest.raises(UserError, match="is no zoo of checkpoints"):
         ModelZoo(folder)
+
+
+def test_the_format_of_a_zoo_of_checkpoints(folder, tmp_path):
+    import_checkpoints(folder, tmp_path / "zoo")
+    path = tmp_path / "zoo" / "zoo.json"
+    info = json.loads(path.read_text())
+    assert info.pop("kind") == "checkpoints" and info.pop("format") == 2
+    path.write_text(json.dumps({"format": "checkpoints", "version": 1, **info}))  # as the first version wrote it
+    assert len(open_zoo(tmp_path / "zoo")) == len(info["records"])
+    torch.save({"w": torch.ones(3)}, tmp_path / "one.pt")
+    added = import_checkpoints(tmp_path / "one.pt", tmp_path / "zoo", append=True)
+    assert len(added.records) == 1 and json.loads(path.read_text())["format"] == 2
+    for declared in ({"kind": "checkpoints", "format": 3}, {"format": "checkpoints", "version": 9}):
+        path.write_text(json.dumps({**declared, **info}))
+        with pytest.raises(UserError, match="reads format 1 or 2: make one with `python -m d2nwg zoo import`"):
+            open_zoo(tmp_path / "zoo")
 
 
 def test_the_verbs(folder, tmp_path, capsys):

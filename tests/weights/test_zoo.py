@@ -4,15 +4,19 @@ import json
 import shutil
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from d2nwg.data.images import load_images
 from d2nwg.utils.errors import Cancelled, UserError
-from d2nwg.weights import zoo as zoos
+from d2nwg.utils.progress import silent
+from d2nwg.weights import build as building
+from d2nwg.weights.build import build_zoo
 from d2nwg.weights.networks import logits, pick, select_classes
-from d2nwg.weights.zoo import Zoo, ZooConfig, build_zoo, fit_projection
+from d2nwg.weights.open import open_zoo
+from d2nwg.weights.zoo import Zoo, ZooConfig, fit_projection
 from tests.helpers.images import make_image_folder, make_pattern_folder
 
 CONFIG = dict(subsets=40, min_classes=2, max_classes=5, images=4, width=8, checkpoints=2, hidden=6)
@@ -21,8 +25,8 @@ CONFIG = dict(subsets=40, min_classes=2, max_classes=5, images=4, width=8, check
 @pytest.fixture
 def small_shards(monkeypatch):
     """Batches of 8 records and shards of 16, so that 40 records take three shards."""
-    monkeypatch.setattr(zoos, "BATCH", 8)
-    monkeypatch.setattr(zoos, "SHARD", 16)
+    monkeypatch.setattr(building, "BATCH", 8)
+    monkeypatch.setattr(building, "SHARD", 16)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +38,7 @@ def sources(tmp_path_factory):
 
 
 def build(sources, encoder, out, **changes) -> Zoo:
-    progress = changes.pop("progress", zoos.silent)
+    progress = changes.pop("progress", silent)
     return build_zoo(sources, encoder, ZooConfig(**CONFIG | changes), out, progress=progress)
 
 
@@ -72,8 +76,8 @@ def test_a_record_holds_a_head_its_classes_and_its_images(probe, sources, cheap_
 def test_support_and_held_out_images_are_disjoint():
     table = torch.arange(5 * 30).reshape(5, 30)
     table[3, 3:] = -1  # a class of three images
-    rng = zoos.np.random.default_rng(0)
-    support, query = zoos._draw_images(torch.tensor([[0, 3], [4, 1]]), table, 20, rng)
+    rng = np.random.default_rng(0)
+    support, query = building.draw_images(torch.tensor([[0, 3], [4, 1]]), table, 20, rng)
     for chosen in (support, query):
         assert (chosen[0, 1] >= 0).sum() == (2 if chosen is support else 1)
     for slot in support.flatten(0, 1).tolist(), query.flatten(0, 1).tolist():
@@ -194,6 +198,21 @@ def test_what_is_no_zoo_is_refused(damage, tiny_zoo, tmp_path):
             (path / "zoo.json").write_text(text[damage])
     with pytest.raises(UserError, match="is no zoo: make one"):
         Zoo(path)
+
+
+def test_a_zoo_without_a_format_number_is_read_and_a_newer_one_refused(tiny_zoo, tmp_path):
+    info = json.loads((tiny_zoo.path / "zoo.json").read_text())
+    assert info.pop("kind") == "heads" and info.pop("format") == 1
+    shutil.copytree(tiny_zoo.path, tmp_path / "zoo")
+    (tmp_path / "zoo" / "zoo.json").write_text(json.dumps(info))
+    assert torch.equal(Zoo(tmp_path / "zoo").records([3]).accuracy, tiny_zoo.records([3]).accuracy)
+    for number in (2, 0, "new", True):
+        (tmp_path / "zoo" / "zoo.json").write_text(json.dumps({**info, "format": number}))
+        sentence = (
+            f"zoo has format {number}, and this version reads format 1: make one with `python -m d2nwg zoo build`"
+        )
+        with pytest.raises(UserError, match=sentence):
+            open_zoo(tmp_path / "zoo")
 
 
 @pytest.mark.parametrize("name", ["records-00000.safetensors", "features.safetensors"])

@@ -76,7 +76,7 @@ def thumbnails(images, progress: Progress = silent) -> str:
 def _thumbnail(item) -> str | None:
     from PIL import Image, ImageOps
 
-    from d2nwg.data.images import open_image
+    from d2nwg.data.decode import open_image
 
     try:
         picture = open_image(item, min_side=THUMBNAIL)

@@ -103,7 +103,7 @@ def look(head, item: Path | bytes) -> dict[str, float]:
     Raises:
         UserError: it cannot be read.
     """
-    from d2nwg.data.images import open_image
+    from d2nwg.data.decode import open_image
 
     probabilities, readable = head.probabilities([item])
     if not readable[0]:
@@ -188,7 +188,7 @@ def draw(visit: Session) -> tuple[Any, str]:
 
 def preview(item: Path | bytes, folder: Path) -> str | None:
     """A copy of a picture, of a size to look at, as a file in `folder`; None if it is unreadable."""
-    from d2nwg.data.images import open_image
+    from d2nwg.data.decode import open_image
 
     try:
         picture = open_image(item, min_side=512)

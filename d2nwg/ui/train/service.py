@@ -111,14 +111,14 @@ def import_zoo(
     """
     from d2nwg.jobs.queue import check_name
     from d2nwg.utils.paths import cache_dir
-    from d2nwg.weights.kinds import holds_models
+    from d2nwg.weights.info import CHECKPOINTS, zoo_kind
     from d2nwg.weights.model_zoo import ModelZoo, import_checkpoints
 
     name = check_name(name)
     out = cache_dir() / "zoos" / name
     if out.exists() and not append:
         raise UserError(f"There is a zoo {name} already: choose another name, or tick “Add to it”.")
-    if append and not holds_models(out):
+    if append and zoo_kind(out) != CHECKPOINTS:
         raise UserError(f"There is no zoo of checkpoints {name} to add to: choose the name of one, or untick “Add”.")
     made = import_checkpoints(
         [actions.own_file(file) for file in files or ()], out, append=append, into=into, progress=progress
@@ -192,8 +192,8 @@ def describe_zoo(name: str | None) -> str:
     """What is in a zoo, as HTML."""
     if not name:
         return views.hint("No zoo yet: build one from images above, or give the path of one.")
-    from d2nwg.weights.kinds import open_zoo
     from d2nwg.weights.model_zoo import ModelZoo
+    from d2nwg.weights.open import open_zoo
 
     try:
         zoo = open_zoo(zoo_path(name))
@@ -228,9 +228,9 @@ def _models(told: dict) -> str:
 
 def suiting(name: str | None, generator: str) -> str:
     """The generator for this zoo: the one chosen if it can learn from it."""
-    from d2nwg.weights.kinds import holds_models
+    from d2nwg.weights.info import CHECKPOINTS, zoo_kind
 
-    models = bool(name) and holds_models(zoo_path(name))
+    models = bool(name) and zoo_kind(zoo_path(name)) == CHECKPOINTS
     return "models" if models else "unet" if generator == "models" else generator
 
 

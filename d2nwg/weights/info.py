@@ -1,0 +1,67 @@
+"""``zoo.json``: the file that makes a folder a zoo and says of which kind and in which format."""
+
+import json
+from pathlib import Path
+
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.formats import check_format
+from d2nwg.utils.paths import write_whole
+
+HEADS, CHECKPOINTS = "heads", "checkpoints"
+_FORMATS = {HEADS: (1,), CHECKPOINTS: (1, 2)}  # those that can be read, the last one is written
+_WHAT = {HEADS: "zoo", CHECKPOINTS: "zoo of checkpoints"}
+_REMAKE = {
+    HEADS: "make one with `python -m d2nwg zoo build`",
+    CHECKPOINTS: "make one with `python -m d2nwg zoo import`",
+}
+
+
+def zoo_kind(path: str | Path) -> str | None:
+    """``"heads"`` or ``"checkpoints"`` for the folder of a zoo, whatever its format; None for anything else."""
+    try:
+        return _kind(_load(path))
+    except (OSError, ValueError):
+        return None
+
+
+def read_info(path: str | Path, kind: str) -> dict:
+    """The content of the ``zoo.json`` of a zoo of this kind.
+
+    Raises:
+        UserError: ``path`` holds no such zoo, or one in a format that this version does not read.
+    """
+    try:
+        info = _load(path)
+    except (OSError, ValueError) as reason:
+        raise no_zoo(path, kind) from reason
+    if _kind(info) != kind:
+        other = "one of heads is needed" if kind == HEADS else "one of checkpoints is needed"
+        raise UserError(f"{path} is a zoo of {_kind(info)}, and {other}: {_REMAKE[kind]}.")
+    # Format 1 of a zoo of checkpoints has its kind in the place of the number, and the number in `version`.
+    declared = info.get("version") if info.get("format") == CHECKPOINTS else info.get("format")
+    check_format(declared, _FORMATS[kind], f"The zoo {path}", _REMAKE[kind])
+    return info
+
+
+def write_info(path: Path, kind: str, content: dict) -> None:
+    """Write ``zoo.json``, whole or not at all."""
+    info = {"kind": kind, "format": _FORMATS[kind][-1], **content}
+    write_whole(path / "zoo.json", json.dumps(info, indent=1, ensure_ascii=False))
+
+
+def no_zoo(path: str | Path, kind: str) -> UserError:
+    """The refusal of a folder that holds no zoo of this kind, or a damaged one."""
+    return UserError(f"{path} is no {_WHAT[kind]}: {_REMAKE[kind]}.")
+
+
+def _load(path: str | Path) -> dict:
+    info = json.loads((Path(path) / "zoo.json").read_text("utf-8"))
+    if not isinstance(info, dict):
+        raise ValueError("not an object")
+    return info
+
+
+def _kind(info: dict) -> str:
+    if CHECKPOINTS in (info.get("kind"), info.get("format")):
+        return CHECKPOINTS
+    return HEADS
