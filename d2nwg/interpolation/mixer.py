@@ -18,7 +18,7 @@ from d2nwg.pipelines.heads import DEFAULT_STEPS, WeightGenerationPipeline
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights.layouts import WholeLayout
-from d2nwg.weights.networks import State, pick
+from d2nwg.weights.networks import State
 
 WAYS = {
     "condition": "condition, straight",
@@ -252,8 +252,3 @@ _FIELDS = ("dataset", "slots", "used")
 
 def _repeated(head: State, count: int) -> State:
     return {name: tensor[None].expand(count, *tensor.shape) for name, tensor in head.items()}
-
-
-def at(state: State, seed: int, point: int) -> State:
-    """The head of one seed at one point, from heads (S, P, …)."""
-    return pick(pick(state, seed), point)

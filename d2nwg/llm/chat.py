@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from d2nwg.llm.models import context_length
 from d2nwg.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -138,11 +139,6 @@ def fit(
                 f"reads {context - reserve:,}; shorten it."
             )
         dropped = following
-
-
-def context_length(model: "PreTrainedModel") -> int:
-    """Tokens that a model can read and write at once."""
-    return int(getattr(model.config, "max_position_embeddings", None) or 2048)
 
 
 def _tokens(tokenizer, messages: Sequence[Message], system: str) -> list[int]:

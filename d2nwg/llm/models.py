@@ -57,13 +57,7 @@ class LanguageModel:
     @property
     def context(self) -> int:
         """Tokens that the model can read at once."""
-        return int(getattr(self.model.config, "max_position_embeddings", None) or 2048)
-
-    def forget(self) -> None:
-        """Let this process load the model anew for whoever asks next; its memory is free once nobody holds it."""
-        with _guard:
-            for key in [key for key, model in _loaded.items() if model is self]:
-                del _loaded[key]
+        return context_length(self.model)
 
 
 def load_language_model(
@@ -123,6 +117,11 @@ def locate_language_model(name: str | Path = DEFAULT, *, progress: Progress = si
     if path.suffix.lower() == ".gguf" or path.is_absolute() or text.startswith((".", "~")):
         raise UserError(f"There is no {shown(text)}: check the path, or write default for the embedded model.")
     return folder_on_hub(text, progress=progress)
+
+
+def context_length(model: "PreTrainedModel") -> int:
+    """Tokens that a model can read and write at once; 2,048 where its config does not say."""
+    return int(getattr(model.config, "max_position_embeddings", None) or 2048)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -98,8 +98,6 @@ def test_loads_a_folder_once_whoever_asks(folder):
     with torch.no_grad():
         own.model.model.layers[0].self_attn.q_proj.weight.zero_()
     assert found[0].model.model.layers[0].self_attn.q_proj.weight.abs().sum() > 0
-    found[0].forget()
-    assert load_language_model(folder) is not found[0]
 
 
 def test_a_gguf_file_becomes_a_folder_once(gguf_file):
