@@ -8,7 +8,7 @@ import sys
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is sent or fetched
 
 from d2nwg.ui.app import build_app, launch_options
-from d2nwg.ui.generate.service import warm_up
+from d2nwg.ui.libraries import warm_up
 
 demo = build_app()
 

@@ -12,12 +12,12 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from d2nwg.ui.explore import tab as explore
-from d2nwg.ui.generate import service as actions
 from d2nwg.ui.generate import tab as generate
-from d2nwg.ui.generate.settings import bundle_names, default_bundle
+from d2nwg.ui.gpu import device_words
 from d2nwg.ui.interpolate import tab as interpolate
 from d2nwg.ui.language import tab as language
 from d2nwg.ui.session import close, page_closed, private_root
+from d2nwg.ui.settings import bundle_names, default_bundle
 from d2nwg.ui.theme import studio_theme
 from d2nwg.ui.train import tab as train
 from d2nwg.utils.paths import shipped
@@ -137,7 +137,7 @@ def _page_closed(request: gr.Request) -> None:
 
 
 async def _tools() -> str:
-    return TOOLS % escape(await asyncio.to_thread(actions.device_words))
+    return TOOLS % escape(await asyncio.to_thread(device_words))
 
 
 def _asked_tab(asked: str | None):

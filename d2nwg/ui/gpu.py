@@ -108,6 +108,13 @@ def _steps(function: Callable, watched: bool, args: tuple, kwargs: dict):
     yield answer[0]
 
 
+def device_words() -> str:
+    """What the work runs on, in words."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+
+
 class _Pickler(pickle.Pickler):
     """Leaves no tensor on a device that the reader does not have."""
 

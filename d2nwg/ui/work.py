@@ -115,7 +115,7 @@ async def see_through(
         idle: the update of the buttons and of the status, given what that says.
         done: the update of the whole page for a result.
     """
-    from d2nwg.ui.generate import html as views
+    from d2nwg.ui import html as views
 
     try:
         async with contextlib.aclosing(work.watch()) as stages:

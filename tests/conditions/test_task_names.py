@@ -14,8 +14,9 @@ from d2nwg.generate import generate_heads, load_pipeline
 from d2nwg.interpolation import mixer
 from d2nwg.interpolation.endpoints import NamedTask, read_source
 from d2nwg.interpolation.path import walk
-from d2nwg.ui.generate.settings import DEFAULTS, check_settings, task_names
+from d2nwg.ui.generate.settings import DEFAULTS, check_settings
 from d2nwg.ui.interpolate import html as interpolate_views
+from d2nwg.ui.settings import task_names
 from d2nwg.utils.errors import UserError
 from tests.helpers.images import make_pattern_folder
 

@@ -20,7 +20,7 @@ NASTY = '<img src=x onerror="alert(1)">'
 @pytest.fixture
 def still(tmp_path, monkeypatch):
     """A cache of its own, any file counts as an upload, and no job begins."""
-    monkeypatch.setattr(training.actions, "own_file", Path)
+    monkeypatch.setattr(training, "own_file", Path)
     monkeypatch.setenv("D2NWG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(jobs, "_start", lambda job: None)
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from d2nwg.data.images import load_images
+from d2nwg.ui import html as views
 from d2nwg.ui import session as sessions
-from d2nwg.ui.generate import html as views
+from d2nwg.ui.generate import html
 from d2nwg.ui.generate.settings import DEFAULTS, check_settings, from_link
 from d2nwg.ui.work import UNEXPECTED, Stage, Work, call
 from d2nwg.utils.errors import Cancelled, UserError
@@ -42,24 +43,24 @@ REPORT = {
 
 
 def test_the_result_in_words():
-    answer, rivals, made = views.result_sentences(REPORT)
+    answer, rivals, made = html.result_sentences(REPORT)
     assert answer == "The generated head is right on 88.2\u00a0% of 200 images it never saw."
     assert "0.6 points above logistic regression" in rivals and "the same 10 images" in rivals
     assert made == "Chosen: average of the 50 samples. 1.4 s, of which 1.1 s reading images."
     worse = {**REPORT, "query_accuracy": {**REPORT["query_accuracy"], "chosen": 0.8}}
-    assert "7.6 points below logistic regression" in views.result_sentences(worse)[1]
+    assert "7.6 points below logistic regression" in html.result_sentences(worse)[1]
     level = {**REPORT, "query_accuracy": {**REPORT["query_accuracy"], "chosen": 0.876}}
-    assert "level with logistic regression" in views.result_sentences(level)[1]
+    assert "level with logistic regression" in html.result_sentences(level)[1]
 
 
 def test_html_holds_names_as_text():
     pieces = [
-        views.result(REPORT),
+        html.result(REPORT),
         views.notice(NASTY),
         views.hint(NASTY),
         views.title(NASTY, NASTY),
         views.progress(Stage(NASTY, 1, 2, 3.0)),
-        views.seen(NASTY, {NASTY: 0.9, "b": 0.1}, NASTY),
+        html.seen(NASTY, {NASTY: 0.9, "b": 0.1}, NASTY),
     ]
     assert not [piece for piece in pieces if "<img" in piece or 'onerror="' in piece]
 
@@ -72,7 +73,7 @@ def test_thumbnails(image_folder):
 
 
 def test_table_sorts_by_number_and_shows_one_decimal():
-    table = views.table(REPORT)
+    table = html.table(REPORT)
     assert table["data"] == [["chosen", 88.2, None], ["sample 0", 50.0, None], ["sample 1", 25.0, 1.25]]
     assert table["metadata"]["display_value"][2] == ["sample 1", "25.0", "1.250"]
 
@@ -157,7 +158,7 @@ def test_old_calls_are_cleared(root, monkeypatch):
 
 
 def test_only_own_files(root, tmp_path):
-    from d2nwg.ui.generate.service import own_file
+    from d2nwg.ui.uploads import own_file
 
     inside, outside = root / "a.png", tmp_path / "b.png"
     inside.touch()
@@ -237,6 +238,6 @@ def test_the_page_does_not_wait_for_torch():
 
 
 def test_likeliest_are_in_order():
-    shown = views.likeliest({"b": 0.1, "a": 0.9})
+    shown = html.likeliest({"b": 0.1, "a": 0.9})
     assert shown.index(">a<") < shown.index(">b<") and "90.0\u00a0%" in shown
     assert np.isclose(float(re.search(r"width:([\d.]+)%", shown)[1]), 90)

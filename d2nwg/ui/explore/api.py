@@ -4,13 +4,13 @@ from functools import partial
 
 import gradio as gr
 
+from d2nwg.ui.api import PROGRESS, refusals, reports_to
 from d2nwg.ui.explore import service as own
 from d2nwg.ui.explore.service import CHOICES, DEFAULTS
-from d2nwg.ui.generate import service as actions
-from d2nwg.ui.generate.api import COMPUTE, PROGRESS, refusals
-from d2nwg.ui.generate.settings import bundle_names, default_bundle, example_names
-from d2nwg.ui.parts import Upload
+from d2nwg.ui.parts import COMPUTE, Upload
 from d2nwg.ui.session import call_folder
+from d2nwg.ui.settings import bundle_names, default_bundle, example_names
+from d2nwg.ui.uploads import read_images
 from d2nwg.ui.work import call
 
 
@@ -32,16 +32,12 @@ async def explore(
     progress=PROGRESS,
 ) -> tuple[str, dict, str, str, str]:
     folder = call_folder()
-
-    def report_progress(stage: str, done: int, total: int) -> None:
-        progress((done, total or None), desc=stage)
-
     with refusals():
         settings = own.check(bundle, tasks, classes, num_samples, num_trained, shots, seed, steps, max_query)
         view = own.check_view(space, part, perplexity, seed, False)
-        images = await call(partial(actions.read_images, files=files, example=example, into=folder), report_progress)
+        images = await call(partial(read_images, files=files, example=example, into=folder), reports_to(progress))
         make = partial(own.make, {"images": images}, settings, view, folder / "result", exact=True)
-        made = await call(make, report_progress)
+        made = await call(make, reports_to(progress))
         kept = await call(partial(_files, made))
     said = " ".join(own.words(made))
     return said, own.summary(made), str(kept["data"]), str(kept["figures"]), str(kept["projector"])

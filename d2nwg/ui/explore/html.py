@@ -4,7 +4,7 @@ from html import escape
 
 import numpy as np
 
-from d2nwg.ui.generate.html import hint, percent, title
+from d2nwg.ui.html import hint, percent, title
 
 KINDS = {
     "zoo": "kept in the bundle, trained for a task of its own",

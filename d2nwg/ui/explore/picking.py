@@ -6,16 +6,15 @@ from types import SimpleNamespace
 
 import gradio as gr
 
+from d2nwg.ui import html as views
 from d2nwg.ui.explore import html
 from d2nwg.ui.explore import service as own
-from d2nwg.ui.generate import html as views
-from d2nwg.ui.generate.api import COMPUTE
+from d2nwg.ui.parts import COMPUTE, PRIVATE
 from d2nwg.ui.session import Session
 from d2nwg.ui.work import call
 from d2nwg.utils.errors import UserError
 
 KEY = "explore"
-PRIVATE = dict(api_visibility="private", show_progress="hidden")
 
 
 def current(visit: Session | None) -> SimpleNamespace | None:

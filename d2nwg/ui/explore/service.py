@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from d2nwg.bundles import DEFAULT_STEPS, list_bundles
+from d2nwg.bundles import DEFAULT_STEPS
 from d2nwg.data.examples import EXAMPLES
-from d2nwg.ui.generate import service as actions
-from d2nwg.ui.generate.settings import whole
+from d2nwg.ui.generate import service as generate
 from d2nwg.ui.gpu import on_gpu
+from d2nwg.ui.libraries import import_libraries
+from d2nwg.ui.settings import LIMITS, check_bundle, whole, whole_numbers
+from d2nwg.ui.uploads import read_images
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 
@@ -37,6 +39,15 @@ CHOICES = {
     "colour": {"origin": "origin", "task": "task", "accuracy": "accuracy", "distance": "distance"},
     "where": {"weight space": "weights", "latent space": "latent"},
 }
+OWN_LIMITS = {
+    **LIMITS,
+    "tasks": ("Tasks", 1, 50),
+    "classes": ("Classes a task", 2, 1000),
+    "explored": ("Samples", 2, 2000),
+    "trained": ("Trained heads", 0, 1000),
+    "map_seed": ("Seed of the map", 0, 2**31 - 1),
+    "perplexity": ("Perplexity", 1, 500),
+}
 MOST_TAKEN = 200  # heads in one archive
 
 
@@ -54,8 +65,7 @@ def check(bundle: str | None, tasks, classes, explored, trained, shots, seed, st
     Raises:
         UserError: a number out of its limits, or a bundle that is not here.
     """
-    if bundle is not None and bundle not in list_bundles():
-        raise UserError(f"There is no bundle {bundle} here; choose one from the list.")
+    check_bundle(bundle)
     values = dict(
         tasks=tasks,
         classes=classes,
@@ -66,7 +76,7 @@ def check(bundle: str | None, tasks, classes, explored, trained, shots, seed, st
         steps=steps,
         max_query=most,
     )
-    checked = {key: whole(key, value) for key, value in values.items()}
+    checked = whole_numbers(values, OWN_LIMITS)
     return {"bundle": bundle, "num_samples": checked.pop("explored"), "num_trained": checked.pop("trained"), **checked}
 
 
@@ -75,8 +85,8 @@ def check_view(where, part, perplexity, map_seed, all_counts) -> dict:
     return {
         "where": where or "weights",
         "part": part or "all",
-        "perplexity": whole("perplexity", perplexity),
-        "seed": whole("map_seed", map_seed),
+        "perplexity": whole(perplexity, *OWN_LIMITS["perplexity"]),
+        "seed": whole(map_seed, *OWN_LIMITS["map_seed"]),
         "all_counts": bool(all_counts),
     }
 
@@ -88,7 +98,7 @@ def from_link(query: Mapping[str, str]) -> dict:
         values["data"] = query["data"]
     for key in ("tasks", "classes", "explored"):
         try:
-            values[key] = whole(key, int(query[key]))
+            values[key] = whole(int(query[key]), *OWN_LIMITS[key])
         except (UserError, ValueError, KeyError):
             continue
     for key in ("method", "colour"):
@@ -101,13 +111,13 @@ def from_link(query: Mapping[str, str]) -> dict:
 def make(
     source: dict, settings: dict, view: dict, folder: Path, exact: bool = False, progress: Progress = silent
 ) -> Explored:
-    """Read the images, generate, map and compare. `source` is what `actions.read_images` takes, or has ``images``.
+    """Read the images, generate, map and compare. `source` is what `read_images` takes, or has ``images``.
     Where the bundle has no such space or part, the nearest view is taken, unless `exact`."""
-    actions.import_libraries()
+    import_libraries()
     from d2nwg.analysis.explore import explore
     from d2nwg.analysis.look import look
 
-    images = source.get("images") or actions.read_images(progress=progress, **source)
+    images = source.get("images") or read_images(progress=progress, **source)
     settings = {**settings, "classes": min(settings["classes"], len(images.classes))}
     found = explore(images, progress=progress, **settings)
     return Explored(found, look(found, progress=progress, **(view if exact else possible(found, view))), folder)
@@ -275,7 +285,7 @@ def score(made: Explored, point: int, uploads: list[str], into: Path, progress: 
     """
     from d2nwg.heads import evaluate_head
 
-    images = actions.read_images(files=uploads, into=into, progress=progress)
+    images = read_images(files=uploads, into=into, progress=progress)
     scores = evaluate_head(made.found.head(point), images, progress=progress)
     return (
         f"{made.found.name(point).capitalize()} is right on {100 * scores['accuracy']:.1f} % of "
@@ -283,7 +293,7 @@ def score(made: Explored, point: int, uploads: list[str], into: Path, progress: 
     )
 
 
-def for_generate(made: Explored, point: int, folder: Path) -> tuple[actions.Result, int | None]:
+def for_generate(made: Explored, point: int, folder: Path) -> tuple[generate.Result, int | None]:
     """What the Generate tab shows for a head's task, and the number of the sample to use there: None where the head is
     none of the samples, and stands in the place of the chosen one.
 
@@ -314,8 +324,8 @@ def for_generate(made: Explored, point: int, folder: Path) -> tuple[actions.Resu
         "samples": saved / "samples.safetensors",
         "report": saved / "report.json",
     }
-    drawn = actions.strip(generation.report, picked), confusion_figure(generation.confusion, head.classes)
-    return actions.Result(task.images, generation, kept, drawn), picked
+    drawn = generate.strip(generation.report, picked), confusion_figure(generation.confusion, head.classes)
+    return generate.Result(task.images, generation, kept, drawn), picked
 
 
 def summary(made: Explored) -> dict:

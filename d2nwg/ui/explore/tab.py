@@ -7,21 +7,19 @@ from types import SimpleNamespace
 
 import gradio as gr
 
+from d2nwg.ui import html as views
 from d2nwg.ui.explore import html
 from d2nwg.ui.explore import service as own
 from d2nwg.ui.explore.api import add_endpoints
 from d2nwg.ui.explore.picking import wire_picking
 from d2nwg.ui.explore.service import CHOICES, DEFAULTS
-from d2nwg.ui.generate import html as views
-from d2nwg.ui.generate.api import COMPUTE
-from d2nwg.ui.generate.settings import example_names
-from d2nwg.ui.parts import Upload
+from d2nwg.ui.parts import COMPUTE, PRIVATE, Upload
 from d2nwg.ui.session import Session
+from d2nwg.ui.settings import example_names
 from d2nwg.ui.work import Work, see_through, stop_work
 from d2nwg.utils.errors import UserError
 
 KEY, LABEL = "explore", "Explore"
-PRIVATE = dict(api_visibility="private", show_progress="hidden")
 FROM_GENERATE = ("The images chosen in Generate", "generate")
 OWN = ("Your own images", "own")
 QUESTIONS = {  # as in d2nwg.figures.explore, which is not imported before it is needed

@@ -1,42 +1,23 @@
 """The Generate tab's actions as named endpoints, for programs. None of them needs a session."""
 
 import asyncio
-import logging
-from contextlib import contextmanager
 from functools import partial
 
 import gradio as gr
 
+from d2nwg.ui.api import PROGRESS, refusals, reports_to
 from d2nwg.ui.generate import html, service
-from d2nwg.ui.generate.settings import DEFAULTS, bundle_names, check_settings, default_bundle, example_names
-from d2nwg.ui.parts import Picture, Refusal, Upload
+from d2nwg.ui.generate.settings import DEFAULTS, check_settings
+from d2nwg.ui.parts import COMPUTE, Picture, Upload
 from d2nwg.ui.session import call_folder
-from d2nwg.ui.work import UNEXPECTED, call
-from d2nwg.utils.errors import UserError
-
-log = logging.getLogger("d2nwg.ui")
-
-PROGRESS = gr.Progress()  # as a default it asks gradio for the call's own
-COMPUTE = dict(concurrency_limit=1, concurrency_id="compute")  # one slot for all that computes
-
-
-@contextmanager
-def refusals():
-    """Turns a `UserError` into a sentence for the caller; what was not foreseen also goes to the log."""
-    try:
-        yield
-    except UserError as reason:
-        raise Refusal(str(reason)) from None
-    except Refusal:
-        raise
-    except Exception as reason:
-        log.exception("Unforeseen")
-        raise Refusal(UNEXPECTED) from reason
+from d2nwg.ui.settings import bundle_names, default_bundle, example_names
+from d2nwg.ui.uploads import read_images
+from d2nwg.ui.work import call
 
 
 async def load_images(files: list[str] | None = None, example: str | None = None) -> dict:
     with refusals():
-        images = await call(partial(service.read_images, files=files, example=example, into=call_folder()))
+        images = await call(partial(read_images, files=files, example=example, into=call_folder()))
     counts = dict.fromkeys(images.classes, 0)
     for index in images.labels:
         counts[images.classes[index]] += 1
@@ -57,16 +38,12 @@ async def generate(
     progress=PROGRESS,
 ) -> tuple[str, dict, str, str, str]:
     folder = call_folder()
-
-    def report_progress(stage: str, done: int, total: int) -> None:
-        progress((done, total or None), desc=stage)
-
     with refusals():
         settings = check_settings(bundle, shots, num_samples, seed, steps, max_query, task)
-        read = partial(service.read_images, files=files, example=example, into=folder)
-        images = await call(read, report_progress)
+        read = partial(read_images, files=files, example=example, into=folder)
+        images = await call(read, reports_to(progress))
         make = partial(service.generate, images, settings, folder / "result", unlabelled)
-        generation, made = await call(make, report_progress)
+        generation, made = await call(make, reports_to(progress))
     sentence = " ".join(html.result_sentences(generation.report))
     return sentence, generation.report, str(made["head"]), str(made["samples"]), str(made["report"])
 

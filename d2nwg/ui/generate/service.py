@@ -1,22 +1,19 @@
-"""What the app does, without gradio: each action is a library call and the files it leaves."""
+"""What the Generate tab does, without gradio: each action is a library call and the files it leaves."""
 
-import logging
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from d2nwg.ui.generate import html
 from d2nwg.ui.gpu import on_gpu
-from d2nwg.ui.session import Session, private_root
+from d2nwg.ui.html import thumbnails
+from d2nwg.ui.libraries import import_libraries
+from d2nwg.ui.session import Session
+from d2nwg.ui.uploads import named, own_file, read_images
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 
 TOP = 5
-_importing = threading.Lock()
 
 
 class Result(NamedTuple):
@@ -32,29 +29,10 @@ class Result(NamedTuple):
         return self.generation.head if picked is None else self.generation.sample_head(picked)
 
 
-def read_images(
-    *, example: str | None = None, files: list[str] | None = None, into: Path | None = None, progress: Progress = silent
-):
-    """The `ImageSet` of a named example, or of uploaded files (archives are unpacked into `into`).
-
-    Raises:
-        UserError: no or both sources given, or what `load_files` refuses.
-    """
-    from d2nwg.data.examples import EXAMPLES
-    from d2nwg.data.images import load_files, load_images
-
-    if files:
-        paths = [own_file(file) for file in files]
-        return load_files(paths, name=paths[0].stem if len(paths) == 1 else "your images", into=into, progress=progress)
-    if example not in EXAMPLES:
-        raise UserError(f"Give image files, or one of the examples: {', '.join(EXAMPLES)}.")
-    return load_images(f"example:{example}", progress=progress)
-
-
 def read_and_show(progress: Progress = silent, **source) -> tuple[Any, str]:
     """`read_images`, and its thumbnails as HTML."""
     images = read_images(progress=progress, **source)
-    return images, html.thumbnails(images, progress)
+    return images, thumbnails(images, progress)
 
 
 @on_gpu
@@ -124,7 +102,7 @@ def predict(head: str | None, image: str | None) -> dict[str, float]:
     if not head or not image:
         raise UserError("Give a head file and a picture.")
     file = own_file(head)
-    with _named(file):
+    with named(file):
         loaded = Head.load(file)
     _check_encoder(loaded.encoder)
     return look(loaded, own_file(image))
@@ -144,7 +122,7 @@ def take_sample(head: str | None, samples: str | None, number: int, folder: Path
     if not head or not samples:
         raise UserError("Give the head file and the samples file that /generate returned.")
     file, source = own_file(samples), own_file(head)
-    with _named(source):
+    with named(source):
         chosen = Head.load(source)
     try:
         with safe_open(file, "pt") as stored:
@@ -159,15 +137,6 @@ def take_sample(head: str | None, samples: str | None, number: int, folder: Path
     info.pop("query_accuracy", None)  # that of the chosen head
     taken = Head(state, chosen.encoder, chosen.classes, chosen.preprocessing, info)
     return taken.save(folder / f"head-sample-{int(number)}.safetensors")
-
-
-@contextmanager
-def _named(file: Path) -> Iterator[None]:
-    """Lets sentences name an uploaded file as its owner knows it, without the server's folders."""
-    try:
-        yield
-    except UserError as reason:
-        raise UserError(str(reason).replace(str(file), file.name)) from reason
 
 
 def _check_encoder(name: str) -> None:
@@ -198,43 +167,3 @@ def preview(item: Path | bytes, folder: Path) -> str | None:
     picture = picture.resize([max(1, round(side * scale)) for side in picture.size])
     picture.save(folder / "picture.webp", quality=90)
     return str(folder / "picture.webp")
-
-
-def own_file(path: str) -> Path:
-    """An uploaded file; whatever lies elsewhere is refused.
-
-    Raises:
-        UserError: it is not one, or is gone.
-    """
-    file = Path(path).resolve()
-    if not file.is_relative_to(private_root()) or not file.is_file():
-        raise UserError(f"The uploaded file {file.name} is no longer here; please choose it again.")
-    return file
-
-
-def import_libraries() -> None:
-    """Import what is slow, in one thread at a time: to a second one, a package that makes its names on demand, as
-    diffusers does, can look as if it had none. Whatever works in a thread of its own calls this first."""
-    with _importing:
-        import d2nwg.analysis.words
-        import d2nwg.figures.explore
-        import d2nwg.generate
-        import d2nwg.interpolation.path  # noqa: F401
-
-
-def warm_up() -> None:
-    """Import what is slow and load the default encoder, so that the first click does not wait for it."""
-    try:
-        import_libraries()
-        from d2nwg.encoders.images import DEFAULT_ENCODER, load_encoder
-
-        load_encoder(DEFAULT_ENCODER)
-    except Exception:  # the page is up: whoever needs it will be told
-        logging.getLogger("d2nwg.ui").exception("Warming up")
-
-
-def device_words() -> str:
-    """What the work runs on, in words."""
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"

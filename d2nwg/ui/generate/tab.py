@@ -8,19 +8,19 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from d2nwg.ui.generate import html as views
-from d2nwg.ui.generate import service
-from d2nwg.ui.generate.api import COMPUTE, add_endpoints
-from d2nwg.ui.generate.settings import DEFAULTS, bundle_names, check_settings, example_names, from_link, task_names
-from d2nwg.ui.parts import Picture, Upload
+from d2nwg.ui import html as views
+from d2nwg.ui.generate import html, service
+from d2nwg.ui.generate.api import add_endpoints
+from d2nwg.ui.generate.settings import DEFAULTS, check_settings, from_link
+from d2nwg.ui.parts import COMPUTE, PRIVATE, Picture, Upload
 from d2nwg.ui.session import Session
+from d2nwg.ui.settings import bundle_names, example_names, task_names
 from d2nwg.ui.work import UNEXPECTED, Work, see_through, stop_work
 from d2nwg.utils.errors import Cancelled, UserError
 
 log = logging.getLogger("d2nwg.ui")
 
 KEY, LABEL = "generate", "Generate"
-PRIVATE = dict(api_visibility="private", show_progress="hidden")
 OWN = ("Your own images", "own")
 
 SNIPPET = """from d2nwg import Head
@@ -117,7 +117,7 @@ def _left() -> SimpleNamespace:
 
 def _right() -> SimpleNamespace:
     """What a person gets."""
-    places = gr.HTML(views.places(), elem_id="places")
+    places = gr.HTML(html.places(), elem_id="places")
     with gr.Column(visible=False, elem_id="result") as made:
         sentence = gr.HTML(elem_id="sentence")
         with gr.Column(elem_classes="card"):
@@ -246,9 +246,9 @@ def _wire_images(frame: SimpleNamespace, left: SimpleNamespace) -> None:
             update = {left.shown: shown, left.example: example, **other, **_idle(left, news)}
             visit.news = ""
         except Cancelled:
-            update = _idle(left, views.notice(f"Stopped. {views.kept(images=images)}", "note"))
+            update = _idle(left, views.notice(f"Stopped. {html.kept(images=images)}", "note"))
         except UserError as reason:
-            update = {left.files: None, **_idle(left, views.notice(f"{reason} {views.kept(images=images)}"))}
+            update = {left.files: None, **_idle(left, views.notice(f"{reason} {html.kept(images=images)}"))}
         if visit.work is work:  # otherwise something newer has taken over
             visit.images, visit.work = images, None
             yield update
@@ -298,7 +298,7 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
             seconds = result.generation.report["seconds"]["total"]
             return {**show(visit), **_idle(left, views.notice(f"Done in {seconds:.1f} s.", "good"))}
 
-        kept, idle = views.kept(result=visit.result), partial(_idle, left)
+        kept, idle = html.kept(result=visit.result), partial(_idle, left)
         async with aclosing(see_through(visit, work, left.status, kept, idle, done)) as updates:
             async for update in updates:
                 yield update
@@ -315,8 +315,8 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
         return {
             right.places: gr.update(visible=False),
             right.made: gr.update(visible=True),
-            right.sentence: views.result(report),
-            right.table: views.table(report),
+            right.sentence: html.result(report),
+            right.table: html.table(report),
             right.strip: result.figures[0],
             right.confusion: result.figures[1],
             right.everything: str(result.files["samples"]),
@@ -356,7 +356,7 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
             return {right.seen: views.hint("The five likeliest classes will stand here.")}
         which = "The chosen head" if visit.picked is None else f"Sample {visit.picked}"
         try:
-            seen = views.seen(which, service.look(visit.result.head(visit.picked), item), truth)
+            seen = html.seen(which, service.look(visit.result.head(visit.picked), item), truth)
         except UserError as reason:
             seen = views.notice(str(reason))
         except Exception:

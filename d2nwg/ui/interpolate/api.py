@@ -4,12 +4,12 @@ from functools import partial
 
 import gradio as gr
 
-from d2nwg.ui.generate.api import COMPUTE, PROGRESS, refusals
-from d2nwg.ui.generate.settings import bundle_names, example_names
+from d2nwg.ui.api import PROGRESS, refusals, reports_to
 from d2nwg.ui.interpolate import html as own
 from d2nwg.ui.interpolate.html import DEFAULTS
-from d2nwg.ui.parts import Upload
+from d2nwg.ui.parts import COMPUTE, Upload
 from d2nwg.ui.session import call_folder
+from d2nwg.ui.settings import bundle_names, example_names
 from d2nwg.ui.work import call
 
 
@@ -27,17 +27,13 @@ async def interpolate(
     progress=PROGRESS,
 ) -> tuple[str, dict, str]:
     folder = call_folder()
-
-    def report(stage: str, done: int, total: int) -> None:
-        progress((done, total or None), desc=stage)
-
     with refusals():
         settings = own.check(bundle, points, seeds, num_samples, shots, seed)
         ends = [
             ("own" if files and not (example or "").startswith("task:") else example or "", files)
             for files, example in ((files_a, example_a), (files_b, example_b))
         ]
-        made = await call(partial(own.make_walk, ends, settings, folder), report)
+        made = await call(partial(own.make_walk, ends, settings, folder), reports_to(progress))
         return " ".join(made.walk.sentences()), made.walk.report(), str(own.everything(made))
 
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from d2nwg.bundles import list_bundles
 from d2nwg.data.examples import EXAMPLES
-from d2nwg.ui.generate import html as views
-from d2nwg.ui.generate import service as actions
-from d2nwg.ui.generate.settings import example_names, task_names, whole
+from d2nwg.ui import html as views
 from d2nwg.ui.gpu import on_gpu
+from d2nwg.ui.libraries import import_libraries
+from d2nwg.ui.settings import LIMITS, check_bundle, example_names, task_names, whole_numbers
+from d2nwg.ui.uploads import named, own_file, read_images
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 
@@ -30,7 +31,7 @@ DEFAULTS = dict(
     way="condition",
     alpha=0.5,
 )
-LIMITS = {"points": ("Points", 3, 101), "seeds": ("Paths", 1, 10), "samples": ("Heads a point", 1, 50)}
+OWN_LIMITS = {**LIMITS, "points": ("Points", 3, 101), "seeds": ("Paths", 1, 10), "samples": ("Heads a point", 1, 50)}
 # of `d2nwg.interpolation.mixer`, which is slow to import
 WAYS = ("condition", "condition-spherical", "latent", "weights")
 PREFERRED = "heads-efficientnet-lite0"
@@ -63,7 +64,7 @@ def end_strip(kind: str) -> str:
 @lru_cache(8)
 def example_strip(name: str) -> str:
     """An example's first pictures, as HTML."""
-    return strip(actions.read_images(example=name))
+    return strip(read_images(example=name))
 
 
 def strip(images) -> str:
@@ -71,7 +72,7 @@ def strip(images) -> str:
     pictures = []
     for label, name in enumerate(images.classes[:SHOWN]):
         for index in np.flatnonzero(images.labels == label)[:3]:
-            if picture := views._thumbnail(images.items[index]):
+            if picture := views.thumbnail(images.items[index]):
                 pictures.append(f'<img src="{picture}" alt="{escape(name)}" title="{escape(name)}">')
                 break
     return (
@@ -91,19 +92,19 @@ def read_end(kind: str, files: list[str] | None, into: Path | None, progress: Pr
 
         name = kind.removeprefix("task:")
         source = dict(files=files, into=into) if files else dict(example=name)
-        seen = actions.read_images(progress=progress, **source) if files or name in EXAMPLES else None
+        seen = read_images(progress=progress, **source) if files or name in EXAMPLES else None
         return NamedTask(name, seen)
     if kind != "own":
-        return actions.read_images(example=kind, progress=progress)
+        return read_images(example=kind, progress=progress)
     if not files:
         raise UserError("Drop your images in the box under “Your own images”, or choose an example.")
     if len(files) == 1 and files[0].endswith(".safetensors"):
         from d2nwg.heads import Head
 
-        file = actions.own_file(files[0])
-        with actions._named(file):
+        file = own_file(files[0])
+        with named(file):
             return Head.load(file)
-    return actions.read_images(files=files, into=into, progress=progress)
+    return read_images(files=files, into=into, progress=progress)
 
 
 def check(bundle: str | None, points, seeds, samples, shots, seed) -> dict:
@@ -112,28 +113,15 @@ def check(bundle: str | None, points, seeds, samples, shots, seed) -> dict:
     Raises:
         UserError: a number out of its limits, or a bundle that is not here.
     """
-    if bundle is not None and bundle not in list_bundles():
-        raise UserError(f"There is no bundle {bundle} here; choose one from the list.")
-    made = {}
-    for key, value in (("points", points), ("seeds", seeds), ("samples", samples)):
-        name, low, high = LIMITS[key]
-        if not isinstance(value, (int, float)) or not low <= value <= high or int(value) != value:
-            raise UserError(f"{name} should be a whole number from {low:,} to {high:,}.")
-        made[key] = int(value)
-    return dict(
-        bundle=bundle,
-        points=made["points"],
-        seeds=made["seeds"],
-        num_samples=made["samples"],
-        shots=whole("shots", shots),
-        seed=whole("seed", seed),
-    )
+    values = dict(points=points, seeds=seeds, samples=samples, shots=shots, seed=seed)
+    checked = {"bundle": check_bundle(bundle), **whole_numbers(values, OWN_LIMITS)}
+    return {"num_samples": checked.pop("samples"), **checked}
 
 
 @on_gpu
 def make_walk(ends: list[tuple[str, list[str] | None]], settings: dict, folder: Path, progress: Progress = silent):
     """Read the ends and walk: the `Walk`, the pictures that will be looked at, and the figures."""
-    actions.import_libraries()
+    import_libraries()
     from d2nwg.interpolation.path import walk
 
     sources = [read_end(kind, files, folder, progress) for kind, files in ends]
@@ -162,7 +150,7 @@ def _pictures(walk) -> dict[int, tuple[list[int], list[str]]]:
         labels = end.labels.numpy()
         turn = np.array([int((labels[:i] == label).sum()) for i, label in enumerate(labels)])
         order = np.lexsort((labels, turn))[: 3 * SHOWN]
-        found = [(int(i), picture) for i in order if (picture := views._thumbnail(end.items[i]))][:SHOWN]
+        found = [(int(i), picture) for i in order if (picture := views.thumbnail(end.items[i]))][:SHOWN]
         chosen[number] = ([i for i, _ in found], [picture for _, picture in found])
     return chosen
 

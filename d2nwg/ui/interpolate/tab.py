@@ -8,21 +8,19 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from d2nwg.ui.generate import html as views
-from d2nwg.ui.generate.api import COMPUTE
-from d2nwg.ui.generate.settings import bundle_names
+from d2nwg.ui import html as views
 from d2nwg.ui.interpolate import html as own
 from d2nwg.ui.interpolate.api import add_endpoint
 from d2nwg.ui.interpolate.html import DEFAULTS, NONE
-from d2nwg.ui.parts import Upload
+from d2nwg.ui.parts import COMPUTE, PRIVATE, Upload
 from d2nwg.ui.session import Session
+from d2nwg.ui.settings import bundle_names
 from d2nwg.ui.work import UNEXPECTED, Work, see_through, stop_work
 from d2nwg.utils.errors import UserError
 
 log = logging.getLogger("d2nwg.ui")
 
 KEY, LABEL = "interpolate", "Interpolate"
-PRIVATE = dict(api_visibility="private", show_progress="hidden")
 LETTERS = ("a", "b", "c")
 OWN_LABEL = "Your own images, or a saved head"
 

@@ -7,29 +7,22 @@ import gradio as gr
 
 from d2nwg.llm.conversation import Turn
 from d2nwg.llm.questions import BUILT_IN
-from d2nwg.ui.generate.api import COMPUTE, PROGRESS, refusals
+from d2nwg.ui.api import PROGRESS, refusals, reports_to
 from d2nwg.ui.language import refining
 from d2nwg.ui.language import service as own
 from d2nwg.ui.language.chat import NAMES, TALKING
 from d2nwg.ui.language.refine import REFINING
 from d2nwg.ui.language.service import DEFAULT, DEFAULTS, MODES
-from d2nwg.ui.parts import Upload
+from d2nwg.ui.parts import COMPUTE, Upload
 from d2nwg.ui.session import call_folder
 from d2nwg.ui.work import call
 from d2nwg.utils.errors import UserError
 
 
-def _report(progress):
-    def report(stage: str, done: int, total: int) -> None:
-        progress((done, total or None), desc=stage)
-
-    return report
-
-
 async def spectrum(model: str = DEFAULT, mode: str = "paper", percent: float = 25, progress=PROGRESS) -> dict:
     with refusals():
         asked = own.check_look(mode, percent)
-        looked = await call(partial(own.look, own.check_model(model), **asked), _report(progress))
+        looked = await call(partial(own.look, own.check_model(model), **asked), reports_to(progress))
     return {
         "model": looked.model,
         "mode": mode,
@@ -56,7 +49,7 @@ async def chat(
         variant = await call(partial(own.variant_from_file, delta, name)) if delta else None
         talk = own.new_talk(name, NAMES if variant else NAMES[:1])
         talk.kept.turns = _history(history, len(talk.kept.names))
-        turn = await call(partial(own.answer, talk, text, settings, variant), _report(progress))
+        turn = await call(partial(own.answer, talk, text, settings, variant), reports_to(progress))
     facts = [
         {"tokens": a.tokens, "tokens_a_second": round(a.speed, 2), "ended": a.ended, "notice": a.notice}
         for a in turn.answers
@@ -86,7 +79,7 @@ async def refine(
         asked = refining.check(
             own.check_model(model), own.check_look(mode, percent), sets, preset, layers, candidates, seed
         )
-        made = await call(partial(refining.make, asked, call_folder() / "refined", []), _report(progress))
+        made = await call(partial(refining.make, asked, call_folder() / "refined", []), reports_to(progress))
         delta, report = refining.files_of(made, call_folder())
     return " ".join(made.report["words"]), made.report, str(delta) if delta else None, str(report)
 

@@ -9,18 +9,17 @@ from types import SimpleNamespace
 import gradio as gr
 
 from d2nwg.llm.conversation import SAME
-from d2nwg.ui.generate import html as views
+from d2nwg.ui import html as views
 from d2nwg.ui.language import html
 from d2nwg.ui.language import service as own
 from d2nwg.ui.language.service import DEFAULTS
-from d2nwg.ui.parts import Upload
+from d2nwg.ui.parts import PRIVATE, Upload
 from d2nwg.ui.session import Session
 from d2nwg.ui.work import Work, stop_work
 from d2nwg.utils.errors import Cancelled, UserError
 
 CHAT, SHARED = "language-chat", "language"  # the visit's tabs: of this step, and of what the steps share
 NAMES = ("base", "refined")
-PRIVATE = dict(api_visibility="private", show_progress="hidden")
 TALKING = dict(concurrency_limit=4, concurrency_id="talking")  # a refinement must not keep others from talking
 
 

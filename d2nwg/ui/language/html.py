@@ -6,7 +6,7 @@ import numpy as np
 
 from d2nwg.llm.chat import Answer
 from d2nwg.llm.conversation import SAME, differing, tally_words
-from d2nwg.ui.generate.html import hint, percent, title
+from d2nwg.ui.html import hint, percent, title
 from d2nwg.ui.language.service import Looked, Talk
 
 TYPES = {"q": "query", "k": "key", "v": "value", "o": "output", "up": "up", "gate": "gate", "down": "down"}

@@ -8,17 +8,16 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from d2nwg.ui.generate import html as views
+from d2nwg.ui import html as views
 from d2nwg.ui.language import html, refining
 from d2nwg.ui.language import service as own
 from d2nwg.ui.language.chat import meet, paint, painted, shared
-from d2nwg.ui.parts import Upload
+from d2nwg.ui.parts import PRIVATE, Upload
 from d2nwg.ui.session import Session
 from d2nwg.ui.work import Work, stop_work
 from d2nwg.utils.errors import Cancelled, UserError
 
 REFINE = "language-refine"  # the visit's tab for this step
-PRIVATE = dict(api_visibility="private", show_progress="hidden")
 REFINING = dict(concurrency_limit=1, concurrency_id="refining")  # long, so it has a slot of its own
 FIRST = dict(made=None, log=[], folder=None, asked=None)
 FIGURE = ("Which layers got better?", "The score on the selection questions, layer by layer, as candidates are tried.")

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from d2nwg.llm.presets import CRITERIA
 from d2nwg.llm.questions import BUILT_IN, HARNESS, check_disjoint, load_questions, read_questions
-from d2nwg.ui.generate import service as actions
+from d2nwg.ui.libraries import import_libraries
+from d2nwg.ui.settings import whole_numbers
+from d2nwg.ui.uploads import own_file
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.paths import cache_dir
 from d2nwg.utils.progress import Progress, format_seconds, silent
@@ -76,7 +78,7 @@ def check(model: str, ranking: dict, sets: dict, preset, layers, candidates, see
                     f"Drop a JSONL file with the {'selection' if key == 'select' else 'report'} questions, "
                     "or choose the built-in ones."
                 )
-            path = actions.own_file(file)
+            path = own_file(file)
             questions[key], names[key] = read_questions(path), path.name
         else:
             source = str(source or "").strip()
@@ -88,12 +90,6 @@ def check(model: str, ranking: dict, sets: dict, preset, layers, candidates, see
         raise UserError("Choose one of the presets.")
     if criterion not in CRITERIA:
         raise UserError("A candidate can be better in accuracy or in confidence.")
-    whole = {}
-    for key, value in (("layers", layers), ("candidates", candidates), ("seed", seed)):
-        name, low, high = LIMITS[key]
-        if not isinstance(value, (int, float)) or not low <= value <= high or int(value) != value:
-            raise UserError(f"{name} should be a whole number from {low:,} to {high:,}.")
-        whole[key] = int(value)
     return Asked(
         model,
         ranking,
@@ -102,7 +98,7 @@ def check(model: str, ranking: dict, sets: dict, preset, layers, candidates, see
         (names["select"], names["report"]),
         preset,
         criterion=criterion,
-        **whole,
+        **whole_numbers(dict(layers=layers, candidates=candidates, seed=seed), LIMITS),
     )
 
 
@@ -127,7 +123,7 @@ def make(asked: Asked, spare: Path, log: list, progress: Progress = silent):
     The same model, questions and settings go on where they were, also after the page was closed or the app was killed.
     `spare` is a folder for the state where somebody else is just at the same.
     """
-    actions.import_libraries()
+    import_libraries()
     from filelock import FileLock, Timeout
 
     from d2nwg.llm.models import locate_language_model

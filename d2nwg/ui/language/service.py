@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from d2nwg.llm.chat import Answer, ChatSettings, answer_together, stopped
 from d2nwg.llm.conversation import Conversation, Turn
-from d2nwg.ui.generate import service as actions
 from d2nwg.ui.gpu import on_gpu
+from d2nwg.ui.libraries import import_libraries
+from d2nwg.ui.uploads import own_file
 from d2nwg.utils.errors import Cancelled, UserError
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import shown
@@ -127,7 +128,7 @@ def from_link(query: Mapping[str, str]) -> dict:
 def fetch(name: str, progress: Progress = silent) -> None:
     """On a Space, have the files of a model there before a GPU is asked for; elsewhere `load` sees to that."""
     if on_a_space():
-        actions.import_libraries()
+        import_libraries()
         from d2nwg.llm.models import locate_language_model
 
         locate_language_model(name, progress=progress)
@@ -135,7 +136,7 @@ def fetch(name: str, progress: Progress = silent) -> None:
 
 def load(name: str, progress: Progress = silent):
     """The model of this name, shared by all visitors."""
-    actions.import_libraries()
+    import_libraries()
     from d2nwg.llm.models import load_language_model
 
     return load_language_model(name, progress=progress)
@@ -265,7 +266,7 @@ def variant_from_file(path: str, name: str, progress: Progress = silent) -> dict
     """
     from d2nwg.llm.delta import check_base, read_delta
 
-    delta = read_delta(actions.own_file(path))
+    delta = read_delta(own_file(path))
     check_base(delta, load(name, progress).model.state_dict())
     return delta.tensors
 

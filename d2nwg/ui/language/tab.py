@@ -6,22 +6,21 @@ from types import SimpleNamespace
 
 import gradio as gr
 
+from d2nwg.ui import html as views
 from d2nwg.ui.explore.html import tools
-from d2nwg.ui.generate import html as views
-from d2nwg.ui.generate.api import COMPUTE
 from d2nwg.ui.language import html
 from d2nwg.ui.language import service as own
 from d2nwg.ui.language.api import add_endpoints
 from d2nwg.ui.language.chat import build_chat, wire_chat
 from d2nwg.ui.language.refine import build_refine, wire_refine
 from d2nwg.ui.language.service import DEFAULT, DEFAULTS, MODES
+from d2nwg.ui.parts import COMPUTE, PRIVATE
 from d2nwg.ui.session import Session
 from d2nwg.ui.work import Work, see_through, stop_work
 from d2nwg.utils.errors import UserError
 
 KEY, LABEL = "language", "Language"
 LOOK = "language-look"  # the visit's tab for this step: each step works on its own
-PRIVATE = dict(api_visibility="private", show_progress="hidden")
 MAP = (
     "Which layers carry the most?",
     "Signal against noise, shaded within each type; the chosen are ringed. Click a cell to see its spectrum.",

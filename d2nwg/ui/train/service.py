@@ -5,8 +5,9 @@ import time
 from html import escape
 from pathlib import Path
 
-from d2nwg.ui.generate import html as views
-from d2nwg.ui.generate import service as actions
+from d2nwg.ui import html as views
+from d2nwg.ui.settings import whole_numbers
+from d2nwg.ui.uploads import own_file
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, format_seconds, silent
 
@@ -29,6 +30,13 @@ MARKS = {
     "finished": "✓",
 }
 KINDS = {"train": "training", "zoo": "zoo"}
+ZOO_LIMITS = {
+    "subsets": ("Heads", 5, 10**6),
+    "min_classes": ("Fewest classes", 2, 1000),
+    "max_classes": ("Most classes", 2, 1000),
+    "images": ("Images per class", 1, 1000),
+    "seed": ("Seed", 0, 2**31 - 1),
+}
 LOG_END = 20_000  # characters of a log that are shown
 
 
@@ -57,7 +65,7 @@ def describe_sets(files: list[str] | None, into: Path, progress: Progress = sile
 
     pieces = []
     for file in files or ():
-        images = load_images(actions.own_file(file), into=into, progress=progress)
+        images = load_images(own_file(file), into=into, progress=progress)
         pieces.append(f'<p class="summary"><b>{escape(images.name)}</b></p>{views.thumbnails(images, progress)}')
     return f'<div class="sets">{"".join(pieces)}</div>' if pieces else ""
 
@@ -71,7 +79,7 @@ def look_at_checkpoints(files: list[str] | None, into: Path, progress: Progress 
     from d2nwg.weights.model_zoo import import_checkpoints
     from d2nwg.weights.preview import preview
 
-    made = import_checkpoints([actions.own_file(file) for file in files or ()], None, into=into, progress=progress)
+    made = import_checkpoints([own_file(file) for file in files or ()], None, into=into, progress=progress)
     groups = preview(made)
     refused = [reason for _, reason in made.refused] + made.notes
     notes = "".join(f"<li>{escape(reason)}</li>" for reason in refused[:20])
@@ -121,7 +129,7 @@ def import_zoo(
     if append and zoo_kind(out) != CHECKPOINTS:
         raise UserError(f"There is no zoo of checkpoints {name} to add to: choose the name of one, or untick “Add”.")
     made = import_checkpoints(
-        [actions.own_file(file) for file in files or ()], out, append=append, into=into, progress=progress
+        [own_file(file) for file in files or ()], out, append=append, into=into, progress=progress
     )
     count = views.count(len(made.records), "checkpoint")
     if append:
@@ -144,27 +152,10 @@ def submit_zoo(files: list[str] | None, name: str, subsets, low, high, images, s
 
     if not files:
         raise UserError("Choose the images first: one zip a data set, with one folder a class.")
-    values = [
-        _whole(*value)
-        for value in (
-            (subsets, "Heads", 5, 10**6),
-            (low, "Fewest classes", 2, 1000),
-            (high, "Most classes", 2, 1000),
-            (images, "Images per class", 1, 1000),
-            (seed, "Seed", 0, 2**31 - 1),
-        )
-    ]
-    config = ZooConfig(
-        subsets=values[0], min_classes=values[1], max_classes=values[2], images=values[3], seed=values[4]
-    )
+    values = dict(subsets=subsets, min_classes=low, max_classes=high, images=images, seed=seed)
+    config = ZooConfig(**whole_numbers(values, ZOO_LIMITS))
     parameters = {"data": [], "encoder": DEFAULT_ENCODER, "config": asdict(config), "device": None}
-    return submit("zoo", name, parameters, [actions.own_file(file) for file in files])
-
-
-def _whole(value, name: str, low: int, high: int) -> int:
-    if not isinstance(value, (int, float)) or not low <= value <= high or int(value) != value:
-        raise UserError(f"{name} should be a whole number from {low:,} to {high:,}.")
-    return int(value)
+    return submit("zoo", name, parameters, [own_file(file) for file in files])
 
 
 def zoo_names() -> list[str]:

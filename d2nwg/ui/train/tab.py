@@ -9,16 +9,15 @@ from types import SimpleNamespace
 import gradio as gr
 
 from d2nwg.training.config import DUAL_PRESETS, GENERATORS, MODELS_PRESETS, PRESETS, as_text, meanings
-from d2nwg.ui.generate import html as views
-from d2nwg.ui.generate.settings import bundle_names
-from d2nwg.ui.parts import Upload
+from d2nwg.ui import html as views
+from d2nwg.ui.parts import PRIVATE, Upload
 from d2nwg.ui.session import Session
+from d2nwg.ui.settings import bundle_names
 from d2nwg.ui.train import service
 from d2nwg.ui.work import Work
 from d2nwg.utils.errors import Cancelled, UserError
 
 KEY, LABEL = "train", "Train"
-PRIVATE = dict(api_visibility="private", show_progress="hidden")
 EVERY = 1.5  # seconds between two looks at the jobs
 CHOICES = {"unet": list(PRESETS), "dual": list(DUAL_PRESETS), "models": list(MODELS_PRESETS)}
 FINISHED = "Choose it above, at “Bundle”, or press the button: then the Generate tab uses it."

@@ -1,0 +1,95 @@
+"""Pieces of HTML that every tab uses. Whatever comes from a visitor is escaped here."""
+
+import base64
+import io
+from html import escape
+
+import numpy as np
+
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.progress import Progress, format_seconds, silent
+
+SHOWN_CLASSES, SHOWN_IMAGES, THUMBNAIL = 24, 6, 80
+
+
+def percent(fraction: float) -> str:
+    """``0.8823`` → ``"88.2 %"``, with a space that does not break."""
+    return f"{100 * fraction:.1f}\u00a0%"
+
+
+def count(number: int, noun: str) -> str:
+    """``count(1200, "image")`` → ``"1,200 images"``."""
+    plural = noun if number == 1 else noun + ("es" if noun.endswith("s") else "s")
+    return f"{number:,} {plural}"
+
+
+def title(question: str, under: str = "") -> str:
+    """The heading of a card: a question, and what to know to read the answer."""
+    under = f"<p>{escape(under)}</p>" if under else ""
+    return f'<div class="title"><h3>{escape(question)}</h3>{under}</div>'
+
+
+def notice(text: str, kind: str = "bad") -> str:
+    """A sentence that has to be seen: ``bad`` (it did not work), ``note`` or ``good``."""
+    role = "alert" if kind == "bad" else "status"
+    return f'<div class="notice {kind}" role="{role}">{escape(text.strip())}</div>'
+
+
+def hint(text: str) -> str:
+    """A sentence in small type."""
+    return f'<p class="hint">{escape(text)}</p>'
+
+
+def progress(stage) -> str:
+    """A `d2nwg.ui.work.Stage` as words and a bar."""
+    width = 100 * stage.done / stage.total if stage.total else 0
+    numbers = f"{stage.done:,} of {stage.total:,}" if stage.total else ""
+    left = f"{format_seconds(stage.left)} left" if stage.left is not None and stage.left >= 1 else ""
+    return (
+        f'<div class="working" role="status"><div class="words"><b>{escape(stage.name)}</b>'
+        f"<span>{' · '.join(filter(None, (numbers, left)))}</span></div>"
+        f'<div class="bar{"" if stage.total else " unknown"}"><i style="width:{width:.1f}%"></i></div></div>'
+    )
+
+
+def thumbnails(images, progress: Progress = silent) -> str:
+    """What is in an `ImageSet`: classes and images counted, then a row of small pictures a class."""
+    rows, shown = [], images.classes[:SHOWN_CLASSES]
+    counts = np.bincount(images.labels, minlength=len(images.classes))
+    for number, name in enumerate(shown):
+        progress("Making thumbnails", number, len(shown))
+        pictures = []
+        for index in np.flatnonzero(images.labels == number)[: 2 * SHOWN_IMAGES]:
+            if len(pictures) < SHOWN_IMAGES and (picture := thumbnail(images.items[index])):
+                pictures.append(f'<img src="{picture}" alt="">')
+        rows.append(
+            f'<div class="row"><span class="name" title="{escape(name)}">{escape(name)}</span>'
+            f'<span class="pictures">{"".join(pictures)}</span>'
+            f'<span class="many">{counts[number]:,}</span></div>'
+        )
+    if len(shown) < len(images.classes):
+        rows.append(f'<div class="row more">and {count(len(images.classes) - len(shown), "more class")}</div>')
+    notes = "".join(f"<li>{escape(note)}</li>" for note in images.notes)
+    return (
+        f'<div class="images"><p class="summary"><b>{count(len(images.classes), "class")} · '
+        f'{count(len(images.items), "image")}</b></p><div class="rows" tabindex="0" role="group" '
+        f'aria-label="some images of each class">{"".join(rows)}</div>'
+        + (f'<ul class="notes">{notes}</ul>' if notes else "")
+        + "</div>"
+    )
+
+
+def thumbnail(item) -> str | None:
+    """An image as a small square picture in a data URL; None if it cannot be read."""
+    from PIL import Image, ImageOps
+
+    from d2nwg.data.decode import open_image
+
+    try:
+        picture = open_image(item, min_side=THUMBNAIL)
+    except UserError:
+        return None
+    data = io.BytesIO()
+    picture = ImageOps.fit(picture, (THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+    picture.save(data, "webp", quality=75, method=0)
+    return "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode()

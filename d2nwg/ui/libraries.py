@@ -1,0 +1,27 @@
+"""Importing what is slow to import after the page is up."""
+
+import logging
+import threading
+
+_importing = threading.Lock()
+
+
+def import_libraries() -> None:
+    """Import what is slow, in one thread at a time: to a second one, a package that makes its names on demand, as
+    diffusers does, can look as if it had none. Whatever works in a thread of its own calls this first."""
+    with _importing:
+        import d2nwg.analysis.words
+        import d2nwg.figures.explore
+        import d2nwg.generate
+        import d2nwg.interpolation.path  # noqa: F401
+
+
+def warm_up() -> None:
+    """Import what is slow and load the default encoder, so that the first click does not wait for it."""
+    try:
+        import_libraries()
+        from d2nwg.encoders.images import DEFAULT_ENCODER, load_encoder
+
+        load_encoder(DEFAULT_ENCODER)
+    except Exception:  # the page is up: whoever needs it will be told
+        logging.getLogger("d2nwg.ui").exception("Warming up")

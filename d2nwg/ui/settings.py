@@ -1,0 +1,71 @@
+"""What the controls of several tabs offer, and what they accept."""
+
+from collections.abc import Mapping
+
+from d2nwg.bundles import bundle_tasks, list_bundles, resolve_bundle
+from d2nwg.data.examples import EXAMPLES
+from d2nwg.utils.errors import UserError
+
+LIMITS = {  # what a number is called in a sentence, its least and its greatest value
+    "shots": ("Images per class", 1, 1000),
+    "samples": ("Samples", 1, 1000),
+    "seed": ("Seed", 0, 2**31 - 1),
+    "steps": ("Steps", 1, 1024),
+    "max_query": ("Most images to measure on", 10, 10_000),
+}
+
+
+def example_names() -> list[tuple[str, str]]:
+    """The examples as (title, key)."""
+    return [(example.title, key) for key, example in EXAMPLES.items()]
+
+
+def bundle_names() -> list[str]:
+    """The bundles at hand, the default one first."""
+    first = default_bundle()
+    return [first, *(name for name in list_bundles() if name != first)] if first else list(list_bundles())
+
+
+def default_bundle() -> str | None:
+    """The name of the bundle that is used when none is asked for; None when none is shipped."""
+    try:
+        return resolve_bundle(None).name
+    except UserError:
+        return None
+
+
+def task_names(bundle: str | None) -> list[str]:
+    """The tasks that a bundle knows by name; none for one that is shown images."""
+    path = list_bundles().get(bundle or default_bundle() or "")
+    return list(bundle_tasks(path)) if path else []
+
+
+def check_bundle(bundle: str | None) -> str | None:
+    """The name of a bundle, or None for the default one.
+
+    Raises:
+        UserError: it is not here.
+    """
+    if bundle is not None and bundle not in list_bundles():
+        raise UserError(f"There is no bundle {bundle} here; choose one from the list.")
+    return bundle
+
+
+def whole(value, name: str, low: int, high: int) -> int:
+    """A whole number from `low` to `high`; `name` is what it is called in a sentence.
+
+    Raises:
+        UserError: it is not one.
+    """
+    if not isinstance(value, (int, float)) or not low <= value <= high or int(value) != value:
+        raise UserError(f"{name} should be a whole number from {low:,} to {high:,}.")
+    return int(value)
+
+
+def whole_numbers(values: Mapping[str, object], limits: Mapping[str, tuple[str, int, int]] = LIMITS) -> dict[str, int]:
+    """Several whole numbers, each within its own limits.
+
+    Raises:
+        UserError: one of them is not.
+    """
+    return {key: whole(value, *limits[key]) for key, value in values.items()}

@@ -1,0 +1,49 @@
+"""Files and images that a visitor gives."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from d2nwg.ui.session import private_root
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.progress import Progress, silent
+
+
+def own_file(path: str) -> Path:
+    """An uploaded file; whatever lies elsewhere is refused.
+
+    Raises:
+        UserError: it is not one, or is gone.
+    """
+    file = Path(path).resolve()
+    if not file.is_relative_to(private_root()) or not file.is_file():
+        raise UserError(f"The uploaded file {file.name} is no longer here; please choose it again.")
+    return file
+
+
+@contextmanager
+def named(file: Path) -> Iterator[None]:
+    """Lets sentences name an uploaded file as its owner knows it, without the server's folders."""
+    try:
+        yield
+    except UserError as reason:
+        raise UserError(str(reason).replace(str(file), file.name)) from reason
+
+
+def read_images(
+    *, example: str | None = None, files: list[str] | None = None, into: Path | None = None, progress: Progress = silent
+):
+    """The `ImageSet` of a named example, or of uploaded files (archives are unpacked into `into`).
+
+    Raises:
+        UserError: no or both sources given, or what `load_files` refuses.
+    """
+    from d2nwg.data.examples import EXAMPLES
+    from d2nwg.data.images import load_files, load_images
+
+    if files:
+        paths = [own_file(file) for file in files]
+        return load_files(paths, name=paths[0].stem if len(paths) == 1 else "your images", into=into, progress=progress)
+    if example not in EXAMPLES:
+        raise UserError(f"Give image files, or one of the examples: {', '.join(EXAMPLES)}.")
+    return load_images(f"example:{example}", progress=progress)
