@@ -1,4 +1,4 @@
-"""What a job's own process does: the work, and telling how far it is."""
+"""The process of a job: its work, and the reports of its progress."""
 
 import contextlib
 import errno
@@ -11,16 +11,18 @@ import time
 import traceback
 from pathlib import Path
 
-from d2nwg.jobs.queue import Job, identity, remove_partial, tend
+from d2nwg.jobs.job import Job
+from d2nwg.jobs.process import identity
+from d2nwg.jobs.queue import remove_partial, start_next
 from d2nwg.utils.errors import Cancelled, UserError
 from d2nwg.utils.progress import Progress, TerminalProgress, TimeLeft, format_seconds
 
 EVERY = 0.5  # seconds between two writings of the state
-PAUSED = 5.0  # a gap longer than this, and than twice the usual, is a pause and no measure of pace
+PAUSED = 10.0  # seconds between two calls that mean a pause, which must not count in the estimate of the time left
 
 
 class JobProgress:
-    """The progress callback of a job: writes the state, and stops the work when the process is asked to."""
+    """The progress callback of a job: writes the state, and raises `Cancelled` once `asked` is set."""
 
     def __init__(self, job: Job):
         self.job, self.asked, self._last = job, False, 0.0
@@ -30,8 +32,8 @@ class JobProgress:
         if self.asked:
             raise Cancelled
         now = time.monotonic()
-        if self._last and now - self._last > PAUSED + 10 * EVERY:
-            self._left = TimeLeft()  # it was paused: begin to measure again
+        if self._last and now - self._last > PAUSED:
+            self._left = TimeLeft()
         left = self._left(stage, done, total)
         self._log(stage, done, total)
         if now - self._last < EVERY and stage == self._stage:
@@ -43,7 +45,11 @@ class JobProgress:
 
 
 def run_job(job: Job) -> int:
-    """Do a job's work in this process; the exit code. Only one process can be at it."""
+    """Do a job's work in this process.
+
+    Returns:
+        The exit code: 0 finished, 1 failed or stopped, 3 another process is doing it.
+    """
     from filelock import FileLock, Timeout
 
     lock = FileLock(job.folder / "run.lock")
@@ -84,12 +90,12 @@ def run_job(job: Job) -> int:
             print(ended["message"], flush=True)
         job.write(**ended, left=None, pid=None, ended=time.time())
         lock.release()
-        tend()
+        start_next()
     return code
 
 
 def _train(job: Job, parameters: dict, progress: Progress) -> None:
-    """Train a bundle, from the start or from where a killed process was."""
+    """Train a bundle, from the start or from its last checkpoint."""
     from d2nwg.training.config import GENERATORS, as_text
     from d2nwg.training.loop import clear_checkpoints
     from d2nwg.training.run import train_bundle
@@ -97,12 +103,12 @@ def _train(job: Job, parameters: dict, progress: Progress) -> None:
 
     out = Path(parameters["out"])
     remove_partial(out)
-    if (out / "model_index.json").is_file() and job.work.is_dir():  # killed between the last two steps
+    if (out / "model_index.json").is_file() and job.work.is_dir():  # killed after the bundle was complete
         clear_checkpoints(job.work)
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     config = GENERATORS[parameters["generator"]].from_config(parameters["config"])
-    # The model card tells the command that makes the bundle.
+    # The model card shows the command that makes the bundle.
     default = type(config)().to_config()
     settings = [
         f"--set {name}={as_text(value).replace(' ', '')}"
@@ -130,7 +136,7 @@ def _train(job: Job, parameters: dict, progress: Progress) -> None:
 
 
 def _zoo(job: Job, parameters: dict, progress: Progress) -> None:
-    """Build a zoo of heads. Images are read once, whoever builds again."""
+    """Build a zoo of heads. An interrupted build begins again, with the features in the cache."""
     from d2nwg.data.images import load_images
     from d2nwg.encoders.images import load_encoder
     from d2nwg.weights.build import build_zoo
@@ -139,7 +145,7 @@ def _zoo(job: Job, parameters: dict, progress: Progress) -> None:
     out = Path(parameters["out"])
     remove_partial(out)
     own = job.folder / "data"
-    if (out / "zoo.json").is_file():  # killed between the last two steps
+    if (out / "zoo.json").is_file():  # killed after the zoo was complete
         shutil.rmtree(own, ignore_errors=True)
         return
     sources = [
@@ -149,4 +155,4 @@ def _zoo(job: Job, parameters: dict, progress: Progress) -> None:
     encoder = load_encoder(parameters["encoder"], parameters.get("device"))
     zoo = build_zoo(sources, encoder, ZooConfig(**parameters["config"]), out, progress=progress)
     print(json.dumps(zoo.summary(), indent=1), flush=True)
-    shutil.rmtree(own, ignore_errors=True)  # the images have done their work
+    shutil.rmtree(own, ignore_errors=True)  # the zoo holds their features

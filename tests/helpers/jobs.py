@@ -2,7 +2,7 @@
 
 import time
 
-from d2nwg.jobs.queue import Job
+from d2nwg.jobs.job import Job
 
 
 def wait(job: Job, *states: str, seconds: float = 60) -> dict:

@@ -1,6 +1,7 @@
 import pytest
 
-from d2nwg.jobs.queue import delete, list_jobs
+from d2nwg.jobs.job import list_jobs
+from d2nwg.jobs.queue import delete
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ import torch
 from d2nwg.cli import main
 from d2nwg.jobs import queue as jobs
 from d2nwg.jobs import worker as jobrun
-from d2nwg.jobs.queue import delete, get_job, identity, list_jobs, pause, process_state, resume, stop, submit, tend
+from d2nwg.jobs.job import get_job, list_jobs
+from d2nwg.jobs.process import identity, process_state
+from d2nwg.jobs.queue import delete, pause, resume, start_next, stop, submit
 from d2nwg.training.config import STAGES, TrainConfig, as_text, changed, meanings
 from d2nwg.training.run import train_bundle
 from d2nwg.utils.errors import UserError
@@ -26,7 +28,7 @@ COUNTER = """
 import sys, time, signal
 from pathlib import Path
 from d2nwg.jobs import worker as jobrun
-from d2nwg.jobs.queue import Job
+from d2nwg.jobs.job import Job
 
 def count(job, parameters, progress):
     for i in range(parameters.get("steps", 1000)):
@@ -38,7 +40,7 @@ def count(job, parameters, progress):
     Path(parameters["out"]).mkdir(parents=True)
 
 jobrun._train = count
-jobrun.tend = lambda: None
+jobrun.start_next = lambda: None
 sys.exit(jobrun.run_job(Job(Path(sys.argv[1]))))
 """
 
@@ -47,7 +49,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from d2nwg.jobs import worker as jobrun
-from d2nwg.jobs.queue import Job
+from d2nwg.jobs.job import Job
 stage, step = sys.argv[2], int(sys.argv[3])
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
 class Progress(jobrun.JobProgress):
@@ -70,7 +72,7 @@ jobrun.run_job(Job(Path(sys.argv[1])))
 
 @pytest.fixture
 def counting(cache, monkeypatch):
-    monkeypatch.setattr(jobs, "runner", lambda job: [sys.executable, "-c", COUNTER, str(job.folder)])
+    monkeypatch.setattr(jobs, "worker_command", lambda job: [sys.executable, "-c", COUNTER, str(job.folder)])
 
 
 def test_killed_in_every_stage_and_while_writing(tiny_zoo, cache, tmp_path, monkeypatch):
@@ -125,7 +127,7 @@ def test_a_line_of_jobs(counting):
         assert time.monotonic() < deadline
     seen = first.state()["done"]
     time.sleep(0.3)
-    tend()
+    start_next()
     assert first.state()["done"] == seen and second.state()["state"] == "queued", "it keeps its place"
     with pytest.raises(UserError, match="is paused: only a running one"):
         pause(first)
@@ -136,7 +138,7 @@ def test_a_line_of_jobs(counting):
     wait(second, "running")
     os.kill(second.state()["pid"], signal.SIGKILL)
     wait(second, "interrupted")
-    tend()
+    start_next()
     assert "Its process is gone" in second.state()["message"]
     with pytest.raises(UserError, match="is interrupted already"):
         stop(second)
@@ -296,3 +298,26 @@ def test_the_verbs(counting, capsys, tiny_zoo, tmp_path):
         assert main(["jobs", verb, "mine"]) == 0
         assert capsys.readouterr().out == f"train-mine: {said}.\n"
     assert main(["jobs", "show", "mine"]) == 2 and "no job mine" in capsys.readouterr().err
+
+
+def test_formats_and_jobs_that_cannot_be_read(cache, monkeypatch, capsys):
+    monkeypatch.setattr(jobs, "_start", lambda job: None)
+    old, newer, broken = (submit("train", name, {}) for name in ("old", "newer", "broken"))
+    spec = json.loads((newer.folder / "job.json").read_text())
+    assert spec["format"] == 1
+    (newer.folder / "job.json").write_text(json.dumps({**spec, "format": 2}))
+    (broken.folder / "job.json").write_text("[")
+    del spec["format"]
+    (old.folder / "job.json").write_text(json.dumps({**spec, "name": "old"}))  # as the first version wrote it
+    assert list_jobs() == [old] and get_job("old") == old
+    sentence = "The job train-newer has format 2, and this version reads format 1: delete it and submit it again."
+    with pytest.raises(UserError) as refused:
+        _ = get_job("train-newer").spec
+    assert str(refused.value) == sentence
+    assert main(["jobs", "list"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert listed[0].startswith("train-old\tqueued") and listed[2] == f"train-newer\tunreadable\t\t\t{sentence}"
+    assert "train-broken is incomplete: delete it" in listed[1]
+    for job in (newer, broken):
+        assert main(["jobs", "show", job.id]) == 2 and job.id in capsys.readouterr().err
+        assert main(["jobs", "delete", job.id]) == 0 and not job.folder.exists()

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from d2nwg.data.images import load_images
 from d2nwg.jobs import queue as jobs
-from d2nwg.jobs.queue import resume, submit, tend
+from d2nwg.jobs.job import Job
+from d2nwg.jobs.queue import resume, start_next, submit
 from d2nwg.weights.build import build_zoo
 from d2nwg.weights.zoo import Zoo, ZooConfig
 from tests.helpers.jobs import wait
@@ -25,7 +26,7 @@ import os, signal, sys
 from pathlib import Path
 from d2nwg.jobs import worker as jobrun
 from d2nwg.encoders import images as encoders
-from d2nwg.jobs.queue import Job
+from d2nwg.jobs.job import Job
 from d2nwg.weights import build
 from tests.helpers.encoder import CheapEncoder
 encoders.load_encoder = lambda *_: CheapEncoder()
@@ -65,10 +66,10 @@ def test_a_killed_building_begins_again(cache, patterns, cheap_encoder, tmp_path
         assert (state["state"], state["stage"]) == ("interrupted", "Training probes")
         assert state["message"] == "Its process is gone; resuming begins again."
         assert not job.out.exists() and len(list(job.out.parent.iterdir())) == 1, "what is half done is not a zoo"
-    tend()
+    start_next()
     assert job.state()["state"] == "interrupted"
     monkeypatch.setattr(jobs, "_start", start)
-    monkeypatch.setattr(jobs, "runner", lambda job: [sys.executable, "-c", BUILD, str(job.folder), ""])
+    monkeypatch.setattr(jobs, "worker_command", lambda job: [sys.executable, "-c", BUILD, str(job.folder), ""])
     resume(job)
     wait(job, "finished", seconds=300)
     assert [path.name for path in job.out.parent.iterdir()] == ["mine"] and not (job.folder / "data").exists()
@@ -84,5 +85,5 @@ def test_a_killed_building_begins_again(cache, patterns, cheap_encoder, tmp_path
 
 
 @pytest.mark.parametrize("kind, words", [("train", "goes on from the last checkpoint"), ("zoo", "begins again")])
-def test_what_resuming_does_is_told(kind, words):
-    assert words in jobs.Job(Path(f"{kind}-x")).after_resuming
+def test_the_message_says_what_resuming_does(kind, words):
+    assert words in Job(Path(f"{kind}-x")).after_resuming

@@ -9,6 +9,7 @@ import pytest
 from d2nwg.bundles import list_bundles, pack_bundle
 from d2nwg.figures.train import accuracies_figure, losses_figure
 from d2nwg.jobs import queue as jobs
+from d2nwg.jobs.process import identity
 from d2nwg.training.estimate import estimate
 from d2nwg.ui.train import service as training
 from d2nwg.utils.errors import UserError
@@ -44,7 +45,7 @@ def test_jobs_in_words(still, tiny_zoo):
     job.write(
         state="running",
         pid=me,
-        identity=jobs.identity(me),
+        identity=identity(me),
         stage="Training the VAE",
         done=5,
         total=20,

@@ -255,14 +255,14 @@ def measure(zoo: str | None, config, progress: Progress = silent) -> str:
 
 def job_choices() -> list[tuple[str, str]]:
     """(words, id) of every job, the newest first."""
-    from d2nwg.jobs.queue import list_jobs
+    from d2nwg.jobs.job import list_jobs
 
     return [(f"{job.spec['name']} ({KINDS[job.spec['kind']]})", job.id) for job in reversed(list_jobs())]
 
 
 def jobs_html(chosen: str | None) -> str:
     """The list of jobs, the newest first."""
-    from d2nwg.jobs.queue import list_jobs
+    from d2nwg.jobs.job import list_jobs
 
     cards = [_job(job, job.id == chosen) for job in reversed(list_jobs())]
     if not cards:

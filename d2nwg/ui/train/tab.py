@@ -388,10 +388,11 @@ def _wire_recipe(zoo: SimpleNamespace, recipe: SimpleNamespace, jobs: SimpleName
 
 def _wire_jobs(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespace, timer: gr.Timer) -> None:
     from d2nwg.jobs import queue as library
+    from d2nwg.jobs.job import get_job
 
     def look(picked: str | None, seen: str, chosen: str | None) -> dict:
         """Everything that may have changed since the last look; `seen` tells what was shown then."""
-        library.tend()
+        library.start_next()
         choices, zoos = service.job_choices(), service.zoo_names()
         ids = [key for _, key in choices]
         picked = picked if picked in ids else next(iter(ids), None)
@@ -404,7 +405,7 @@ def _wire_jobs(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespa
             update[zoo.chosen] = gr.update(choices=zoos, value=chosen or next(iter(zoos), None))
         if now["bundles"] != before.get("bundles"):
             update[frame.bundle] = gr.update(choices=bundle_names())
-        job = library.get_job(picked) if picked else None
+        job = get_job(picked) if picked else None
         state = job.state()["state"] if job else ""
         lines = job.metrics() if job and job.spec["kind"] == "train" else []
         heads = bool(lines) and job.spec["parameters"].get("generator") != "models"
@@ -438,26 +439,26 @@ def _wire_jobs(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespa
 
     def act(verb: str, picked: str | None) -> str:
         try:
-            job = library.get_job(picked or "")
+            job = get_job(picked or "")
             getattr(library, verb)(job)
         except UserError as reason:
             return views.notice(str(reason))
         return views.notice(f"{job.spec['name']} is deleted.", "note") if verb == "delete" else ""
 
     def use(picked: str | None):
-        name = library.get_job(picked or "").out.name
+        name = get_job(picked or "").out.name
         return gr.update(choices=bundle_names(), value=name), gr.Tabs(selected="generate")
 
     def pack(visit: Session | None, picked: str | None):
         from d2nwg.bundles import pack_bundle
 
         visit = visit or Session()
-        made = pack_bundle(library.get_job(picked or "").out, visit.subfolder())
+        made = pack_bundle(get_job(picked or "").out, visit.subfolder())
         return visit, gr.update(value=str(made), label=f"Download {made.name}")
 
     def log(visit: Session | None, picked: str | None):
         visit = visit or Session()
-        return visit, str(service.download_log(library.get_job(picked or ""), visit.subfolder()))
+        return visit, str(service.download_log(get_job(picked or ""), visit.subfolder()))
 
     outputs = [
         jobs.listing,

@@ -1,0 +1,162 @@
+"""A job on disk: a folder ``jobs/KIND-NAME`` in the cache.
+
+- ``job.json``: the work, written once: ``format``, ``kind`` (``"train"`` or ``"zoo"``), ``name``, ``created``,
+  ``parameters``.
+- ``state.json``: its progress, rewritten by the job's process while there is one, otherwise by `d2nwg.jobs.queue`.
+- ``log.txt``: the output of the process.
+- ``data/``: the job's own copies of uploaded files.
+"""
+
+import contextlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from d2nwg.jobs.process import process_state
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.formats import check_format
+from d2nwg.utils.paths import cache_dir, write_whole
+from d2nwg.utils.text import shown
+
+FORMAT = 1  # of job.json and state.json
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job on disk. Every property reads the files anew: another process writes them."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        """``KIND-NAME``."""
+        return self.folder.name
+
+    @property
+    def spec(self) -> dict:
+        """The content of ``job.json``.
+
+        Raises:
+            UserError: it is damaged, or in a format that this version does not read.
+        """
+        try:
+            spec = json.loads((self.folder / "job.json").read_text())
+            declared = spec.get("format")
+        except (OSError, ValueError, AttributeError) as reason:
+            raise UserError(f"The job {self.id} is incomplete: delete it.") from reason
+        check_format(declared, (FORMAT,), f"The job {self.id}", "delete it and submit it again")
+        return spec
+
+    @property
+    def out(self) -> Path:
+        """The bundle or the zoo that it makes."""
+        return Path(self.spec["parameters"]["out"])
+
+    @property
+    def work(self) -> Path:
+        """The folder of the checkpoints and ``metrics.jsonl`` of an unfinished training."""
+        return self.out.with_name(self.out.name + ".training")
+
+    @property
+    def log(self) -> Path:
+        """The file with the output of its process."""
+        return self.folder / "log.txt"
+
+    @property
+    def after_resuming(self) -> str:
+        """What resuming it does, as the end of a sentence."""
+        return f"resuming {'goes on from the last checkpoint' if self.id.startswith('train-') else 'begins again'}"
+
+    def state(self) -> dict:
+        """``state``: queued, running, paused, stopped, interrupted, failed or finished; ``stage``, ``done``,
+        ``total`` and ``left`` (seconds) of the work; ``message``, a sentence on why it ended; ``pid``; and ``started``,
+        ``updated`` and ``ended`` (seconds since 1970) as far as they are known."""
+        state = self._read()
+        if state["state"] == "running":
+            found = process_state(state.get("pid"), state.get("identity"))
+            if found == "gone" and (after := self._read()) != state:
+                return after  # it ended between the two readings
+            if found == "gone":
+                state |= {
+                    "state": "interrupted",
+                    "message": f"Its process is gone; {self.after_resuming}.",
+                }
+            elif found == "suspended":
+                state["state"] = "paused"
+        return state
+
+    def _read(self) -> dict:
+        try:
+            return json.loads((self.folder / "state.json").read_text())
+        except (OSError, ValueError):  # cut short on a full disk
+            return {"state": "interrupted"}
+
+    def metrics(self) -> list[dict]:
+        """The lines of a training's ``metrics.jsonl``, without an incomplete last one."""
+        lines = []
+        for path in (self.out / "metrics.jsonl", self.work / "metrics.jsonl"):
+            with contextlib.suppress(OSError):
+                for line in path.read_text().splitlines():
+                    with contextlib.suppress(ValueError):
+                        lines.append(json.loads(line))
+                break
+        return lines
+
+    def write(self, **values) -> None:
+        """Change values of ``state.json``; on a full disk in place, where a new file has no room."""
+        try:
+            known = json.loads((self.folder / "state.json").read_text())
+        except (OSError, ValueError):
+            known = {}
+        text = json.dumps({**known, **values, "updated": round(time.time(), 3)})
+        try:
+            write_whole(self.folder / "state.json", text)
+        except OSError:
+            with contextlib.suppress(OSError), (self.folder / "state.json").open("r+") as file:
+                file.write(text)
+                file.truncate()
+
+
+def jobs_dir() -> Path:
+    """The folder of all jobs; it need not exist yet."""
+    return cache_dir() / "jobs"
+
+
+def list_jobs() -> list[Job]:
+    """All jobs that can be read, the oldest first."""
+    found = []
+    for job in _folders():
+        with contextlib.suppress(UserError):
+            found.append((job.spec.get("created", 0), job.id, job))
+    return [job for *_, job in sorted(found, key=lambda item: item[:2])]
+
+
+def unreadable_jobs() -> dict[str, str]:
+    """Id → a sentence on why it cannot be read, for the jobs that `list_jobs` leaves out."""
+    reasons = {}
+    for job in _folders():
+        try:
+            _ = job.spec
+        except UserError as reason:
+            reasons[job.id] = str(reason)
+    return reasons
+
+
+def get_job(name: str) -> Job:
+    """A job by its id, also one that cannot be read, or by its name where only one job has it.
+
+    Raises:
+        UserError: there is none, or more than one.
+    """
+    jobs = list_jobs()
+    found = [job for job in _folders() if job.id == name] or [job for job in jobs if job.spec["name"] == name]
+    if len(found) != 1:
+        known = ", ".join(job.id for job in jobs) or "none"
+        many = "is more than one job" if found else "is no job"
+        raise UserError(f"There {many} {shown(name)}; the jobs: {known}.")
+    return found[0]
+
+
+def _folders() -> list[Job]:
+    return [Job(path.parent) for path in sorted(jobs_dir().glob("[!.]*/job.json"))]
