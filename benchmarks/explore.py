@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -30,7 +31,7 @@ def synthetic(number: int, size: int, seed: int = 0) -> np.ndarray:
     return points
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Make the heads, then time each step of what the tab does with them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--heads", type=int, default=10_000)
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(args.threads)
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +128,7 @@ def memory(name: str, questions: str, config: RefineConfig) -> dict:
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure what is asked for, print it, write it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="default")
@@ -137,7 +138,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("scoring", "memory"))
     parser.add_argument("--device")
     parser.add_argument("--out", required=True)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     config = RefineConfig.of(args.preset)
     machine = {"cpu": platform.processor(), "threads": torch.get_num_threads(), "cores": os.cpu_count()}
     result = {"model": args.model, "preset": args.preset, "questions": args.most, "machine": machine}

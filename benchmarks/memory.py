@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
@@ -52,7 +53,7 @@ def enlarge(zoo: Path, times: int, folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("records-*"))
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure each size, print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--zoo", required=True, type=Path, help="a zoo of heads, of whole shards (2,048 records each)")
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--limit", type=int, default=0, help="MiB of own memory allowed (no limit)")
     parser.add_argument("--work", type=Path, help="a folder on the disk to write to")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     for times in args.times:
         with tempfile.TemporaryDirectory(dir=args.work) as folder:
             size = enlarge(args.zoo, times, Path(folder) / "zoo")

@@ -1,7 +1,7 @@
-"""Seconds, side by side in one run; writes JSON and prints the table of the README.
+"""Seconds, side by side in one run; writes JSON and prints the table.
 
     python -m benchmarks.speed [--only probes encoder heads classes sampler] [--zoo ZOO] [--images DIR] [--data DATA]
-                               [--bundle BUNDLE] [--repeats N] [--out FILE.json]
+                               [--bundle BUNDLE] [--repeats N] [--smoke] [--out FILE.json]
 
 - probes: probes a second of `zoo build` against a loop of scikit-learn's LogisticRegression on the same subsets.
 - encoder: images a second from 500-pixel JPEG files against timm's bare forward pass on ready tensors.
@@ -22,7 +22,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -263,13 +263,14 @@ def measure_classes(args) -> dict:
 
     pipe, result = load_pipeline(resolve_bundle(args.bundle), "cpu"), {}
     generator = torch.Generator().manual_seed(args.seed)
-    for classes in CLASSES if pipe.is_dual else ():
+    numbers = CLASSES[:2] if args.smoke else CLASSES
+    for classes in numbers if pipe.is_dual else ():
         centres = torch.randn(classes, 1, 1280, generator=generator)
         support = list(5 + centres + torch.randn(classes, 5, 1280, generator=generator))
         spent = [seconds(lambda s=support: sample(pipe, s, 50, generator)) for _ in range(3 if classes < 500 else 1)]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         result[classes] = {"seconds": min(spent), "peak_gib": round(peak, 2)}
-        TerminalProgress()(f"{classes} classes", len(result), len(CLASSES))
+        TerminalProgress()(f"{classes} classes", len(result), len(numbers))
     if args.figure and result:
         import plotly.graph_objects as go
 
@@ -286,6 +287,8 @@ def measure_sampler(args) -> dict:
     """Seconds and query accuracy of the default sampler and of the paper's, on the same support and seeds."""
     task, result = Task(args), {}
     steps = {"default": None, "ancestral": task.pipe.scheduler.config.num_train_timesteps}
+    if args.smoke:
+        steps["ancestral"] = 2
     scores, times = defaultdict(lambda: defaultdict(list)), defaultdict(list)
     task.samples(0)  # warms up
     for seed in range(args.sampler_repeats):
@@ -411,7 +414,7 @@ MEASURES = {
 }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure what is asked for, print the table, and write the JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=MEASURES, default=list(MEASURES))
@@ -425,8 +428,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--sampler-repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--smoke", action="store_true", help="a little of everything, to see that it runs")
     parser.add_argument("--out")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    if args.smoke:
+        args.repeats, args.sampler_repeats, args.num_images = 1, 1, 4
     results = {"machine": machine(), "arguments": vars(args)}
     for name in args.only:
         results[name] = MEASURES[name](args)

@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -290,7 +291,7 @@ def where_it_fails(cases: dict) -> str:
     )
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Build the zoo, train the bundles, measure, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("archives", nargs="+", type=Path)
@@ -301,15 +302,15 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=48)
     parser.add_argument("--samples", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="a few steps of everything, to see that it runs")
+    parser.add_argument("--smoke", action="store_true", help="a little of everything, to see that it runs")
     parser.add_argument("--write-card", action="store_true")
-    args = parser.parse_args()
-    config = TrainConfig(**SMALL)
-    if args.quick:
-        args.each, args.fit_steps, args.samples, args.seeds = 8, 40, 3, 1
+    args = parser.parse_args(argv)
+    config, pictures = TrainConfig(**SMALL), (4000, 1000)
+    if args.smoke:
+        args.each, args.fit_steps, args.samples, args.seeds, pictures = 4, 4, 3, 1, (400, 50)
         config = TrainConfig(**SMALL | dict(vae_steps=4, align_steps=4, diffusion_steps=4, batch_size=4))
     progress = TerminalProgress()
-    tasks = Tasks(args.archives, args.width, 4000, 1000, seed=0)
+    tasks = Tasks(args.archives, args.width, *pictures, seed=0)
     seen = [(name, task) for name in tasks.sets for task in SEEN]
     fit = dict(each=args.each, hidden=args.hidden, classes=10, steps=args.fit_steps, seed=0, progress=progress)
     pools = [tasks.train(name, SEEN[task]) for name, task in seen]

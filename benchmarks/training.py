@@ -13,6 +13,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -73,7 +74,7 @@ def measure(zoo: str, generator: str, preset: str, processes: int, device: str |
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--zoo", required=True, help="a zoo of heads")
@@ -84,7 +85,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600, help="limit of one measurement")
     parser.add_argument("--repeat", type=int, default=1, help="measure each so often, keep the fastest (1)")
     parser.add_argument("--out", help="JSON to write")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     rows = []
     for preset in args.presets or (PRESETS if args.generator == "unet" else DUAL_PRESETS):
         for processes in args.processes:

@@ -1,4 +1,4 @@
-"""Accuracy on data sets that no part of a bundle was trained on; writes JSON, and tables of README or model card.
+"""Accuracy on data sets that no part of a bundle was trained on; writes JSON, and the tables here or in a model card.
 
     python -m benchmarks.unseen DATA... --bundles BUNDLE... --out RESULTS.json [--write-card] [--readme]
 
@@ -12,6 +12,7 @@ import argparse
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from d2nwg.weights.networks import logits
 RIVALS = ("class_mean", "ridge", "logistic_regression")
 ALL = 0  # shots: every image that is not held out
 MANY = 400  # support images from which on fewer seeds are drawn: tuning the rivals takes minutes
+README = Path(__file__).with_name("README.md")
 START, END = "<!-- measured -->", "<!-- /measured -->"
 
 
@@ -107,8 +109,8 @@ def spread_tells(state, chosen, xq, yq) -> float:
     wrong = (logits(chosen, xq).argmax(-1) != yq).numpy()
     if wrong.all() or not wrong.any():
         return float("nan")
-    mean = torch.stack([logits({n: t[i] for n, t in state.items()}, xq).softmax(-1) for i in range(20)])
-    disagreement = torch.special.entr(mean.mean(0)).sum(-1) - torch.special.entr(mean).sum(-1).mean(0)
+    each = logits({n: t[:20] for n, t in state.items()}, xq).softmax(-1)
+    disagreement = torch.special.entr(each.mean(0)).sum(-1) - torch.special.entr(each).sum(-1).mean(0)
     return float(roc_auc_score(wrong, disagreement.numpy()))
 
 
@@ -253,7 +255,7 @@ def write_between(path: Path, text: str) -> None:
     path.write_text(f"{before.rstrip()}\n\n{START}\n{text}\n{END}\n{after}")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the tables, and write them where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="+")
@@ -270,8 +272,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--no-rivals", action="store_true")
     parser.add_argument("--write-card", action="store_true", help="put the tables into the first bundle's README.md")
-    parser.add_argument("--readme", action="store_true", help="put the short table into README.md")
-    args = parser.parse_args()
+    parser.add_argument("--readme", action="store_true", help="put the short table into benchmarks/README.md")
+    args = parser.parse_args(argv)
     out = Path(args.out)
     cells = json.loads(out.read_text())["cells"] if out.exists() else {}
     names = [resolve_bundle(bundle).name for bundle in args.bundles]
@@ -300,7 +302,7 @@ def main() -> None:
         f"{f' --encoder {args.encoder}' if args.encoder else ''} --out unseen.json"
     )
     if args.readme:
-        write_between(Path("README.md"), f"{words}\n\n{short}\n\n`{command} --readme`")
+        write_between(README, f"{words}\n\n{short}\n\n`{command} --readme`")
     if args.write_card:
         card = resolve_bundle(args.bundles[0]) / "README.md"
         text = (

@@ -15,6 +15,7 @@ import argparse
 import csv
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -146,7 +147,7 @@ def measure(zoo: ModelZoo, bundle: Path, sets: dict, samples: int) -> list[dict]
     return rows
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Train, import, learn, sample, print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", nargs="+", type=Path, help="one .npz a task")
@@ -157,7 +158,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of `train`")
     parser.add_argument("--work", type=Path, default=Path("whole-models"), help="folder for checkpoints and bundle")
     parser.add_argument("--out", help="JSON to write")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     sets = {path.stem.removeprefix("gray-"): read(path) for path in args.data}
     if not (args.work / "zoo").exists():
         train_zoo(sets, args.work / "checkpoints", args.count, args.epochs, args.starts)
