@@ -1,4 +1,4 @@
-"""Plotly figures of a `d2nwg.interpolation.path.Walk`; template and colours are those of `d2nwg.figures.base`."""
+"""Plotly figures of a `d2nwg.interpolation.result.Interpolation`, with the template and colours of `base`."""
 
 from pathlib import Path
 
@@ -6,31 +6,38 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 
-from d2nwg.figures.base import ACCENT, INK, RIVAL, STRONG, ZOO, label, percent
-from d2nwg.interpolation.mixer import WAYS
-from d2nwg.interpolation.path import Walk
+from d2nwg.figures.base import ACCENT, INK, RIVAL, STRONG, ZOO, label
+from d2nwg.interpolation.methods import CONDITION, CONDITION_SPHERICAL, LABELS, LATENT, WEIGHTS
+from d2nwg.interpolation.result import Interpolation
 
-COLOURS = {"condition": ACCENT, "condition-spherical": "#0072b2", "latent": "#cc79a7", "weights": RIVAL}
-DASHES = {"condition": "solid", "condition-spherical": "dash", "latent": "dashdot", "weights": "dot"}
+COLOURS = {CONDITION: ACCENT, CONDITION_SPHERICAL: "#0072b2", LATENT: "#cc79a7", WEIGHTS: RIVAL}
+DASHES = {CONDITION: "solid", CONDITION_SPHERICAL: "dash", LATENT: "dashdot", WEIGHTS: "dot"}
 LEGEND = dict(orientation="h", x=0, y=1.03, yanchor="bottom", font=dict(size=12))  # above: nothing there to cover
 UNSEEN = "rgba(213,94,0,0.13)"
 
 
-def curves_figure(walk: Walk, end: int, alpha: float | None = None) -> go.Figure:
-    """What happens between? Accuracy on one end's images along the path: a line a way, a band of one standard
-    deviation over seeds, shaded where the condition is outside of what was seen. ``alpha`` marks a point."""
-    figure, x = go.Figure(), walk.alpha.numpy()
-    for low, high in _unseen(walk):
+def curves_figure(made: Interpolation, endpoint: int, alpha: float | None = None) -> go.Figure:
+    """What happens between? Accuracy along the path on one endpoint's images.
+
+    A line for each method, with a band of one standard deviation over seeds; shaded where every interpolated condition
+    is outside of what was seen.
+
+    Args:
+        endpoint: which of those with images.
+        alpha: a point to mark.
+    """
+    figure, x = go.Figure(), made.alpha.numpy()
+    for low, high in _unseen(made):
         figure.add_vrect(x0=low, x1=high, fillcolor=UNSEEN, line_width=0, layer="below")
-    for way, leg in walk.legs.items():
-        values = 100 * leg.accuracy[end].numpy()
+    for method, paths in made.paths.items():
+        values = 100 * paths.accuracy[endpoint].numpy()
         mean, spread = values.mean(0), values.std(0)
         band = np.concatenate([mean + spread, (mean - spread)[::-1]])
         figure.add_scatter(
             x=np.concatenate([x, x[::-1]]),
             y=band.clip(0, 100),
             fill="toself",
-            fillcolor=_faint(COLOURS[way]),
+            fillcolor=_faint(COLOURS[method]),
             line_width=0,
             hoverinfo="skip",
             showlegend=False,
@@ -39,10 +46,10 @@ def curves_figure(walk: Walk, end: int, alpha: float | None = None) -> go.Figure
             x=x,
             y=mean,
             mode="lines",
-            name=WAYS[way],
-            line=dict(color=COLOURS[way], width=2.5, dash=DASHES[way]),
+            name=LABELS[method],
+            line=dict(color=COLOURS[method], width=2.5, dash=DASHES[method]),
             customdata=spread,
-            hovertemplate=f"{WAYS[way]}, %{{x:.2f}}<br>%{{y:.1f}} ± %{{customdata:.1f}} %<extra></extra>",
+            hovertemplate=f"{LABELS[method]}, %{{x:.2f}}<br>%{{y:.1f}} ± %{{customdata:.1f}} %<extra></extra>",
         )
     if alpha is not None:
         figure.add_vline(x=alpha, line=dict(color=STRONG, width=2))
@@ -51,22 +58,22 @@ def curves_figure(walk: Walk, end: int, alpha: float | None = None) -> go.Figure
         height=330,
         showlegend=True,
         legend=LEGEND,
-        xaxis=_path_axis(walk),
+        xaxis=_path_axis(made),
         yaxis=dict(ticksuffix=" %", title="right on held-out images", rangemode="normal"),
     )
     return figure
 
 
-def barrier_figure(walk: Walk) -> go.Figure:
-    """How deep is the valley? The worst drop under the straight line between the ends, a bar a way, on each end's
-    images and on the average of both; whiskers are one standard deviation over seeds."""
-    names = [f"on {label(name, 22)}" for name in walk.scored[:2]]
+def barrier_figure(made: Interpolation) -> go.Figure:
+    """How deep is the valley? The barrier of each method, in points of accuracy, on the images of each of the first
+    two endpoints and for the mean of both; whiskers are one standard deviation over seeds."""
+    names = [f"on {label(name, 22)}" for name in made.scored[:2]]
     rows = list(range(len(names)))
     if len(rows) > 1:
         names, rows = [*names, "on both"], [*rows, -1]
     figure = go.Figure()
-    for way, leg in walk.legs.items():
-        bars = 100 * leg.barrier[rows].numpy()
+    for method, paths in made.paths.items():
+        bars = 100 * paths.barrier[rows].numpy()
         figure.add_bar(
             x=names,
             y=bars.mean(1),
@@ -79,9 +86,9 @@ def barrier_figure(walk: Walk) -> go.Figure:
                 thickness=1.2,
                 width=3,
             ),
-            name=WAYS[way],
-            marker_color=COLOURS[way],
-            hovertemplate=f"{WAYS[way]}, %{{x}}<br>%{{y:.1f}} points<extra></extra>",
+            name=LABELS[method],
+            marker_color=COLOURS[method],
+            hovertemplate=f"{LABELS[method]}, %{{x}}<br>%{{y:.1f}} points<extra></extra>",
         )
     figure.update_layout(
         template="d2nwg",
@@ -91,62 +98,64 @@ def barrier_figure(walk: Walk) -> go.Figure:
         bargap=0.3,
         yaxis=dict(title="points under the straight line", rangemode="tozero"),
     )
-    if max(float(leg.barrier.max()) for leg in walk.legs.values()) < 0.001:
+    if max(float(paths.barrier.max()) for paths in made.paths.values()) < 0.001:
         figure.update_yaxes(range=[0, 5])
-        figure.add_annotation(text="no drop on any way", showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5)
+        figure.add_annotation(text="no method has a drop", showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5)
     return figure
 
 
-def distance_figure(walk: Walk) -> go.Figure | None:
-    """Is the way outside of what was seen? Distance of each mixed condition to the nearest condition of the zoo; the
-    line is where 95 % of the zoo's own conditions lie. None where the bundle knows none."""
-    legs = {way: leg for way, leg in walk.legs.items() if leg.distance is not None}
-    if not legs:
+def distance_figure(made: Interpolation) -> go.Figure | None:
+    """Is the path outside of what was seen? Distance of each interpolated condition to the nearest one of the zoo.
+
+    95 % of the zoo's conditions are nearer to another one than the dotted line. None where the bundle keeps none.
+    """
+    known = {method: paths for method, paths in made.paths.items() if paths.distance is not None}
+    if not known:
         return None
-    figure, x = go.Figure(), walk.alpha.numpy()
-    top = 1.15 * max(walk.radius, *(float(leg.distance.max()) for leg in legs.values()))
-    figure.add_hrect(y0=walk.radius, y1=top, fillcolor=UNSEEN, line_width=0, layer="below")
-    figure.add_hline(y=walk.radius, line=dict(color=ZOO, width=1.5, dash="dot"))
+    figure, x = go.Figure(), made.alpha.numpy()
+    top = 1.15 * max(made.radius, *(float(paths.distance.max()) for paths in known.values()))
+    figure.add_hrect(y0=made.radius, y1=top, fillcolor=UNSEEN, line_width=0, layer="below")
+    figure.add_hline(y=made.radius, line=dict(color=ZOO, width=1.5, dash="dot"))
     figure.add_annotation(
-        x=1, y=walk.radius, xanchor="right", yanchor="bottom", showarrow=False, text="95 % of the tasks seen lie below"
+        x=1, y=made.radius, xanchor="right", yanchor="bottom", showarrow=False, text="95 % of the tasks seen lie below"
     )
-    for way, leg in legs.items():
+    for method, paths in known.items():
         figure.add_scatter(
             x=x,
-            y=leg.distance.numpy(),
+            y=paths.distance.numpy(),
             mode="lines+markers",
-            name=WAYS[way],
-            marker=dict(size=7, symbol=["x" if out else "circle" for out in leg.outside.tolist()]),
-            line=dict(color=COLOURS[way], width=2, dash=DASHES[way]),
-            hovertemplate=f"{WAYS[way]}, %{{x:.2f}}<br>%{{y:.2f}}<extra></extra>",
+            name=LABELS[method],
+            marker=dict(size=7, symbol=["x" if out else "circle" for out in paths.outside.tolist()]),
+            line=dict(color=COLOURS[method], width=2, dash=DASHES[method]),
+            hovertemplate=f"{LABELS[method]}, %{{x:.2f}}<br>%{{y:.2f}}<extra></extra>",
         )
     figure.update_layout(
         template="d2nwg",
         height=330,
         showlegend=True,
         legend=LEGEND,
-        xaxis=_path_axis(walk),
+        xaxis=_path_axis(made),
         yaxis=dict(title="distance to the nearest task seen", range=[0, top]),
     )
     return figure
 
 
-def map_figure(walk: Walk, alpha: float | None = None) -> go.Figure | None:
-    """Where does the path run? The conditions of the zoo's tasks and of the path, on the first two principal
-    components of the zoo's. None where the bundle knows none."""
-    seen = walk.mixer.pipe.weight_space.zoo_conditions
-    paths = {way: leg.condition for way, leg in walk.legs.items() if leg.condition is not None}
-    return None if seen is None or not paths else _map(walk, seen.detach().cpu(), paths, "task", "conditions", alpha)
+def map_figure(made: Interpolation, alpha: float | None = None) -> go.Figure | None:
+    """Where does the path run? The conditions of the zoo's tasks and of the paths, on the first two principal
+    components of the zoo's. None where the bundle keeps none."""
+    seen = made.mixer.pipe.weight_space.zoo_conditions
+    lines = {method: paths.condition for method, paths in made.paths.items() if paths.condition is not None}
+    return None if seen is None or not lines else _map(made, seen.detach().cpu(), lines, "task", "conditions", alpha)
 
 
-def weights_map_figure(walk: Walk, alpha: float | None = None) -> go.Figure | None:
-    """The same of the weights: zoo heads with as many classes, as Explore's map shows them, and each way's heads."""
-    found = walk.in_weights()
-    return None if found is None else _map(walk, *found, "head", "weights", alpha)
+def weights_map_figure(made: Interpolation, alpha: float | None = None) -> go.Figure | None:
+    """The same for weights: the zoo's heads with as many classes, in the space of Explore's map, and the paths'."""
+    found = made.in_weights()
+    return None if found is None else _map(made, *found, "head", "weights", alpha)
 
 
-def _map(walk: Walk, seen, paths: dict, dot: str, of: str, alpha: float | None) -> go.Figure:
-    """``seen`` (Z, n) and each path (P, n) on the first two principal components of the former."""
+def _map(made: Interpolation, seen, lines: dict, dot: str, of: str, alpha: float | None) -> go.Figure:
+    """``seen`` (Z, n) and each path of ``lines`` (P, n) on the first two principal components of the former."""
     centre = seen.mean(0)
     axes = torch.linalg.svd(seen - centre, full_matrices=False)[2][:2]
     axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()  # a sign that does not flip
@@ -160,28 +169,28 @@ def _map(walk: Walk, seen, paths: dict, dot: str, of: str, alpha: float | None) 
         marker=dict(size=5, color=ZOO, opacity=0.45),
         hovertemplate=f"a {dot} of the zoo<extra></extra>",
     )
-    for way, points in paths.items():
+    for method, points in lines.items():
         path = ((points - centre) @ axes.T).numpy()
         figure.add_scatter(
             x=path[:, 0],
             y=path[:, 1],
             mode="lines",
-            name=WAYS[way],
-            line=dict(color=COLOURS[way], width=2.5, dash=DASHES[way]),
-            customdata=walk.alpha.numpy(),
-            hovertemplate=f"{WAYS[way]}, %{{customdata:.2f}}<extra></extra>",
+            name=LABELS[method],
+            line=dict(color=COLOURS[method], width=2.5, dash=DASHES[method]),
+            customdata=made.alpha.numpy(),
+            hovertemplate=f"{LABELS[method]}, %{{customdata:.2f}}<extra></extra>",
         )
         if alpha is not None:
-            point = path[int((walk.alpha - alpha).abs().argmin())]
+            point = path[int((made.alpha - alpha).abs().argmin())]
             figure.add_scatter(
                 x=[point[0]],
                 y=[point[1]],
                 mode="markers",
                 showlegend=False,
                 hoverinfo="skip",
-                marker=dict(size=12, color=COLOURS[way], line=dict(color=STRONG, width=2)),
+                marker=dict(size=12, color=COLOURS[method], line=dict(color=STRONG, width=2)),
             )
-    first = ((next(iter(paths.values()))[[0, -1]] - centre) @ axes.T).numpy()
+    first = ((next(iter(lines.values()))[[0, -1]] - centre) @ axes.T).numpy()
     figure.add_scatter(
         x=first[:, 0],
         y=first[:, 1],
@@ -191,7 +200,7 @@ def _map(walk: Walk, seen, paths: dict, dot: str, of: str, alpha: float | None) 
         showlegend=False,
         textfont=dict(color=STRONG, size=15),
         marker=dict(size=10, color=STRONG),
-        hovertext=[label(end.name, 40) for end in walk.ends.members[:2]],
+        hovertext=[label(endpoint.name, 40) for endpoint in made.endpoints.members[:2]],
         hovertemplate="%{hovertext}<extra></extra>",
     )
     figure.update_layout(
@@ -205,33 +214,26 @@ def _map(walk: Walk, seen, paths: dict, dot: str, of: str, alpha: float | None) 
     return figure
 
 
-def walk_figures(walk: Walk) -> dict[str, go.Figure]:
+def path_figures(made: Interpolation) -> dict[str, go.Figure]:
     """File name → figure, of all there are."""
-    names = {f"right-on-{chr(97 + i)}": curves_figure(walk, row) for row, i in enumerate(walk.ends.scored)}
-    others = {"barrier": barrier_figure(walk), "distance": distance_figure(walk), "map": map_figure(walk)}
-    others["map-of-weights"] = weights_map_figure(walk)
+    names = {f"right-on-{chr(97 + i)}": curves_figure(made, row) for row, i in enumerate(made.endpoints.scored)}
+    others = {"barrier": barrier_figure(made), "distance": distance_figure(made), "map": map_figure(made)}
+    others["map-of-weights"] = weights_map_figure(made)
     return names | {name: figure for name, figure in others.items() if figure is not None}
 
 
-def save_figures(walk: Walk, folder: str | Path) -> list[Path]:
-    """Each as an HTML file that needs nothing but itself and ``plotly.min.js`` beside it."""
+def save_figures(made: Interpolation, folder: str | Path) -> list[Path]:
+    """Write each as an HTML file that needs ``plotly.min.js`` beside it and nothing else; returns the paths."""
     paths = []
-    for name, figure in walk_figures(walk).items():
+    for name, figure in path_figures(made).items():
         path = Path(folder) / f"{name}.html"
         figure.write_html(path, include_plotlyjs="directory", config={"displayModeBar": True})
         paths.append(path)
     return paths
 
 
-def answer(walk: Walk, point: int, way: str, seed: int = 0) -> str:
-    """``right on 81.0 % of photos and 64.5 % of sketches`` for the head at a point."""
-    leg = walk.legs[way]
-    parts = [f"{percent(float(leg.accuracy[i, seed, point]))} of {name}" for i, name in enumerate(walk.scored)]
-    return f"right on {' and '.join(parts)}"
-
-
-def _path_axis(walk: Walk) -> dict:
-    a, b = (label(end.name, 24) for end in walk.ends.members[:2])
+def _path_axis(made: Interpolation) -> dict:
+    a, b = (label(endpoint.name, 24) for endpoint in made.endpoints.members[:2])
     return dict(
         title=f"from A ({a}) to B ({b})",
         range=[-0.02, 1.02],
@@ -240,14 +242,14 @@ def _path_axis(walk: Walk) -> dict:
     )
 
 
-def _unseen(walk: Walk) -> list[tuple[float, float]]:
-    """Intervals of alpha where every mixed condition is outside of what was seen."""
-    outside = [leg.outside for leg in walk.legs.values() if leg.outside is not None]
+def _unseen(made: Interpolation) -> list[tuple[float, float]]:
+    """Intervals of alpha where every interpolated condition is outside of what was seen."""
+    outside = [paths.outside for paths in made.paths.values() if paths.outside is not None]
     if not outside:
         return []
-    flags, half = torch.stack(outside).all(0).tolist(), 0.5 / (len(walk.alpha) - 1)
+    flags, half = torch.stack(outside).all(0).tolist(), 0.5 / (len(made.alpha) - 1)
     found: list[tuple[float, float]] = []
-    for alpha, flag in zip(walk.alpha.tolist(), flags, strict=True):
+    for alpha, flag in zip(made.alpha.tolist(), flags, strict=True):
         low, high = max(0.0, alpha - half), min(1.0, alpha + half)
         if flag and found and abs(found[-1][1] - low) < 1e-6:
             found[-1] = (found[-1][0], high)

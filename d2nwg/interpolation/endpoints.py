@@ -1,4 +1,4 @@
-"""The ends of a path between tasks: data sets, saved heads and named tasks that tell the same classes apart."""
+"""The endpoints of a path between tasks: data sets, saved heads and named tasks that have classes in common."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,18 +22,21 @@ from d2nwg.weights.networks import State, select_classes
 
 
 @dataclass
-class End:
-    """One end. A data set has everything but ``head`` and ``task``, a saved head has nothing but that, and a named task
-    has no ``support``, and ``query``, ``labels`` and ``items`` where there are images of it.
+class Endpoint:
+    """One endpoint of a path.
+
+    A data set has everything but ``head`` and ``task``; a saved head has ``head`` alone; a named task has ``task``, and
+    ``query``, ``labels`` and ``items`` where there are images of it. C is the number of shared classes, D that of
+    features.
 
     Attributes:
         name: in sentences and figures.
-        support: features of the support images of each class, C tensors (M_i, D), in the order all ends share.
-        query: (m, D) features of the images that score.
-        labels: (m,) their classes.
-        items: (m) the images themselves, encoded.
-        head: a saved head's weights, rows in the order all ends share.
-        task: what the bundle is told: names in the order all ends share, and shares (`name_classes`).
+        support: features of the support images, a tensor (M_i, D) for each of the C classes, in the shared order.
+        query: (m, D) features of the held-out images that score heads.
+        labels: (m,) classes of the query images, 0 to C − 1.
+        items: the m query images themselves, encoded.
+        head: weights of a saved head, its rows in the shared order of classes.
+        task: the condition of a task-conditioned bundle: class names in the shared order, and shares (`name_classes`).
     """
 
     name: str
@@ -47,25 +50,29 @@ class End:
 
 @dataclass
 class NamedTask:
-    """A task that a bundle is told by name: one of those it has seen, or a mix of them (`read_mix`), with images to
-    score it on where there are some."""
+    """A task that a bundle is conditioned on by name: one of its training tasks, or a mix of them (`read_mix`).
+
+    Attributes:
+        text: the name, or the mix.
+        images: to score heads on, where there are some.
+    """
 
     text: str
     images: ImageSet | None = None
 
 
 @dataclass
-class Ends:
-    """Two ends or more, in one order of the classes.
+class Endpoints:
+    """Two endpoints or more, with one order of the classes.
 
     Attributes:
-        members: the ends.
-        classes: the classes that all ends have, C of them; class i is row i everywhere.
-        encoder, preprocessing: of the heads.
+        members: the endpoints.
+        classes: the C classes that all endpoints have; class i is row i of every head.
+        encoder, preprocessing: of the features that the heads read.
         notes: sentences for the user.
     """
 
-    members: tuple[End, ...]
+    members: tuple[Endpoint, ...]
     classes: tuple[str, ...]
     encoder: str
     preprocessing: dict
@@ -73,13 +80,16 @@ class Ends:
 
     @property
     def scored(self) -> list[int]:
-        """Numbers of the ends that have query images."""
-        return [i for i, end in enumerate(self.members) if end.query is not None]
+        """Indices of the endpoints that have query images."""
+        return [i for i, endpoint in enumerate(self.members) if endpoint.query is not None]
 
 
 def read_source(text: str, progress: Progress = silent) -> ImageSet | Head | NamedTask:
-    """What a command line names as an end: a saved head (``.safetensors``), ``task:NAME`` or ``task:NAME=DATA`` with
-    images to score it on (an example of that name is found by itself), or what `load_images` takes.
+    """Read an endpoint as a command line names it.
+
+    Args:
+        text: a saved head (``.safetensors``), ``task:NAME`` or ``task:NAME=DATA`` with images to score heads on
+            (without them, the example of that name where there is one), or what `load_images` takes.
 
     Raises:
         UserError: as `Head.load` and `load_images`.
@@ -92,7 +102,7 @@ def read_source(text: str, progress: Progress = silent) -> ImageSet | Head | Nam
     return Head.load(text) if is_head else load_images(text, progress=progress)
 
 
-def read_ends(
+def read_endpoints(
     sources: Sequence[ImageSet | Head | NamedTask],
     encoder: Encoder,
     *,
@@ -102,45 +112,45 @@ def read_ends(
     max_query: int | None = 200,
     max_classes: int | None = None,
     progress: Progress = silent,
-) -> Ends:
-    """Read what the ends need, classes matched by name.
+) -> Endpoints:
+    """Encode and split the images of the endpoints, with classes matched by name.
 
-    Row i of one head means row i of the other only when both are the same class, so the order is that of the first
-    source whatever order the others have; classes that not all ends have are left out.
+    The classes have the order of the first source; those that not all endpoints have are left out.
 
     Args:
-        sources: data sets, saved heads on ``encoder``'s features, and named tasks.
-        tasks: the tasks that the bundle is told by name, with their classes. A data set is then the task of its name.
+        sources: data sets, saved heads on features of ``encoder``, and named tasks.
+        tasks: of a task-conditioned bundle: the names of its training tasks, with their classes. A data set then
+            stands for the task of its name.
         shots: support images a class.
         seed: of the splits.
         max_query: most held-out images of each data set to score on.
-        max_classes: what the bundle can hold.
+        max_classes: most classes of a head in the bundle.
     Raises:
-        UserError: fewer than two classes in common, too many of them, no data set among the sources, a head on other
-            features, or images that `read_split` refuses.
+        UserError: fewer than two classes in common, or too many of them; no data set among the sources; a head on other
+            features; or images that `read_split` refuses.
     """
     sources = [_named(source, tasks or {}) for source in sources]
     if not any(_images(source) for source in sources):
-        raise UserError("The ends have no images to be scored on: give a data set for one of them.")
+        raise UserError("The endpoints have no images to be scored on: give a data set for one of them.")
     names = _names(sources)
     every = [tuple(_classes(source, tasks or {})) for source in sources]
     classes, notes = _shared_classes(every, names)
     if max_classes and len(classes) > max_classes:
         raise UserError(
-            f"The ends share {len(classes)} classes, and this bundle makes heads for at most {max_classes}: leave some "
-            "classes out, or choose another bundle."
+            f"The endpoints share {len(classes)} classes, and this bundle makes heads for at most {max_classes}: leave "
+            "some classes out, or choose another bundle."
         )
     for source in sources:
         if isinstance(source, Head) and (source.encoder, source.num_features) != (encoder.name, encoder.num_features):
             raise UserError(f"The head is for {source.encoder}, and the bundle for {encoder.name}: both must agree.")
     members = []
     for source, name in zip(sources, names, strict=True):
-        end, images = End(name), _images(source)
-        members.append(end)
+        endpoint, images = Endpoint(name), _images(source)
+        members.append(endpoint)
         if isinstance(source, Head):
-            end.head = select_classes(source.state, torch.tensor(_rows(source.classes, classes)))
+            endpoint.head = select_classes(source.state, torch.tensor(_rows(source.classes, classes)))
         if isinstance(source, NamedTask):
-            end.task = name_classes(tasks, source.text, classes)
+            endpoint.task = name_classes(tasks, source.text, classes)
         if images is None:
             continue
         images = _restricted(images, _rows(images.classes, classes), classes)
@@ -150,24 +160,25 @@ def read_ends(
 
         features, support, query, more = read_split(images, encoder, shots, seed, max_query, read)
         labels = torch.from_numpy(images.labels)
-        if end.task is None:
-            end.support = [features[support][labels[support] == c] for c in range(len(classes))]
-        end.query, end.labels, end.items = features[query], labels[query], [images.items[i] for i in query]
+        if endpoint.task is None:
+            endpoint.support = [features[support][labels[support] == c] for c in range(len(classes))]
+        endpoint.query, endpoint.labels = features[query], labels[query]
+        endpoint.items = [images.items[i] for i in query]
         notes += [*images.notes, *more]
-    return Ends(tuple(members), classes, encoder.name, encoder.preprocessing, tuple(notes))
+    return Endpoints(tuple(members), classes, encoder.name, encoder.preprocessing, tuple(notes))
 
 
 def _named(source: ImageSet | Head | NamedTask, tasks: Mapping[str, Sequence[str]]) -> ImageSet | Head | NamedTask:
-    """A data set as the task of its name, where the bundle is told names."""
+    """A data set as the task of its name, where the bundle is task-conditioned."""
     if isinstance(source, NamedTask):
         if not tasks:
-            raise UserError(f"This bundle knows no task by name, {shown(source.text)} or other: give images of it.")
+            raise UserError(f"This bundle knows no task by name: give images of {shown(source.text)} instead.")
         return replace(source, images=source.images and _all_of(source.images, tasks, source.text))
     if isinstance(source, Head) or not tasks:
         return source
     if source.name not in tasks:
         raise UserError(
-            f"This bundle is told its tasks by name, and {shown(source.name)} is none of them: choose one of "
+            f"This bundle is conditioned on names of tasks, and {shown(source.name)} is none of them: choose one of "
             f"{some(list(tasks), 20)} (task:NAME=DATA on the command line)."
         )
     return NamedTask(source.name, _all_of(source, tasks, source.name))
@@ -192,7 +203,7 @@ def _classes(source: ImageSet | Head | NamedTask, tasks: Mapping[str, Sequence[s
 
 
 def _rows(own: Sequence[str], classes: Sequence[str]) -> list[int]:
-    """Where ``classes`` stand among an end's own."""
+    """Indices of ``classes`` among an endpoint's own."""
     where = {folded(label): row for row, label in enumerate(own)}
     return [where[folded(label)] for label in classes]
 
@@ -204,7 +215,7 @@ def _name(source: ImageSet | Head | NamedTask) -> str:
 
 
 def _names(sources: Sequence[ImageSet | Head | NamedTask]) -> list[str]:
-    """A name for each end; equal names get a letter."""
+    """A name for each endpoint; equal names get a letter."""
     names = [_name(source) for source in sources]
     return [f"{n} ({chr(65 + i)})" if names.count(n) > 1 else n for i, n in enumerate(names)]
 
@@ -214,15 +225,15 @@ def _shared_classes(every: list[tuple[str, ...]], names: list[str]) -> tuple[tup
     classes = tuple(c for c in every[0] if folded(c) in common)
     if len(classes) < 2:
         raise UserError(
-            f"The ends have {'only one class' if classes else 'no class'} in common ({names[0]}: "
-            f"{some(every[0])}; {names[1]}: {some(every[1])}): a path needs ends with the same "
+            f"The endpoints have {'only one class' if classes else 'no class'} in common ({names[0]}: "
+            f"{some(every[0])}; {names[1]}: {some(every[1])}): a path needs endpoints with the same "
             "classes, named alike."
         )
     notes = []
     for own, name in zip(every, names, strict=True):
         left = [c for c in own if folded(c) not in common]
         if left:
-            notes.append(f"Left out of {name}, because not every end has them: {some(left)}.")
+            notes.append(f"Left out of {name}, because not every endpoint has them: {some(left)}.")
     return classes, notes
 
 

@@ -11,9 +11,8 @@ from d2nwg.bundles import bundle_tasks, list_bundles
 from d2nwg.conditions.task_names import name_classes, read_mix, tasks_of
 from d2nwg.data.images import load_images
 from d2nwg.generate import generate_heads, load_pipeline
-from d2nwg.interpolation import mixer
 from d2nwg.interpolation.endpoints import NamedTask, read_source
-from d2nwg.interpolation.path import walk
+from d2nwg.interpolation.path import interpolate
 from d2nwg.ui.generate.settings import DEFAULTS, check_settings
 from d2nwg.ui.interpolate import html as interpolate_views
 from d2nwg.ui.settings import task_names
@@ -103,31 +102,31 @@ def test_samples_beside_the_bundles_zoo():
     assert scored.max() > 0.9, "the zoo's own networks for digits, their classes in the same order"
 
 
-def test_walking_between_named_tasks(tmp_path):
-    made = walk([read_source("task:digits"), read_source("task:digits-turned-45")], **QUICK)
-    assert set(made.legs) == {"condition", "condition-spherical", "latent", "weights"} and not made.missing
-    right = made.legs["weights"].accuracy.mean(1)
+def test_paths_between_named_tasks(tmp_path):
+    made = interpolate([read_source("task:digits"), read_source("task:digits-turned-45")], **QUICK)
+    assert set(made.paths) == {"condition", "condition-spherical", "latent", "weights"} and not made.missing
+    right = made.paths["weights"].accuracy.mean(1)
     assert right[0, 0] > 0.85 and right[1, -1] > 0.85 and right[0, -1] < 0.75 and right[1, 0] < 0.75
-    for leg in made.legs.values():  # all ways share their ends
+    for paths in made.paths.values():  # all methods share their endpoints
         torch.testing.assert_close(
-            leg.accuracy[..., [0, -1]], made.legs["weights"].accuracy[..., [0, -1]], atol=0.021, rtol=0
+            paths.accuracy[..., [0, -1]], made.paths["weights"].accuracy[..., [0, -1]], atol=0.021, rtol=0
         )
     zoo, paths = made.in_weights()
     assert zoo.shape[1] == paths["weights"].shape[1] and len(paths["condition"]) == 5
     nearest = (torch.cdist(paths["weights"][[0, -1]], zoo)).min(1).values
     assert nearest.max() < torch.cdist(zoo, zoo).mean(), "the path's ends lie among the zoo's heads"
-    assert made.legs["condition"].outside is not None
+    assert made.paths["condition"].outside is not None
 
 
 def test_a_data_set_is_the_task_of_its_name_and_a_head_can_be_an_end(tmp_path):
     digits = load_images("example:digits")
     head = generate_heads(digits, bundle=BUNDLE, num_samples=2, max_query=100, device="cpu").head
     file = head.save(tmp_path / "head.safetensors")
-    made = walk([digits, read_source(str(file))], **QUICK)
-    assert "needs a task at every end" in made.missing["condition"] and set(made.legs) == {"latent", "weights"}
-    assert made.legs["weights"].accuracy[0, :, -1].min() > 0.85
-    mixed = walk([NamedTask("0.5 digits + 0.5 digits-turned-45"), digits], ways=["condition"], **QUICK)
-    assert mixed.scored == ["digits"] and mixed.legs["condition"].accuracy[0, :, -1].min() > 0.85
+    made = interpolate([digits, read_source(str(file))], **QUICK)
+    assert "needs a task at each endpoint" in made.missing["condition"] and set(made.paths) == {"latent", "weights"}
+    assert made.paths["weights"].accuracy[0, :, -1].min() > 0.85
+    mixed = interpolate([NamedTask("0.5 digits + 0.5 digits-turned-45"), digits], methods=["condition"], **QUICK)
+    assert mixed.scored == ["digits"] and mixed.paths["condition"].accuracy[0, :, -1].min() > 0.85
 
 
 def test_named_ends_that_do_not_suit(tmp_path):
@@ -139,9 +138,9 @@ def test_named_ends_that_do_not_suit(tmp_path):
         ([load_images("example:digits"), NamedTask("notmnist")], "no class in common"),
     ):
         with pytest.raises(UserError, match=words):
-            walk(sources, **QUICK)
+            interpolate(sources, **QUICK)
     with pytest.raises(UserError, match="knows no task by name"):
-        walk([NamedTask("mnist"), strangers], **{**QUICK, "bundle": "heads-efficientnet-lite0"})
+        interpolate([NamedTask("mnist"), strangers], **{**QUICK, "bundle": "heads-efficientnet-lite0"})
 
 
 def test_the_command_line(tmp_path, capsys):
@@ -183,7 +182,6 @@ def test_the_command_line(tmp_path, capsys):
 
 
 def test_the_tab_offers_a_bundles_tasks():
-    assert tuple(mixer.WAYS) == interpolate_views.WAYS
     names, first = interpolate_views.choices(BUNDLE)
     assert names[0] == ("digits", "task:digits") and names[-1] == interpolate_views.OWN
     assert first == {"a": "task:digits", "b": "task:digits-turned-45", "c": "none"}

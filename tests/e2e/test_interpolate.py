@@ -61,7 +61,7 @@ def test_walk_slide_download(visit, tmp_path):
     for figure in ("curve-a", "curve-b", "barrier", "distance", "path-map"):
         page.wait_for_selector(f"#{figure} .js-plotly-plot")
     assert page.locator("#looked figure").count() == 12
-    page.click("#way label:has-text('Weights, straight')")
+    page.click("#way label:has-text('Weights, linear')")
     stand_at(page, 0)
     first, words = page.inner_text("#looked"), page.inner_text("#where")
     stand_at(page, 1)

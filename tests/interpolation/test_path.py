@@ -13,9 +13,10 @@ from d2nwg.data.image_set import labelled_set
 from d2nwg.data.images import load_images
 from d2nwg.evaluation.baselines import accuracies
 from d2nwg.heads import Head, evaluate_head
-from d2nwg.interpolation.endpoints import read_ends
-from d2nwg.interpolation.mixer import WAYS, Mixer, blend, slerp
-from d2nwg.interpolation.path import barrier, walk
+from d2nwg.interpolation.endpoints import read_endpoints
+from d2nwg.interpolation.methods import LABELS, METHODS
+from d2nwg.interpolation.mixer import Mixer, blend, slerp
+from d2nwg.interpolation.path import barrier, interpolate
 from d2nwg.utils.errors import Cancelled, UserError
 from d2nwg.weights.networks import logits
 from tests.helpers.images import make_pattern_folder
@@ -40,7 +41,7 @@ SHORT = dict(points=5, seeds=2, num_samples=2, shots=3, steps=2)
 
 @pytest.fixture
 def walked(ends, tiny_bundle, at_hand):
-    return walk([load_images(end) for end in ends], bundle=tiny_bundle, **SHORT)
+    return interpolate([load_images(end) for end in ends], bundle=tiny_bundle, **SHORT)
 
 
 # --------------------------------------------------------------------------------------------- closed forms
@@ -89,15 +90,15 @@ def test_the_barrier_by_hand():
 
 
 def test_classes_are_matched_by_name(ends, cheap_encoder):
-    """Whatever order the second end names its classes in, and with a class of its own, row i is the same class."""
+    """Whatever order the second endpoint names its classes in, and with a class of its own, row i is the same class."""
     one, two = map(load_images, ends)
     order = [3, 1, 0, 2]
     names = [one.classes[i] for i in order]
     turned = labelled_set("turned", two.items, [two.classes[c] for c in two.labels], two.is_test, [])
     object.__setattr__(turned, "classes", (*names, "zebra"))
     object.__setattr__(turned, "labels", np.array([order.index(c) for c in two.labels]))
-    plain = read_ends([one, two], cheap_encoder, shots=3)
-    other = read_ends([one, turned], cheap_encoder, shots=3)
+    plain = read_endpoints([one, two], cheap_encoder, shots=3)
+    other = read_endpoints([one, turned], cheap_encoder, shots=3)
     assert other.classes == plain.classes == one.classes
     assert any("zebra" in note for note in other.notes)
     for a, b in zip(plain.members[1].support, other.members[1].support, strict=True):
@@ -111,62 +112,62 @@ def test_a_heads_rows_follow_the_shared_order(ends, cheap_encoder):
     state = {"weight": torch.randn(5, 48, generator=generator), "bias": torch.randn(5, generator=generator)}
     names = (one.classes[2], "zebra", one.classes[0], one.classes[1].upper(), one.classes[3])
     head = Head(state, cheap_encoder.name, names, cheap_encoder.preprocessing)
-    end = read_ends([one, head], cheap_encoder, shots=3).members[1]
+    end = read_endpoints([one, head], cheap_encoder, shots=3).members[1]
     assert torch.equal(end.head["bias"], state["bias"][[2, 3, 0, 4]])
     assert torch.equal(end.head["weight"], state["weight"][[2, 3, 0, 4]])
 
 
-def test_ends_that_do_not_suit(ends, patterns, cheap_encoder, tmp_path):
+def test_endpoints_that_do_not_suit(ends, patterns, cheap_encoder, tmp_path):
     one = load_images(ends[0])
     state = {"weight": torch.randn(4, 48), "bias": torch.zeros(4)}
     head = Head(state, cheap_encoder.name, one.classes, cheap_encoder.preprocessing)
     foreign = Head(state, "timm/other", one.classes, {})
     strangers = load_images(make_pattern_folder(tmp_path / "others", classes=range(10, 13)))
     for sources, words in (
-        ([head, head], "The ends have no images"),
+        ([head, head], "The endpoints have no images"),
         ([one, foreign], "both must agree"),
         ([one, strangers], "no class in common"),
     ):
         with pytest.raises(UserError, match=words):
-            read_ends(sources, cheap_encoder, shots=3)
+            read_endpoints(sources, cheap_encoder, shots=3)
     with pytest.raises(UserError, match="at most 6"):
-        read_ends([load_images(patterns)] * 2, cheap_encoder, shots=3, max_classes=6)
+        read_endpoints([load_images(patterns)] * 2, cheap_encoder, shots=3, max_classes=6)
 
 
 # ----------------------------------------------------------------------------------------------------- paths
 
 
-def test_the_weights_path_ends_at_the_ends(walked):
-    """Exactly: the same numbers, and the same accuracies on both ends' images."""
-    leg, mixer = walked.legs["weights"], walked.mixer
+def test_the_weights_path_ends_at_the_endpoints(walked):
+    """Exactly: the same numbers, and the same accuracies on both endpoints' images."""
+    paths, mixer = walked.paths["weights"], walked.mixer
     for number, point in ((0, 0), (1, -1)):
         end = mixer.states[number]
-        for name, tensor in leg.state.items():
+        for name, tensor in paths.state.items():
             assert torch.equal(tensor[:, point], end[name])
-        for row, other in enumerate(walked.ends.members):
-            assert torch.equal(leg.accuracy[row, :, point], accuracies(end, other.query, other.labels))
+        for row, other in enumerate(walked.endpoints.members):
+            assert torch.equal(paths.accuracy[row, :, point], accuracies(end, other.query, other.labels))
 
 
 def test_halfway_the_weights_are_their_mean(walked):
-    leg, states = walked.legs["weights"], walked.mixer.states
-    for name, tensor in leg.state.items():
+    paths, states = walked.paths["weights"], walked.mixer.states
+    for name, tensor in paths.state.items():
         torch.testing.assert_close(tensor[:, 2], (states[0][name] + states[1][name]) / 2)
 
 
-def test_all_ways_share_their_ends(walked):
-    assert list(walked.legs) == list(WAYS)
-    for leg in walked.legs.values():
-        for name, tensor in leg.state.items():
+def test_all_methods_share_their_endpoints(walked):
+    assert list(walked.paths) == list(METHODS)
+    for paths in walked.paths.values():
+        for name, tensor in paths.state.items():
             assert tensor.shape[:2] == (2, 5)
             for point in (0, -1):
-                expected = walked.legs["weights"].state[name][:, point]
+                expected = walked.paths["weights"].state[name][:, point]
                 torch.testing.assert_close(tensor[:, point], expected, rtol=1e-3, atol=1e-4)
 
 
-def test_the_ends_are_what_the_bundle_makes(walked):
-    """A head at an end is the average of pipeline samples from the same noise, given that the class order agrees."""
+def test_the_endpoints_are_what_the_bundle_makes(walked):
+    """A head at an endpoint is the average of pipeline samples from the same noise, given the same class order."""
     mixer = walked.mixer
-    end = walked.ends.members[0]
+    end = walked.endpoints.members[0]
     condition, order = mixer.pipe._condition(mixer.pipe._check(end.support), mixer.order)
     assert torch.equal(order, mixer.order)
     generator = torch.Generator().manual_seed(0)
@@ -186,49 +187,49 @@ def test_the_ends_are_what_the_bundle_makes(walked):
     torch.testing.assert_close(mixer.states[0]["weight"][0], state["weight"].mean(0), rtol=1e-4, atol=1e-5)
 
 
-def test_permuting_the_second_end_changes_nothing(ends, tiny_bundle, at_hand):
+def test_permuting_the_second_endpoint_changes_nothing(ends, tiny_bundle, at_hand):
     one, two = map(load_images, ends)
-    plain = walk([one, two], bundle=tiny_bundle, **SHORT)
+    plain = interpolate([one, two], bundle=tiny_bundle, **SHORT)
     object.__setattr__(two, "classes", two.classes[::-1])
     object.__setattr__(two, "labels", len(two.classes) - 1 - two.labels)
-    other = walk([one, two], bundle=tiny_bundle, **SHORT)
-    for way, leg in plain.legs.items():
-        torch.testing.assert_close(other.legs[way].state["weight"], leg.state["weight"], rtol=1e-3, atol=1e-4)
+    other = interpolate([one, two], bundle=tiny_bundle, **SHORT)
+    for method, paths in plain.paths.items():
+        torch.testing.assert_close(other.paths[method].state["weight"], paths.state["weight"], rtol=1e-3, atol=1e-4)
 
 
 def test_distance_to_what_was_seen(walked, tiny_bundle):
     space = walked.mixer.pipe.weight_space
     assert space.zoo_conditions.shape[0] == 300
-    leg = walked.legs["condition"]
-    by_hand = (leg.condition[:, None] - space.zoo_conditions[None]).norm(dim=-1).min(1).values
-    torch.testing.assert_close(leg.distance, by_hand, rtol=1e-3, atol=1e-3)
-    assert torch.equal(leg.outside, leg.distance > walked.radius)
-    torch.testing.assert_close(leg.condition[2], (leg.condition[0] + leg.condition[4]) / 2)
-    assert walked.legs["latent"].distance is None and walked.legs["weights"].outside is None
+    paths = walked.paths["condition"]
+    by_hand = (paths.condition[:, None] - space.zoo_conditions[None]).norm(dim=-1).min(1).values
+    torch.testing.assert_close(paths.distance, by_hand, rtol=1e-3, atol=1e-3)
+    assert torch.equal(paths.outside, paths.distance > walked.radius)
+    torch.testing.assert_close(paths.condition[2], (paths.condition[0] + paths.condition[4]) / 2)
+    assert walked.paths["latent"].distance is None and walked.paths["weights"].outside is None
     seen = space.condition_distance(space.zoo_conditions[:5])
     torch.testing.assert_close(seen, torch.zeros(5), atol=2e-3, rtol=0)
 
 
-def test_a_saved_head_is_an_end(walked, ends, tiny_bundle, at_hand, tmp_path):
+def test_a_saved_head_is_an_endpoint(walked, ends, tiny_bundle, at_hand, tmp_path):
     head = Head.load(walked.head("weights", 4).save(tmp_path / "head.safetensors"))
     sources = [load_images(ends[0]), head]
-    made = walk(sources, bundle=tiny_bundle, **SHORT)
-    assert list(made.legs) == ["latent", "weights"] and set(made.missing) == {"condition", "condition-spherical"}
-    assert made.scored == ["one"] and made.legs["weights"].accuracy.shape == (1, 2, 5)
-    assert torch.equal(made.legs["weights"].state["weight"][0, -1], head.state["weight"])
+    made = interpolate(sources, bundle=tiny_bundle, **SHORT)
+    assert list(made.paths) == ["latent", "weights"] and set(made.missing) == {"condition", "condition-spherical"}
+    assert made.scored == ["one"] and made.paths["weights"].accuracy.shape == (1, 2, 5)
+    assert torch.equal(made.paths["weights"].state["weight"][0, -1], head.state["weight"])
     assert list(made.report()["ways"]["weights"]) == ["accuracy_a", "barrier", "condition_distance", "outside"]
-    with pytest.raises(UserError, match="needs a task at every end"):
-        walk(sources, bundle=tiny_bundle, ways=["condition"], **SHORT)
+    with pytest.raises(UserError, match="needs a task at each endpoint"):
+        interpolate(sources, bundle=tiny_bundle, methods=["condition"], **SHORT)
 
 
 def test_a_point_is_a_head_of_its_own(walked, ends, tmp_path, at_hand):
     """What is downloaded is right as often as the path says, on the images the path was scored on."""
     head = Head.load(walked.head("latent", 2).save(tmp_path / "head.safetensors"))
-    end = walked.ends.members[1]
-    names = [walked.ends.classes[c] for c in end.labels]
+    end = walked.endpoints.members[1]
+    names = [walked.endpoints.classes[c] for c in end.labels]
     images = labelled_set("query", end.items, names, [False] * len(end.items), [])
     measured = evaluate_head(head, images)["accuracy"]
-    assert measured == pytest.approx(float(walked.legs["latent"].accuracy[1, 0, 2]))
+    assert measured == pytest.approx(float(walked.paths["latent"].accuracy[1, 0, 2]))
     assert head.info["mix"] == {"one": 0.5, "two": 0.5} and head.info["query_accuracy"]["two"] == round(measured, 6)
 
 
@@ -245,61 +246,61 @@ def test_a_bundle_without_conditions_mixes_weights(ends, tiny_bundle, at_hand, m
     monkeypatch.setattr(mixing, "sample", lambda *_: SimpleNamespace(state=made))
     monkeypatch.setattr("d2nwg.interpolation.path.load_pipeline", lambda *_: bare)
     sources = [load_images(end) for end in ends]
-    gone = walk(sources, bundle=tiny_bundle, **SHORT)
-    assert list(gone.legs) == ["weights"] and "coefficients on the support images" in gone.missing["latent"]
-    torch.testing.assert_close(gone.legs["weights"].state["bias"][0, 0], made["bias"].mean(0))
+    gone = interpolate(sources, bundle=tiny_bundle, **SHORT)
+    assert list(gone.paths) == ["weights"] and "coefficients on the support images" in gone.missing["latent"]
+    torch.testing.assert_close(gone.paths["weights"].state["bias"][0, 0], made["bias"].mean(0))
     with pytest.raises(UserError, match="needs a bundle with a data-set encoder"):
-        walk(sources, bundle=tiny_bundle, ways=["condition"], **SHORT)
+        interpolate(sources, bundle=tiny_bundle, methods=["condition"], **SHORT)
 
 
-def test_three_ends(ends, tiny_bundle, at_hand, tmp_path):
+def test_three_endpoints(ends, tiny_bundle, at_hand, tmp_path):
     third = make_pattern_folder(tmp_path / "three", classes=range(4), seed=3)
-    made = walk([load_images(end) for end in (*ends, third)], bundle=tiny_bundle, **SHORT)
-    assert made.scored == ["one", "two", "three"] and made.legs["condition"].accuracy.shape == (3, 2, 5)
-    for way in WAYS:
-        head, right = made.mixed([0, 0, 2], way)
+    made = interpolate([load_images(end) for end in (*ends, third)], bundle=tiny_bundle, **SHORT)
+    assert made.scored == ["one", "two", "three"] and made.paths["condition"].accuracy.shape == (3, 2, 5)
+    for method in METHODS:
+        head, right = made.mixed([0, 0, 2], method)
         assert list(right) == made.scored
         torch.testing.assert_close(head.state["weight"], made.mixer.states[2]["weight"][0], rtol=1e-3, atol=1e-4)
-        at_point, _ = made.mixed([1, 1, 0], way)
-        torch.testing.assert_close(at_point.state["weight"], made.state(way, 2)["weight"], rtol=1e-3, atol=1e-4)
+        at_point, _ = made.mixed([1, 1, 0], method)
+        torch.testing.assert_close(at_point.state["weight"], made.state(method, 2)["weight"], rtol=1e-3, atol=1e-4)
     for shares in ([1, 1], [0, 0, 0], [1, -1, 1]):
         with pytest.raises(UserError, match="share of at least 0"):
             made.mixed(shares, "weights")
 
 
-def test_walking_can_be_stopped(ends, tiny_bundle, at_hand):
+def test_interpolating_can_be_stopped(ends, tiny_bundle, at_hand):
     def stop(stage, done, total):
         if stage == "Sampling along the path":
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        walk([load_images(end) for end in ends], bundle=tiny_bundle, progress=stop, **SHORT)
+        interpolate([load_images(end) for end in ends], bundle=tiny_bundle, progress=stop, **SHORT)
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [(dict(points=1), "at least two points"), (dict(ways=["teleport"]), "'teleport' is not known")],
+    [(dict(points=1), "at least two points"), (dict(methods=["teleport"]), "'teleport' is not known")],
 )
-def test_walks_that_are_refused(ends, tiny_bundle, at_hand, changes, words):
+def test_interpolations_that_are_refused(ends, tiny_bundle, at_hand, changes, words):
     with pytest.raises(UserError, match=words):
-        walk([load_images(end) for end in ends], bundle=tiny_bundle, **SHORT | changes)
+        interpolate([load_images(end) for end in ends], bundle=tiny_bundle, **SHORT | changes)
 
 
 # --------------------------------------------------------------------------------------- figures and the verb
 
 
 def test_figures_show_the_numbers(walked):
-    from d2nwg.figures.interpolate import barrier_figure, curves_figure, walk_figures
+    from d2nwg.figures.interpolate import barrier_figure, curves_figure, path_figures
 
     figure = curves_figure(walked, 1, alpha=0.5)
     lines = {trace.name: trace for trace in figure.data if trace.mode == "lines" and trace.name}
     assert len(lines) == 4
-    shown = np.array(lines[WAYS["latent"]].y)
-    np.testing.assert_allclose(shown, 100 * walked.legs["latent"].accuracy[1].mean(0).numpy(), rtol=1e-6)
+    shown = np.array(lines[LABELS["latent"]].y)
+    np.testing.assert_allclose(shown, 100 * walked.paths["latent"].accuracy[1].mean(0).numpy(), rtol=1e-6)
     bars = {bar.name: bar for bar in barrier_figure(walked).data}
-    expected = 100 * walked.legs["weights"].barrier.mean(1).numpy()
-    np.testing.assert_allclose(bars[WAYS["weights"]].y, expected, rtol=1e-5, atol=1e-6)
-    assert set(walk_figures(walked)) == {"right-on-a", "right-on-b", "barrier", "distance", "map", "map-of-weights"}
+    expected = 100 * walked.paths["weights"].barrier.mean(1).numpy()
+    np.testing.assert_allclose(bars[LABELS["weights"]].y, expected, rtol=1e-5, atol=1e-6)
+    assert set(path_figures(walked)) == {"right-on-a", "right-on-b", "barrier", "distance", "map", "map-of-weights"}
 
 
 def test_the_verb(ends, tiny_bundle, at_hand, tmp_path, capsys):
@@ -310,7 +311,7 @@ def test_the_verb(ends, tiny_bundle, at_hand, tmp_path, capsys):
             *map(str, ends),
             "--bundle",
             str(tiny_bundle),
-            "--way",
+            "--method",
             "condition",
             "--points",
             "3",
@@ -331,22 +332,29 @@ def test_the_verb(ends, tiny_bundle, at_hand, tmp_path, capsys):
     report = json.loads((out / "path.json").read_text())
     assert report["alpha"] == [0, 0.5, 1] and report["denoising_steps"] == 2
     assert list(report["ways"]) == ["condition", "weights"]
-    way = report["ways"]["condition"]
-    assert len(way["accuracy_a"]["mean"]) == len(way["accuracy_b"]["std"]) == 3
-    assert set(way["barrier"]) == {"a", "b", "average"} and set(way["barrier"]["a"]) == {"mean", "std"}
-    assert len(way["condition_distance"]) == len(way["outside"]) == 3
+    method = report["ways"]["condition"]
+    assert len(method["accuracy_a"]["mean"]) == len(method["accuracy_b"]["std"]) == 3
+    assert set(method["barrier"]) == {"a", "b", "average"} and set(method["barrier"]["a"]) == {"mean", "std"}
+    assert len(method["condition_distance"]) == len(method["outside"]) == 3
     names = {path.name for path in out.glob("*.html")}
     assert names == {
         f"{name}.html" for name in ("right-on-a", "right-on-b", "barrier", "distance", "map", "map-of-weights")
     }
     heads = sorted(path.name for path in (out / "heads").iterdir())
     assert heads == [
-        f"{way}-{alpha}.safetensors" for way in ("condition", "weights") for alpha in ("0.000", "0.500", "1.000")
+        f"{method}-{alpha}.safetensors" for method in ("condition", "weights") for alpha in ("0.000", "0.500", "1.000")
     ]
     middle, first = (Head.load(out / "heads" / name) for name in (heads[1], heads[0]))
     assert middle.classes == first.classes
     x = torch.rand(3, 48)
     assert not torch.equal(logits(middle.state, x), logits(first.state, x))
+
+
+def test_the_earlier_name_of_an_option_is_hidden(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["interpolate", "--help"])
+    said = capsys.readouterr().out
+    assert "--method" in said and "--points" in said and "--way" not in said
 
 
 def test_a_mixer_needs_no_figures(walked):

@@ -10,6 +10,7 @@ import numpy as np
 
 from d2nwg.bundles import list_bundles
 from d2nwg.data.examples import EXAMPLES
+from d2nwg.interpolation.methods import METHODS
 from d2nwg.ui import html as views
 from d2nwg.ui.gpu import on_gpu
 from d2nwg.ui.libraries import import_libraries
@@ -32,8 +33,6 @@ DEFAULTS = dict(
     alpha=0.5,
 )
 OWN_LIMITS = {**LIMITS, "points": ("Points", 3, 101), "seeds": ("Paths", 1, 10), "samples": ("Heads a point", 1, 50)}
-# of `d2nwg.interpolation.mixer`, which is slow to import
-WAYS = ("condition", "condition-spherical", "latent", "weights")
 PREFERRED = "heads-efficientnet-lite0"
 MAPS = [("Conditions of the zoo's tasks", "conditions"), ("Weights of its heads, as in Explore", "weights")]
 NONE, OWN = ("No third end", "none"), ("Your own images", "own")
@@ -108,7 +107,7 @@ def read_end(kind: str, files: list[str] | None, into: Path | None, progress: Pr
 
 
 def check(bundle: str | None, points, seeds, samples, shots, seed) -> dict:
-    """The keyword arguments of `d2nwg.interpolation.path.walk`.
+    """The keyword arguments of `d2nwg.interpolation.path.interpolate`.
 
     Raises:
         UserError: a number out of its limits, or a bundle that is not here.
@@ -120,12 +119,12 @@ def check(bundle: str | None, points, seeds, samples, shots, seed) -> dict:
 
 @on_gpu
 def make_walk(ends: list[tuple[str, list[str] | None]], settings: dict, folder: Path, progress: Progress = silent):
-    """Read the ends and walk: the `Walk`, the pictures that will be looked at, and the figures."""
+    """Read the ends and interpolate: the `Interpolation`, the pictures that will be looked at, and the figures."""
     import_libraries()
-    from d2nwg.interpolation.path import walk
+    from d2nwg.interpolation.path import interpolate
 
     sources = [read_end(kind, files, folder, progress) for kind, files in ends]
-    made = walk(sources, progress=progress, **settings)
+    made = interpolate(sources, progress=progress, **settings)
     return SimpleNamespace(walk=made, pictures=_pictures(made), folder=folder, **vars(figures(made, None)))
 
 
@@ -145,8 +144,8 @@ def figures(walk, alpha: float | None, of: str = MAPS[0][1]) -> SimpleNamespace:
 def _pictures(walk) -> dict[int, tuple[list[int], list[str]]]:
     """For each end with images: numbers of `SHOWN` query images, of as many classes as can be, and thumbnails."""
     chosen = {}
-    for number in walk.ends.scored:
-        end = walk.ends.members[number]
+    for number in walk.endpoints.scored:
+        end = walk.endpoints.members[number]
         labels = end.labels.numpy()
         turn = np.array([int((labels[:i] == label).sum()) for i, label in enumerate(labels)])
         order = np.lexsort((labels, turn))[: 3 * SHOWN]
@@ -161,7 +160,7 @@ def looked(made: SimpleNamespace, state: dict) -> str:
 
     rows = []
     for number, (indices, pictures) in made.pictures.items():
-        end, classes = made.walk.ends.members[number], made.walk.ends.classes
+        end, classes = made.walk.endpoints.members[number], made.walk.endpoints.classes
         chances = probabilities(state, end.query[indices])
         sure, said = chances.max(-1)
         cells = []
@@ -185,7 +184,7 @@ def looked(made: SimpleNamespace, state: dict) -> str:
 def point(made: SimpleNamespace, way: str, number: int) -> str:
     """Where the slider stands: accuracies of the head there, and what it stands outside of."""
     walk = made.walk
-    leg = walk.legs[way]
+    leg = walk.paths[way]
     where = " and ".join(
         f"<b>{views.percent(float(leg.accuracy[i, 0, number]))}</b> of {escape(name)}"
         for i, name in enumerate(walk.scored)
@@ -211,13 +210,15 @@ def answer(made: SimpleNamespace) -> str:
     """The result card."""
     walk = made.walk
     first, *others = map(escape, walk.sentences())
-    notes = [*walk.ends.notes, *walk.missing.values()]
+    notes = [*walk.endpoints.notes, *walk.missing.values()]
     notes = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    names = [escape(end.name) for end in walk.ends.members]
-    seen = "told by name" if any(end.task for end in walk.ends.members) else f"{walk.settings['shots']} a class seen"
+    names = [escape(end.name) for end in walk.endpoints.members]
+    seen = (
+        "task by name" if any(end.task for end in walk.endpoints.members) else f"{walk.settings['shots']} a class seen"
+    )
     about = (
         f"{' → '.join(names[:2])}{f', and {names[2]}' if names[2:] else ''} · "
-        f"{views.count(len(walk.ends.classes), 'class')} · {seen}"
+        f"{views.count(len(walk.endpoints.classes), 'class')} · {seen}"
     )
     return (
         f'<section class="result"><p class="about">{about}</p><p class="answer">{first}</p>'
@@ -257,7 +258,7 @@ def from_link(query) -> dict:
     for key, name in (("from", "a"), ("to", "b"), ("third", "c")):
         if query.get(key) in can_be:
             values[name] = query[key]
-    if query.get("way") in WAYS:
+    if query.get("way") in METHODS:
         values["way"] = query["way"]
     try:
         alpha = float(query.get("alpha", "nan"))

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import gradio as gr
 
+from d2nwg.interpolation.methods import LABELS, METHODS
 from d2nwg.ui import html as views
 from d2nwg.ui.interpolate import html as own
 from d2nwg.ui.interpolate.api import add_endpoint
@@ -133,7 +134,7 @@ def _right() -> SimpleNamespace:
         sentence = gr.HTML(elem_id="walk-sentence")
         with gr.Column(elem_classes="card"):
             gr.HTML(views.title("Walk along the path", "Every stop of the slider is a head that was measured."))
-            way = gr.Radio(own.WAYS, label="Mixed", elem_id="way")
+            way = gr.Radio(METHODS, label="Mixed", elem_id="way")
             alpha = gr.Slider(0, 1, DEFAULTS["alpha"], step=0.05, label="Share of B", elem_id="alpha", buttons=[])
             where = gr.HTML(elem_id="where")
             pictures = gr.HTML(elem_id="looked")
@@ -341,18 +342,16 @@ def _wire_walk(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNames
 
     def show(made: SimpleNamespace, way: str | None, alpha: float, of: str) -> dict:
         """The whole result."""
-        from d2nwg.interpolation.mixer import WAYS
-
         walk = made.walk
-        way = way if way in walk.legs else next(iter(walk.legs))
+        way = way if way in walk.paths else next(iter(walk.paths))
         number = own.nearest(made, alpha)
         curves = [*made.curves, None][:2]
-        three = len(walk.ends.members) > 2
+        three = len(walk.endpoints.members) > 2
         return {
             right.places: gr.update(visible=False),
             right.made: gr.update(visible=True),
             right.sentence: own.answer(made),
-            right.way: gr.update(choices=[(WAYS[key].capitalize(), key) for key in walk.legs], value=way),
+            right.way: gr.update(choices=[(LABELS[key].capitalize(), key) for key in walk.paths], value=way),
             right.alpha: gr.update(step=1 / (len(walk.alpha) - 1), value=float(walk.alpha[number])),
             **stand(right, made, way, number),
             right.curve_a: curves[0],
@@ -411,7 +410,7 @@ def _wire_slider(frame: SimpleNamespace, right: SimpleNamespace) -> None:
 
     def move(visit: Session | None, way: str | None, alpha: float):
         made = made_by(visit)
-        if made is None or way not in made.walk.legs:
+        if made is None or way not in made.walk.paths:
             return gr.skip()
         return stand(right, made, way, own.nearest(made, alpha))
 
@@ -425,10 +424,10 @@ def _wire_slider(frame: SimpleNamespace, right: SimpleNamespace) -> None:
 
     def mix(visit: Session | None, way: str | None, *shares: float):
         made = made_by(visit)
-        if made is None or len(made.walk.ends.members) < 3:
+        if made is None or len(made.walk.endpoints.members) < 3:
             return gr.skip()
         try:
-            head, accuracies = made.walk.mixed(shares, way if way in made.walk.legs else "weights")
+            head, accuracies = made.walk.mixed(shares, way if way in made.walk.paths else "weights")
         except UserError as reason:
             return {right.mixed: views.notice(str(reason))}
         return {
