@@ -35,8 +35,10 @@ from d2nwg.data.images import load_images
 from d2nwg.data.split import split_support_query
 from d2nwg.encoders.base import Encoder
 from d2nwg.encoders.images import EMBEDDED_WEIGHTS, load_encoder
-from d2nwg.evaluation.baselines import accuracies, logistic_regression_head, normalised
-from d2nwg.generate import choose, load_pipeline, sample
+from d2nwg.evaluation.accuracy import accuracies
+from d2nwg.evaluation.baselines import logistic_regression_head, normalised
+from d2nwg.generate import choose
+from d2nwg.pipelines.sampling import load_pipeline, sample_heads
 from d2nwg.utils.devices import workers
 from d2nwg.utils.progress import TerminalProgress
 from d2nwg.weights import build
@@ -225,7 +227,7 @@ class Task:
     def samples(self, seed: int, steps: int | None = None, progress=None):
         """50 heads from the default sampler, or from ``steps`` steps."""
         extra = {"progress": progress} if progress else {}
-        return sample(self.pipe, self.by_class, 50, torch.Generator().manual_seed(seed), steps, **extra).state
+        return sample_heads(self.pipe, self.by_class, 50, torch.Generator().manual_seed(seed), steps, **extra).state
 
 
 def measure_heads(args) -> dict:
@@ -267,7 +269,9 @@ def measure_classes(args) -> dict:
     for classes in numbers if pipe.is_dual else ():
         centres = torch.randn(classes, 1, 1280, generator=generator)
         support = list(5 + centres + torch.randn(classes, 5, 1280, generator=generator))
-        spent = [seconds(lambda s=support: sample(pipe, s, 50, generator)) for _ in range(3 if classes < 500 else 1)]
+        spent = [
+            seconds(lambda s=support: sample_heads(pipe, s, 50, generator)) for _ in range(3 if classes < 500 else 1)
+        ]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         result[classes] = {"seconds": min(spent), "peak_gib": round(peak, 2)}
         TerminalProgress()(f"{classes} classes", len(result), len(numbers))

@@ -29,8 +29,8 @@ from torch import Tensor
 
 from benchmarks.unseen import write_between
 from d2nwg.data.examples import scanned_digits
-from d2nwg.evaluation.baselines import accuracies
-from d2nwg.generate import load_pipeline
+from d2nwg.evaluation.accuracy import accuracies
+from d2nwg.pipelines.sampling import load_pipeline
 from d2nwg.training.cards import this_command
 from d2nwg.training.config import TrainConfig
 from d2nwg.training.run import train_bundle

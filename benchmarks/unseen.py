@@ -22,8 +22,11 @@ from d2nwg.bundles import bundle_encoder, resolve_bundle
 from d2nwg.data.image_set import ImageSet
 from d2nwg.data.images import load_images
 from d2nwg.encoders.images import load_encoder
-from d2nwg.evaluation.baselines import RANDOM_HEADS, accuracies, calibration_error, normalised, rival_heads
-from d2nwg.generate import choose, load_pipeline, sample, set_aside
+from d2nwg.evaluation.accuracy import accuracies
+from d2nwg.evaluation.baselines import RANDOM_HEADS, normalised, rival_heads
+from d2nwg.evaluation.calibration import calibration_error
+from d2nwg.generate import choose, set_aside
+from d2nwg.pipelines.sampling import load_pipeline, sample_heads
 from d2nwg.utils.progress import TerminalProgress
 from d2nwg.weights.networks import logits
 
@@ -90,7 +93,7 @@ def measure_bundle(pipe, x, y, xq, yq, free, shots: int, seed: int, args) -> dic
         if suffix and (not pipe.is_dual or not len(free)):
             continue
         generator = torch.Generator().manual_seed(seed)
-        samples = sample(pipe, by_class, args.num_samples, generator, args.steps, unlabelled=extra)
+        samples = sample_heads(pipe, by_class, args.num_samples, generator, args.steps, unlabelled=extra)
         state = {name: tensor.cpu() for name, tensor in samples.state.items()}
         chosen = choose(state, x[aside], y[aside])[0]
         rows[f"chosen{suffix}"] = score(chosen, xq, yq)

@@ -4,27 +4,25 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
-import diffusers
 import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from d2nwg.bundles import DEFAULT_BUNDLE, DEFAULT_STEPS, resolve_bundle
+from d2nwg.bundles import DEFAULT_BUNDLE, resolve_bundle
 from d2nwg.conditions.task_names import name_classes
-from d2nwg.data.image_set import ImageSet, check_readable
-from d2nwg.data.split import candidates, split_support_query
+from d2nwg.data.image_set import ImageSet
 from d2nwg.encoders.base import Encoder
 from d2nwg.encoders.cache import content_hash
 from d2nwg.encoders.images import load_encoder
-from d2nwg.evaluation.baselines import accuracies, rivals
+from d2nwg.encoders.split import read_split
+from d2nwg.evaluation.accuracy import accuracies
+from d2nwg.evaluation.baselines import rivals
 from d2nwg.evaluation.zoo_baselines import novelty
 from d2nwg.heads import Head
-from d2nwg.pipelines.heads import HeadSamples, WeightGenerationPipeline
-from d2nwg.utils.devices import loading, resolve_device
+from d2nwg.pipelines.sampling import load_pipeline, sample_heads
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import number
@@ -76,28 +74,6 @@ class Generation:
         (folder / "report.json").write_text(json.dumps(self.report, indent=1, ensure_ascii=False), encoding="utf-8")
         (folder / "README.md").write_text(_readme(self.report, probe), encoding="utf-8")
         return folder
-
-
-def load_pipeline(path: Path, device: str | None = None) -> WeightGenerationPipeline:
-    """The pipeline of a bundle, loaded once a process, and again when the bundle has changed.
-
-    Raises:
-        UserError: the folder is no complete bundle, or there is no such device.
-    """
-    changed = (path / "model_index.json").stat().st_mtime_ns
-    with loading:
-        return _load_pipeline(path.resolve(), resolve_device(device), changed)
-
-
-@lru_cache(maxsize=2)
-def _load_pipeline(path: Path, device: str, _changed: int) -> WeightGenerationPipeline:
-    diffusers.utils.logging.disable_progress_bar()
-    try:
-        pipe = WeightGenerationPipeline.from_pretrained(path, local_files_only=True)
-    except Exception as reason:  # diffusers raises many types; all mean that the folder is damaged
-        raise UserError(f"The bundle {path} cannot be opened: {str(reason).splitlines()[0]}") from reason
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device)
 
 
 def generate_heads(
@@ -166,7 +142,7 @@ def generate_heads(
     aside = given if told else aside
     classes = range(len(images.classes))
     by_class = [x_support[given][y_support[given] == c] for c in classes]
-    samples = sample(pipe, by_class, num_samples, generator, steps, progress, free, told)
+    samples = sample_heads(pipe, by_class, num_samples, generator, steps, progress, free, told)
     samples.state = {name: tensor.cpu() for name, tensor in samples.state.items()}
     if samples.trust is not None and samples.trust < HARDLY:
         more_notes.append("The unlabelled images hardly count: with them, labelled ones are recognised worse.")
@@ -178,7 +154,7 @@ def generate_heads(
     mean = space.mean.cpu() if encoder.name == space.config.encoder else None
     others = rivals(x_support, y_support, x_query, y_query, mean=mean, seed=seed)
     if len(free):  # what they were worth
-        plain = sample(pipe, by_class, num_samples, torch.Generator().manual_seed(seed), steps)
+        plain = sample_heads(pipe, by_class, num_samples, torch.Generator().manual_seed(seed), steps)
         one = {name: tensor.cpu().mean(0, keepdim=True) for name, tensor in plain.state.items()}
         others["without_unlabelled"] = float(accuracies(one, x_query, y_query)[0])
     distance = [None] * num_samples
@@ -247,32 +223,6 @@ def generate_heads(
     return Generation(head, samples.state, report, confusion, scores.numpy(), query, order)
 
 
-def read_split(
-    images: ImageSet, encoder: Encoder, shots: int, seed: int, max_query: int | None, progress: Progress = silent
-) -> tuple[Tensor, np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Read the images that a split needs; those that turn out unreadable are replaced by others of their class.
-
-    Returns:
-        features (n, D), of all n images of the set (zero where they were not read); the image numbers of the support
-        and of the query; sentences on what could not be read.
-    Raises:
-        UserError: most images are unreadable, or a class has too few that can be read.
-    """
-    features = torch.zeros(len(images), encoder.num_features)
-    looked, readable = np.zeros((2, len(images)), bool)
-    split = {"seed": seed, "max_query": max_query}
-    while True:
-        wanted = candidates(images, shots, unreadable=looked & ~readable, **split)
-        wanted = wanted[~looked[wanted]]
-        if not len(wanted):
-            break
-        features[wanted], readable[wanted] = encoder.encode([images.items[i] for i in wanted], progress=progress)
-        looked[wanted] = True
-        notes = check_readable(images, np.flatnonzero(looked), readable)
-    support, query = split_support_query(images, shots, readable=readable, **split)
-    return features, support, query, notes
-
-
 def _read_unlabelled(
     items: Sequence[Path | bytes], known: Sequence[Path | bytes], encoder: Encoder, progress: Progress
 ) -> tuple[Tensor, list[str]]:
@@ -289,26 +239,6 @@ def _read_unlabelled(
     if unread:
         notes.append(f"{number(unread, 'unlabelled image')} left out: unreadable.")
     return features[torch.from_numpy(readable)], notes
-
-
-def sample(
-    pipe: WeightGenerationPipeline,
-    by_class: list[Tensor],
-    num_samples: int,
-    generator: torch.Generator,
-    steps: int | None = None,
-    progress: Progress = silent,
-    unlabelled: Tensor | None = None,
-    told: tuple | None = None,
-) -> HeadSamples:
-    """Sample heads with the bundle's own sampler; its full number of steps means the paper's ancestral one. ``told``
-    (`name_classes`) takes the place of the support for a bundle that is told names."""
-    steps = steps or DEFAULT_STEPS
-    if steps >= pipe.scheduler.config.num_train_timesteps:
-        pipe = WeightGenerationPipeline(**pipe.components)
-        steps = pipe.use_ancestral_sampler()
-    run = {"num_samples": num_samples, "generator": generator, "num_inference_steps": steps, "progress": progress}
-    return pipe.for_tasks(*told, **run) if told else pipe(by_class, unlabelled=unlabelled, **run)
 
 
 def choose(samples: State, features: Tensor, labels: Tensor) -> tuple[State, State, str]:

@@ -6,7 +6,7 @@ import pytest
 
 from d2nwg import bundles
 from d2nwg.bundles import bundle_encoder, list_bundles, resolve_bundle
-from d2nwg.generate import load_pipeline
+from d2nwg.pipelines.sampling import load_pipeline
 from d2nwg.utils.errors import UserError
 
 

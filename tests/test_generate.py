@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import load_file
 
 from d2nwg import generate
+from d2nwg.bundles import DEFAULT_STEPS
 from d2nwg.data.images import load_images
-from d2nwg.evaluation.baselines import accuracies
+from d2nwg.evaluation.accuracy import accuracies
 from d2nwg.generate import choose, generate_heads, set_aside
 from d2nwg.heads import Head
-from d2nwg.pipelines.heads import DEFAULT_STEPS
+from d2nwg.pipelines.heads import WeightGenerationPipeline
 from d2nwg.utils.errors import Cancelled, UserError
 from tests.helpers.images import make_pattern_folder
 
@@ -225,7 +226,7 @@ def test_most_query_images_are_bounded(images, tiny_bundle):
 def test_the_full_number_of_steps_is_the_papers_sampler(images, tiny_bundle, monkeypatch):
     used = []
     monkeypatch.setattr(
-        generate.WeightGenerationPipeline,
+        WeightGenerationPipeline,
         "__call__",
         lambda pipe, *args, **kwargs: used.append((pipe.scheduler, kwargs)) or 1 / 0,
     )

@@ -51,10 +51,10 @@ def run(args: argparse.Namespace) -> None:
     """Explore, write, and say in words how alike zoo and samples are."""
     from pathlib import Path
 
-    from d2nwg.analysis.explore import explore
-    from d2nwg.analysis.look import look
-    from d2nwg.analysis.words import save, verdict
     from d2nwg.data.images import load_images
+    from d2nwg.exploration.explore import explore
+    from d2nwg.exploration.look import look
+    from d2nwg.exploration.words import save, verdict
     from d2nwg.figures.explore import all_figures, map_figure, write_html
     from d2nwg.utils.errors import UserError
     from d2nwg.utils.progress import TerminalProgress

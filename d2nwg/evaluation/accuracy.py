@@ -1,6 +1,28 @@
-"""What an accuracy measured on few images or questions is known to."""
+"""Accuracies of heads, many at once, and how precisely an accuracy is known."""
 
-LEVEL = 0.95
+import torch
+from scipy.stats import binomtest
+from torch import Tensor
+
+from d2nwg.weights.networks import State, logits, pick
+
+LEVEL = 0.95  # of an interval
+MAX_LOGITS = 2**26  # held at a time while scoring: 256 MiB in float32
+
+
+def accuracies(state: State, features: Tensor, labels: Tensor) -> Tensor:
+    """The accuracy of each of S heads, as fractions (S,).
+
+    ``state`` holds the heads as one batch (`d2nwg.weights.networks`), ``features`` (m, d), ``labels`` (m,). As many
+    heads are scored at a time as give `MAX_LOGITS` numbers.
+    """
+    heads, classes = next(tensor for name, tensor in state.items() if name in ("bias", "2.bias")).shape
+    step = max(1, MAX_LOGITS // max(1, classes * len(features)))
+    scores = [
+        (logits(pick(state, slice(first, first + step)), features).argmax(-1) == labels).float().mean(-1)
+        for first in range(0, heads, step)
+    ]
+    return torch.cat(scores) if scores else torch.zeros(0)
 
 
 def interval(right: int, total: int) -> tuple[float, float]:
@@ -17,7 +39,5 @@ def interval(right: int, total: int) -> tuple[float, float]:
     Raises:
         ValueError: no trials, or more successes than trials.
     """
-    from scipy.stats import binomtest
-
     found = binomtest(int(right), int(total)).proportion_ci(LEVEL, method="wilson")
     return float(found.low), float(found.high)

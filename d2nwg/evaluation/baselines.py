@@ -6,19 +6,13 @@ support alone. Rivals see features centred on a mean and scaled to unit length (
 three better than raw features.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
+import torch
 from threadpoolctl import threadpool_limits
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from d2nwg.evaluation.accuracy import accuracies
 
-    from d2nwg.weights.networks import State
-
-MAX_LOGITS = 2**26  # held at a time while scoring: 256 MiB in float32
 RANDOM_HEADS = 20  # heads drawn for the score of a random head
 FOLDS = 5  # of the cross-validation, or the shots of the smallest class when those are fewer
 RIDGE_PENALTIES = 10.0 ** np.arange(-3.0, 2.5, 0.5)
@@ -26,25 +20,6 @@ LOGISTIC_CS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 RIDGE_PENALTY, LOGISTIC_C = 0.3, 10.0  # where one image a class leaves nothing to cross-validate
 # Hundreds of small matrix products: threads that wait on each other make them 3 to 10 times slower.
 _ONE_THREAD = threadpool_limits.wrap(limits=1, user_api="blas")
-
-
-def accuracies(state: State, features: Tensor, labels: Tensor) -> Tensor:
-    """The accuracy of each of S heads, as fractions (S,).
-
-    ``state`` holds the heads as one batch (`d2nwg.weights.networks`), ``features`` (m, d), ``labels`` (m,). As many
-    heads are scored at a time as give `MAX_LOGITS` numbers.
-    """
-    import torch
-
-    from d2nwg.weights.networks import logits, pick
-
-    heads, classes = next(tensor for name, tensor in state.items() if name in ("bias", "2.bias")).shape
-    step = max(1, MAX_LOGITS // max(1, classes * len(features)))
-    scores = [
-        (logits(pick(state, slice(first, first + step)), features).argmax(-1) == labels).float().mean(-1)
-        for first in range(0, heads, step)
-    ]
-    return torch.cat(scores) if scores else torch.zeros(0)
 
 
 def normalised(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -118,8 +93,6 @@ def rivals(
     every class occurs in the support. Features are centred on ``mean`` (d,), or on the support's own mean when
     that is None. ``random`` is the average of 20 Gaussian heads.
     """
-    import torch
-
     X, y, Xq, yq = (torch.as_tensor(t).cpu().numpy() for t in (support, labels, query, query_labels))
     centre = X.mean(0) if mean is None else torch.as_tensor(mean).cpu().numpy()
     X, Xq = normalised(X, centre), normalised(Xq, centre)
@@ -132,15 +105,6 @@ def rivals(
     bias = torch.from_numpy(np.concatenate([np.stack([b for _, b in heads.values()]), np.zeros((RANDOM_HEADS, C))]))
     scores = accuracies({"weight": weight, "bias": bias}, torch.from_numpy(Xq), torch.from_numpy(yq)).tolist()
     return dict(zip(heads, scores, strict=False)) | {"random": float(np.mean(scores[len(heads) :]))}
-
-
-def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error (Guo et al., 2017): how far confidence and accuracy lie apart, averaged over bins of
-    equal width. ``probabilities`` (m, C), ``labels`` (m,)."""
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
-    index = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [abs(confidence[index == b].sum() - right[index == b].sum()) for b in range(bins)]
-    return float(sum(gaps) / len(labels))
 
 
 def _folds(y: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from d2nwg.analysis.compare import LEAST_LENGTH, Neighbours, density, nearest
 from d2nwg.analysis.populations import SAMPLE, TRAINED, ZOO, Population
-from d2nwg.evaluation.baselines import accuracies
+from d2nwg.evaluation.accuracy import accuracies
 from d2nwg.models.spaces import WeightSpace
 
 if TYPE_CHECKING:
-    from d2nwg.analysis.tasks import Task
+    from d2nwg.exploration.tasks import Task
 
 NEAREST = 3  # zoo heads that are averaged
 

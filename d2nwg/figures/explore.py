@@ -1,4 +1,4 @@
-"""Figures of an exploration (`d2nwg.analysis.explore`): each is titled with the question it answers.
+"""Figures of an exploration (`d2nwg.exploration.explore`): each is titled with the question it answers.
 
 Zoo heads are grey-blue squares, samples accent-coloured circles, heads trained on the same images warm diamonds, in
 every figure; the shapes say it without the colours.
@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from d2nwg.analysis.explore import Exploration
-from d2nwg.analysis.look import View
 from d2nwg.analysis.populations import SAMPLE, TRAINED, ZOO
-from d2nwg.analysis.words import table
 from d2nwg.evaluation.zoo_baselines import AVERAGE, NOISE, RANDOM
+from d2nwg.exploration.explore import Exploration
+from d2nwg.exploration.look import View
+from d2nwg.exploration.words import table
 from d2nwg.figures.base import ACCENT, INK, RIVAL, STRONG, label, percent
 from d2nwg.figures.base import ZOO as ZOO_COLOUR
 

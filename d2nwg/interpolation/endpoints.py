@@ -13,7 +13,7 @@ from d2nwg.data.examples import EXAMPLES
 from d2nwg.data.image_set import ImageSet
 from d2nwg.data.images import load_images
 from d2nwg.encoders.base import Encoder
-from d2nwg.generate import read_split
+from d2nwg.encoders.split import read_split
 from d2nwg.heads import Head
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from d2nwg.evaluation.baselines import accuracies
-from d2nwg.generate import sample
+from d2nwg.evaluation.accuracy import accuracies
 from d2nwg.interpolation.endpoints import Endpoint, Endpoints
 from d2nwg.interpolation.methods import BASELINE, CONDITION, CONDITION_SPHERICAL, LATENT, METHODS
 from d2nwg.models.unet import Condition
 from d2nwg.pipelines.heads import DEFAULT_STEPS, WeightGenerationPipeline
+from d2nwg.pipelines.sampling import sample_heads
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights.layouts import WholeLayout
@@ -201,7 +201,7 @@ class Mixer:
             made = []
             for seed in self.seeds:
                 generator = torch.Generator().manual_seed(seed)
-                made.append(sample(self.pipe, support, self.num_samples, generator, self.steps).state)
+                made.append(sample_heads(self.pipe, support, self.num_samples, generator, self.steps).state)
             return {name: torch.stack([s[name].mean(0).cpu() for s in made]) for name in made[0]}
         if endpoint.head is not None:
             self.clean[number] = self._encode(endpoint.head).expand(len(self.seeds), self.num_samples, -1, -1, -1)

@@ -10,12 +10,12 @@ from torch import Tensor
 from d2nwg.bundles import resolve_bundle
 from d2nwg.data.image_set import ImageSet
 from d2nwg.encoders.images import load_encoder
-from d2nwg.generate import load_pipeline
 from d2nwg.heads import Head
 from d2nwg.interpolation.endpoints import NamedTask, read_endpoints
 from d2nwg.interpolation.methods import BASELINE, METHODS
 from d2nwg.interpolation.mixer import Mixer
 from d2nwg.interpolation.result import Interpolation, Paths, path_mix
+from d2nwg.pipelines.sampling import load_pipeline
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights.networks import State, logits

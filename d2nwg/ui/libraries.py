@@ -10,7 +10,7 @@ def import_libraries() -> None:
     """Import what is slow, in one thread at a time: to a second one, a package that makes its names on demand, as
     diffusers does, can look as if it had none. Whatever works in a thread of its own calls this first."""
     with _importing:
-        import d2nwg.analysis.words
+        import d2nwg.exploration.words
         import d2nwg.figures.explore
         import d2nwg.generate
         import d2nwg.interpolation.path  # noqa: F401

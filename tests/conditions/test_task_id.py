@@ -127,7 +127,7 @@ def test_the_benchmark_trains_networks_together():
         "2.weight": (8, 2, 3, 6),
         "2.bias": (8, 2, 3),
     }
-    from d2nwg.evaluation.baselines import accuracies
+    from d2nwg.evaluation.accuracy import accuracies
 
     last = {name: t[:, -1] for name, t in state.items()}
     right = accuracies(last, x, y)

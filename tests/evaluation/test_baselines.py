@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from d2nwg.evaluation import baselines
+from d2nwg.evaluation import accuracy, baselines
+from d2nwg.evaluation.accuracy import accuracies
 from d2nwg.evaluation.baselines import (
-    accuracies,
     class_mean_head,
     logistic_regression_head,
     normalised,
@@ -30,7 +30,7 @@ def test_accuracies_of_many_heads_are_those_of_each_one(monkeypatch):
     each = zip(weight, bias, strict=True)
     expected = [((features @ w.T + b).argmax(1) == labels).float().mean() for w, b in each]
     assert torch.equal(accuracies({"weight": weight, "bias": bias}, features, labels), torch.stack(expected))
-    monkeypatch.setattr(baselines, "MAX_LOGITS", 300)  # two heads at a time
+    monkeypatch.setattr(accuracy, "MAX_LOGITS", 300)  # two heads at a time
     assert torch.equal(accuracies({"weight": weight, "bias": bias}, features, labels), torch.stack(expected))
     assert accuracies({"weight": weight[:0], "bias": bias[:0]}, features, labels).shape == (0,)
 

@@ -11,7 +11,7 @@ import torch
 from d2nwg import cli
 from d2nwg.data.image_set import labelled_set
 from d2nwg.data.images import load_images
-from d2nwg.evaluation.baselines import accuracies
+from d2nwg.evaluation.accuracy import accuracies
 from d2nwg.heads import Head, evaluate_head
 from d2nwg.interpolation.endpoints import read_endpoints
 from d2nwg.interpolation.methods import LABELS, METHODS
@@ -235,15 +235,15 @@ def test_a_point_is_a_head_of_its_own(walked, ends, tmp_path, at_hand):
 
 def test_a_bundle_without_conditions_mixes_weights(ends, tiny_bundle, at_hand, monkeypatch):
     """The dual generator has neither VAE nor data-set encoder."""
-    from d2nwg.generate import load_pipeline
     from d2nwg.interpolation import mixer as mixing
+    from d2nwg.pipelines.sampling import load_pipeline
 
     pipe = load_pipeline(tiny_bundle)
     bare = SimpleNamespace(
         vae=None, condition_encoder=None, weight_space=pipe.weight_space, _check=pipe._check, is_dual=True, tasks={}
     )
     made = {"weight": torch.randn(2, 4, 48), "bias": torch.randn(2, 4)}
-    monkeypatch.setattr(mixing, "sample", lambda *_: SimpleNamespace(state=made))
+    monkeypatch.setattr(mixing, "sample_heads", lambda *_: SimpleNamespace(state=made))
     monkeypatch.setattr("d2nwg.interpolation.path.load_pipeline", lambda *_: bare)
     sources = [load_images(end) for end in ends]
     gone = interpolate(sources, bundle=tiny_bundle, **SHORT)

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from d2nwg import generate
 from d2nwg.data.images import load_images, load_unlabelled
-from d2nwg.evaluation.baselines import accuracies
+from d2nwg.evaluation.accuracy import accuracies
 from d2nwg.generate import generate_heads
 from d2nwg.models import dual
 from d2nwg.models.closed_form import PENALTIES, SCALES, ClosedForm, describe, tuned_ridge

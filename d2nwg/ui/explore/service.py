@@ -60,7 +60,7 @@ class Explored(NamedTuple):
 
 
 def check(bundle: str | None, tasks, classes, explored, trained, shots, seed, steps, most) -> dict:
-    """The keyword arguments of `d2nwg.analysis.explore.explore`.
+    """The keyword arguments of `d2nwg.exploration.explore.explore`.
 
     Raises:
         UserError: a number out of its limits, or a bundle that is not here.
@@ -81,7 +81,7 @@ def check(bundle: str | None, tasks, classes, explored, trained, shots, seed, st
 
 
 def check_view(where, part, perplexity, map_seed, all_counts) -> dict:
-    """The keyword arguments of `d2nwg.analysis.look.look`. Raises UserError for a number out of its limits."""
+    """The keyword arguments of `d2nwg.exploration.look.look`. Raises UserError for a number out of its limits."""
     return {
         "where": where or "weights",
         "part": part or "all",
@@ -114,8 +114,8 @@ def make(
     """Read the images, generate, map and compare. `source` is what `read_images` takes, or has ``images``.
     Where the bundle has no such space or part, the nearest view is taken, unless `exact`."""
     import_libraries()
-    from d2nwg.analysis.explore import explore
-    from d2nwg.analysis.look import look
+    from d2nwg.exploration.explore import explore
+    from d2nwg.exploration.look import look
 
     images = source.get("images") or read_images(progress=progress, **source)
     settings = {**settings, "classes": min(settings["classes"], len(images.classes))}
@@ -125,7 +125,7 @@ def make(
 
 def again(made: Explored, view: dict, folder: Path, progress: Progress = silent) -> Explored:
     """The same heads seen otherwise."""
-    from d2nwg.analysis.look import look
+    from d2nwg.exploration.look import look
 
     return Explored(made.found, look(made.found, progress=progress, **possible(made.found, view)), folder)
 
@@ -161,7 +161,7 @@ def novelty(made: Explored, picked: Sequence[int] = ()):
 
 def words(made: Explored) -> list[str]:
     """The verdict, and how the map was drawn."""
-    from d2nwg.analysis.words import verdict
+    from d2nwg.exploration.words import verdict
 
     return [*verdict(made.found, made.view), f"The map: {made.view.projection.words}"]
 
@@ -172,7 +172,7 @@ def details(made: Explored, point: int) -> dict:
     Raises:
         UserError: it is not on the map.
     """
-    from d2nwg.analysis.words import details as describe
+    from d2nwg.exploration.words import details as describe
 
     if point not in made.view.rows:
         raise UserError("That head is not on this map: pick another one.")
@@ -182,7 +182,7 @@ def details(made: Explored, point: int) -> dict:
 def files(made: Explored, drawn: dict[str, Any]) -> dict[str, Path]:
     """Write what can be taken away: ``figures`` and ``data`` as archives, ``projector``, and each figure's page by its
     name."""
-    from d2nwg.analysis.words import save
+    from d2nwg.exploration.words import save
     from d2nwg.figures.explore import write_html
 
     folder = made.folder
@@ -226,7 +226,7 @@ def pack(path: Path, members: Sequence[Path]) -> Path:
 
 def table(made: Explored, points: Sequence[int]) -> list[list]:
     """The rows of the table of brushed heads: head, task, right in percent, distance."""
-    from d2nwg.analysis.words import table as columns
+    from d2nwg.exploration.words import table as columns
 
     every = columns(made.found, made.view)
     wanted = set(points)
@@ -247,8 +247,8 @@ def table(made: Explored, points: Sequence[int]) -> list[list]:
 
 def take(made: Explored, points: Sequence[int], path: Path) -> Path:
     """The brushed heads as an archive: ``heads.csv`` and a head file each (the first `MOST_TAKEN`)."""
-    from d2nwg.analysis.words import table as columns
-    from d2nwg.analysis.words import write_csv
+    from d2nwg.exploration.words import table as columns
+    from d2nwg.exploration.words import write_csv
 
     every = columns(made.found, made.view)
     chosen = [i for i, point in enumerate(every["point"]) if point in set(points)]
@@ -330,6 +330,6 @@ def for_generate(made: Explored, point: int, folder: Path) -> tuple[generate.Res
 
 def summary(made: Explored) -> dict:
     """The numbers, as JSON."""
-    from d2nwg.analysis.words import summary as numbers
+    from d2nwg.exploration.words import summary as numbers
 
     return numbers(made.found, made.view)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from d2nwg.analysis.compare import Neighbours, TwoSample, energy_test, nearest, similarity
-from d2nwg.analysis.explore import Exploration
 from d2nwg.analysis.populations import SAMPLE, TRAINED, WHOLE, ZOO, matrix
 from d2nwg.analysis.projections import Projection, project
 from d2nwg.evaluation.zoo_baselines import MOST_ZOO_QUERIES, lengths, to_zoo
+from d2nwg.exploration.explore import Exploration
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 

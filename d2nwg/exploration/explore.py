@@ -1,6 +1,6 @@
 """Explore a bundle: its zoo heads beside samples for some tasks, as data.
 
-`explore` makes the population; `d2nwg.analysis.look` maps and compares it, which can be repeated for another space,
+`explore` makes the population; `d2nwg.exploration.look` maps and compares it, which can be repeated for another space,
 part or perplexity without generating again.
 """
 
@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from d2nwg.analysis.populations import SAMPLE, TRAINED, ZOO, Population, part_names, zoo_population
-from d2nwg.analysis.tasks import Task, fewer, make_task, subsets
 from d2nwg.bundles import resolve_bundle
 from d2nwg.data.image_set import ImageSet
 from d2nwg.encoders.images import load_encoder
 from d2nwg.evaluation.zoo_baselines import Rival, nearest_distance, to_zoo, weight_densities, zoo_rivals
-from d2nwg.generate import load_pipeline
+from d2nwg.exploration.tasks import Task, fewer, make_task, subsets
 from d2nwg.models.spaces import WeightSpace
+from d2nwg.pipelines.sampling import load_pipeline
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 

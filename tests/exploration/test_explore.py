@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from d2nwg import cli
-from d2nwg.analysis import explore as exploring
-from d2nwg.analysis import tasks
-from d2nwg.analysis.explore import explore
-from d2nwg.analysis.look import look
 from d2nwg.analysis.populations import SAMPLE, TRAINED, ZOO
-from d2nwg.analysis.words import details, save, summary, table, verdict
 from d2nwg.data.images import load_images
-from d2nwg.evaluation.baselines import accuracies
+from d2nwg.evaluation.accuracy import accuracies
 from d2nwg.evaluation.zoo_baselines import AVERAGE, NOISE, RANDOM
+from d2nwg.exploration import explore as exploring
+from d2nwg.exploration import tasks
+from d2nwg.exploration.explore import explore
+from d2nwg.exploration.look import look
+from d2nwg.exploration.words import details, save, summary, table, verdict
 from d2nwg.figures.base import ACCENT
 from d2nwg.figures.explore import COLOUR_BY, QUESTIONS, all_figures, map_figure, write_html
 from d2nwg.utils.errors import Cancelled, UserError

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from d2nwg.analysis.explore import Exploration
-from d2nwg.analysis.look import View
 from d2nwg.analysis.populations import SAMPLE, TRAINED, WHOLE, ZOO
 from d2nwg.analysis.projections import write_projector
+from d2nwg.exploration.explore import Exploration
+from d2nwg.exploration.look import View
 from d2nwg.utils.text import number
 
 LEVEL = 0.1  # distances that differ by less than this share are called as large

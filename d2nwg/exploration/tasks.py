@@ -9,8 +9,9 @@ from torch import Tensor
 
 from d2nwg.analysis.populations import SAMPLE, TRAINED, Population, population, trained_vectors
 from d2nwg.data.image_set import ImageSet
-from d2nwg.evaluation.baselines import accuracies
-from d2nwg.generate import Generation, generate_heads, read_split
+from d2nwg.encoders.split import read_split
+from d2nwg.evaluation.accuracy import accuracies
+from d2nwg.generate import Generation, generate_heads
 from d2nwg.heads import Head
 from d2nwg.models.spaces import WeightSpace
 from d2nwg.utils.errors import UserError
