@@ -7,7 +7,7 @@ the command line's ``--help`` stay instant.
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _EXPORTS = {
     "WeightGenerationPipeline": "d2nwg.pipelines.heads",
