@@ -43,10 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(args.threads)
 
-    from d2nwg.analysis.compare import energy_test
+    from d2nwg.analysis.compare import energy_test, to_zoo
     from d2nwg.analysis.populations import SAMPLE, ZOO, Population
     from d2nwg.analysis.projections import project
-    from d2nwg.evaluation.zoo_baselines import to_zoo
 
     n = args.heads + args.samples
     points = synthetic(n, args.numbers)

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from d2nwg.encoders.split import read_split
 from d2nwg.evaluation.accuracy import accuracies
 from d2nwg.evaluation.baselines import rivals
 from d2nwg.evaluation.zoo_baselines import novelty
+from d2nwg.evaluation.zoo_distance import zoo_distance
 from d2nwg.heads import Head
 from d2nwg.pipelines.sampling import load_pipeline, sample_heads
 from d2nwg.utils.errors import UserError
@@ -44,7 +45,9 @@ class Generation:
         confusion: (C, C) counts of the chosen head on the query images; rows are the true classes.
         sample_accuracy: (S,) on the query images.
         query: (m,) numbers of the query images in the data set.
-        order: (C,) the classes in canonical order, where the bundle's layout holds these heads; else None.
+        vectors: (S, N) the samples as standardised vectors of the bundle's layout, and
+        order: (C,) the classes in canonical order, in which they hold their rows; both None where the layout cannot
+            hold these heads.
     """
 
     head: Head
@@ -53,6 +56,7 @@ class Generation:
     confusion: np.ndarray
     sample_accuracy: np.ndarray
     query: np.ndarray
+    vectors: Tensor | None = None
     order: Tensor | None = None
 
     def sample_head(self, index: int) -> Head:
@@ -159,11 +163,11 @@ def generate_heads(
         others["without_unlabelled"] = float(accuracies(one, x_query, y_query)[0])
     distance = [None] * num_samples
     if samples.vectors is not None and encoder.name == space.config.encoder:
-        found = space.zoo_distance(samples.vectors, len(samples.order)).tolist()
+        found = zoo_distance(space, samples.vectors, len(samples.order)).tolist()
         distance = [None if np.isnan(d) else round(d, 4) for d in found]
-    copied = None
+    beside = None
     if distance[0] is not None:
-        copied = novelty(space, samples.vectors, samples.order, x_query, y_query, generator)
+        beside = novelty(space, samples.vectors, samples.order, x_query, y_query, generator)
     predicted = logits(chosen, x_query).argmax(-1)
     confusion = np.zeros((len(images.classes),) * 2, np.int64)
     np.add.at(confusion, (y_query.numpy(), predicted.numpy()), 1)
@@ -198,7 +202,7 @@ def generate_heads(
         "samples": [
             {"accuracy": round(a, 6), "nearest_zoo_distance": d} for a, d in zip(scores.tolist(), distance, strict=True)
         ],
-        "novelty": copied,
+        "novelty": None if beside is None else asdict(beside),
         "seconds": {
             "opening": round(opened - started, 3),
             "features": round(read - opened, 3),
@@ -219,8 +223,8 @@ def generate_heads(
         "num_query": len(query),
     }
     head = Head(chosen, encoder.name, images.classes, encoder.preprocessing, info)
-    order = None if samples.order is None else samples.order.cpu()
-    return Generation(head, samples.state, report, confusion, scores.numpy(), query, order)
+    vectors, order = (None if t is None else t.cpu() for t in (samples.vectors, samples.order))
+    return Generation(head, samples.state, report, confusion, scores.numpy(), query, vectors, order)
 
 
 def _read_unlabelled(

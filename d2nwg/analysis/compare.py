@@ -7,62 +7,41 @@ and the test permutes origins among those.
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-BLOCK = 2**25  # distances held at a time
-LEAST_LENGTH = 1e-12
+from d2nwg.analysis.populations import SAMPLE, TRAINED, ZOO, Population
+from d2nwg.evaluation.zoo_distance import LEAST_LENGTH, Neighbours, nearest_zoo_heads, zoo_length
+from d2nwg.models.spaces import WeightSpace
 
-
-@dataclass(frozen=True)
-class Neighbours:
-    """The k nearest of each of n points.
-
-    Attributes:
-        index: (n, k) numbers of the neighbours, nearest first, -1 where there are fewer.
-        distance: (n, k), infinite where there are fewer: Euclidean, or in the unit that whoever made this says.
-    """
-
-    index: np.ndarray
-    distance: np.ndarray
+MOST_ZOO_QUERIES = 1000  # zoo heads whose nearest zoo head is looked for; of more, so many drawn at random
 
 
-def nearest(
-    points: np.ndarray,
-    counts: np.ndarray,
-    others: np.ndarray,
-    other_counts: np.ndarray,
-    k: int = 5,
-    itself: np.ndarray | None = None,
-) -> Neighbours:
-    """The nearest of ``others`` (m, d) with as many classes, for each of ``points`` (n, d), by Euclidean distance.
+def length(heads: Population, points: np.ndarray) -> np.ndarray:
+    """(n,) the unit of distances (`zoo_length`) for each head, among ``points`` (n, d)."""
+    zoo = heads.of(ZOO)
+    return zoo_length(heads.counts, points[zoo], heads.counts[zoo])
+
+
+def to_zoo(heads: Population, points: np.ndarray, seed: int = 0, k: int = 5) -> Neighbours:
+    """The k nearest zoo heads of each head, as numbers of heads, with distances in lengths of a zoo head; a head is no
+    neighbour of its own.
 
     Args:
-        counts, other_counts: (n,) and (m,) numbers of classes.
-        itself: (n,) the number among ``others`` of each point, which is no neighbour of its own; -1 for none.
+        points: (n, d) the heads' coordinates in some space.
+        seed: of the choice of `MOST_ZOO_QUERIES` zoo heads where there are more; the others get no neighbours.
     """
-    index = np.full((len(points), k), -1)
-    distance = np.full((len(points), k), np.inf)
-    for count in np.unique(counts):
-        targets = np.flatnonzero(other_counts == count)
-        rows = np.flatnonzero(counts == count)
-        if not len(targets):
-            continue
-        target = others if len(targets) == len(others) else others[targets]  # a copy of many heads is large
-        squares = np.einsum("ij,ij->i", target, target)
-        step = max(1, BLOCK // len(targets))
-        for first in range(0, len(rows), step):
-            block = rows[first : first + step]
-            near = squares - 2 * points[block] @ target.T
-            if itself is not None:
-                near[itself[block][:, None] == targets] = np.inf
-            kept = min(k, len(targets))
-            best = np.argpartition(near, kept - 1, axis=1)[:, :kept]
-            # Squares of differences, not differences of squares: exact for near copies.
-            exact = np.stack([np.linalg.norm(points[block] - target[column], axis=1) for column in best.T], 1)
-            exact[~np.isfinite(np.take_along_axis(near, best, 1))] = np.inf
-            order = np.argsort(exact, axis=1, kind="stable")
-            exact, best = np.take_along_axis(exact, order, 1), np.take_along_axis(best, order, 1)
-            index[block, :kept] = np.where(np.isfinite(exact), targets[best], -1)
-            distance[block, :kept] = exact
+    zoo = heads.of(ZOO)
+    asked = np.ones(len(heads), bool)
+    if len(zoo) > MOST_ZOO_QUERIES:
+        asked[zoo] = False
+        asked[np.random.default_rng(seed).choice(zoo, MOST_ZOO_QUERIES, replace=False)] = True
+    itself = np.full(len(heads), -1)
+    itself[zoo] = np.arange(len(zoo))
+    rows = np.flatnonzero(asked)
+    found = nearest_zoo_heads(points[rows], heads.counts[rows], points[zoo], heads.counts[zoo], k, itself[rows])
+    index, distance = np.full((len(heads), k), -1), np.full((len(heads), k), np.inf)
+    index[rows] = np.where(found.index >= 0, zoo[found.index], -1)
+    distance[rows] = found.distance
     return Neighbours(index, distance)
 
 
@@ -188,3 +167,25 @@ def density(groups: dict[str, np.ndarray], bins: int = 80) -> tuple[np.ndarray, 
     edges = np.linspace(low, high, bins + 1)
     heights = {name: np.histogram(values, edges)[0] / (len(values) * np.diff(edges)) for name, values in groups.items()}
     return edges, heights
+
+
+def weight_densities(heads: Population, space: WeightSpace, most: int = 2000, seed: int = 0) -> dict:
+    """Tensor name → (edges, origin → density) of weight values (not standardised), padding left out.
+
+    Zoo heads are those with as many classes as one of the other heads; of more than ``most`` of an origin so many are
+    drawn at random.
+    """
+    rng, values = np.random.default_rng(seed), {}
+    comparable = np.isin(heads.counts, heads.counts[heads.origin != ZOO])
+    for origin in (ZOO, SAMPLE, TRAINED):
+        rows = np.flatnonzero((heads.origin == origin) & comparable)
+        if not len(rows):
+            continue
+        rows = rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
+        layout = space.layout
+        mask = layout.unflatten(layout.mask(torch.from_numpy(heads.counts[rows])).float())
+        state = layout.unflatten(torch.from_numpy(heads.vectors[rows]))
+        for name, tensor in state.items():
+            used = mask[name] > layout.mean[name] + 0.5 * layout.std[name]  # the mask went through the same map
+            values.setdefault(name, {})[origin] = tensor[used].numpy()
+    return {name: density(groups) for name, groups in values.items()}

@@ -12,8 +12,8 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         parents=[parent],
         help="compare generated heads with the zoo",
         description="Generate heads for one task or several, set them beside the zoo heads that a bundle keeps, and "
-        "write figures (HTML; their tool bar saves PNG), projection.csv, rivals.csv, densities.csv, summary.json and "
-        "files for the TensorBoard Embedding Projector.",
+        "write figures (HTML; their tool bar saves PNG), projection.csv, baselines.csv, densities.csv, summary.json "
+        "and files for the TensorBoard Embedding Projector.",
         epilog="example: python -m d2nwg explore --data flowers/ --num-samples 200 --out flowers-explored",
     )
     parser.add_argument("--bundle", metavar="BUNDLE", help="name or folder of a bundle (the shipped one)")

@@ -1,76 +1,29 @@
-"""Does a generator invent or copy? A sampled head beside what the zoo alone could give.
+"""Heads that the zoo gives without a generator: the baselines that generated heads stand beside.
 
-What one could have had without a generator: distances to the zoo, copies of it, random vectors; and how weight
-values spread.
+A generator must do better than copies. Beside a generated head stand its nearest zoo head, that zoo head with noise
+that takes it as far from the zoo as the generated head is, the average of the nearest zoo heads, and random vectors.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from d2nwg.analysis.compare import LEAST_LENGTH, Neighbours, density, nearest
-from d2nwg.analysis.populations import SAMPLE, TRAINED, ZOO, Population
 from d2nwg.evaluation.accuracy import accuracies
+from d2nwg.evaluation.zoo_distance import class_mask, generated_heads, nearest_zoo_heads, zoo_heads
 from d2nwg.models.spaces import WeightSpace
 
-if TYPE_CHECKING:
-    from d2nwg.exploration.tasks import Task
-
-NEAREST = 3  # zoo heads that are averaged
-
-
-def novelty(
-    space: WeightSpace,
-    vectors: Tensor | None,
-    order: Tensor | None,
-    query: Tensor,
-    labels: Tensor,
-    generator: torch.Generator,
-) -> dict[str, float] | None:
-    """How far the average of the samples lies from its nearest zoo head, and how good what lies as near would be.
-
-    Args:
-        vectors: (S, N) sampled heads as vectors of the space's layout; None gives None, as does a zoo without heads of
-            so many classes.
-        order: (C,) canonical order of the classes.
-        query, labels: (m, D) and (m,), held out.
-        generator: of the noise.
-    Returns:
-        ``distance`` (Euclidean, as a share of the head's own length), and the accuracies of ``nearest_zoo_head``, of
-        ``zoo_head_plus_noise`` (Gaussian, as long as that distance) and of ``average_of_nearest``.
-    """
-    if vectors is None:
-        return None
-    count = len(order)
-    same = space.zoo_vectors[space.zoo_counts == count]
-    if not len(same):
-        return None
-    mask = space.layout.mask(torch.tensor([count], device=vectors.device))[0]
-    mean = vectors.mean(0) * mask
-    distance, nearest = (same - mean).norm(dim=1).topk(min(NEAREST, len(same)), largest=False)
-    noise = torch.randn(mean.shape, generator=generator).to(mean) * mask
-    first = same[nearest[0]]
-    rivals = torch.stack([first, first + noise * (distance[0] / noise.norm()), same[nearest].mean(0)])
-    state = {name: tensor.cpu() for name, tensor in space.to_heads(rivals, order).items()}
-    scores = accuracies(state, query, labels).tolist()
-    names = ("nearest_zoo_head", "zoo_head_plus_noise", "average_of_nearest")
-    rows = {"distance": float(distance[0] / mean.norm().clamp_min(1e-12)), **dict(zip(names, scores, strict=True))}
-    return {name: round(value, 4) for name, value in rows.items()}
-
-
-NOISE, AVERAGE, RANDOM = "noise", "average", "random"  # rivals of the samples, beside zoo and trained heads
-MOST_ZOO_QUERIES = 1000  # zoo heads whose nearest zoo head is looked for; of more, so many drawn at random
+AVERAGED = 3  # nearest zoo heads in the average
+NEAREST, NOISE, AVERAGE, RANDOM = "nearest", "noise", "average", "random"  # the baselines
 
 
 @dataclass(frozen=True)
-class Rival:
-    """Heads that one could have made of the zoo without a generator, scored like the samples.
+class ZooBaseline:
+    """Heads of one baseline, scored as the samples are.
 
     Attributes:
-        distance: (n,) to the nearest zoo head, in lengths of a zoo head (`lengths`); NaN for `RANDOM`.
+        distance: (n,) to the nearest zoo head, in lengths of a zoo head; NaN for `RANDOM`.
         accuracy: (n,) on the held-out images of the task.
         task: (n,) its number.
     """
@@ -80,96 +33,84 @@ class Rival:
     task: np.ndarray
 
 
-def nearest_distance(neighbours: Neighbours) -> np.ndarray:
-    """(n,) distances to the nearest, NaN where there is none."""
-    nearest_one = neighbours.distance[:, 0]
-    return np.where(np.isfinite(nearest_one), nearest_one, np.nan)
+@dataclass(frozen=True)
+class Novelty:
+    """The average of the samples beside the zoo.
 
-
-def lengths(heads: Population, points: np.ndarray) -> np.ndarray:
-    """(n,) the unit of distances: the median length of the zoo heads with as many classes, among ``points`` (n, d)."""
-    zoo = heads.of(ZOO)
-    norm = np.linalg.norm(points[zoo], axis=1)
-    unit = np.full(len(heads), np.median(norm))
-    for count in np.unique(heads.counts[zoo]):
-        unit[heads.counts == count] = np.median(norm[heads.counts[zoo] == count])
-    return np.maximum(unit, LEAST_LENGTH)
-
-
-def to_zoo(heads: Population, points: np.ndarray, seed: int = 0, k: int = 5) -> Neighbours:
-    """The nearest zoo heads of each head among ``points`` (n, d), the heads' own coordinates in some space, with
-    distances in `lengths`; itself does not count. Of very many zoo heads only `MOST_ZOO_QUERIES` are asked for their
-    own neighbours."""
-    zoo = heads.of(ZOO)
-    asked = np.ones(len(heads), bool)
-    if len(zoo) > MOST_ZOO_QUERIES:
-        asked[zoo] = False
-        asked[np.random.default_rng(seed).choice(zoo, MOST_ZOO_QUERIES, replace=False)] = True
-    itself = np.full(len(heads), -1)
-    itself[zoo] = np.arange(len(zoo))
-    rows = np.flatnonzero(asked)
-    found = nearest(points[rows], heads.counts[rows], points[zoo], heads.counts[zoo], k, itself[rows])
-    index, distance = np.full((len(heads), k), -1), np.full((len(heads), k), np.inf)
-    index[rows] = np.where(found.index >= 0, zoo[found.index], -1)
-    distance[rows] = found.distance / lengths(heads, points)[rows, None]
-    return Neighbours(index, distance)
-
-
-def zoo_rivals(heads: Population, tasks: "list[Task]", space: WeightSpace, near: Neighbours, seed: int) -> dict:
-    """What copying would give, scored on the tasks as the samples are.
-
-    For each sample: its nearest zoo head with noise of the norm that lies between the two (`NOISE`), so that it is as
-    far from the zoo as the sample is, and the average of its two nearest zoo heads (`AVERAGE`). Besides: zoo heads
-    as they are (`ZOO`), and Gaussian vectors with the zoo's spread (`RANDOM`).
+    Attributes:
+        distance: to the nearest zoo head, in lengths of a zoo head.
+        nearest_zoo_head: accuracy of that zoo head.
+        zoo_head_plus_noise: accuracy of that zoo head with Gaussian noise that takes it as far away as the average is.
+        average_of_nearest: accuracy of the average of the three nearest zoo heads.
     """
-    generator = torch.Generator().manual_seed(seed)
-    rows: dict[str, list] = {ZOO: [], NOISE: [], AVERAGE: [], RANDOM: []}
-    unit = lengths(heads, heads.vectors)
-    for i, task in enumerate(tasks):
-        samples, zoo = heads.of(SAMPLE, i), heads.of(ZOO)
-        zoo = zoo[heads.counts[zoo] == task.count]
-        mask = space.layout.mask(torch.tensor([task.count])).cpu().numpy()
-        noise = torch.randn(len(samples), heads.vectors.shape[1], generator=generator).numpy() * mask
-        own, first = heads.vectors[samples], heads.vectors[near.index[samples, 0]]
-        gap = np.linalg.norm(own - first, axis=1, keepdims=True)
-        second = heads.vectors[near.index[samples, 1]] if len(zoo) > 1 else first
-        spread = heads.vectors[zoo][:, mask[0]].std()
-        made = {
-            ZOO: heads.vectors[zoo],
-            NOISE: first + noise * gap / np.linalg.norm(noise, axis=1, keepdims=True),
-            AVERAGE: (first + second) / 2,
-            RANDOM: (noise * spread).astype(np.float32),
-        }
-        for name, vectors in made.items():
-            if name == ZOO:
-                distance = nearest_distance(Neighbours(near.index[zoo], near.distance[zoo]))
-            elif name == RANDOM:
-                distance = np.full(len(vectors), np.nan)
-            else:
-                counts = np.full(len(vectors), task.count)
-                distance = nearest_distance(nearest(vectors, counts, heads.vectors[zoo], heads.counts[zoo], 1))
-                distance = distance / unit[samples]
-            rows[name].append((distance, task.score(space, vectors), np.full(len(vectors), i)))
-    return {name: Rival(*(np.concatenate(part) for part in zip(*found, strict=True))) for name, found in rows.items()}
+
+    distance: float
+    nearest_zoo_head: float
+    zoo_head_plus_noise: float
+    average_of_nearest: float
 
 
-def weight_densities(heads: Population, space: WeightSpace, most: int = 2000, seed: int = 0) -> dict:
-    """Tensor name → (edges, origin → density) of weight values (not standardised), padding left out.
+def make_zoo_baselines(
+    points: np.ndarray, zoo: np.ndarray, index: np.ndarray, used: np.ndarray, generator: torch.Generator
+) -> dict[str, np.ndarray]:
+    """The baselines of generated heads, all with the same number of classes.
 
-    Zoo heads are those with as many classes as one of the other heads; of more than ``most`` of an origin so many are
-    drawn at random.
+    Args:
+        points: (n, N) generated heads as vectors.
+        zoo: (m, N) the zoo heads with as many classes, m ≥ 1.
+        index: (n, k) numbers of the nearest zoo heads of each, nearest first; k ≥ min(`AVERAGED`, m).
+        used: (N,) bool, the numbers of a vector that such a head uses.
+        generator: of the noise, on the CPU.
+    Returns:
+        name → (n, N) vectors: `NEAREST`, `NOISE` (the nearest zoo head plus Gaussian noise of the norm that lies
+        between the two), `AVERAGE` (of the nearest `AVERAGED` zoo heads), `RANDOM` (Gaussian, with the standard
+        deviation of all numbers of these zoo heads).
     """
-    rng, values = np.random.default_rng(seed), {}
-    comparable = np.isin(heads.counts, heads.counts[heads.origin != ZOO])
-    for origin in (ZOO, SAMPLE, TRAINED):
-        rows = np.flatnonzero((heads.origin == origin) & comparable)
-        if not len(rows):
-            continue
-        rows = rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
-        layout = space.layout
-        mask = layout.unflatten(layout.mask(torch.from_numpy(heads.counts[rows])).float())
-        state = layout.unflatten(torch.from_numpy(heads.vectors[rows]))
-        for name, tensor in state.items():
-            used = mask[name] > layout.mean[name] + 0.5 * layout.std[name]  # the mask went through the same map
-            values.setdefault(name, {})[origin] = tensor[used].numpy()
-    return {name: density(groups) for name, groups in values.items()}
+    noise = torch.randn(points.shape, generator=generator).numpy() * used
+    first = zoo[index[:, 0]]
+    gap = np.linalg.norm(points - first, axis=1, keepdims=True)
+    return {
+        NEAREST: first,
+        NOISE: first + noise * (gap / np.linalg.norm(noise, axis=1, keepdims=True)),
+        AVERAGE: zoo[index[:, : min(AVERAGED, len(zoo))]].mean(1),
+        RANDOM: (noise * zoo[:, used].std()).astype(np.float32),
+    }
+
+
+def score_vectors(
+    space: WeightSpace, vectors: np.ndarray, order: Tensor, features: Tensor, labels: Tensor
+) -> np.ndarray:
+    """Accuracies (n,) of vectors (n, N) as heads for a task.
+
+    Args:
+        order: (C,) the task's classes in canonical order, in which the vectors hold their rows.
+        features, labels: (m, D) and (m,) that score.
+    """
+    device = space.mean.device
+    state = space.to_heads(torch.as_tensor(vectors, device=device), order.to(device))
+    return accuracies({name: tensor.cpu() for name, tensor in state.items()}, features, labels).numpy()
+
+
+def novelty(
+    space: WeightSpace, vectors: Tensor, order: Tensor, features: Tensor, labels: Tensor, generator: torch.Generator
+) -> Novelty | None:
+    """How far the average of the samples lies from the zoo, and how good the baselines are that lie as near.
+
+    Args:
+        vectors: (S, N) sampled heads as vectors of the space's layout.
+        order: (C,) canonical order of the classes.
+        features, labels: (m, D) and (m,), held out.
+        generator: of the noise.
+    Returns:
+        None where the bundle keeps no zoo head with as many classes.
+    """
+    count = len(order)
+    zoo = zoo_heads(space, count)
+    if not len(zoo):
+        return None
+    average = generated_heads(space, vectors, count).mean(0, keepdims=True)
+    found = nearest_zoo_heads(average, np.array([count]), zoo, np.full(len(zoo), count), AVERAGED)
+    made = make_zoo_baselines(average, zoo, found.index, class_mask(space, count).numpy(), generator)
+    rows = np.concatenate([made[name] for name in (NEAREST, NOISE, AVERAGE)])
+    scores = score_vectors(space, rows, order, features, labels)
+    return Novelty(*(round(float(value), 4) for value in (found.nearest[0], *scores)))

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from d2nwg.analysis.compare import to_zoo, weight_densities
 from d2nwg.analysis.populations import SAMPLE, TRAINED, ZOO, Population, part_names, zoo_population
 from d2nwg.bundles import resolve_bundle
 from d2nwg.data.image_set import ImageSet
 from d2nwg.encoders.images import load_encoder
-from d2nwg.evaluation.zoo_baselines import Rival, nearest_distance, to_zoo, weight_densities, zoo_rivals
+from d2nwg.evaluation.zoo_baselines import AVERAGE, NOISE, RANDOM, ZooBaseline, make_zoo_baselines
+from d2nwg.evaluation.zoo_distance import Neighbours, class_mask, nearest_zoo_heads
 from d2nwg.exploration.tasks import Task, fewer, make_task, subsets
 from d2nwg.models.spaces import WeightSpace
 from d2nwg.pipelines.sampling import load_pipeline
@@ -35,7 +38,7 @@ class Exploration:
         tasks: what the samples are for.
         distance: (n,) of each head to the nearest zoo head in weight space, in lengths of a zoo head; NaN where
             none has as many classes.
-        rivals: name → `Rival`: `ZOO` (zoo heads as they are), `NOISE`, `AVERAGE`, `RANDOM`.
+        baselines: name → `ZooBaseline`: `ZOO` (zoo heads as they are), `NOISE`, `AVERAGE`, `RANDOM`.
         densities: tensor name → (edges, origin → density) of weight values on the projected features.
         zoo_records: heads in the whole zoo, where the bundle says so.
         settings: how it was made.
@@ -48,7 +51,7 @@ class Exploration:
     heads: Population
     tasks: list[Task]
     distance: np.ndarray
-    rivals: dict[str, Rival]
+    baselines: dict[str, ZooBaseline]
     densities: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]
     zoo_records: int | None
     settings: dict
@@ -123,7 +126,7 @@ def explore(
         num_samples: heads to sample, in equal parts for the tasks.
         num_trained: heads to train on the same support images, in equal parts.
         max_query: most held-out images of a data set to score on.
-        progress: the stages of `generate_heads`, and "Training heads to compare with", "Scoring the rivals".
+        progress: the stages of `generate_heads`, and "Training heads to compare with", "Scoring the baselines".
     Raises:
         UserError: as `generate_heads`, or there is nothing in the zoo to compare with.
     """
@@ -159,7 +162,7 @@ def explore(
         made.append(task)
         heads.append(part)
     population = Population.join(heads)
-    progress("Scoring the rivals", 0, 1)
+    progress("Scoring the baselines", 0, 1)
     neighbours = to_zoo(population, population.vectors, seed)
     found = Exploration(
         bundle=path.name,
@@ -167,15 +170,49 @@ def explore(
         vae=getattr(pipe, "vae", None),
         heads=population,
         tasks=made,
-        distance=nearest_distance(neighbours),
-        rivals=zoo_rivals(population, made, space, neighbours, seed),
+        distance=neighbours.nearest,
+        baselines=zoo_baselines(population, made, space, neighbours, seed),
         densities=weight_densities(population, space),
         zoo_records=_zoo_records(path),
         settings={**settings, "tasks": len(sets), "num_samples": num_samples, "num_trained": num_trained},
         seconds=time.perf_counter() - started,
     )
-    progress("Scoring the rivals", 1, 1)
+    progress("Scoring the baselines", 1, 1)
     return found
+
+
+def zoo_baselines(
+    heads: Population, tasks: Sequence[Task], space: WeightSpace, near: Neighbours, seed: int
+) -> dict[str, ZooBaseline]:
+    """Heads that the zoo gives without a generator, scored on the tasks as the samples are.
+
+    Args:
+        near: the nearest zoo heads of each head (`to_zoo`).
+        seed: of the noise.
+    Returns:
+        `ZOO`, the zoo heads themselves (all with as many classes as the task); and for each sample `NOISE`, `AVERAGE`
+        and `RANDOM` (`make_zoo_baselines`).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows: dict[str, list] = {ZOO: [], NOISE: [], AVERAGE: [], RANDOM: []}
+    for i, task in enumerate(tasks):
+        samples, zoo = heads.of(SAMPLE, i), heads.of(ZOO)
+        zoo = zoo[heads.counts[zoo] == task.count]
+        kept, zoo_counts = heads.vectors[zoo], heads.counts[zoo]
+        index = np.searchsorted(zoo, near.index[samples])
+        used = class_mask(space, task.count).numpy()
+        made = make_zoo_baselines(heads.vectors[samples], kept, index, used, generator)
+        for name, vectors in {ZOO: kept, **{name: made[name] for name in (NOISE, AVERAGE, RANDOM)}}.items():
+            if name == ZOO:
+                distance = Neighbours(near.index[zoo], near.distance[zoo]).nearest
+            elif name == RANDOM:
+                distance = np.full(len(vectors), np.nan)
+            else:
+                distance = nearest_zoo_heads(vectors, np.full(len(vectors), task.count), kept, zoo_counts).nearest
+            rows[name].append((distance, task.score(space, vectors), np.full(len(vectors), i)))
+    return {
+        name: ZooBaseline(*(np.concatenate(part) for part in zip(*found, strict=True))) for name, found in rows.items()
+    }
 
 
 def _check_counts(sets, zoo, bundle) -> None:

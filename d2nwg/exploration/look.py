@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from d2nwg.analysis.compare import Neighbours, TwoSample, energy_test, nearest, similarity
+from d2nwg.analysis.compare import MOST_ZOO_QUERIES, TwoSample, energy_test, length, similarity, to_zoo
 from d2nwg.analysis.populations import SAMPLE, TRAINED, WHOLE, ZOO, matrix
 from d2nwg.analysis.projections import Projection, project
-from d2nwg.evaluation.zoo_baselines import MOST_ZOO_QUERIES, lengths, to_zoo
+from d2nwg.evaluation.zoo_distance import Neighbours, nearest
 from d2nwg.exploration.explore import Exploration
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
@@ -94,7 +94,7 @@ def _closeness(heads, points, near, seed) -> dict[str, float]:
     zoo, samples, trained = (heads.of(origin) for origin in (ZOO, SAMPLE, TRAINED))
 
     zoo = zoo[np.isin(heads.counts[zoo], heads.counts[samples])]  # others may be shown, but are not compared
-    unit = lengths(heads, points)
+    unit = length(heads, points)
 
     def median(values) -> float:
         values = values[np.isfinite(values)]

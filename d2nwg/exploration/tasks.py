@@ -10,7 +10,8 @@ from torch import Tensor
 from d2nwg.analysis.populations import SAMPLE, TRAINED, Population, population, trained_vectors
 from d2nwg.data.image_set import ImageSet
 from d2nwg.encoders.split import read_split
-from d2nwg.evaluation.accuracy import accuracies
+from d2nwg.evaluation.zoo_baselines import score_vectors
+from d2nwg.evaluation.zoo_distance import generated_heads
 from d2nwg.generate import Generation, generate_heads
 from d2nwg.heads import Head
 from d2nwg.models.spaces import WeightSpace
@@ -45,10 +46,9 @@ class Task:
         return len(self.order)
 
     def score(self, space: WeightSpace, vectors: np.ndarray) -> np.ndarray:
-        """Accuracies (n,) on the held-out images of vectors (n, N), whose slots are taken for the task's classes in
+        """Accuracies (n,) of vectors (n, N) on the held-out images; their rows are taken for the task's classes in
         canonical order."""
-        state = space.to_heads(torch.as_tensor(vectors, device=space.mean.device), self.order.to(space.mean.device))
-        return accuracies({name: t.cpu() for name, t in state.items()}, self.query, self.labels).numpy()
+        return score_vectors(space, vectors, self.order, self.query, self.labels)
 
     def head(self, space: WeightSpace, vector: np.ndarray, words: str, accuracy: float) -> Head:
         """A vector (N,) as a head for the task's classes; ``words`` say what it is."""
@@ -145,10 +145,8 @@ def make_task(
     x, y, order = features[support], torch.from_numpy(images.labels[support]), made.order
     task = Task(images.name, images, made, order, features[query], torch.from_numpy(images.labels[query]))
     progress("Training heads to compare with", 0, 1)
-    home = space.mean.device
-    state = {name: tensor.to(home) for name, tensor in made.samples.items()}
-    vectors = space.to_vectors(state, order.to(home))
-    parts = [population(vectors, task.count, SAMPLE, number, made.sample_accuracy)]
+    samples = torch.from_numpy(generated_heads(space, made.vectors, task.count))
+    parts = [population(samples, task.count, SAMPLE, number, made.sample_accuracy)]
     if num_trained:
         vectors = trained_vectors(space, x, y, order, num_trained, seed)
         parts.append(population(vectors, task.count, TRAINED, number, task.score(space, vectors.cpu().numpy())))

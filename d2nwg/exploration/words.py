@@ -130,9 +130,9 @@ def summary(found: Exploration, view: View) -> dict:
         values = values[np.isfinite(values)]
         return {"mean": float(values.mean()), "std": float(values.std()), "n": len(values)} if len(values) else None
 
-    rivals = {
-        name: {"accuracy": spread(rival.accuracy), "distance": spread(rival.distance)}
-        for name, rival in found.rivals.items()
+    baselines = {
+        name: {"accuracy": spread(baseline.accuracy), "distance": spread(baseline.distance)}
+        for name, baseline in found.baselines.items()
     }
     data = {
         "bundle": found.bundle,
@@ -151,7 +151,7 @@ def summary(found: Exploration, view: View) -> dict:
         ],
         "points": {origin: int(np.isin(view.rows, heads.of(origin)).sum()) for origin in (ZOO, SAMPLE, TRAINED)},
         "zoo_accuracy_on_own_tasks": spread(heads.accuracy[heads.of(ZOO)]),
-        "rivals_on_these_tasks": rivals,
+        "rivals_on_these_tasks": baselines,
         "distance": view.closeness,
         "near_copies": view.copies,
         "tests": {
@@ -192,7 +192,7 @@ def write_csv(path: Path, columns: dict[str, list]) -> Path:
 
 
 def save(found: Exploration, view: View, folder: str | Path) -> dict[str, list[Path]]:
-    """Write ``projection.csv``, ``rivals.csv``, ``densities.csv``, ``summary.json`` and ``projector/``.
+    """Write ``projection.csv``, ``baselines.csv``, ``densities.csv``, ``summary.json`` and ``projector/``.
 
     Returns:
         name → files: ``data``, ``summary``, ``projector``.
@@ -205,7 +205,7 @@ def save(found: Exploration, view: View, folder: str | Path) -> dict[str, list[P
     )
     data = [
         write_csv(folder / "projection.csv", columns),
-        write_csv(folder / "rivals.csv", _rival_columns(found)),
+        write_csv(folder / "baselines.csv", _baseline_columns(found)),
         write_csv(folder / "densities.csv", _density_columns(found)),
     ]
     metadata = {name: values for name, values in columns.items() if not name.startswith(("pca", "tsne"))}
@@ -213,12 +213,12 @@ def save(found: Exploration, view: View, folder: str | Path) -> dict[str, list[P
     return {"data": data, "summary": [folder / "summary.json"], "projector": projector}
 
 
-def _rival_columns(found: Exploration) -> dict[str, list]:
+def _baseline_columns(found: Exploration) -> dict[str, list]:
     heads, rows = found.heads, found.heads.of(SAMPLE)
     groups = {SAMPLE: (heads.task[rows], found.distance[rows], heads.accuracy[rows])}
     if len(rows := heads.of(TRAINED)):
         groups[TRAINED] = (heads.task[rows], found.distance[rows], heads.accuracy[rows])
-    groups |= {name: (rival.task, rival.distance, rival.accuracy) for name, rival in found.rivals.items()}
+    groups |= {name: (made.task, made.distance, made.accuracy) for name, made in found.baselines.items()}
     columns: dict[str, list] = {"row": [], "task": [], "distance_to_nearest_zoo_head": [], "accuracy": []}
     for name, (task, distance, accuracy) in groups.items():
         columns["row"] += [name] * len(task)

@@ -17,6 +17,7 @@ ZOO = "#6f86a6"  # trained heads
 RIVAL = "#8a7f73"  # what one could have had otherwise
 INK = "#757575"  # labels and ticks
 STRONG = "#767676"  # outlines of what is chosen, and its label
+LENGTHS = "lengths of a zoo head"  # the unit of distances in weight space (d2nwg.evaluation.zoo_distance)
 GRID = "rgba(128,128,128,0.22)"
 
 RIVALS = {
@@ -139,7 +140,8 @@ def samples_figure(report: dict, picked: int | None = None) -> go.Figure:
             line=dict(color=STRONG, width=[2.5 if i == picked else 0 for i in range(len(values))]),
         ),
         hovertext=[
-            f"sample {i}<br>{percent(v)}" + (f"<br>distance to the nearest zoo head {d:.2f}" if d is not None else "")
+            f"sample {i}<br>{percent(v)}"
+            + (f"<br>{d:.2f} {LENGTHS} from the nearest zoo head" if d is not None else "")
             for i, (v, d) in enumerate(zip(values, distances, strict=True))
         ],
         hovertemplate="%{hovertext}<extra></extra>",

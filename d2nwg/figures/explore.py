@@ -14,20 +14,20 @@ from d2nwg.evaluation.zoo_baselines import AVERAGE, NOISE, RANDOM
 from d2nwg.exploration.explore import Exploration
 from d2nwg.exploration.look import View
 from d2nwg.exploration.words import table
-from d2nwg.figures.base import ACCENT, INK, RIVAL, STRONG, label, percent
+from d2nwg.figures.base import ACCENT, INK, LENGTHS, RIVAL, STRONG, label, percent
 from d2nwg.figures.base import ZOO as ZOO_COLOUR
 
 NAMES = {ZOO: "zoo heads", SAMPLE: "samples", TRAINED: "trained on the same images"}
 COLOURS = {ZOO: ZOO_COLOUR, SAMPLE: ACCENT, TRAINED: RIVAL}
 SYMBOLS = {ZOO: "square", SAMPLE: "circle", TRAINED: "diamond"}
-RIVAL_NAMES = {
+BASELINE_NAMES = {
     ZOO: "zoo heads as they are",
     NOISE: "nearest zoo head + noise",
-    AVERAGE: "average of two zoo heads",
+    AVERAGE: "average of three zoo heads",
     RANDOM: "random vectors",
 }
-RIVAL_SYMBOLS = {ZOO: "square", NOISE: "x", AVERAGE: "triangle-up", RANDOM: "cross"}
-RIVAL_COLOURS = {ZOO: ZOO_COLOUR, NOISE: "#a6761d", AVERAGE: "#5e5348", RANDOM: "#b3a99c"}
+BASELINE_SYMBOLS = {ZOO: "square", NOISE: "x", AVERAGE: "triangle-up", RANDOM: "cross"}
+BASELINE_COLOURS = {ZOO: ZOO_COLOUR, NOISE: "#a6761d", AVERAGE: "#5e5348", RANDOM: "#b3a99c"}
 OKABE_ITO = ("#0072b2", "#d55e00", "#cc79a7", "#e69f00", "#56b4e9", "#009e73", "#8a7f73")
 TASK_SYMBOLS = ("circle", "triangle-up", "diamond", "cross", "star", "triangle-down", "hexagon")
 COLOUR_BY = ("origin", "task", "accuracy", "distance")
@@ -142,7 +142,7 @@ def map_figure(
         yaxis=dict(title=axes[1], fixedrange=False, showticklabels=method == "pca"),
     )
     if values is not None:
-        title = ("right, %" if colour == "accuracy" else "distance") + "<br> "
+        title = ("right, %" if colour == "accuracy" else "distance,<br>lengths") + "<br> "
         figure.update_layout(
             coloraxis=dict(
                 colorscale="Viridis",
@@ -166,7 +166,7 @@ def _hover(columns: dict[str, list]) -> list[str]:
         if np.isfinite(right):
             lines.append(f"right on {percent(right)}")
         if np.isfinite(far):
-            lines.append(f"{far:.2f} lengths from the nearest zoo head")
+            lines.append(f"{far:.2f} {LENGTHS} from the nearest zoo head")
         texts.append("<br>".join(lines))
     return texts
 
@@ -218,14 +218,14 @@ def novelty_figure(found: Exploration, picked: Sequence[int] = ()) -> go.Figure:
     would give."""
     heads, figure = found.heads, go.Figure()
     for name in (ZOO, AVERAGE, NOISE):
-        rival = found.rivals[name]
+        baseline = found.baselines[name]
         figure.add_scatter(
-            x=rival.distance,
-            y=100 * rival.accuracy,
+            x=baseline.distance,
+            y=100 * baseline.accuracy,
             mode="markers",
-            name=RIVAL_NAMES[name],
-            marker=dict(size=8, symbol=RIVAL_SYMBOLS[name], color=RIVAL_COLOURS[name], opacity=0.7),
-            hovertemplate=f"{RIVAL_NAMES[name]}<br>right on %{{y:.1f}} %<br>distance %{{x:.2f}}<extra></extra>",
+            name=BASELINE_NAMES[name],
+            marker=dict(size=8, symbol=BASELINE_SYMBOLS[name], color=BASELINE_COLOURS[name], opacity=0.7),
+            hovertemplate=f"{BASELINE_NAMES[name]}<br>right on %{{y:.1f}} %<br>distance %{{x:.2f}}<extra></extra>",
         )
     for origin in (TRAINED, SAMPLE):
         rows = heads.of(origin)
@@ -261,7 +261,7 @@ def novelty_figure(found: Exploration, picked: Sequence[int] = ()) -> go.Figure:
         showlegend=True,
         legend=LEGEND,
         hovermode="closest",
-        xaxis=dict(title="distance to the nearest zoo head, in lengths of a zoo head", rangemode="tozero"),
+        xaxis=dict(title=f"distance to the nearest zoo head, in {LENGTHS}", rangemode="tozero"),
         yaxis=dict(title=f"right on {images:,} held-out images", ticksuffix=" %"),
     )
     return figure
@@ -277,8 +277,8 @@ def accuracy_figure(found: Exploration) -> go.Figure:
         rows.append(("trained, same images", heads.accuracy[trained], RIVAL, "diamond"))
     rows += [
         ("zoo, their own tasks", heads.accuracy[own], ZOO_COLOUR, "square-open"),
-        ("zoo, these tasks", found.rivals[ZOO].accuracy, ZOO_COLOUR, "square"),
-        ("random vectors", found.rivals[RANDOM].accuracy, RIVAL_COLOURS[RANDOM], "cross"),
+        ("zoo, these tasks", found.baselines[ZOO].accuracy, ZOO_COLOUR, "square"),
+        ("random vectors", found.baselines[RANDOM].accuracy, BASELINE_COLOURS[RANDOM], "cross"),
     ]
     figure, rng = go.Figure(), np.random.default_rng(0)
     for i, (name, values, paint, symbol) in enumerate(rows):

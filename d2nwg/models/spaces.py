@@ -102,16 +102,6 @@ class WeightSpace(ModelMixin, ConfigMixin):
         between = torch.cdist(self.zoo_conditions, self.zoo_conditions)
         return float(between.fill_diagonal_(torch.inf).min(1).values.quantile(share))
 
-    def zoo_distance(self, vectors: Tensor, count: int) -> Tensor:
-        """How far vectors (S, N) are from the nearest kept zoo head with as many classes: Euclidean distance over the
-        numbers that count, divided by the vector's own length, (S,). NaN where the sample of the zoo has none."""
-        same = self.zoo_vectors[self.zoo_counts == count]
-        if not len(same):
-            return torch.full((len(vectors),), torch.nan)
-        mask = self.layout.mask(torch.tensor([count], device=vectors.device))
-        vectors = vectors * mask
-        return (torch.cdist(vectors, same).min(1).values / vectors.norm(dim=1).clamp_min(1e-12)).cpu()
-
 
 class ModelSpace(ModelMixin, ConfigMixin):
     """Networks of several architectures ↔ vectors of one length, and the ids that a generator is told.

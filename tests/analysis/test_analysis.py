@@ -135,20 +135,6 @@ def test_maps_of_next_to_nothing(points):
 # ----------------------------------------------------------------------------------------------- comparisons
 
 
-def test_nearest_is_of_the_same_count_and_not_itself(monkeypatch):
-    monkeypatch.setattr(compare, "BLOCK", 8)
-    rng = np.random.default_rng(0)
-    points, counts = rng.normal(size=(30, 4)).astype(np.float32), np.repeat([2, 3], 15)
-    found = compare.nearest(points, counts, points, counts, 3, np.arange(30))
-    for i in range(30):
-        distance = np.linalg.norm(points - points[i], axis=1)
-        distance[(counts != counts[i]) | (np.arange(30) == i)] = np.inf
-        assert found.index[i].tolist() == np.argsort(distance)[:3].tolist()
-        assert found.distance[i] == pytest.approx(np.sort(distance)[:3], rel=1e-5)
-    alone = compare.nearest(points[:2], np.array([9, 2]), points, counts, 2)
-    assert alone.index[0].tolist() == [-1, -1] and np.isinf(alone.distance[0]).all() and alone.index[1, 0] == 1
-
-
 def test_energy_is_scipys_in_one_dimension():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(40, 1)), rng.normal(1, 1, size=(30, 1))

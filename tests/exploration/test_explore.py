@@ -75,6 +75,12 @@ def test_what_is_compared(found):
     assert head.classes == made.classes and np.allclose(head.state["weight"], made.state["weight"], atol=1e-3)
 
 
+def test_the_distance_is_the_one_that_generate_reports(found):
+    for i, task in enumerate(found.tasks):
+        reported = [row["nearest_zoo_distance"] for row in task.generation.report["samples"]]
+        assert found.distance[found.heads.of(SAMPLE, i)] == pytest.approx(reported, abs=1e-4)
+
+
 def test_several_tasks_share_the_images_that_are_read(found, folder):
     items = {str(item) for task in found.tasks for item in task.images.items}
     assert len(items) <= 5 * (4 + 6 + 1)
@@ -85,18 +91,18 @@ def test_several_tasks_share_the_images_that_are_read(found, folder):
         tasks.subsets(pool, 2, 6, seed=0)
 
 
-def test_rivals_are_what_they_say(found):
-    noise, samples = found.rivals[NOISE], found.heads.of(SAMPLE)
+def test_baselines_are_what_they_say(found):
+    noise, samples = found.baselines[NOISE], found.heads.of(SAMPLE)
     zoo = found.heads.vectors[found.heads.of(ZOO)][found.heads.counts[found.heads.of(ZOO)] == 3]
     unit = np.median(np.linalg.norm(zoo, axis=1))
     gaps = np.linalg.norm(found.heads.vectors[samples][:, None] - zoo, axis=2).min(1) / unit
     assert found.distance[samples] == pytest.approx(gaps, rel=1e-3)
     assert (noise.distance <= gaps * 1.001).all()  # the noise may have led nearer to another head
     assert noise.distance.mean() > 0.5 * gaps.mean()
-    assert len(found.rivals[AVERAGE].accuracy) == len(samples) and np.isnan(found.rivals[RANDOM].distance).all()
+    assert len(found.baselines[AVERAGE].accuracy) == len(samples) and np.isnan(found.baselines[RANDOM].distance).all()
     task = found.tasks[0]
     state = found.space.to_heads(torch.from_numpy(zoo), task.order)
-    own = found.rivals[ZOO].accuracy[found.rivals[ZOO].task == 0]
+    own = found.baselines[ZOO].accuracy[found.baselines[ZOO].task == 0]
     assert own == pytest.approx(accuracies(state, task.query, task.labels).numpy())
 
 
@@ -169,7 +175,7 @@ def test_files(found, view, tmp_path):
     assert numbers == json.loads(json.dumps(summary(found, view))) and numbers["points"]["sample"] == 18
     assert len((tmp_path / "projector" / "metadata.tsv").read_text().splitlines()) == len(view.rows) + 1
     assert (tmp_path / "projector" / "tensor.bytes").stat().st_size == 4 * view.points.size
-    assert "noise" in (tmp_path / "rivals.csv").read_text() and "weight" in (tmp_path / "densities.csv").read_text()
+    assert "noise" in (tmp_path / "baselines.csv").read_text() and "weight" in (tmp_path / "densities.csv").read_text()
 
 
 # --------------------------------------------------------------------------------------------------- figures

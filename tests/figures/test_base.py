@@ -32,7 +32,7 @@ def test_samples_figure_shows_samples_and_rivals():
     assert [re.sub("</?b>", "", mark.text[0]) for mark in marks] == [percent(v) for v in (0.62, 0.6, 0.63, 0.61, 0.1)]
     assert list(figure.layout.yaxis.ticktext) == ["3 samples", "chosen: average of 3", *RIVALS.values()]
     assert "1,200 held-out images" in figure.layout.xaxis.title.text
-    assert "distance" not in strip.hovertext[0] and "distance" in strip.hovertext[1]
+    assert "zoo" not in strip.hovertext[0] and "0.50 lengths of a zoo head from" in strip.hovertext[1]
 
 
 def test_a_far_random_head_is_named_at_the_edge():

@@ -8,7 +8,7 @@ from d2nwg.models.spaces import WeightSpace
 from d2nwg.models.unet import ConditionalUNet
 from d2nwg.models.vae import WeightVAE
 from d2nwg.weights.layouts import WholeLayout
-from d2nwg.weights.networks import head_shapes, logits, select_classes
+from d2nwg.weights.networks import head_shapes, logits
 
 C, K, E = 6, 8, 16
 
@@ -206,14 +206,3 @@ def test_the_canonical_order_follows_the_classes():
     means = torch.randn(5, K)
     order, shuffle = space().canonical_order(means), torch.randperm(5)
     assert torch.equal(means[order], means[shuffle][space().canonical_order(means[shuffle])])
-
-
-def test_distance_to_the_nearest_head_with_as_many_classes():
-    made = space()
-    made.zoo_counts.data = torch.tensor([2.0, 3, 3, 6])
-    heads = {"weight": torch.randn(4, C, K), "bias": torch.randn(4, C)}
-    made.zoo_vectors.data = made.layout.flatten(heads) * made.layout.mask(made.zoo_counts)
-    other = made.layout.flatten(select_classes(heads, slice(None)))  # with noise in the unused rows
-    assert made.zoo_distance(other[1:3], 3).tolist() == pytest.approx([0, 0], abs=1e-3)
-    assert (made.zoo_distance(other[1:3], 2) > 0.5).all()
-    assert made.zoo_distance(other[:2], 4).isnan().all()

@@ -96,7 +96,7 @@ def table(report: dict) -> dict:
     ]
     shown = [[name, f"{right:.1f}", "" if far is None else f"{far:.3f}"] for name, right, far in rows]
     return {
-        "headers": ["head", "right, %", "distance to the nearest zoo head"],
+        "headers": ["head", "right, %", "distance to the nearest zoo head, in lengths of a zoo head"],
         "data": [list(row) for row in rows],
         "metadata": {"display_value": shown},
     }
