@@ -22,7 +22,7 @@ REPO = Path(__file__).resolve().parents[1]
 CHILD = """
 import json, resource, sys
 from pathlib import Path
-from d2nwg.training.config import TrainConfig
+from d2nwg.training.config import UNetConfig
 from d2nwg.training.run import train_bundle
 from d2nwg.weights.zoo import Zoo
 zoo, out, steps, limit = sys.argv[1:]
@@ -36,7 +36,7 @@ def look(stage, done, total):
             if name in most:
                 most[name] = max(most[name], int(value.split()[0]) // 1024)
 few = dict(vae_steps=int(steps), align_steps=2, diffusion_steps=20, batch_size=64, checkpoint_every=10**6)
-train_bundle(Zoo(zoo), TrainConfig.preset("tiny", **few), Path(out), device="cpu", progress=look)
+train_bundle(Zoo(zoo), UNetConfig.preset("tiny", **few), Path(out), device="cpu", progress=look)
 print(json.dumps(most))
 """
 

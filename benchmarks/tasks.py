@@ -28,11 +28,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.unseen import write_between
+from d2nwg.bundles import load_pipeline
 from d2nwg.data.examples import scanned_digits
 from d2nwg.evaluation.accuracy import accuracies
-from d2nwg.pipelines.sampling import load_pipeline
 from d2nwg.training.cards import this_command
-from d2nwg.training.config import TrainConfig
+from d2nwg.training.config import UNetConfig
 from d2nwg.training.run import train_bundle
 from d2nwg.utils.progress import TerminalProgress
 from d2nwg.weights.networks import State, fold_projection, head_shapes, logits, pick
@@ -305,10 +305,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--smoke", action="store_true", help="a little of everything, to see that it runs")
     parser.add_argument("--write-card", action="store_true")
     args = parser.parse_args(argv)
-    config, pictures = TrainConfig(**SMALL), (4000, 1000)
+    config, pictures = UNetConfig(**SMALL), (4000, 1000)
     if args.smoke:
         args.each, args.fit_steps, args.samples, args.seeds, pictures = 4, 4, 3, 1, (400, 50)
-        config = TrainConfig(**SMALL | dict(vae_steps=4, align_steps=4, diffusion_steps=4, batch_size=4))
+        config = UNetConfig(**SMALL | dict(vae_steps=4, align_steps=4, diffusion_steps=4, batch_size=4))
     progress = TerminalProgress()
     tasks = Tasks(args.archives, args.width, *pictures, seed=0)
     seen = [(name, task) for name in tasks.sets for task in SEEN]

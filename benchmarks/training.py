@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from d2nwg.training.config import DUAL_PRESETS, GENERATORS, PRESETS
+from d2nwg.generators import GENERATORS, get_generator
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -26,7 +26,7 @@ REPO = Path(__file__).resolve().parents[1]
 def measure(zoo: str, generator: str, preset: str, processes: int, device: str | None, seconds: float) -> dict:
     """Steps per second of each stage (median of all but the first step) and peak memory in MiB; empty where not one
     step ended in time."""
-    config = GENERATORS[generator].preset(preset).to_config()
+    config = get_generator(generator).config_class.preset(preset).to_config()
     spec = json.dumps({"zoos": [str(Path(zoo).resolve())], "generator": generator, "config": config, "device": device})
     command = [sys.executable, "-m", "d2nwg.training.estimate", spec]
     if processes > 1:
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", help="JSON to write")
     args = parser.parse_args(argv)
     rows = []
-    for preset in args.presets or (PRESETS if args.generator == "unet" else DUAL_PRESETS):
+    for preset in args.presets or get_generator(args.generator).config_class.PRESETS:
         for processes in args.processes:
             turns = [measure(args.zoo, args.generator, preset, processes, args.device, args.seconds)
                      for _ in range(args.repeat)]  # fmt: skip

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from d2nwg.bundles import bundle_encoder, resolve_bundle
+from d2nwg.bundles import bundle_encoder, load_pipeline, resolve_bundle
 from d2nwg.data.image_set import ImageSet
 from d2nwg.data.images import load_images
 from d2nwg.encoders.images import load_encoder
@@ -26,7 +26,7 @@ from d2nwg.evaluation.accuracy import accuracies
 from d2nwg.evaluation.baselines import RANDOM_HEADS, normalised, rival_heads
 from d2nwg.evaluation.calibration import calibration_error
 from d2nwg.generate import choose, set_aside
-from d2nwg.pipelines.sampling import load_pipeline, sample_heads
+from d2nwg.pipelines.sampling import sample_heads
 from d2nwg.utils.progress import TerminalProgress
 from d2nwg.weights.networks import logits
 
@@ -86,11 +86,11 @@ def measure_rivals(x, y, xq, yq, seed: int) -> dict[str, dict]:
 def measure_bundle(pipe, x, y, xq, yq, free, shots: int, seed: int, args) -> dict[str, dict]:
     """The scores of a bundle's heads: chosen, one sample on average, oracle top 3, and chosen with unlabelled images;
     and how the samples' disagreement about an image tells that the chosen head is wrong (area under the curve)."""
-    given, aside = set_aside(y, 0 if pipe.is_dual else (shots or len(y)), seed)
+    given, aside = set_aside(y, 0 if pipe.uses_all_support else (shots or len(y)), seed)
     by_class = [x[given][y[given] == c] for c in range(int(y.max()) + 1)]
     rows = {}
     for suffix, extra in (("", None), ("_unlabelled", free)):
-        if suffix and (not pipe.is_dual or not len(free)):
+        if suffix and (not pipe.uses_unlabelled or not len(free)):
             continue
         generator = torch.Generator().manual_seed(seed)
         samples = sample_heads(pipe, by_class, args.num_samples, generator, args.steps, unlabelled=extra)
@@ -140,7 +140,7 @@ def measure(args, cells: dict, save) -> None:
                     cell |= measure_rivals(x, y, xq, yq, seed)
                 for name, path in bundles.items():
                     pipe = load_pipeline(path)
-                    if f"{name}/chosen" in cell or (not pipe.is_dual and ways > pipe.weight_space.max_classes):
+                    if f"{name}/chosen" in cell or (pipe.max_classes is not None and ways > pipe.max_classes):
                         continue
                     rows = measure_bundle(pipe, x, y, xq, yq, free, shots, seed, args)
                     cell |= {f"{name}/{row}": scores for row, scores in rows.items()}

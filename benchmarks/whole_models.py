@@ -24,10 +24,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from d2nwg.pipelines.networks import ModelGenerationPipeline
-from d2nwg.training.config import ModelsConfig, changed, split_setting
+from d2nwg.bundles import load_bundle
+from d2nwg.training.config import NetworksConfig
 from d2nwg.training.networks import ModelBatches
 from d2nwg.training.run import train_bundle
+from d2nwg.training.settings import changed, split_setting
 from d2nwg.weights.layouts import recalibrate
 from d2nwg.weights.model_zoo import ModelZoo, import_checkpoints
 
@@ -102,7 +103,7 @@ def train_zoo(sets: dict, folder: Path, count: int, epochs: int, starts: str) ->
 @torch.no_grad()
 def measure(zoo: ModelZoo, bundle: Path, sets: dict, samples: int) -> list[dict]:
     """One dict of accuracies (means) an architecture and task."""
-    pipe = ModelGenerationPipeline.from_pretrained(bundle, local_files_only=True)
+    pipe = load_bundle(bundle)
     pipe.set_progress_bar_config(disable=True)
     space, rows = pipe.weight_space, []
     data = ModelBatches(zoo, space, torch.device("cpu"))
@@ -166,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{len(made.records)} imported, {len(made.refused)} refused", flush=True)
     zoo, started = ModelZoo(args.work / "zoo"), time.monotonic()
     print(json.dumps(zoo.summary(), indent=1), flush=True)
-    config = changed(ModelsConfig(), dict(split_setting(text) for text in args.set))
+    config = changed(NetworksConfig(), dict(split_setting(text) for text in args.set))
     bundle = args.work / f"bundle-{int(time.time())}"
     train_bundle(zoo, config, bundle, device="cpu")
     seconds = round(time.monotonic() - started)

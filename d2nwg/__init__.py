@@ -11,6 +11,7 @@ __version__ = "0.2.0"
 
 _EXPORTS = {
     "WeightGenerationPipeline": "d2nwg.pipelines.heads",
+    "load_bundle": "d2nwg.bundles",
     "generate_heads": "d2nwg.generate",
     "Head": "d2nwg.heads",
     "load_images": "d2nwg.data.images",

@@ -1,51 +1,120 @@
 """Where bundles are found: the shipped ones, one's own, or any path."""
 
+import contextlib
 import json
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from d2nwg.conditions.task_names import tasks_of
+from d2nwg.generators import GENERATORS, Generator, get_generator
+from d2nwg.pipelines import DEFAULT_STEPS  # noqa: F401 (part of what a bundle is sampled with)
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.paths import cache_dir, shipped
 
+if TYPE_CHECKING:
+    from d2nwg.pipelines.base import BundlePipeline
+    from d2nwg.pipelines.heads import WeightGenerationPipeline
+
 DEFAULT_BUNDLE = "heads-dual"
-MODELS = "ModelGenerationPipeline"  # in bundles of whole models
-# Few steps of the multistep solver were as good as twenty on the training sets: the latents' spread is narrow.
-DEFAULT_STEPS = 5
 
 
-def list_bundles() -> dict[str, Path]:
-    """Name → folder of every bundle of heads at hand: those in ``pretrained/``, then those in the cache's
-    ``bundles/``."""
+def list_bundles(makes: str = "head") -> dict[str, Path]:
+    """Name → folder of every bundle at hand whose samples are of this kind (`Generator.makes`): those in
+    ``pretrained/``, then those in the cache's ``bundles/``."""
     found: dict[str, Path] = {}
     for root in (shipped("pretrained"), cache_dir() / "bundles"):
         if root.is_dir():
             for path in sorted(root.iterdir()):
                 whole = not path.name.startswith(".") and (path / "model_index.json").is_file()  # not half-written
-                if whole and _kind(path) != MODELS:
+                if whole and _makes(path) == makes:
                     found.setdefault(path.name, path)
     return found
 
 
-def _kind(path: Path) -> str | None:
-    """The pipeline that a bundle is for, or None for what is no bundle."""
+def bundle_generator(path: Path) -> Generator | None:
+    """The generator that made a bundle: by the name in its ``training.json``, or else one whose pipeline it is for.
+    None for what is no bundle, or of a generator that is not registered."""
     try:
-        return json.loads((path / "model_index.json").read_text()).get("_class_name")
-    except (OSError, ValueError, AttributeError):
+        index = json.loads((path / "model_index.json").read_text())["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, UserError):
+        return get_generator(json.loads((path / "training.json").read_text())["generator"])
+    fitting = [one for one in GENERATORS.values() if one.pipeline.endswith(f":{index}")]
+    return fitting[0] if fitting else None
 
 
-def find_models_bundle(bundle: str | Path) -> Path:
-    """The folder of a bundle of whole models: by path, or by the name it has in the cache.
+def _makes(path: Path) -> str | None:
+    """What the samples of a bundle are, or None for what is no bundle."""
+    generator = bundle_generator(path)
+    if generator is not None:
+        return generator.makes
+    try:  # of format 1, before its generators had pipelines of their own
+        index = json.loads((path / "model_index.json").read_text())["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return {"WeightGenerationPipeline": "head", "ModelGenerationPipeline": "network"}.get(index)
+
+
+def find_network_bundle(bundle: str | Path) -> Path:
+    """The folder of a bundle of whole networks: by path, or by its name in the cache.
 
     Raises:
         UserError: there is none, or it is one of heads.
     """
     for path in (cache_dir() / "bundles" / str(bundle), Path(bundle).expanduser()):
-        if (kind := _kind(path)) == MODELS:
+        if (kind := _makes(path)) == "network":
             return path
         if kind:
             raise UserError(f"{path} makes heads: use it with `python -m d2nwg generate`.")
     raise UserError(f"There is no bundle {bundle}: make one with `python -m d2nwg train` on a zoo of checkpoints.")
+
+
+def load_bundle(bundle: str | Path | None = None) -> "BundlePipeline":
+    """The pipeline of a bundle: by name, by path, or the shipped default.
+
+    >>> pipe = load_bundle("heads-dual")
+
+    Raises:
+        UserError: there is none, or it is damaged or of another version.
+    """
+    from d2nwg.pipelines.heads import WeightGenerationPipeline
+    from d2nwg.pipelines.networks import NetworkGenerationPipeline
+
+    path = Path(bundle).expanduser() if bundle else None
+    path = path if path is not None and _makes(path) else resolve_bundle(bundle)
+    generator = bundle_generator(path)
+    old = NetworkGenerationPipeline if _makes(path) == "network" else WeightGenerationPipeline
+    return (generator.part("pipeline") if generator else old).from_pretrained(path)
+
+
+def load_pipeline(path: Path, device: str | None = None) -> "WeightGenerationPipeline":
+    """The pipeline of a bundle, loaded once a process, and again when the bundle has changed.
+
+    Raises:
+        UserError: the folder is no complete bundle, or there is no such device.
+    """
+    from d2nwg.utils.devices import loading, resolve_device
+
+    changed = (path / "model_index.json").stat().st_mtime_ns
+    with loading:
+        return _load_pipeline(path.resolve(), resolve_device(device), changed)
+
+
+@lru_cache(maxsize=2)
+def _load_pipeline(path: Path, device: str, _changed: int) -> "WeightGenerationPipeline":
+    import diffusers
+
+    diffusers.utils.logging.disable_progress_bar()
+    try:
+        pipe = load_bundle(path)
+    except UserError:
+        raise
+    except Exception as reason:  # diffusers raises many types; all mean that the folder is damaged
+        raise UserError(f"The bundle {path} cannot be opened: {str(reason).splitlines()[0]}") from reason
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device)
 
 
 def resolve_bundle(bundle: str | Path | None = None) -> Path:
@@ -59,8 +128,8 @@ def resolve_bundle(bundle: str | Path | None = None) -> Path:
     if name in known:
         return known[name]
     path = Path(name)
-    if _kind(path) == MODELS:
-        raise UserError(f"{path} makes whole models, not heads: use it with `python -m d2nwg sample`.")
+    if _makes(path) == "network":
+        raise UserError(f"{path} makes whole networks, not heads: use it with `python -m d2nwg sample`.")
     if (path / "model_index.json").is_file():
         return path
     if path.is_dir():
@@ -82,7 +151,7 @@ def bundle_encoder(path: Path) -> str:
 
 
 def bundle_tasks(path: Path) -> dict[str, tuple[str, ...]]:
-    """The tasks that a bundle is told by name, with their classes; none for a bundle that is shown images."""
+    """The tasks that a bundle knows by id, with their classes; none for a bundle that is conditioned on images."""
     try:
         config = json.loads((path / "condition_encoder" / "config.json").read_text())
     except (OSError, ValueError):

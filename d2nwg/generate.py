@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from d2nwg.bundles import DEFAULT_BUNDLE, resolve_bundle
+from d2nwg.bundles import DEFAULT_BUNDLE, load_pipeline, resolve_bundle
 from d2nwg.conditions.task_names import name_classes
 from d2nwg.data.image_set import ImageSet
 from d2nwg.encoders.base import Encoder
@@ -23,7 +23,7 @@ from d2nwg.evaluation.baselines import rivals
 from d2nwg.evaluation.zoo_baselines import novelty
 from d2nwg.evaluation.zoo_distance import zoo_distance
 from d2nwg.heads import Head
-from d2nwg.pipelines.sampling import load_pipeline, sample_heads
+from d2nwg.pipelines.sampling import sample_heads
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import number
@@ -119,15 +119,17 @@ def generate_heads(
     path = resolve_bundle(bundle)
     pipe = load_pipeline(path, device)
     space = pipe.weight_space
-    if len(images.classes) > space.max_classes and not pipe.is_dual:  # before minutes are spent on reading images
+    # Before minutes are spent on reading images.
+    if pipe.max_classes is not None and len(images.classes) > pipe.max_classes:
         raise UserError(
             f"{images.name} has {len(images.classes)} classes, and the bundle {path.name} makes heads for at most "
-            f"{space.max_classes}: leave some classes out, or choose another bundle."
+            f"{pipe.max_classes}: leave some classes out, or choose another bundle."
         )
-    if not pipe.is_dual and (unlabelled or encoder not in (None, space.config.encoder)):
-        what = "unlabelled images" if unlabelled else f"the encoder {encoder}"
+    other = not pipe.any_encoder and encoder not in (None, space.config.encoder)
+    if other or (unlabelled and not pipe.uses_unlabelled):
+        what = f"the encoder {encoder}" if other else "unlabelled images"
         raise UserError(f"The bundle {path.name} cannot use {what}: choose a dual bundle, such as {DEFAULT_BUNDLE}.")
-    told = name_classes(pipe.tasks, task or images.name, images.classes) if pipe.is_told or task else None
+    told = name_classes(pipe.tasks, task or images.name, images.classes) if pipe.tasks or task else None
     encoder = load_encoder(encoder or space.config.encoder, device)
     progress("Opening the bundle", 1, 1)
 
@@ -142,7 +144,7 @@ def generate_heads(
     generator = torch.Generator().manual_seed(seed)
     # The dual generator gains more from seeing all of the support than from a choice among its samples; what is told
     # names sees none of it.
-    given, aside = set_aside(y_support, 0 if pipe.is_dual or told else shots, seed)
+    given, aside = set_aside(y_support, 0 if pipe.uses_all_support or told else shots, seed)
     aside = given if told else aside
     classes = range(len(images.classes))
     by_class = [x_support[given][y_support[given] == c] for c in classes]

@@ -19,7 +19,7 @@ def measure(bundle: str) -> dict[str, list[float]]:
 
     pipe = WeightGenerationPipeline.from_pretrained(SHIPPED / bundle)
     run = {"num_samples": 2, "generator": torch.Generator().manual_seed(0)}
-    if pipe.is_told:
+    if pipe.tasks:
         task, classes = next(iter(pipe.tasks.items()))
         samples = pipe.for_tasks([[f"{task}/{label}" for label in classes]], **run)
     else:

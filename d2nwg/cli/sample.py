@@ -10,7 +10,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     parser = subparsers.add_parser(
         "sample",
         parents=[parent],
-        help="sample whole networks from a bundle of models",
+        help="sample whole networks from a bundle of networks",
         description="Sample networks of an architecture and a task of the zoo that the bundle was trained on, and "
         "write each as a .safetensors state dict.",
         epilog="example: python -m d2nwg sample my-models --task mnist --num-samples 10 --out networks",
@@ -36,14 +36,12 @@ def run(args: argparse.Namespace) -> None:
     """Sample, write, and say how near the zoo the samples are."""
     import torch
 
-    from d2nwg.bundles import find_models_bundle
-    from d2nwg.pipelines.networks import ModelGenerationPipeline
+    from d2nwg.bundles import find_network_bundle, load_bundle
     from d2nwg.utils.devices import resolve_device
     from d2nwg.utils.progress import TerminalProgress
     from d2nwg.utils.text import number
 
-    path = find_models_bundle(args.bundle)
-    pipe = ModelGenerationPipeline.from_pretrained(path, local_files_only=True).to(resolve_device(args.device))
+    pipe = load_bundle(find_network_bundle(args.bundle)).to(resolve_device(args.device))
     samples = pipe(
         int(args.architecture) if args.architecture.isdigit() else args.architecture,
         args.task,

@@ -2,6 +2,9 @@
 
 import argparse
 
+from d2nwg.conditions import CONDITIONERS
+from d2nwg.generators import GENERATORS, for_zoo, get_generator, presets
+
 
 def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     """Add ``train`` to the command line."""
@@ -21,29 +24,29 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--generator",
-        choices=("unet", "dual", "models"),
-        help="unet: the paper's, in three stages (VAE, data-set encoder, diffusion); dual: coefficients on the "
-        "support images, for any number of classes and any encoder; models: whole models, from "
-        "a zoo of zoo import (what suits the zoo: unet or models)",
+        choices=[name for one in GENERATORS.values() for name in (one.name, *one.aliases)],
+        metavar="{" + ",".join(GENERATORS) + "}",
+        help=f"{'; '.join(f'{one.name}: {one.about}' for one in GENERATORS.values())} (the first that suits the zoo)",
     )
     parser.add_argument(
         "--condition",
-        choices=("dataset", "task"),
-        help="unet: what the generator is told of a task: a few images of it, or the names of its classes (dataset)",
+        choices=tuple(CONDITIONERS),
+        help="unet: what heads are generated for: a few images of a task, "
+        "or its id, the names of its classes (dataset)",
     )
     parser.add_argument(
         "--held-out",
         nargs="+",
-        default=[],
         metavar="NAME",
         help="dual: data sets of the zoo to keep out of training; the weights that do best on them are kept",
     )
     parser.add_argument(
         "--preset",
         default="small",
-        choices=("tiny", "small", "standard", "paper"),
+        choices=list(presets()),
         help="tiny: seconds, for trying out; small: under an hour on two cores; standard: hours on two cores, minutes "
-        "on a GPU; paper: a GPU; dual and models have the first two (small)",
+        "on a GPU; paper: a GPU (small). Not every generator has all: "
+        + "; ".join(f"{name}: {', '.join(having)}" for name, having in presets().items()),
     )
     parser.add_argument("--out", required=True, metavar="BUNDLE", help="the folder to write")
     parser.add_argument(
@@ -61,23 +64,17 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train, and say where the bundle is."""
-    from d2nwg.training.config import GENERATORS, changed, split_setting
     from d2nwg.training.run import train_bundle
-    from d2nwg.utils.errors import UserError
+    from d2nwg.training.settings import changed, split_setting
     from d2nwg.utils.progress import TerminalProgress
-    from d2nwg.weights.info import CHECKPOINTS, zoo_kind
+    from d2nwg.weights.info import zoo_kind
     from d2nwg.weights.open import open_zoo
 
-    generator = args.generator or ("models" if zoo_kind(args.zoo[0]) == CHECKPOINTS else "unet")
-    if args.condition and generator != "unet":
-        raise UserError("Only heads of the UNet generator have a choice: --condition is for --generator unet.")
-    extra = {
-        "unet": {"condition": args.condition or "dataset"},
-        "dual": {"held_out": tuple(args.held_out)},
-        "models": {},
-    }[generator]
-    config = GENERATORS[generator].preset(args.preset, seed=args.seed, **extra)
-    config = changed(config, dict(split_setting(text) for text in args.set))
+    generator = get_generator(args.generator) if args.generator else for_zoo(zoo_kind(args.zoo[0]))[0]
+    given = {"condition": args.condition, "held_out": args.held_out and ", ".join(args.held_out)}
+    given = {name: text for name, text in given.items() if text}
+    given |= dict(split_setting(text) for text in args.set)
+    config = changed(generator.config_class.preset(args.preset, seed=args.seed), given)
     if args.job:
         from d2nwg.jobs.queue import submit_training
 

@@ -1,0 +1,14 @@
+"""What weights are generated for, encoded: each conditioner is an entry here and a file."""
+
+from pkgutil import resolve_name
+
+# id → where the `Conditioner` is; imported when it is used.
+CONDITIONERS = {
+    "dataset": "d2nwg.conditions.dataset:DatasetEncoder",
+    "task": "d2nwg.conditions.task_id:TaskIndex",
+}
+
+
+def get_conditioner(name: str) -> type:
+    """The `d2nwg.conditions.base.Conditioner` of an id."""
+    return resolve_name(CONDITIONERS[name])

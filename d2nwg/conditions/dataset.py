@@ -5,11 +5,11 @@ the order of the classes, so the class-wise embeddings are kept beside z_D, in s
 """
 
 import torch
-from diffusers import ModelMixin
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from d2nwg.models.unet import Condition
+from d2nwg.conditions.base import Condition, Conditioner, Task
+from d2nwg.utils.errors import UserError
 
 
 class SetAttention(nn.Module):
@@ -46,7 +46,7 @@ class SetPool(nn.Module):
         return self.pool(self.query.expand(len(members), -1, -1), members, mask).squeeze(1)
 
 
-class DatasetEncoder(ModelMixin, ConfigMixin):
+class DatasetEncoder(Conditioner):
     """Support features of C classes → `Condition`.
 
     A class's embedding is its mean feature, as it is, followed by what the Set Transformer makes of its images.
@@ -58,6 +58,8 @@ class DatasetEncoder(ModelMixin, ConfigMixin):
         depth: self-attention blocks within a class and across classes.
         latent_size: numbers in a latent, for the alignment (`align`).
     """
+
+    given, described = "a few images a class", "data-set encoder"
 
     @register_to_config
     def __init__(self, num_features: int, width: int = 128, heads: int = 4, depth: int = 1, latent_size: int = 1024):
@@ -72,6 +74,40 @@ class DatasetEncoder(ModelMixin, ConfigMixin):
     def slot_size(self) -> int:
         """e, width of a class-wise embedding."""
         return self.config.num_features + self.config.width
+
+    @classmethod
+    def for_zoo(cls, zoo, config, latent_size: int) -> "DatasetEncoder":
+        """See `Conditioner`."""
+        width = zoo.images["projection"].shape[0]
+        return cls(width, config.encoder_width, depth=config.encoder_depth, latent_size=latent_size)
+
+    @staticmethod
+    def example(zoo) -> str:
+        """See `Conditioner`."""
+        return "samples = pipe(support, num_samples=50)  # support: one (images, features) tensor a class"
+
+    def training_inputs(self, data, batch, rng) -> tuple[Tensor, ...]:
+        """See `Conditioner`: support images of a random number of shots."""
+        return data.condition_input(batch.support, rng)
+
+    def record_inputs(self, zoo, records, shots: int) -> tuple[Tensor, ...]:
+        """See `Conditioner`."""
+        return zoo.support_features(records, shots)
+
+    def encode(self, task: Task, space, order: Tensor | None = None) -> tuple[Condition, Tensor]:
+        """See `Conditioner`; by default in the space's canonical order of the classes."""
+        if not task.support:
+            raise UserError("This bundle is conditioned on images of the task: give some of each class.")
+        projected = [space.project(images) for images in task.support]
+        if order is None:
+            order = space.canonical_order(torch.stack([images.mean(0) for images in projected]))
+        shots = max(map(len, projected))
+        features = projected[0].new_zeros(1, space.max_classes, shots, space.config.projected)
+        mask = torch.zeros(features.shape[:-1], dtype=torch.bool, device=features.device)
+        for slot, label in enumerate(order.tolist()):
+            features[0, slot, : len(projected[label])] = projected[label]
+            mask[0, slot, : len(projected[label])] = True
+        return self(features, mask), order
 
     def forward(self, features: Tensor, mask: Tensor, latents: Tensor | None = None) -> Condition | Tensor:
         """Encode B tasks; with their heads' latents, return the alignment loss instead.

@@ -1,23 +1,22 @@
 """Task identity as the condition: a learned embedding a class that was seen, no images (Zhang et al., 2506.17807).
 
-A task is told by the names of its classes, so that ids are made of shared parts: any set of seen classes has one, and
+A task is given by the names of its classes, so that ids are made of shared parts: any set of seen classes has one, and
 ids can be mixed with a weight each (`compose`).
 """
 
 from collections.abc import Sequence
 
 import torch
-from diffusers import ModelMixin
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from d2nwg.conditions.base import Condition, Conditioner, Task
 from d2nwg.conditions.task_names import tasks_of
-from d2nwg.models.unet import Condition
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.text import some
 
 
-class TaskIndex(ModelMixin, ConfigMixin):
+class TaskIndex(Conditioner):
     """Numbers of the classes of a task → `Condition`, as `DatasetEncoder` makes one from images.
 
     Args:
@@ -25,6 +24,10 @@ class TaskIndex(ModelMixin, ConfigMixin):
         width: E of z_D, and e of a slot.
         latent_size: numbers in a latent, for the alignment.
     """
+
+    given, described = "the names of its classes (`pipe.for_tasks`), without an image", "learned class embeddings"
+    lr_scale = 10.0  # a table is learnt row by row
+    sorts_classes = True
 
     @register_to_config
     def __init__(self, names: list[str], width: int = 64, latent_size: int = 1024):
@@ -43,6 +46,48 @@ class TaskIndex(ModelMixin, ConfigMixin):
     def slot_size(self) -> int:
         """e, width of a class-wise embedding."""
         return self.config.width
+
+    @classmethod
+    def for_zoo(cls, zoo, config, latent_size: int) -> "TaskIndex":
+        """See `Conditioner`."""
+        return cls([f"{data}/{name}" for data, name in zoo.class_names], config.encoder_width, latent_size)
+
+    @staticmethod
+    def example(zoo) -> str:
+        """See `Conditioner`."""
+        first = zoo.datasets[0]
+        names = [f"{first['name']}/{label}" for label in first["classes"][: zoo.config.max_classes]]
+        return f"samples = pipe.for_tasks([{names}], num_samples=50)  # one list of names a task; more are mixed"
+
+    def training_inputs(self, data, batch, rng) -> tuple[Tensor, ...]:
+        """See `Conditioner`: the numbers of the ids."""
+        return (data.ids(batch),)
+
+    def record_inputs(self, zoo, records, shots: int) -> tuple[Tensor, ...]:
+        """See `Conditioner`."""
+        return (records.classes,)
+
+    def encode(self, task: Task, space, order: Tensor | None = None) -> tuple[Condition, Tensor]:
+        """See `Conditioner`. Classes take their slots in the order of their numbers, whatever ``order`` says."""
+        if not task.ids:
+            raise UserError("This bundle is conditioned on task ids and cannot look at images: name a task.")
+        tasks, sizes = task.ids, space.zoo_counts.long().unique().tolist()
+        if len({len(names) for names in tasks}) > 1 or len(tasks[0]) > space.max_classes:
+            raise UserError("Tasks that are mixed need the same number of classes, and no more than the bundle holds.")
+        device, count = space.mean.device, len(tasks[0])
+        if len(sizes) == 1 and count != sizes[0]:
+            raise UserError(f"This bundle makes networks for {sizes[0]} classes, and the task has {count}.")
+        order = self.numbers(tasks[0]).argsort()
+        conditions = []
+        for names in tasks:
+            padded = torch.full((1, space.max_classes), -1)
+            padded[0, :count] = self.numbers(names)[order]
+            conditions.append(self(padded.to(device)))
+        return compose(conditions, task.shares or [1 / len(tasks)] * len(tasks)), order.to(device)
+
+    def order_keys(self, records, means: Tensor) -> Tensor:
+        """See `Conditioner`: the classes' numbers."""
+        return records.classes.float()
 
     def numbers(self, names: Sequence[str]) -> Tensor:
         """The classes' numbers (C,). Raises UserError for names that were not seen."""
@@ -67,7 +112,7 @@ class TaskIndex(ModelMixin, ConfigMixin):
         return self._alignment_loss(dataset, latents, classes)
 
     def _alignment_loss(self, dataset: Tensor, latents: Tensor, classes: Tensor) -> Tensor:
-        """InfoNCE as in `DatasetEncoder`; all records of one task are each other's partners, not rivals."""
+        """InfoNCE as in `DatasetEncoder`; all records of one task are positive pairs."""
         left = nn.functional.normalize(dataset, dim=-1)
         right = nn.functional.normalize(self.latent_map(latents.flatten(1)), dim=-1)
         scores = left @ right.T * self.temperature.exp().clamp_max(100)
@@ -80,7 +125,7 @@ class TaskIndex(ModelMixin, ConfigMixin):
 def compose(conditions: Sequence[Condition], shares: Sequence[float]) -> Condition:
     """Mix conditions (each a batch of B) with a weight each; a slot is used where any of them uses it.
 
-    Weights need not be positive: ``a + b - c`` carries what tells b from c over to a.
+    Weights need not be positive: ``a + b - c`` adds the difference of b and c to a.
     """
 
     def mixed(name: str) -> Tensor:

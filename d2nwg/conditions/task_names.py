@@ -1,4 +1,4 @@
-"""Tasks told by name: what a person writes, and the names that a `TaskIndex` knows."""
+"""Task ids in words: what a person writes, and the names that a `TaskIndex` knows."""
 
 import re
 from collections.abc import Mapping, Sequence

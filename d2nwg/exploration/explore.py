@@ -15,14 +15,13 @@ import torch
 
 from d2nwg.analysis.compare import to_zoo, weight_densities
 from d2nwg.analysis.populations import SAMPLE, TRAINED, ZOO, Population, part_names, zoo_population
-from d2nwg.bundles import resolve_bundle
+from d2nwg.bundles import load_pipeline, resolve_bundle
 from d2nwg.data.image_set import ImageSet
 from d2nwg.encoders.images import load_encoder
 from d2nwg.evaluation.zoo_baselines import AVERAGE, NOISE, RANDOM, ZooBaseline, make_zoo_baselines
 from d2nwg.evaluation.zoo_distance import Neighbours, class_mask, nearest_zoo_heads
 from d2nwg.exploration.tasks import Task, fewer, make_task, subsets
 from d2nwg.models.spaces import WeightSpace
-from d2nwg.pipelines.sampling import load_pipeline
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 
@@ -134,7 +133,7 @@ def explore(
     sets = [images] if isinstance(images, ImageSet) else list(images)
     path = resolve_bundle(bundle)
     pipe = load_pipeline(path, device)
-    if tasks > 1 and len(sets) == 1 and not pipe.is_told:
+    if tasks > 1 and len(sets) == 1 and not pipe.tasks:
         pool = fewer(sets[0], shots, max_query, seed)
         sets = subsets(pool, tasks, classes or max(2, len(pool.classes) // 2), seed)
     space = pipe.weight_space

@@ -8,6 +8,8 @@ from plotly.subplots import make_subplots
 
 from d2nwg.figures.base import ACCENT, INK, RIVAL, ZOO, percent
 
+SHORT = {"vae": "VAE", "condition": "condition", "denoiser": "denoiser", "generator": "generator"}  # titles
+
 SMOOTH = 12  # points from which on a line is smoothed
 MOST = 400  # points a line; a long run is thinned to that
 ACCURACIES = {
@@ -24,7 +26,7 @@ def losses_figure(metrics: Sequence[dict]) -> go.Figure:
     for line in metrics:
         if line.get("loss") is not None and "step" in line:
             stages.setdefault(line["stage"], []).append((line["step"], line["loss"]))
-    figure = make_subplots(1, max(1, len(stages)), subplot_titles=[_short(name) for name in stages] or None)
+    figure = make_subplots(1, max(1, len(stages)), subplot_titles=[SHORT.get(name, name) for name in stages] or None)
     for column, points in enumerate(stages.values(), 1):
         points = points[:: -(-len(points) // MOST)]
         steps, losses = zip(*points, strict=True)
@@ -56,7 +58,7 @@ def accuracies_figure(metrics: Sequence[dict]) -> go.Figure:
         if stage not in place and "steps" in line:
             place[stage] = before
             before += line["steps"]
-        level = line.get("zoo_accuracy", level) if stage != "Finished" else level
+        level = line.get("zoo_accuracy", level) if stage != "finished" else level
         for key in ACCURACIES:
             if key in line and stage != "Finished":
                 step = place.get(stage, 0) + line.get("step", before - place.get(stage, 0))
@@ -119,12 +121,3 @@ def weights_figure(groups: Sequence[dict]) -> go.Figure:
         yaxis=dict(title="share of weights", ticksuffix=" %", nticks=5),
     )
     return figure
-
-
-def _short(stage: str) -> str:
-    return {
-        "Training the VAE": "VAE",
-        "Aligning the data-set encoder": "data-set encoder",
-        "Training the denoiser": "denoiser",
-        "Training the generator": "generator",
-    }.get(stage, stage)

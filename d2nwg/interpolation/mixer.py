@@ -10,11 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from d2nwg.conditions.base import Condition, Task
 from d2nwg.evaluation.accuracy import accuracies
 from d2nwg.interpolation.endpoints import Endpoint, Endpoints
 from d2nwg.interpolation.methods import BASELINE, CONDITION, CONDITION_SPHERICAL, LATENT, METHODS
-from d2nwg.models.unet import Condition
-from d2nwg.pipelines.heads import DEFAULT_STEPS, WeightGenerationPipeline
+from d2nwg.pipelines import DEFAULT_STEPS
+from d2nwg.pipelines.heads import LatentHeadPipeline, WeightGenerationPipeline
 from d2nwg.pipelines.sampling import sample_heads
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
@@ -94,7 +95,7 @@ class Mixer:
         self.pipe, self.endpoints, self.seeds = pipe, endpoints, tuple(seeds)
         self.num_samples, self.steps = num_samples, steps or DEFAULT_STEPS
         self.device = pipe.weight_space.mean.device
-        self.has_latents = pipe.vae is not None and pipe.condition_encoder is not None
+        self.has_latents = isinstance(pipe, LatentHeadPipeline)
         self.count = len(endpoints.classes)
         supports = [pipe._check(e.support) if e.support else None for e in endpoints.members]
         with torch.inference_mode():
@@ -180,13 +181,13 @@ class Mixer:
         """One class order for all endpoints, their conditions, and the noise, the same for every endpoint and point."""
         space, tasks = self.pipe.weight_space, [endpoint.task for endpoint in self.endpoints.members]
         if any(tasks):
-            known = [self.pipe.told_condition(*task) if task else (None, None) for task in tasks]
+            known = [self.pipe.condition(Task(ids=task[0], shares=task[1])) if task else (None, None) for task in tasks]
             self.conditions = [condition for condition, _ in known]
             self.order = next(order for _, order in known if order is not None)
         else:
             means = [torch.stack([space.project(images).mean(0) for images in s]) for s in supports if s]
             self.order = space.canonical_order(torch.stack(means).mean(0))
-            self.conditions = [self.pipe._condition(s, self.order)[0] if s else None for s in supports]
+            self.conditions = [self.pipe.condition(Task(support=s), self.order)[0] if s else None for s in supports]
         shape = (self.num_samples, *self.pipe.vae.latent_shape)
         self.noise = [
             torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(self.device) for seed in self.seeds
@@ -219,7 +220,7 @@ class Mixer:
 
         # A scheduler that draws noise at each step draws the same for every endpoint and point.
         again = torch.Generator().manual_seed(0)
-        return self.pipe._denoise(predict, noise, again, self.steps, silent, self.pipe.padding(self.count))
+        return self.pipe._denoise(predict, noise, (self.steps, again, silent), self.pipe.padding(self.count))
 
     def _latents(self, method: str, mix: Tensor, seed: int) -> Tensor:
         """Scaled latents (P · K, c, h, w) along the path."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from d2nwg.bundles import resolve_bundle
+from d2nwg.bundles import load_pipeline, resolve_bundle
 from d2nwg.data.image_set import ImageSet
 from d2nwg.encoders.images import load_encoder
 from d2nwg.heads import Head
@@ -15,7 +15,6 @@ from d2nwg.interpolation.endpoints import NamedTask, read_endpoints
 from d2nwg.interpolation.methods import BASELINE, METHODS
 from d2nwg.interpolation.mixer import Mixer
 from d2nwg.interpolation.result import Interpolation, Paths, path_mix
-from d2nwg.pipelines.sampling import load_pipeline
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights.networks import State, logits
@@ -68,7 +67,7 @@ def interpolate(
     space = pipe.weight_space
     encoder = load_encoder(space.config.encoder, device)
     progress("Opening the bundle", 1, 1)
-    most = None if pipe.is_dual else space.max_classes
+    most = pipe.max_classes
     split = dict(shots=shots, seed=seed, max_query=max_query)
     endpoints = read_endpoints(sources, encoder, tasks=pipe.tasks, max_classes=most, progress=progress, **split)
     numbers = [seed + i for i in range(seeds)]

@@ -82,16 +82,16 @@ def submit(kind: str, name: str, parameters: dict, files: Sequence[Path] = ()) -
 def submit_training(
     name: str, zoos: Sequence[str | Path], config, out: str | Path | None = None, device: str | None = None
 ) -> Job:
-    """`submit` a training of a `TrainConfig`, a `DualConfig` or a `ModelsConfig` on zoos.
+    """`submit` a training of a generator's configuration on zoos.
 
     Raises:
         UserError: a zoo is none, or what `submit` refuses.
     """
-    from d2nwg.training.config import generator_of
+    from d2nwg.generators import generator_of
     from d2nwg.weights.open import open_zoo
 
     paths = [str(open_zoo(path).path.resolve()) for path in zoos]
-    parameters = {"zoos": paths, "generator": generator_of(config), "config": config.to_config(), "device": device}
+    parameters = {"zoos": paths, "generator": generator_of(config).name, "config": config.to_config(), "device": device}
     return submit("train", name, {**parameters, "out": str(out)} if out else parameters)
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import time
 import traceback
 from pathlib import Path
@@ -96,9 +95,10 @@ def run_job(job: Job) -> int:
 
 def _train(job: Job, parameters: dict, progress: Progress) -> None:
     """Train a bundle, from the start or from its last checkpoint."""
-    from d2nwg.training.config import GENERATORS, as_text
+    from d2nwg.generators import get_generator
     from d2nwg.training.loop import clear_checkpoints
     from d2nwg.training.run import train_bundle
+    from d2nwg.training.settings import as_text
     from d2nwg.weights.open import open_zoo
 
     out = Path(parameters["out"])
@@ -107,7 +107,8 @@ def _train(job: Job, parameters: dict, progress: Progress) -> None:
         clear_checkpoints(job.work)
         return
     out.parent.mkdir(parents=True, exist_ok=True)
-    config = GENERATORS[parameters["generator"]].from_config(parameters["config"])
+    generator = get_generator(parameters["generator"])
+    config = generator.config_class.from_config(parameters["config"])
     # The model card shows the command that makes the bundle.
     default = type(config)().to_config()
     settings = [
@@ -115,22 +116,15 @@ def _train(job: Job, parameters: dict, progress: Progress) -> None:
         for name, value in config.to_config().items()
         if value != default[name]
     ]
-    sys.argv[1:] = [
-        "train",
-        "--zoo",
-        *(Path(zoo).name for zoo in parameters["zoos"]),
-        "--generator",
-        parameters["generator"],
-        *settings,
-        "--out",
-        out.name,
-    ]
+    zoos = " ".join(Path(zoo).name for zoo in parameters["zoos"])
+    command = f"python -m d2nwg train --zoo {zoos} --generator {generator.name}"
     train_bundle(
         [open_zoo(zoo) for zoo in parameters["zoos"]],
         config,
         out,
         resume=(job.work / "config.json").is_file(),
         device=parameters.get("device"),
+        command=" ".join([command, *settings, f"--out {out.name}"]),
         progress=progress,
     )
 

@@ -27,11 +27,10 @@ from d2nwg.llm.presets import RefineConfig
 from d2nwg.models.schedulers import NOISE_SCHEDULE
 from d2nwg.models.vae import WeightVAE
 from d2nwg.pipelines.denoise import denoise
-from d2nwg.training.loop import MetricsLog, run_stage, step_rng
+from d2nwg.training.loop import MetricsLog, Run, run_stage, step_rng
 from d2nwg.utils.devices import loading
 from d2nwg.utils.progress import Progress, silent
 
-STAGES = ("Training the VAE", "Training the denoiser")
 NOISE = dict(NOISE_SCHEDULE, clip_sample=False, prediction_type="v_prediction")
 
 
@@ -101,7 +100,7 @@ class ChunkGenerator:
         raise what `progress` raises."""
         folder.mkdir(parents=True, exist_ok=True)
         accelerator = Accelerator(cpu=self.device.type == "cpu")
-        log = MetricsLog(folder / "metrics.jsonl", accelerator)
+        run = Run(folder, accelerator, MetricsLog(folder / "metrics.jsonl", accelerator), progress)
         config, size = self.config, math.prod(self.vae.latent_shape)
 
         def vae_loss(model, chunks, used, numbers, generator):
@@ -111,7 +110,7 @@ class ChunkGenerator:
             kl = posterior.kl().mean() / size
             return error + config.kl_weight * kl, {"error": round(error.item(), 6), "kl": round(kl.item(), 6)}
 
-        self._train(STAGES[0], self.vae, vae_loss, config.vae_steps, config.vae_lr, folder, accelerator, log, progress)
+        self._train("vae", self.vae, vae_loss, config.vae_steps, config.vae_lr, run)
         self.width = self._posterior_width()
         noiser = DDPMScheduler(**NOISE)
 
@@ -132,14 +131,12 @@ class ChunkGenerator:
         ema = EMAModel(self.denoiser.parameters(), decay=0.99, use_ema_warmup=True, power=0.75)
         ema.to(self.device)
         steps, rate = config.diffusion_steps, config.diffusion_lr
-        self._train(STAGES[1], self.denoiser, denoiser_loss, steps, rate, folder, accelerator, log, progress, ema)
+        self._train("denoiser", self.denoiser, denoiser_loss, steps, rate, run, ema)
         ema.copy_to(self.denoiser.parameters())
 
-    def _train(
-        self, stage: str, model: nn.Module, loss, steps: int, rate: float, folder, accelerator, log, progress, ema=None
-    ):
+    def _train(self, stage: str, model: nn.Module, loss, steps: int, rate: float, run: Run, ema=None):
         model.train().requires_grad_(True)
-        prepared, optimiser = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), lr=rate))
+        prepared, optimiser = run.accelerator.prepare(model, torch.optim.AdamW(model.parameters(), lr=rate))
 
         def step(number: int, part: int):  # a batch is never worked on in parts here
             rng, generator = step_rng(self.config.seed, stage, number)
@@ -155,11 +152,8 @@ class ChunkGenerator:
             optimiser=optimiser,
             steps=steps,
             checkpoint_every=self.config.checkpoint_every,
-            folder=folder / stage.lower().replace(" ", "-"),
-            accelerator=accelerator,
-            log=log,
+            run=run,
             ema=ema,
-            progress=progress,
         )
         model.eval().requires_grad_(False)
 

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass, replace
 
-from d2nwg.training.config import Recipe
+from d2nwg.training.config import JsonConfig
 from d2nwg.utils.errors import UserError
 
 CRITERIA = ("accuracy", "confidence")
 
 
 @dataclass(frozen=True)
-class RefineConfig(Recipe):
+class RefineConfig(JsonConfig):
     """Every number of a refinement.
 
     Attributes:

@@ -1,8 +1,8 @@
 """The start of the dual-coordinate generator: a closed-form head whose few scalars are learned.
 
-Class means, ridge regression and logistic regression on the support, added up. Their strengths are smooth functions of
-how many images and classes there are and of how the images lie, learned on other tasks; a person would tune them by
-cross-validation, for which few images are too few.
+The weighted sum of class means, ridge regression and logistic regression on the support. The weights and penalties are
+smooth functions of facts about the support (`describe`), learned on other tasks: cross-validation needs more images
+than a small support has.
 """
 
 import math
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from d2nwg.models.span import Span
 
 FACTS = 10  # numbers that describe a task
-# From so many labelled images a class on, they tell themselves how to regularise; at the second number they have their
-# say in full, which is this share of the head. Chosen on training sets, and on digits and letters.
-FEW, MANY, SAY = 1, 7, 0.75
+# A ridge whose penalty the support itself chooses (`tuned_ridge`) is mixed in: from more than FEW labelled images a
+# class on, linearly up to the share TUNED of the head at MANY. Chosen on training sets, and on digits and letters.
+FEW, MANY, TUNED = 1, 7, 0.75
 PENALTIES = torch.logspace(-3, 2, 16).tolist()
 SCALES = (2 ** torch.arange(0, 7.1, 0.25)).tolist()
 # Logarithms of where the learned scalars start.
@@ -34,10 +34,10 @@ SCALARS = {
 
 @dataclass
 class Start:
-    """A closed-form head of B tasks, and what the generator corrects it with.
+    """A closed-form head of B tasks, and what its corrections are computed from.
 
     Attributes:
-        weight: (B, C, r) and ``bias`` (B, C): the head on the span's coordinates.
+        weight: (B, C, r) and ``bias`` (B, C): the head on the coordinates of the span.
         share: (B, n, C) how far each image belongs to each class: one-hot, or estimated where unlabelled.
         counts: (B, C) images of each class by these shares.
         trust: (B, n) weight of each image's class as the ridge's aim, 1 where labelled.
@@ -45,8 +45,8 @@ class Start:
         mean_filter, ridge_filter: (B, 1, 1) and (B, 1, r): what a weighed sum of a class's images is multiplied by to
             add to the mean part (over ``counts``) and to the ridge part of the head.
         facts: (B, FACTS).
-        tuned: weight and bias of the ridge that the support itself tunes, where there is enough of it, and ``say``
-            (B, 1, 1), its share of the head.
+        tuned: weight and bias of `tuned_ridge`, where there are enough labelled images, and ``tuned_share`` (B, 1, 1),
+            its share of the head.
     """
 
     weight: Tensor
@@ -59,7 +59,7 @@ class Start:
     ridge_filter: Tensor
     facts: Tensor
     tuned: tuple[Tensor, Tensor] | None = None
-    say: Tensor | None = None
+    tuned_share: Tensor | None = None
 
     def finish(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """The head with what the generator adds to it: (S, C, r) and (S, C)."""
@@ -67,7 +67,7 @@ class Start:
         if self.tuned is None:
             return weight, bias
         # In place: many samples of many classes are gigabytes.
-        return weight.lerp_(self.tuned[0], self.say), bias.lerp_(self.tuned[1], self.say.squeeze(-1))
+        return weight.lerp_(self.tuned[0], self.tuned_share), bias.lerp_(self.tuned[1], self.tuned_share.squeeze(-1))
 
 
 class ClosedForm(nn.Module):
@@ -111,9 +111,9 @@ class ClosedForm(nn.Module):
 
         logistic, offset = self._logistic(points, share, spectrum, scalar["logistic_penalty"])
         each = labelled.sum((1, 2)) / classes
-        say = SAY * ((each - FEW) / (MANY - FEW)).clamp(0, 1)[:, None, None]
-        # Learning is about what the support does not tell by itself.
-        own = not self.training and bool((say > 0).any()) and bool((labelled > 0).all())
+        share_of_tuned = TUNED * ((each - FEW) / (MANY - FEW)).clamp(0, 1)[:, None, None]
+        # Left out while training, which learns what the support alone does not show.
+        tuned = not self.training and bool((share_of_tuned > 0).any()) and bool((labelled > 0).all())
         of_mean, of_ridge, of_logistic = (scalar[f"{name}_strength"] for name in ("mean", "ridge", "logistic"))
         return Start(
             weight=of_mean * weight + of_ridge * ridge + of_logistic * logistic,
@@ -125,8 +125,8 @@ class ClosedForm(nn.Module):
             mean_filter=of_mean,
             ridge_filter=of_ridge * ridge_filter,
             facts=facts,
-            tuned=tuned_ridge(span) if own else None,
-            say=say if own else None,
+            tuned=tuned_ridge(span) if tuned else None,
+            tuned_share=share_of_tuned if tuned else None,
         )
 
     def _cluster(self, span: Span, metric: Tensor, sharpness: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]:

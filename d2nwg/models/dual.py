@@ -1,10 +1,10 @@
-"""The dual-coordinate generator: heads as coefficients on the support images, and these are what is diffused.
+"""The dual-coordinate generator: it diffuses a head's coefficients on the support images.
 
 A head's rows lie, nearly, in the span of the support features: ``W = Aᵀ X``. The start is a closed-form head
-(`ClosedForm`); a sample corrects it by three numbers an image, which say how much more or less the image counts in its
-class mean, how much more or less the ridge aims at its class there, and how it shifts its class's bias. They are
-generated from inner products of features alone, with attention across the images and no position: permuting classes
-permutes rows, rotating features changes nothing, and any number of classes, images and features will do.
+(`ClosedForm`); a sample corrects it by three numbers for each image: changes of its weight in the class mean, of its
+target in the ridge regression, and of its class's bias. They are generated from inner products of features alone, with
+attention across the images and no position. So permuting the classes permutes the rows, rotating the features changes
+nothing, and the number of classes, images and features is free.
 """
 
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ COEFFICIENTS = 3  # numbers generated an image: on the mean, on the ridge, on th
 IMAGE_FACTS = 11
 ENOUGH = 10  # labelled images a class beyond which the unlabelled ones count less and less
 PARTS = 4  # of the labelled images, which in turn show what the unlabelled ones are worth
-# By how much unlabelled images are expected to raise the log-probability of the right class, how far that may be off,
-# and how far what is measured (standard deviations); the least log-probability told apart. Chosen on training sets,
-# digits and letters.
+# How much unlabelled images are expected to raise the log-probability of the right class: mean and standard deviation
+# of the prior, standard deviation of the measurement, and where log-probabilities are clipped. Chosen on training
+# sets, digits and letters.
 GAIN, DOUBT, ERROR, LEAST = 0.2, 0.3, 0.1, -4.6
 ROWS = 1024  # images whose attention is worked out at a time: bounds the memory of thousands
 ENTRIES = 2**26  # numbers held at a time of several samples' weighed images
@@ -34,7 +34,7 @@ ENTRIES = 2**26  # numbers held at a time of several samples' weighed images
 
 @dataclass
 class Branch:
-    """One way of seeing B tasks: with their unlabelled images, or without. ``tokens`` (B, n, width) describe the
+    """B tasks, encoded with their unlabelled images or without. ``tokens`` (B, n, width) describe the
     images, ``guess`` (B, n, COEFFICIENTS) is the expected correction."""
 
     span: Span
@@ -45,8 +45,8 @@ class Branch:
 
 @dataclass
 class DualCondition:
-    """B tasks as the denoiser sees them, encoded once. With unlabelled images there are two branches, without and with
-    them, and ``gate`` (B, 1, 1) is how much the second counts; otherwise one, and no gate."""
+    """B tasks, encoded once for the denoiser. With unlabelled images there are two branches, without and with them, and
+    ``gate`` (B, 1, 1) is the weight of the second; otherwise one, and no gate."""
 
     branches: list[Branch]
     gate: Tensor | None
@@ -61,8 +61,8 @@ class DualCondition:
         return latents.split([branch.tokens.shape[1] for branch in self.branches], dim=-2)
 
     def arrange(self, noise: Tensor) -> Tensor:
-        """Noise (S, num_tokens, k) handed out to the images of one task by a key of theirs: the same image gets the
-        same noise in whatever order the classes are named and however the features are rotated."""
+        """Noise (S, num_tokens, k) assigned to the images of one task by a key of each image: the same image gets the
+        same noise in any order of the classes and under any rotation of the features."""
         parts = [
             own[:, branch.span.key[0].argsort().argsort()]
             for branch, own in zip(self.branches, self.split(noise), strict=True)
@@ -71,7 +71,7 @@ class DualCondition:
 
 
 class Block(nn.Module):
-    """Self-attention across images, biased by how alike two images are and how surely they share a class."""
+    """Self-attention across images, biased by their similarity and by the probability that they share a class."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -128,7 +128,7 @@ class DualDenoiser(ModelMixin, ConfigMixin):
 
     def encode(self, features: Tensor, targets: Tensor, unlabelled: Tensor | None = None) -> DualCondition:
         """Support images' features (B, n, d), one-hot targets (B, n, C), features (B, m, d) of images without labels →
-        all that sampling needs to know."""
+        what sampling needs."""
         if unlabelled is None or not unlabelled.shape[1]:
             return DualCondition([self._branch(Span.of(features, targets))], None)
         branches = self._branches(features, targets, unlabelled)
@@ -148,12 +148,13 @@ class DualDenoiser(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def _worth(self, features: Tensor, targets: Tensor, unlabelled: Tensor, key: Tensor) -> Tensor:
-        """How far one task's images without labels (m, d) are to be trusted, from 0 to 1, by what they do for its n
-        labelled ones, of which each has a ``key`` (n,) (`Span`).
+        """The weight, from 0 to 1, of one task's images without labels (m, d), measured on its n labelled ones, each of
+        which has a ``key`` (n,) (`Span`).
 
-        In turn a part of each class is put among the images without labels, and both branches tell its class. The
-        result is 1 unless the right class becomes less likely by them: twice the chance that it does not, given a
-        normal prior. Where clusters are classes they help; where they are not they cost up to a tenth of the accuracy.
+        Cross-validation: each part of every class in turn is put among the images without labels, and both branches
+        predict its class. The result is 1 unless the images without labels make the right class less likely: twice the
+        posterior probability that they do not, given a normal prior. Where clusters are classes such images help; where
+        they are not they cost up to a tenth of the accuracy.
         """
         labels, gains = targets.argmax(-1), []
         order = key.argsort()
@@ -242,7 +243,7 @@ class DualDenoiser(ModelMixin, ConfigMixin):
 
 
 def class_sums(weights: Tensor, share: Tensor, points: Tensor) -> Tensor:
-    """Sums of each class's images with weights: (S, n), (1 or S, n, C), (1 or S, n, r) → (S, C, r)."""
+    """Weighted sums of each class's images: (S, n), (1 or S, n, C), (1 or S, n, r) → (S, C, r)."""
     if len(share) == 1 and not share.requires_grad and ((share == 0) | (share == 1)).all():
         # Thousands of classes: adding up the images beats a product with a matrix of zeros.
         labels = share[0].argmax(-1)
@@ -252,7 +253,7 @@ def class_sums(weights: Tensor, share: Tensor, points: Tensor) -> Tensor:
 
 
 def image_facts(span: Span, start: Start) -> Tensor:
-    """What a token is told of its image, (B, n, IMAGE_FACTS), from inner products: length, similarity to its own class
+    """The features of each image's token, (B, n, IMAGE_FACTS), from inner products: length, similarity to its own class
     mean, to that without itself, to the other classes on average, to the nearest other; the start's probability of its
     class and entropy; what the ridge misses of its class; whether it is labelled, how sure its class is if not, images
     in its class."""

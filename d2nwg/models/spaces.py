@@ -1,7 +1,4 @@
-"""What a bundle knows of the weights it generates: layout, statistics, projection, a sample of the zoo.
-
-What a bundle of whole models knows of the networks it generates: layouts, ids, and the zoo's latents.
-"""
+"""What bundles know of the weights that they generate: of heads (`WeightSpace`) and of networks (`NetworkSpace`)."""
 
 from collections.abc import Iterable
 from functools import cached_property
@@ -103,12 +100,12 @@ class WeightSpace(ModelMixin, ConfigMixin):
         return float(between.fill_diagonal_(torch.inf).min(1).values.quantile(share))
 
 
-class ModelSpace(ModelMixin, ConfigMixin):
-    """Networks of several architectures ↔ vectors of one length, and the ids that a generator is told.
+class NetworkSpace(ModelMixin, ConfigMixin):
+    """Networks of several architectures ↔ vectors of one length, and the ids that are a generator's condition.
 
     A network's chunks (`ChunkedLayout`) stand one after another, zero-padded to the longest architecture's. The
-    generator sees the vector as one token (``whole``) or a token a chunk (``chunked``); each token is told two ids,
-    which place it is of which architecture, and the task.
+    generator sees the vector as one token (``whole``) or a token a chunk (``chunked``); each token has two ids:
+    its place in its architecture, and the task.
 
     Args:
         architectures: one dict each: ``name`` (of its first checkpoint), ``layout`` (a `ChunkedLayout` as JSON),
@@ -119,9 +116,9 @@ class ModelSpace(ModelMixin, ConfigMixin):
         latent_shape: of one latent.
         zoo_size: latents of zoo members that the bundle keeps.
 
-    Networks that began alike differ little from each other: a vector is what tells a network from the mean of its
-    architecture, in units of the tensor's spread about that mean; and a latent, before it is scaled, is taken from the
-    mean of its architecture and task. Otherwise what they share would be all that is learnt.
+    Networks from a common start differ little from each other. So a vector is the difference of a network from the mean
+    of its architecture, in units of each tensor's standard deviation about that mean, and a latent, before it is
+    scaled, is a difference from the mean of its architecture and task. Otherwise training learns only what they share.
 
     Tensors: ``centres`` and ``units`` (architectures, N) of vectors; ``latent_centres`` (architectures × tasks, c, h,
     w); of the zoo ``zoo_latents`` (Z, c, h, w), unscaled means, ``zoo_members`` (Z, 2), architecture and task number,
@@ -219,14 +216,14 @@ class ModelSpace(ModelMixin, ConfigMixin):
         Counters are zero. BatchNorm statistics that the layout leaves out are those of a new layer: measure them with
         `d2nwg.weights.layouts.recalibrate`.
         """
-        layout, told = self.layouts[architecture], self.config.architectures[architecture]
+        layout, about = self.layouts[architecture], self.config.architectures[architecture]
         length = self.lengths[architecture]
         vectors = vectors * self.units[architecture] + self.centres[architecture]
         state = layout.unflatten(vectors[:, : length * layout.chunk].reshape(len(vectors), length, layout.chunk))
-        for name, shape, kind in told["left_out"]:
+        for name, shape, kind in about["left_out"]:
             fill = 1 if name.endswith("running_var") else 0
             state[name] = torch.full((len(vectors), *shape), fill, dtype=getattr(torch, kind), device=vectors.device)
-        return {name: state[name] for name in told["order"]}
+        return {name: state[name] for name in about["order"]}
 
     def member(self, architecture: int | str, task: str | None) -> Tensor:
         """(2,) numbers of an architecture, by number from 0 or by name, and of a task, by name; None where the zoo
@@ -235,7 +232,7 @@ class ModelSpace(ModelMixin, ConfigMixin):
         Raises:
             UserError: the bundle has not seen them.
         """
-        names, tasks = [told["name"] for told in self.config.architectures], self.config.tasks
+        names, tasks = [one["name"] for one in self.config.architectures], self.config.tasks
         if isinstance(architecture, str):
             if architecture not in names:
                 raise UserError(f"The bundle knows no architecture {architecture}: it knows {some(names, 6)}.")

@@ -1,31 +1,11 @@
 """The denoiser of the paper: a UNet over latents with the condition concatenated (sections 3.4 and A.6)."""
 
-from dataclasses import dataclass
-
 import torch
 from diffusers import ModelMixin, UNet2DModel
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from torch import Tensor, nn
 
-
-@dataclass
-class Condition:
-    """What a denoiser is told about the task; encoded once a call.
-
-    Attributes:
-        dataset: z_D (B, E), the data-set embedding.
-        slots: (B, C_max, e), class-wise embeddings: row i belongs to row i of the head; unused rows are zero.
-        used: (B, C_max) bool, the rows that hold a class.
-    """
-
-    dataset: Tensor
-    slots: Tensor
-    used: Tensor
-
-    def dropped(self, drop: Tensor) -> "Condition":
-        """With the entries where ``drop`` (B,) is True made empty (for guidance, the unconditional case)."""
-        keep = ~drop
-        return Condition(self.dataset * keep[:, None], self.slots * keep[:, None, None], self.used)
+from d2nwg.conditions.base import Condition
 
 
 class ConditionalUNet(ModelMixin, ConfigMixin):

@@ -5,14 +5,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from d2nwg.conditions.task_id import TaskIndex
-from d2nwg.models.spaces import ModelSpace
+from d2nwg.models.spaces import NetworkSpace
 from d2nwg.models.unet import ConditionalUNet
 from d2nwg.models.vae import WeightVAE
+from d2nwg.pipelines.base import BundlePipeline
 from d2nwg.pipelines.denoise import denoise
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
@@ -22,7 +22,7 @@ STEPS = 50  # the latents of few networks are separate points: it takes steps to
 
 
 @dataclass
-class ModelSamples:
+class NetworkSamples:
     """Generated networks.
 
     Attributes:
@@ -52,16 +52,16 @@ class ModelSamples:
             raise UserError(f"{out} exists already: choose another name, or remove it.")
         with whole_folder(out) as part:
             for number, state in enumerate(self.states()):
-                save_file({name: value.contiguous().clone() for name, value in state.items()},
-                          part / f"{number:03}.safetensors")  # fmt: skip
+                tensors = {name: value.contiguous().clone() for name, value in state.items()}
+                save_file(tensors, part / f"{number:03}.safetensors")
             part.chmod(0o755)
         return out
 
 
-class ModelGenerationPipeline(DiffusionPipeline):
+class NetworkGenerationPipeline(BundlePipeline):
     """Samples whole networks of the architectures and tasks of a zoo of checkpoints.
 
-    >>> pipe = ModelGenerationPipeline.from_pretrained("my-models")
+    >>> pipe = NetworkGenerationPipeline.from_pretrained("my-models")
     >>> samples = pipe(architecture=0, task="mnist", num_samples=10, generator=torch.Generator().manual_seed(0))
     >>> network.load_state_dict(samples.states()[0])
     """
@@ -69,11 +69,11 @@ class ModelGenerationPipeline(DiffusionPipeline):
     vae: WeightVAE
     condition_encoder: TaskIndex
     denoiser: ConditionalUNet
-    weight_space: ModelSpace
+    weight_space: NetworkSpace
 
     def __init__(self, vae, condition_encoder, denoiser, scheduler, weight_space):
         super().__init__()
-        self.register_modules(
+        self._register(
             vae=vae,
             condition_encoder=condition_encoder,
             denoiser=denoiser,
@@ -91,7 +91,7 @@ class ModelGenerationPipeline(DiffusionPipeline):
         num_inference_steps: int = STEPS,
         around: float | None = None,
         progress: Progress = silent,
-    ) -> ModelSamples:
+    ) -> NetworkSamples:
         """Sample networks.
 
         Args:
@@ -101,7 +101,7 @@ class ModelGenerationPipeline(DiffusionPipeline):
             num_inference_steps: denoising steps.
             around: do not begin with noise alone: begin with latents of zoo members, drawn at random, noised to this
                 share of the steps (0: their reconstructions, 1: noise alone).
-            progress: called with the stage ``"Sampling models"``.
+            progress: called with the stage ``"Sampling networks"``.
         Raises:
             UserError: the bundle has not seen the architecture or the task, or ``around`` is no share.
         """
@@ -132,15 +132,15 @@ class ModelGenerationPipeline(DiffusionPipeline):
             start=start,
             strength=1.0 if around is None else around,
             padding=padding,
-            stage="Sampling models",
+            stage="Sampling networks",
             progress=progress,
         )
         vectors = self.vae.decode(latents / self.vae.config.latent_scale + centre)
-        return ModelSamples(space.to_states(vectors, int(member[0])), _distance(latents, zoo))
+        return NetworkSamples(space.to_states(vectors, int(member[0])), _distance(latents, zoo))
 
 
 def _distance(latents: Tensor, zoo: Tensor) -> Tensor:
-    """As in `ModelSamples`; NaN where the zoo has fewer than two."""
+    """As in `NetworkSamples`; NaN where the zoo has fewer than two."""
     if len(zoo) < 2:
         return torch.full((len(latents),), torch.nan)
     between = torch.cdist(zoo.flatten(1), zoo.flatten(1)).fill_diagonal_(torch.inf).min(1).values.median()

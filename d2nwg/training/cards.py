@@ -1,20 +1,42 @@
 """The model card of a bundle: what it is, how it was made, what training measured."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-from d2nwg.training.config import DualConfig, ModelsConfig, TrainConfig
+from d2nwg.conditions import get_conditioner
+from d2nwg.generators import Generator
+from d2nwg.training.config import Config, DualConfig, NetworksConfig, UNetConfig
+from d2nwg.weights.model_zoo import ModelZoo
 from d2nwg.weights.zoo import Zoo
 
 
-def model_card(name: str, zoos: list, config: TrainConfig | DualConfig | ModelsConfig, measured: dict) -> str:
-    """The bundle's README."""
-    if isinstance(config, ModelsConfig):
-        return _whole(name, zoos[0], config, measured)
-    words = _dual(zoos, config, measured) if isinstance(config, DualConfig) else _unet(zoos[0], config, measured)
-    commands = "\n".join(dict.fromkeys([*(zoo.command() for zoo in zoos), this_command()]))
-    names = list(dict.fromkeys((d["name"], len(d["classes"])) for zoo in zoos for d in zoo.datasets))
-    sets = "\n".join(f"| {data} | {classes} |" for data, classes in names)
+@dataclass
+class CardText:
+    """What a generator's own card function writes; all Markdown.
+
+    Attributes:
+        what: what the bundle generates, and from what.
+        use: lines of Python that sample, after ``pipe`` was loaded.
+        zoo: what it was trained on.
+        training: how, and what was measured.
+    """
+
+    what: str
+    use: str
+    zoo: str
+    training: str
+
+
+def model_card(name: str, generator: Generator, zoos: list, config: Config, measured: dict, command: str | None) -> str:
+    """The bundle's README.
+
+    Args:
+        command: the command line that makes it; by default that of this process.
+    """
+    text: CardText = generator.part("card")(zoos, config, measured)
+    commands = [zoo.command() for zoo in zoos if isinstance(zoo, Zoo)]
+    commands = "\n".join(dict.fromkeys([*commands, command or this_command()]))
     return f"""---
 library_name: d2nwg
 license: mit
@@ -22,12 +44,12 @@ tags: [weight-generation, d2nwg, diffusion]
 ---
 # {name}
 
-{words["what"]}
+{text.what}
 
 ```python
-from d2nwg import WeightGenerationPipeline
-pipe = WeightGenerationPipeline.from_pretrained("{name}")
-{_use(zoos[0], config)}
+from d2nwg import load_bundle
+pipe = load_bundle("{name}")
+{text.use}
 ```
 
 ## Training
@@ -36,13 +58,9 @@ pipe = WeightGenerationPipeline.from_pretrained("{name}")
 {commands}
 ```
 
-{" ".join(_zoo(zoo) for zoo in zoos)}
+{text.zoo}
 
-| data set | classes |
-|---|---|
-{sets}
-
-{words["training"]}
+{text.training}
 """
 
 
@@ -53,45 +71,43 @@ def this_command() -> str:
     return " ".join([f"python -m {module}", *(Path(a).name if a.startswith("/") else a for a in sys.argv[1:])])
 
 
-def _use(zoo: Zoo, config: TrainConfig | DualConfig) -> str:
-    if getattr(config, "condition", "") == "task":
-        first = zoo.datasets[0]
-        names = [f"{first['name']}/{c}" for c in first["classes"][: zoo.config.max_classes]]
-        return f"samples = pipe.for_tasks([{names}], num_samples=50)  # one list of names a task; more are mixed"
-    return "samples = pipe(support, num_samples=50)  # support: one (images, features) tensor a class"
-
-
 def sizes(zoo: Zoo, to: str = " to ") -> str:
     """``2 to 20``, or ``10``: classes of a zoo's heads."""
     return to.join(dict.fromkeys(map(str, (zoo.config.min_classes, zoo.config.max_classes))))
 
 
-def _zoo(zoo: Zoo) -> str:
-    s = zoo.summary()
-    return (
-        f"Zoo: {s['records']} {s['probe']} probes of {sizes(zoo, '–')} classes on "
-        f"{s['num_images']} images seen by `{s['encoder']}`, learnt on {zoo.config.width} principal components."
-    )
+def _heads(zoos: list[Zoo]) -> str:
+    """What zoos of heads hold."""
+    sentences = []
+    for zoo in zoos:
+        about = zoo.summary()
+        sentences.append(
+            f"Zoo: {about['records']} {about['probe']} probes of {sizes(zoo, '–')} classes on {about['num_images']} "
+            f"images, features of `{about['encoder']}`, learnt on {zoo.config.width} principal components."
+        )
+    names = list(dict.fromkeys((d["name"], len(d["classes"])) for zoo in zoos for d in zoo.datasets))
+    rows = "\n".join(f"| {data} | {classes} |" for data, classes in names)
+    return f"{' '.join(sentences)}\n\n| data set | classes |\n|---|---|\n{rows}"
 
 
-def _unet(zoo: Zoo, config: TrainConfig, measured: dict) -> dict[str, str]:
-    told, encoder = "a few images a class", "data-set encoder"
-    if config.condition == "task":
-        told, encoder = "the names of its classes (`pipe.for_tasks`), not shown any image", "learned class embeddings"
+def unet_card(zoos: list[Zoo], config: UNetConfig, measured: dict) -> CardText:
+    """The card of the paper's generator of heads."""
+    zoo, conditioner = zoos[0], get_conditioner(config.condition)
     made = f"classifier heads ({sizes(zoo)} classes) for the frozen image encoder `{zoo.encoder}`"
     if zoo.encoder.startswith("pixels/"):
         made = f"whole two-layer networks ({sizes(zoo)} classes) on the pixels (`{zoo.encoder}`)"
     what = f"""Generates {made}
-from {told}: D2NWG (Soro et al., ICLR 2025), `whole` layout, VAE, {encoder} aligned with its latents, UNet
-denoiser."""
+from {conditioner.given}: D2NWG (Soro et al., ICLR 2025), `whole` layout, VAE, {conditioner.described} aligned with its
+latents, UNet denoiser."""
     training = f"""Stages: {config.vae_steps} VAE, {config.align_steps} alignment and {config.diffusion_steps} diffusion
-steps of {config.batch_size} heads; {measured["seconds"]} s in all. On images outside their support, zoo heads kept
-aside are right on {measured["zoo_accuracy"]:.1%} and their reconstructions by the VAE on
+steps of {config.batch_size} heads; {measured["seconds"]} s in all. On images outside their support, held-out zoo heads
+are right on {measured["zoo_accuracy"]:.1%} and their reconstructions by the VAE on
 {measured["reconstructed_accuracy"]:.1%}."""
-    return {"what": what, "training": training}
+    return CardText(what, conditioner.example(zoo), _heads(zoos), training)
 
 
-def _dual(zoos: list[Zoo], config: DualConfig, measured: dict) -> dict[str, str]:
+def dual_card(zoos: list[Zoo], config: DualConfig, measured: dict) -> CardText:
+    """The card of the dual-coordinate generator."""
     encoders = ", ".join(f"`{name}`" for name in dict.fromkeys(zoo.encoder for zoo in zoos))
     what = f"""Generates linear classifier heads for any number of classes, any number of images a class and any frozen
 image encoder, from inner products of the images' features: a closed-form head, and corrections of its coefficients on
@@ -102,48 +118,28 @@ without labels help (`unlabelled=`)."""
         training += f""" {", ".join(config.held_out)} took no part in training: of the moving averages every
 {config.validate_every} steps the one is kept that is best on them (step {measured["step"]}, right on
 {measured["accuracy"]:.1%} over 5, 10 and 20 ways, 1 and 5 shots, with and without 15 unlabelled images a class)."""
-    return {"what": what, "training": training}
+    return CardText(what, get_conditioner("dataset").example(zoos[0]), _heads(zoos), training)
 
 
-def _whole(name: str, zoo, config: ModelsConfig, measured: dict) -> str:
-    told = zoo.summary()
+def networks_card(zoos: list[ModelZoo], config: NetworksConfig, measured: dict) -> CardText:
+    """The card of a generator of networks."""
+    about = zoos[0].summary()
     rows = "\n".join(
         f"| {number} | `{a['first']}` | {a['checkpoints']} | {a['parameters']:,} | {'yes' * a['batchnorm'] or 'no'} |"
-        for number, a in enumerate(told["architectures"])
+        for number, a in enumerate(about["architectures"])
     )
     statistics = "travel with the weights" if config.batchnorm == "travel" else "are to be recalibrated on data"
-    right = told["accuracy"].get("mean")
-    return f"""---
-library_name: d2nwg
-license: mit
-tags: [weight-generation, d2nwg, diffusion]
----
-# {name}
-
-Generates whole networks of {len(told["architectures"])} architectures for the tasks {", ".join(told["tasks"])}, as a
-zoo of {told["checkpoints"]} checkpoints holds them{f", right on {right:.1%} on average" if right else ""}. D2NWG (Soro
-et al., ICLR 2025), `{config.layout}` layout; BatchNorm statistics {statistics}.
-
-```python
-from d2nwg.pipelines.networks import ModelGenerationPipeline
-pipe = ModelGenerationPipeline.from_pretrained("{name}")
-samples = pipe(architecture=0, task="{next(iter(told["tasks"]))}", num_samples=10)
-network.load_state_dict(samples.states()[0])
-```
-
-| architecture | first checkpoint | checkpoints | numbers | BatchNorm |
-|---|---|---|---|---|
-{rows}
-
-## Training
-
-```
-{this_command()}
-```
-
-Stages: {config.vae_steps} VAE, {config.align_steps} alignment and {config.diffusion_steps} diffusion steps of
-{config.batch_size} networks; {measured["seconds"]} s in all. Reconstruction by the VAE loses
-{measured["lost_trained"]:.2%} of the variance of networks it was trained on{
-        f" and {measured['lost_aside']:.2%} of those kept aside" if "lost_aside" in measured else ""
-    }.
-"""
+    right = about["accuracy"].get("mean")
+    what = f"""Generates whole networks of {len(about["architectures"])} architectures for the tasks {
+        ", ".join(about["tasks"])
+    }, as a
+zoo of {about["checkpoints"]} checkpoints holds them{f", right on {right:.1%} on average" if right else ""}. D2NWG (Soro
+et al., ICLR 2025), `{config.layout}` layout; BatchNorm statistics {statistics}."""
+    use = f"""samples = pipe(architecture=0, task="{next(iter(about["tasks"]))}", num_samples=10)
+network.load_state_dict(samples.states()[0])"""
+    held_out = f" and {measured['lost_aside']:.2%} of held-out ones" if "lost_aside" in measured else ""
+    training = f"""Stages: {config.vae_steps} VAE, {config.align_steps} alignment and {config.diffusion_steps} diffusion
+steps of {config.batch_size} networks; {measured["seconds"]} s in all. Reconstruction by the VAE loses
+{measured["lost_trained"]:.2%} of the variance of networks it was trained on{held_out}."""
+    table = f"| architecture | first checkpoint | checkpoints | numbers | BatchNorm |\n|---|---|---|---|---|\n{rows}"
+    return CardText(what, use, table, training)

@@ -32,13 +32,11 @@ class Batch:
 
 
 class ZooBatches:
-    """Draws training batches from a zoo, by step, and keeps the last records aside."""
+    """Draws training batches from a zoo, by step, and holds its last records out."""
 
-    def __init__(
-        self, zoo: Zoo, layout: WholeLayout, shots: tuple[int, ...], device: torch.device, by_name: bool = False
-    ):
-        """``by_name``: classes stay in the order of their numbers, which is how `TaskIndex` is told of them."""
-        self.arrange = sort_classes if by_name else shuffle_classes
+    def __init__(self, zoo: Zoo, layout: WholeLayout, shots: tuple[int, ...], device: torch.device, sort: bool = False):
+        """``sort``: classes are in the order of their numbers (`Conditioner.sorts_classes`), not in a random one."""
+        self.arrange = sort_classes if sort else shuffle_classes
         self.zoo, self.layout, self.shots, self.device = zoo, layout, shots, device
         self.part = slice(None)
         self.features = zoo.projected.to(device)
@@ -69,9 +67,9 @@ class ZooBatches:
         mask = chosen >= 0
         return self.features[chosen.clamp_min(0)] * mask.unsqueeze(-1), mask
 
-    def class_numbers(self, support: Tensor) -> Tensor:
-        """Support images (B, C_max, M) → the classes they are of, (B, C_max), -1 where there are none."""
-        first = support[..., 0]
+    def ids(self, batch: Batch | Records) -> Tensor:
+        """(B, C_max) the numbers of each record's classes, -1 for unused slots."""
+        first = batch.support[..., 0]
         labels = self.zoo.images["label"][first.clamp_min(0)].long()
         return torch.where(first >= 0, labels, -1).to(self.device)
 

@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -32,7 +31,8 @@ def estimate(
     Raises:
         UserError: what `train_bundle` refuses, or not one step ended within the limit.
     """
-    from d2nwg.training.config import generator_of
+    from d2nwg.generators import generator_of
+    from d2nwg.training.config import STAGES
 
     spec = {
         "zoos": [str(zoo) for zoo in zoos],
@@ -50,7 +50,7 @@ def estimate(
         text=True,
     )
     times: dict[str, list[float]] = {}
-    ended, stages = {}, _stages(config)
+    ended, stages = {}, {STAGES[stage]: steps for stage, steps in config.stages().items()}
     deadline = time.monotonic() + limit
     try:
         for text in process.stdout:
@@ -77,7 +77,7 @@ def estimate(
         if gaps:
             took[stage] = median(gaps[1:] or gaps) * steps
     if not took:
-        raise UserError("Not one step of this recipe could be measured in time: it is too large for this machine.")
+        raise UserError("Not one step of this training could be measured in time: it is too large for this machine.")
     return {
         "seconds": sum(took.values()),
         "stages": took,
@@ -87,17 +87,13 @@ def estimate(
     }
 
 
-def _stages(config) -> dict[str, int]:
-    return config.stages() if hasattr(config, "stages") else {"Training the generator": config.steps}
-
-
 def _measure(spec: dict) -> None:
     """In the process of its own: train a few steps, saying when each begins."""
     import resource
 
     import torch
 
-    from d2nwg.training.config import GENERATORS
+    from d2nwg.generators import get_generator
     from d2nwg.training.run import train_bundle
     from d2nwg.weights.open import open_zoo
 
@@ -107,11 +103,7 @@ def _measure(spec: dict) -> None:
         line = json.dumps(values | ({"rank": rank} if rank else {}))
         os.write(sys.stdout.fileno(), f"{line}\n".encode())  # whole: several processes write to one file
 
-    config = GENERATORS[spec["generator"]].from_config(spec["config"])
-    few = {name: STEPS for name in ("vae_steps", "align_steps", "diffusion_steps", "steps") if hasattr(config, name)}
-    config = replace(
-        config, **few, checkpoint_every=10**6, **({"validate_every": 10**6, "held_out": ()} if "steps" in few else {})
-    )
+    config = get_generator(spec["generator"]).config_class.from_config(spec["config"]).shortened(STEPS)
     with tempfile.TemporaryDirectory() as folder:
         try:
             train_bundle(

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from diffusers import DDPMScheduler
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
@@ -13,12 +12,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from d2nwg.models.dual import COEFFICIENTS, DualCondition, DualDenoiser
-from d2nwg.models.schedulers import make_noiser
+from d2nwg.models.schedulers import make_noiser, make_scheduler
+from d2nwg.pipelines.heads import DualHeadPipeline
 from d2nwg.training.config import DualConfig
 from d2nwg.training.episodes import Episode, ZooEpisodes
-from d2nwg.training.loop import MetricsLog, run_stage, step_rng
+from d2nwg.training.loop import Run, run_stage, step_rng
+from d2nwg.training.space import fit_layout, weight_space
+from d2nwg.weights.zoo import Zoo
 
-STAGE = "Training the generator"
 VALIDATION = [(ways, shots, unlabelled) for ways in (5, 10, 20) for shots in (1, 5) for unlabelled in (0, 15)]
 VALIDATION_BATCHES = 4  # of each kind
 SPREAD_BATCHES = 24  # that the spread of the corrections is measured on
@@ -26,17 +27,24 @@ SPREAD_BATCHES = 24  # that the spread of the corrections is measured on
 SHRINKAGE = 0.1
 
 
-def train_dual(
-    config: DualConfig,
-    episodes: ZooEpisodes,
-    scheduler,
-    folder: Path,
-    accelerator: Accelerator,
-    log: MetricsLog,
-    progress,
+def train(zoos: list[Zoo], config: DualConfig, run: Run) -> tuple[DualHeadPipeline, dict[str, float]]:
+    """Train on zoos of heads, of one encoder or several; the first one's encoder is the bundle's default.
+
+    Returns:
+        The pipeline with the model that was best on the held-out data sets (the last one where none are held out), and
+        its accuracies there.
+    """
+    scheduler = make_scheduler("sample")
+    space = weight_space(zoos[0], fit_layout(zoos[0]))
+    model, measured = train_denoiser(config, ZooEpisodes(zoos, config, run.accelerator.device), scheduler, run)
+    return DualHeadPipeline(model, scheduler, space), measured
+
+
+def train_denoiser(
+    config: DualConfig, episodes: ZooEpisodes, scheduler, run: Run
 ) -> tuple[DualDenoiser, dict[str, float]]:
-    """Train, going on from a checkpoint in ``folder`` if there is one; returns the model that was best on the held-out
-    data sets (the last one where none are held out) and its accuracies there."""
+    """Train on episodes, going on from a checkpoint if there is one; as `train`."""
+    accelerator, log, best = run.accelerator, run.log, run.folder / "best.safetensors"
     model = DualDenoiser(config.width, config.depth, config.heads).to(accelerator.device)
     noiser = make_noiser(scheduler)
     last = scheduler.config.num_train_timesteps - 1
@@ -47,14 +55,13 @@ def train_dual(
         [p for p in model.parameters() if p.requires_grad], lr=config.lr, weight_decay=config.weight_decay
     )
     trained, optimiser = accelerator.prepare(Loss(model, noiser, last, config.denoising), optimiser)
-    best = folder / "best.safetensors"
     model.train()
 
     def step(number: int, part: int) -> tuple[Tensor, dict[str, float]]:
         if not part and number and number % config.validate_every == 0 and accelerator.is_main_process:
             validate(number)
         place = accelerator.process_index + part * accelerator.num_processes
-        rng, generator = step_rng(config.seed, STAGE, number, place)
+        rng, generator = step_rng(config.seed, "generator", number, place)
         with accelerator.autocast():
             return trained(episodes.draw(rng), generator)
 
@@ -66,21 +73,18 @@ def train_dual(
             part = best.with_suffix(".part")  # a kill while writing loses nothing
             save_file(model.state_dict(), part, metadata={"measured": json.dumps(measured | {"step": number})})
             part.replace(best)
-        log(stage=STAGE, step=number, **{f"held_out_{k}": v for k, v in measured.items()})
+        log(stage="generator", step=number, **{f"held_out_{k}": v for k, v in measured.items()})
         ema.restore(model.parameters())
 
     run_stage(
-        STAGE,
+        "generator",
         step,
         modules={"model": trained},
         optimiser=optimiser,
         steps=config.steps,
         checkpoint_every=config.checkpoint_every,
-        folder=folder / "dual",
-        accelerator=accelerator,
-        log=log,
+        run=run,
         ema=ema,
-        progress=progress,
     )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from d2nwg.training.config import STAGES
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.paths import write_whole
 from d2nwg.utils.progress import Progress, silent
@@ -52,6 +54,16 @@ class MetricsLog:
         write_whole(self.path, "".join(kept))
 
 
+@dataclass
+class Run:
+    """What one training has: where it keeps what a resumed one needs, on which devices it is, and who hears of it."""
+
+    folder: Path
+    accelerator: Accelerator
+    log: MetricsLog
+    progress: Progress = silent
+
+
 def run_stage(
     stage: str,
     step: StepFunction,
@@ -60,33 +72,31 @@ def run_stage(
     optimiser: torch.optim.Optimizer,
     steps: int,
     checkpoint_every: int,
-    folder: Path,
-    accelerator: Accelerator,
-    log: MetricsLog,
+    run: Run,
     ema=None,
-    progress: Progress = silent,
     log_every: int = 20,
     measure: Callable[[], dict[str, float]] | None = None,
 ) -> None:
     """Run ``steps`` optimiser steps, going on from the stage's last checkpoint if there is one.
 
     Args:
-        step: computes the loss of one part of a step's batch: of so many as `accelerator` accumulates gradients over.
+        stage: its id, one of `d2nwg.training.config.STAGES`: names the checkpoint's folder, and seeds `step_rng`.
+        step: computes the loss of one part of a step's batch: of so many as the accelerator accumulates gradients over.
             It must depend on the two numbers and `step_rng` alone.
-        modules: what is trained, already prepared by ``accelerator``; saved under these names.
+        modules: what is trained, already prepared by the accelerator; saved under these names.
         optimiser: prepared as well. The learning rate falls linearly to zero over ``steps``.
-        folder: holds ``checkpoint`` (the last one) of this stage.
+        run: its ``progress`` may raise ``Cancelled``; the last checkpoint stays.
         ema: a diffusers ``EMAModel`` of the only module, or None.
-        progress: may raise ``Cancelled``; the last checkpoint stays.
         measure: called at each checkpoint but the last for numbers to log; must leave the run as it is.
     """
-    checkpoint = folder / "checkpoint"
+    accelerator, log, label = run.accelerator, run.log, STAGES[stage]
+    checkpoint = run.folder / stage / "checkpoint"
     start = _restore(checkpoint, modules, optimiser, ema) if checkpoint.exists() else 0
     log.rewind(stage, start)
     peak = [group.setdefault("initial_lr", group["lr"]) for group in optimiser.param_groups]
     parameters = [p for module in modules.values() for p in module.parameters()]
     for number in range(start, steps):
-        progress(stage, number, steps)
+        run.progress(label, number, steps)
         for group, rate in zip(optimiser.param_groups, peak, strict=True):
             warm = min(1.0, (number + 1) / max(1, min(100, steps // 10)))
             group["lr"] = rate * warm * (1 - number / steps)
@@ -111,7 +121,7 @@ def run_stage(
                 _save(checkpoint, number + 1, modules, optimiser, ema, accelerator)
                 if measure is not None and number + 1 < steps:
                     log(stage=stage, step=number + 1, steps=steps, **measure())
-    progress(stage, steps, steps)
+    run.progress(label, steps, steps)
 
 
 def _save(checkpoint: Path, step: int, modules, optimiser, ema, accelerator) -> None:

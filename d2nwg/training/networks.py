@@ -1,4 +1,4 @@
-"""Training on a zoo of whole models: the paper's stages, with a network's architecture and task as the condition."""
+"""Training on a zoo of networks: the paper's stages, conditioned on architecture and task id."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,28 +9,29 @@ from torch import Tensor
 
 from d2nwg.conditions.task_id import TaskIndex
 from d2nwg.models.schedulers import make_scheduler
-from d2nwg.models.spaces import ModelSpace
-from d2nwg.models.unet import ConditionalUNet
+from d2nwg.models.spaces import NetworkSpace
 from d2nwg.models.vae import WeightVAE
-from d2nwg.training.config import ModelsConfig
-from d2nwg.training.stages import Stages
+from d2nwg.pipelines.networks import NetworkGenerationPipeline
+from d2nwg.training.config import NetworksConfig
+from d2nwg.training.loop import Run
+from d2nwg.training.stages import Stages, make_denoiser
 from d2nwg.utils.errors import UserError
 from d2nwg.weights.model_zoo import ModelZoo
 
-UNTOLD = "not told"  # the task of checkpoints without one
+UNKNOWN_TASK = "not told"  # the task of checkpoints without one, as bundles name it
 ZOO_SAMPLE = 1024  # zoo members whose latents a bundle keeps
 CACHED = 2**26  # numbers of zoo members that stay in memory; the others are read again from disk
 
 
 @dataclass
-class ModelBatch:
+class NetworkBatch:
     """B networks.
 
     Attributes:
         vectors: (B, N) standardised.
         mask: (B, N) bool, the numbers that count.
-        ids: (B, 2 T), what the generator is told.
-        group: (B,), which architecture and task (`ModelSpace.group`).
+        ids: (B, 2 T), numbers of the architecture's places and of the task (`NetworkSpace.ids`).
+        group: (B,), which architecture and task (`NetworkSpace.group`).
     """
 
     vectors: Tensor
@@ -39,15 +40,15 @@ class ModelBatch:
     group: Tensor
 
 
-class ModelBatches:
-    """Draws training batches from a zoo of whole models, and keeps a tenth of it aside."""
+class NetworkBatches:
+    """Draws training batches from a zoo of networks, and holds a tenth of it out."""
 
-    def __init__(self, zoo: ModelZoo, space: ModelSpace, device: torch.device):
+    def __init__(self, zoo: ModelZoo, space: NetworkSpace, device: torch.device):
         self.zoo, self.space, self.device = zoo, space, device
         self.part = slice(None)
         digests, tasks = list(zoo.architectures()), space.config.tasks
         self.members = torch.tensor(
-            [[digests.index(r["architecture"]), tasks.index(r.get("task", UNTOLD))] for r in zoo.records]
+            [[digests.index(r["architecture"]), tasks.index(r.get("task", UNKNOWN_TASK))] for r in zoo.records]
         )
         order = np.random.default_rng(0).permutation(len(zoo))  # a zoo may be in the order of its tasks
         self.aside, self.train = order[: len(zoo) // 10].tolist(), order[len(zoo) // 10 :]
@@ -59,21 +60,25 @@ class ModelBatches:
         state = {name: tensor.unsqueeze(0) for name, tensor in self.zoo.plain_state(number).items()}
         return self.space.to_vectors(state, int(self.members[number, 0]))[0]
 
-    def draw(self, size: int, rng: np.random.Generator) -> ModelBatch:
+    def draw(self, size: int, rng: np.random.Generator) -> NetworkBatch:
         """A random batch; of several processes each reads its part of the same `size` records."""
         return self.batch(self.train[rng.integers(len(self.train), size=size)][self.part].tolist())
 
-    def batch(self, numbers: list[int]) -> ModelBatch:
+    def ids(self, batch: NetworkBatch) -> Tensor:
+        """(B, 2 T) the ids that are the condition."""
+        return batch.ids
+
+    def batch(self, numbers: list[int]) -> NetworkBatch:
         """These records."""
         members = self.members[numbers]
         vectors = torch.stack([self._vector(number) for number in numbers])
         mask, ids = self.space.mask(members[:, 0]), self.space.ids(members)
         parts = vectors, mask, ids, self.space.group(members)
-        return ModelBatch(*(part.to(self.device) for part in parts))
+        return NetworkBatch(*(part.to(self.device) for part in parts))
 
 
-class WholeStages(Stages):
-    """The stages on whole models. What can be measured without running the networks is how near they come."""
+class NetworkStages(Stages):
+    """The stages on networks. Without running them, what can be measured is the error of their weights."""
 
     @torch.no_grad()
     def _latent_scale(self, vae: WeightVAE) -> float:
@@ -93,11 +98,8 @@ class WholeStages(Stages):
             spread = latents[used].std()
         return 1.0 / max(float(spread), 1e-6)
 
-    def _scaled(self, latents: Tensor, batch: ModelBatch, vae: WeightVAE) -> Tensor:
+    def _scaled(self, latents: Tensor, batch: NetworkBatch, vae: WeightVAE) -> Tensor:
         return (latents - self.centres[batch.group]) * vae.config.latent_scale
-
-    def _told(self, batch: ModelBatch, rng) -> tuple[Tensor, ...]:
-        return (batch.ids,)
 
     @torch.no_grad()
     def _reconstruction(self, vae: WeightVAE) -> dict[str, float]:
@@ -116,39 +118,43 @@ class WholeStages(Stages):
         return {}
 
 
-def model_space(zoo: ModelZoo, config: ModelsConfig) -> ModelSpace:
+def network_space(zoo: ModelZoo, config: NetworksConfig) -> NetworkSpace:
     """The space of a zoo's networks, its layouts measured on all members."""
     architectures = []
     for digest, members in zoo.architectures().items():
         layout, state = zoo.layout(digest, config.chunk, config.batchnorm), zoo.plain_state(members[0])
-        left = [[n, list(t.shape), str(t.dtype).removeprefix("torch.")] for n, t in state.items()
-                if n not in layout.shapes]  # fmt: skip
+        left_out = [
+            [name, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
+            for name, tensor in state.items()
+            if name not in layout.shapes
+        ]
         architectures.append(
             {
                 "name": zoo.records[members[0]]["name"],
                 "layout": layout.to_config(),
                 "order": list(state),
-                "left_out": left,
+                "left_out": left_out,
             }
         )
-    tasks = sorted({record.get("task", UNTOLD) for record in zoo.records})
-    most = max(len(ModelSpace(architectures=[one], tasks=tasks).layouts[0].places) for one in architectures)
+    tasks = sorted({record.get("task", UNKNOWN_TASK) for record in zoo.records})
+    most = max(len(NetworkSpace(architectures=[one], tasks=tasks).layouts[0].places) for one in architectures)
     tokens = 1 if config.layout == "whole" else most
-    return ModelSpace(architectures, tasks, tokens)
+    return NetworkSpace(architectures, tasks, tokens)
 
 
-def train_whole(zoo: ModelZoo, config: ModelsConfig, work, accelerator, log, progress) -> tuple[list, dict]:
-    """Train on a zoo of whole models: VAE, id embeddings aligned with its latents, denoiser.
+def train(zoos: list[ModelZoo], config: NetworksConfig, run: Run) -> tuple[NetworkGenerationPipeline, dict[str, float]]:
+    """Train on a zoo of networks: VAE, id embeddings aligned with its latents, denoiser.
 
     Returns:
-        The parts of a `ModelGenerationPipeline`, and what was measured.
+        The pipeline, and the share of the weights' variance that reconstruction loses.
     Raises:
-        UserError: the zoo has fewer than five models.
+        UserError: the zoo has fewer than five networks.
     """
-    device, space = accelerator.device, model_space(zoo, config)
-    data = ModelBatches(zoo, space, device)
+    zoo = zoos[0]
+    device, space = run.accelerator.device, network_space(zoo, config)
+    data = NetworkBatches(zoo, space, device)
     if len(data.train) < 5:
-        raise UserError(f"The zoo {zoo.path} has too few models to learn from: import at least five.")
+        raise UserError(f"The zoo {zoo.path} has too few networks to learn from: import at least five.")
     tokens = space.config.tokens
     vae = WeightVAE(
         size=space.size,
@@ -158,34 +164,27 @@ def train_whole(zoo: ModelZoo, config: ModelsConfig, work, accelerator, log, pro
         latent_channels=config.latent_channels,
         skip=config.vae_skip,
     ).to(device)
-    stages = WholeStages(config, data, work, accelerator, log, progress)
+    stages = NetworkStages(config, data, run)
     measured = stages.train_vae(vae)
     encoder = TaskIndex(space.names, config.encoder_width, torch.Size(vae.latent_shape).numel()).to(device)
     stages.train_encoder(encoder, vae)
-    denoiser = ConditionalUNet(
-        latent_shape=vae.latent_shape,
-        tokens=tokens,
-        num_classes=2 * tokens,
-        slot_size=encoder.slot_size,
-        dataset_size=config.encoder_width,
-        condition_channels=config.condition_channels,
-        channels=config.unet_channels,
-        layers=config.unet_layers,
-        skip=config.unet_skip,
-    ).to(device)
+    denoiser = make_denoiser(config, vae, encoder, 2 * tokens).to(device)
     scheduler = make_scheduler(config.prediction)
     stages.train_denoiser(denoiser, encoder, vae, scheduler)
-    return [vae, encoder, denoiser, scheduler, _filled(zoo, data, vae, stages.centres)], measured
+    space = _filled(zoo, data, vae, stages.centres)
+    return NetworkGenerationPipeline(vae, encoder, denoiser, scheduler, space), measured
 
 
 @torch.no_grad()
-def _filled(zoo: ModelZoo, data: ModelBatches, vae: WeightVAE, centres: Tensor) -> ModelSpace:
+def _filled(zoo: ModelZoo, data: NetworkBatches, vae: WeightVAE, centres: Tensor) -> NetworkSpace:
     """The space with the latents of zoo members that were trained on."""
     rows = data.train[:ZOO_SAMPLE].tolist()
     parts = [vae.encode(data.batch(rows[i : i + 16]).vectors).mean.cpu() for i in range(0, len(rows), 16)]
-    space, told = data.space, dict(data.space.config)
+    space, config = data.space, dict(data.space.config)
     keys = ("architectures", "tasks", "tokens")
-    filled = ModelSpace(**{key: told[key] for key in keys}, latent_shape=tuple(vae.latent_shape), zoo_size=len(rows))
+    filled = NetworkSpace(
+        **{key: config[key] for key in keys}, latent_shape=tuple(vae.latent_shape), zoo_size=len(rows)
+    )
     filled.load_state_dict(
         {
             "centres": space.centres,

@@ -4,28 +4,44 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from d2nwg.bundles import DEFAULT_STEPS
-from d2nwg.conditions.dataset import DatasetEncoder
-from d2nwg.conditions.task_id import TaskIndex
+from d2nwg.conditions.base import Conditioner
 from d2nwg.models.schedulers import make_noiser
 from d2nwg.models.unet import ConditionalUNet
 from d2nwg.models.vae import WeightVAE
+from d2nwg.pipelines import DEFAULT_STEPS
 from d2nwg.pipelines.denoise import denoise
-from d2nwg.training.config import STAGES, TrainConfig
-from d2nwg.training.data import ZooBatches
-from d2nwg.training.loop import run_stage, step_rng
+from d2nwg.training.config import StagesConfig
+from d2nwg.training.loop import Run, run_stage, step_rng
+
+
+def make_denoiser(config: StagesConfig, vae: WeightVAE, encoder: Conditioner, num_classes: int) -> ConditionalUNet:
+    """An untrained denoiser for the VAE's latents and the conditioner's embeddings of ``num_classes`` slots."""
+    return ConditionalUNet(
+        latent_shape=vae.latent_shape,
+        tokens=vae.config.tokens,
+        num_classes=num_classes,
+        slot_size=encoder.slot_size,
+        dataset_size=config.encoder_width,
+        condition_channels=config.condition_channels,
+        channels=config.unet_channels,
+        layers=config.unet_layers,
+        skip=config.unet_skip,
+    )
 
 
 class Stages:
-    """What the stages share: configuration, batches, device, log. Each method runs one stage to its end."""
+    """The paper's stages on heads; each method runs one to its end.
 
-    def __init__(self, config: TrainConfig, data: ZooBatches, folder, accelerator: Accelerator, log, progress):
-        self.config, self.data, self.folder = config, data, folder
-        self.accelerator, self.log, self.progress = accelerator, log, progress
+    Args:
+        data: draws the batches, and holds zoo members out for measuring.
+    """
+
+    def __init__(self, config: StagesConfig, data, run: Run):
+        self.config, self.data, self.run = config, data, run
+        self.accelerator, self.log = run.accelerator, run.log
 
     def _run(self, stage: str, module: nn.Module, optimiser, loss, steps: int, ema=None, measure=None) -> None:
         module.train()
@@ -47,24 +63,15 @@ class Stages:
             optimiser=optimiser,
             steps=steps,
             checkpoint_every=self.config.checkpoint_every,
-            folder=self.folder / stage.lower().replace(" ", "-"),
-            accelerator=self.accelerator,
-            log=self.log,
+            run=self.run,
             ema=ema,
-            progress=self.progress,
             measure=measure,
         )
         self.data.part = slice(None)
         module.eval().requires_grad_(False)
 
-    def _told(self, batch, rng) -> tuple[Tensor, ...]:
-        """What the condition encoder is given: images, or the classes' numbers."""
-        if self.config.condition == "task":
-            return (self.data.class_numbers(batch.support),)
-        return self.data.condition_input(batch.support, rng)
-
     def train_vae(self, vae: WeightVAE) -> dict[str, float]:
-        """Stage 1. Returns the accuracy of held-aside zoo heads, and of their reconstructions."""
+        """Stage 1. Returns the accuracy of held-out zoo heads, and of their reconstructions."""
         config = self.config
 
         def loss(model, batch, rng, generator):
@@ -74,10 +81,10 @@ class Stages:
             return squares + config.kl_weight * kl.sum() / counted, {"mse": round(float(squares.detach()), 6)}
 
         optimiser = torch.optim.Adam(vae.parameters(), lr=config.vae_lr)
-        self._run(STAGES[0], vae, optimiser, loss, config.vae_steps, measure=lambda: self._reconstruction(vae))
+        self._run("vae", vae, optimiser, loss, config.vae_steps, measure=lambda: self._reconstruction(vae))
         vae.register_to_config(latent_scale=self._latent_scale(vae))
         result = self._reconstruction(vae)
-        self.log(stage=STAGES[0], **result)
+        self.log(stage="vae", **result)
         return result
 
     @torch.inference_mode()
@@ -110,14 +117,14 @@ class Stages:
 
     @torch.no_grad()
     def _sampled(self, denoiser: ConditionalUNet, encoder, vae: WeightVAE, scheduler, ema, most: int = 64) -> dict:
-        """Accuracy of one sample each for some held-aside records, with the weights that will be sampled."""
+        """Accuracy of one sample each for some held-out records, with the weights that will be sampled."""
         data, (rng, generator) = self.data, step_rng(self.config.seed, "held-aside samples", 0)
         records = data.zoo.records(list(data.aside)[:most])
-        if self.config.condition == "task":  # classes in the order of their numbers, as in training
+        if encoder.sorts_classes:  # as in training
             _, support = data.arrange(records, rng)
             classes = records.classes.masked_fill(records.classes < 0, 2**62).sort(1).values
             records = replace(records, classes=classes.masked_fill(classes == 2**62, -1), support=support)
-        condition = denoiser.lay_out(encoder(*self._told(records, rng)))
+        condition = denoiser.lay_out(encoder(*encoder.training_inputs(data, records, rng)))
         scheduler = type(scheduler).from_config(scheduler.config)
         noise = torch.randn(len(records.counts), *vae.latent_shape, generator=generator).to(data.device)
         padding = vae.padding(data.layout.mask(records.counts.to(data.device)))
@@ -129,22 +136,20 @@ class Stages:
         state = data.layout.unflatten(vae.decode(latents / vae.config.latent_scale))
         return {"sampled_accuracy": round(float(data.query_accuracy(state, records).mean()), 4)}
 
-    def train_encoder(self, encoder: DatasetEncoder | TaskIndex, vae: WeightVAE) -> None:
+    def train_encoder(self, encoder: Conditioner, vae: WeightVAE) -> None:
         """Stage 2: z_D aligned with the latents of the heads; then frozen."""
 
         def loss(model, batch, rng, generator):
             with torch.no_grad():
                 latents = self._scaled(vae.encode(batch.vectors).mean, batch, vae)
-            value = model(*self._told(batch, rng), latents=latents)
+            value = model(*encoder.training_inputs(self.data, batch, rng), latents=latents)
             return value, {}
 
-        rate = self.config.align_lr * (10 if self.config.condition == "task" else 1)  # a table learns row by row
+        rate = self.config.align_lr * encoder.lr_scale
         optimiser = torch.optim.Adam(encoder.parameters(), lr=rate)
-        self._run(STAGES[1], encoder, optimiser, loss, self.config.align_steps)
+        self._run("condition", encoder, optimiser, loss, self.config.align_steps)
 
-    def train_denoiser(
-        self, denoiser: ConditionalUNet, encoder: DatasetEncoder | TaskIndex, vae: WeightVAE, scheduler
-    ) -> None:
+    def train_denoiser(self, denoiser: ConditionalUNet, encoder: Conditioner, vae: WeightVAE, scheduler) -> None:
         """Stage 3: noise prediction on scaled latents, VAE and encoder frozen; ends with the EMA weights."""
         config, steps = self.config, scheduler.config.num_train_timesteps
         noiser = make_noiser(scheduler)
@@ -152,7 +157,7 @@ class Stages:
         def loss(model, batch, rng, generator):
             with torch.no_grad():
                 latents = self._scaled(vae.encode(batch.vectors).sample(generator), batch, vae)
-                condition = encoder(*self._told(batch, rng))
+                condition = encoder(*encoder.training_inputs(self.data, batch, rng))
                 drop = torch.rand(len(latents), generator=generator) < config.condition_dropout
                 condition = condition.dropped(drop.to(latents.device))
             noise = torch.randn(latents.shape, generator=generator).to(latents)
@@ -171,6 +176,6 @@ class Stages:
         ema = EMAModel(denoiser.parameters(), decay=config.ema, use_ema_warmup=True, power=0.75)
         ema.to(self.data.device)
         measure = partial(self._sampled, denoiser, encoder, vae, scheduler, ema)
-        self._run(STAGES[2], denoiser, optimiser, loss, config.diffusion_steps, ema, measure)
-        self.log(stage=STAGES[2], **measure())
+        self._run("denoiser", denoiser, optimiser, loss, config.diffusion_steps, ema, measure)
+        self.log(stage="denoiser", **measure())
         ema.copy_to(denoiser.parameters())

@@ -127,6 +127,13 @@ class Zoo:
         """(N, k) float32: the projected features, inputs of the heads."""
         return project(self.images["features"].float(), self.images)
 
+    def support_features(self, records: "Records", shots: int | None = None) -> tuple[Tensor, Tensor]:
+        """What the heads of B records see of their support images: (B, C_max, M, k), zero for padding, and the mask
+        (B, C_max, M) of images that are there; of at most ``shots`` images a class."""
+        support = records.support[..., :shots]
+        mask = support >= 0
+        return self.projected[support.clamp_min(0)] * mask.unsqueeze(-1), mask
+
     @cached_property
     def class_images(self) -> Tensor:
         """(classes, L) image numbers of each class, -1 for padding."""

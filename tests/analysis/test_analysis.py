@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 
 from d2nwg.analysis import compare, populations, projections
 from d2nwg.analysis.populations import WHOLE, ZOO, Population, columns, matrix, part_names, trained_vectors
-from d2nwg.pipelines.sampling import load_pipeline
+from d2nwg.bundles import load_pipeline
 from d2nwg.utils.errors import UserError
 from d2nwg.weights.layouts import WholeLayout
 

@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from d2nwg import cli
-from d2nwg.bundles import bundle_tasks, list_bundles
+from d2nwg.bundles import bundle_tasks, list_bundles, load_pipeline
 from d2nwg.conditions.task_names import name_classes, read_mix, tasks_of
 from d2nwg.data.images import load_images
 from d2nwg.exploration.explore import explore
 from d2nwg.generate import generate_heads
 from d2nwg.interpolation.endpoints import NamedTask, read_source
 from d2nwg.interpolation.path import interpolate
-from d2nwg.pipelines.sampling import load_pipeline
 from d2nwg.ui.generate.settings import DEFAULTS, check_settings
 from d2nwg.ui.interpolate import html as interpolate_views
 from d2nwg.ui.settings import task_names

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from d2nwg.training.config import TrainConfig
+from d2nwg.training.config import UNetConfig
 from d2nwg.utils.errors import Cancelled
 
 SHORT = dict(vae_steps=6, align_steps=6, diffusion_steps=6, batch_size=4, checkpoint_every=2)  # for `quick_config`
@@ -14,7 +14,7 @@ SHORT = dict(vae_steps=6, align_steps=6, diffusion_steps=6, batch_size=4, checkp
 def quick_config(**changes):
     """The tiny preset cut to a few steps: enough to run every line of training, not enough to learn."""
     few = dict(vae_steps=30, align_steps=20, diffusion_steps=30, batch_size=8, checkpoint_every=10)
-    return TrainConfig.preset("tiny", **few | changes)
+    return UNetConfig.preset("tiny", **few | changes)
 
 
 def tensors(bundle: Path) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from d2nwg import cli
+from d2nwg.conditions.base import Task
 from d2nwg.data.image_set import labelled_set
 from d2nwg.data.images import load_images
 from d2nwg.evaluation.accuracy import accuracies
@@ -18,6 +19,7 @@ from d2nwg.interpolation.methods import LABELS, METHODS
 from d2nwg.interpolation.mixer import Mixer, blend, slerp
 from d2nwg.interpolation.path import barrier, interpolate
 from d2nwg.utils.errors import Cancelled, UserError
+from d2nwg.utils.progress import silent
 from d2nwg.weights.networks import logits
 from tests.helpers.images import make_pattern_folder
 
@@ -168,7 +170,7 @@ def test_the_endpoints_are_what_the_bundle_makes(walked):
     """A head at an endpoint is the average of pipeline samples from the same noise, given the same class order."""
     mixer = walked.mixer
     end = walked.endpoints.members[0]
-    condition, order = mixer.pipe._condition(mixer.pipe._check(end.support), mixer.order)
+    condition, order = mixer.pipe.condition(Task(support=end.support), mixer.order)
     assert torch.equal(order, mixer.order)
     generator = torch.Generator().manual_seed(0)
     beside = mixer.pipe.denoiser.lay_out(condition)
@@ -177,9 +179,7 @@ def test_the_endpoints_are_what_the_bundle_makes(walked):
         latents = mixer.pipe._denoise(
             lambda x, t: mixer.pipe.denoiser.denoise(x, t, beside),
             noise,
-            None,
-            2,
-            lambda *_: None,
+            (2, None, silent),
             mixer.pipe.padding(len(order)),
         )
         vectors = mixer.pipe.vae.decode(latents / mixer.pipe.vae.config.latent_scale)
@@ -235,13 +235,11 @@ def test_a_point_is_a_head_of_its_own(walked, ends, tmp_path, at_hand):
 
 def test_a_bundle_without_conditions_mixes_weights(ends, tiny_bundle, at_hand, monkeypatch):
     """The dual generator has neither VAE nor data-set encoder."""
+    from d2nwg.bundles import load_pipeline
     from d2nwg.interpolation import mixer as mixing
-    from d2nwg.pipelines.sampling import load_pipeline
 
     pipe = load_pipeline(tiny_bundle)
-    bare = SimpleNamespace(
-        vae=None, condition_encoder=None, weight_space=pipe.weight_space, _check=pipe._check, is_dual=True, tasks={}
-    )
+    bare = SimpleNamespace(weight_space=pipe.weight_space, _check=pipe._check, max_classes=None, tasks={})
     made = {"weight": torch.randn(2, 4, 48), "bias": torch.randn(2, 4)}
     monkeypatch.setattr(mixing, "sample_heads", lambda *_: SimpleNamespace(state=made))
     monkeypatch.setattr("d2nwg.interpolation.path.load_pipeline", lambda *_: bare)

@@ -17,8 +17,9 @@ from d2nwg.jobs import worker as jobrun
 from d2nwg.jobs.job import get_job, list_jobs
 from d2nwg.jobs.process import identity, process_state
 from d2nwg.jobs.queue import delete, pause, resume, start_next, stop, submit
-from d2nwg.training.config import STAGES, TrainConfig, as_text, changed, meanings
+from d2nwg.training.config import STAGES, UNetConfig
 from d2nwg.training.run import train_bundle
+from d2nwg.training.settings import as_text, changed, meanings
 from d2nwg.utils.errors import UserError
 from tests.helpers.jobs import wait
 from tests.helpers.training import SHORT, quick_config, tensors
@@ -81,7 +82,7 @@ def test_killed_in_every_stage_and_while_writing(tiny_zoo, cache, tmp_path, monk
     undisturbed = train_bundle(tiny_zoo, config, tmp_path / "bundle", device="cpu")
     monkeypatch.setattr(jobs, "_start", lambda job: None)
     job = submit("train", "mine", spec)
-    kills = [(STAGES[0], 3), (STAGES[1], 3), (STAGES[2], 5, "writing")]
+    kills = [(STAGES["vae"], 3), (STAGES["condition"], 3), (STAGES["denoiser"], 5, "writing")]
     monkeypatch.undo()
     monkeypatch.setenv("D2NWG_CACHE", str(cache))
     for stage, step, *writing in kills:
@@ -229,7 +230,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tiny_zoo, tmp_path, monkeypatch):
     checkpoint = tmp_path / "bundle.training" / "training-the-vae" / "checkpoint"
 
     def progress(stage, done, total):
-        if (stage, done) == (STAGES[0], 3):
+        if (stage, done) == (STAGES["vae"], 3):
             resource.setrlimit(resource.RLIMIT_FSIZE, (checkpoint.stat().st_size // 2, resource.RLIM_INFINITY))
 
     try:
@@ -241,7 +242,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tiny_zoo, tmp_path, monkeypatch):
     assert torch.load(checkpoint, weights_only=True)["step"] == 2
     seen = []
     train_bundle(tiny_zoo, config, out, device="cpu", resume=True, progress=lambda *step: seen.append(step))
-    assert (STAGES[0], 1, 6) not in seen and (STAGES[0], 2, 6) in seen and out.exists()
+    assert (STAGES["vae"], 1, 6) not in seen and (STAGES["vae"], 2, 6) in seen and out.exists()
 
 
 def test_the_log_tells_how_good_samples_are(tiny_bundle):
@@ -252,8 +253,10 @@ def test_the_log_tells_how_good_samples_are(tiny_bundle):
 
 
 def test_settings_as_text():
-    config = TrainConfig()
-    assert set(meanings()) == set(config.to_config()) and meanings()["ema"].startswith("decay of the denoiser's")
+    config = UNetConfig()
+    assert set(meanings(UNetConfig)) == set(config.to_config()) and meanings(UNetConfig)["ema"].startswith(
+        "decay of the denoiser's"
+    )
     assert changed(config, {name: as_text(value) for name, value in vars(config).items()}) == config
     assert changed(config, {"patch": "1, 64, 64", "vae_skip": "no", "vae_lr": "1e-4"}).patch == (1, 64, 64)
     for name, text in (

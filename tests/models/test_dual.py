@@ -16,7 +16,7 @@ from d2nwg.models.closed_form import PENALTIES, SCALES, ClosedForm, describe, tu
 from d2nwg.models.dual import COEFFICIENTS, DualDenoiser
 from d2nwg.models.span import Span
 from d2nwg.pipelines.heads import WeightGenerationPipeline
-from d2nwg.training.config import DualConfig
+from d2nwg.training.config import STAGES, DualConfig
 from d2nwg.training.episodes import ZooEpisodes
 from d2nwg.training.heads_dual import zoo_corrections
 from d2nwg.training.run import train_bundle
@@ -24,8 +24,6 @@ from d2nwg.utils.errors import Cancelled, UserError
 from d2nwg.weights.zoo import Zoo
 from tests.helpers.images import make_pattern_folder
 from tests.helpers.training import stop_at, tensors
-
-STAGE = "Training the generator"
 
 
 def quick(**changes) -> DualConfig:
@@ -206,7 +204,7 @@ def test_how_much_the_tuned_ridge_says():
         return ClosedForm().train(learning)(Span.of(features[None], targets[None]))
 
     assert start(1).tuned is None and start(30, unlabelled=2).tuned is None and start(30, learning=True).tuned is None
-    assert [round(float(start(each).say), 3) for each in (2, 5, 7, 40)] == [0.125, 0.5, 0.75, 0.75]
+    assert [round(float(start(each).tuned_share), 3) for each in (2, 5, 7, 40)] == [0.125, 0.5, 0.75, 0.75]
     many = start(7)
     weight, bias = many.finish(torch.zeros_like(many.weight), torch.zeros_like(many.bias))
     torch.testing.assert_close(weight, 0.25 * many.weight + 0.75 * many.tuned[0])
@@ -293,7 +291,7 @@ def test_corrections_of_a_known_head_are_found(model, monkeypatch, tiny_zoo):
 def test_a_run_killed_ends_the_same(bundle, tiny_zoo, tmp_path):
     out = tmp_path / "dual"
     with pytest.raises(Cancelled):
-        train_bundle(tiny_zoo, quick(), out, device="cpu", progress=stop_at(STAGE, 5))
+        train_bundle(tiny_zoo, quick(), out, device="cpu", progress=stop_at(STAGES["generator"], 5))
     train_bundle(tiny_zoo, quick(steps=99), out, resume=True, device="cpu")
     first, second = tensors(bundle), tensors(out)
     assert list(first) == list(second) and all(torch.equal(first[name], second[name]) for name in first)

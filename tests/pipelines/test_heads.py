@@ -8,7 +8,7 @@ import torch
 
 from d2nwg.models.padding import Padding
 from d2nwg.pipelines.denoise import denoise
-from d2nwg.pipelines.heads import WeightGenerationPipeline
+from d2nwg.pipelines.heads import LatentHeadPipeline, WeightGenerationPipeline
 from d2nwg.utils.errors import Cancelled, UserError
 from d2nwg.weights.networks import logits
 
@@ -106,7 +106,7 @@ def test_a_saved_pipeline_samples_the_same(pipe, tmp_path):
     first, other = sample(pipe, support()), sample(again, support())
     assert all(torch.equal(first.state[name], other.state[name]) for name in first.state)
     index = json.loads((tmp_path / "model_index.json").read_text())
-    assert index["_class_name"] == "WeightGenerationPipeline"
+    assert index["_class_name"] == "LatentHeadPipeline" and index["_format"] == 2
     assert index["scheduler"] == ["diffusers", "DPMSolverMultistepScheduler"]
     assert sorted(path.suffix for path in tmp_path.rglob("*") if path.is_file()) == [".json"] * 6 + [".safetensors"] * 4
 
@@ -155,7 +155,7 @@ UNSUPPORTED = {("euler-ancestral", "sample")}
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_the_same_generator_gives_the_same_heads_with_any_scheduler(pipe, name, prediction):
     kind, settings = SCHEDULERS[name]
-    other = WeightGenerationPipeline(**pipe.components)
+    other = LatentHeadPipeline(**pipe.components)
     other.scheduler = kind.from_config(pipe.scheduler.config, prediction_type=prediction, **settings)
     if (name, prediction) in UNSUPPORTED:
         with pytest.raises(UserError, match=f"{kind.__name__} cannot sample a denoiser that predicts {prediction}"):
@@ -171,7 +171,7 @@ def test_the_same_generator_gives_the_same_heads_with_any_scheduler(pipe, name, 
 @pytest.mark.parametrize("name", ["ddim", "sde-dpm++", "euler", "unipc"])
 def test_what_the_denoiser_returns_for_padding_changes_nothing(pipe, monkeypatch, name, prediction):
     kind, settings = SCHEDULERS[name]
-    other = WeightGenerationPipeline(**pipe.components)
+    other = LatentHeadPipeline(**pipe.components)
     other.scheduler = kind.from_config(pipe.scheduler.config, prediction_type=prediction, **settings)
     expected = sample(other, support(), guidance_scale=1.5)
     plain, padding = pipe.denoiser.denoise, pipe.padding(len(support()))
@@ -202,7 +202,8 @@ def test_padding_ends_at_its_value_with_any_prediction(pipe):
 
 def test_the_ancestral_sampler_of_the_paper(tiny_bundle):
     pipe = WeightGenerationPipeline.from_pretrained(tiny_bundle)
-    assert pipe.use_ancestral_sampler() == 1024
+    pipe = pipe.ancestral()
+    assert pipe.scheduler.config.num_train_timesteps == 1024
     assert pipe.scheduler.config.clip_sample is False, "weights are no pixels in [-1, 1]"
     images = support(6)
     first = sample(pipe, images, num_inference_steps=30)

@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from d2nwg.bundles import list_bundles, resolve_bundle
 from d2nwg.cli import main
-from d2nwg.pipelines.networks import ModelGenerationPipeline
-from d2nwg.training.config import STAGES, ModelsConfig, TrainConfig
-from d2nwg.training.networks import ModelBatches, model_space
+from d2nwg.pipelines.networks import NetworkGenerationPipeline
+from d2nwg.training.config import STAGES, NetworksConfig, UNetConfig
+from d2nwg.training.networks import NetworkBatches, network_space
 from d2nwg.training.run import train_bundle
 from d2nwg.utils.errors import Cancelled, UserError
 from d2nwg.weights.model_zoo import ModelZoo, import_checkpoints
@@ -41,15 +41,15 @@ def model_zoo(tmp_path_factory) -> ModelZoo:
 
 @pytest.fixture(scope="module")
 def bundle(model_zoo, tmp_path_factory):
-    config = ModelsConfig.preset("tiny", vae_steps=150, diffusion_steps=20)
+    config = NetworksConfig.preset("tiny", vae_steps=150, diffusion_steps=20)
     return train_bundle(model_zoo, config, tmp_path_factory.mktemp("bundles") / "whole", device="cpu")
 
 
 @pytest.mark.parametrize("batchnorm", ["travel", "recalibrate"])
 @pytest.mark.parametrize("layout", ["whole", "chunked"])
 def test_a_space_of_two_architectures(model_zoo, layout, batchnorm):
-    space = model_space(model_zoo, ModelsConfig(layout=layout, batchnorm=batchnorm, chunk=16))
-    data = ModelBatches(model_zoo, space, torch.device("cpu"))
+    space = network_space(model_zoo, NetworksConfig(layout=layout, batchnorm=batchnorm, chunk=16))
+    data = NetworkBatches(model_zoo, space, torch.device("cpu"))
     batch = data.batch(list(range(12)))
     assert batch.vectors.shape == batch.mask.shape == (12, space.size)
     assert not batch.vectors[~batch.mask].any(), "padding is zero"
@@ -75,7 +75,7 @@ def test_a_space_of_two_architectures(model_zoo, layout, batchnorm):
 
 
 def test_networks_of_a_bundle(bundle, model_zoo):
-    pipe = ModelGenerationPipeline.from_pretrained(bundle)
+    pipe = NetworkGenerationPipeline.from_pretrained(bundle)
     assert {tuple(row) for row in pipe.weight_space.zoo_members.tolist()} == {(0, 0), (0, 1), (1, 0), (1, 1)}
     for number, told in enumerate(pipe.weight_space.config.architectures):
         norm = told["name"].startswith("norm")
@@ -108,9 +108,9 @@ def test_networks_of_a_bundle(bundle, model_zoo):
 
 
 def test_a_run_killed_in_every_stage_ends_the_same(model_zoo, tmp_path):
-    config = ModelsConfig.preset("tiny", **SHORT, **CHUNKED)
+    config = NetworksConfig.preset("tiny", **SHORT, **CHUNKED)
     whole = train_bundle(model_zoo, config, tmp_path / "whole", device="cpu")
-    for i, stage in enumerate(STAGES):
+    for i, stage in enumerate(map(STAGES.get, NetworksConfig.STEPS)):
         with pytest.raises(Cancelled):
             train_bundle(
                 model_zoo,
@@ -123,19 +123,21 @@ def test_a_run_killed_in_every_stage_ends_the_same(model_zoo, tmp_path):
     killed = train_bundle(model_zoo, config, tmp_path / "killed", resume=True, device="cpu")
     one, two = tensors(whole), tensors(killed)
     assert one.keys() == two.keys() and all(torch.equal(one[name].nan_to_num(), two[name].nan_to_num()) for name in one)
-    assert len(ModelGenerationPipeline.from_pretrained(killed)(1, "stripes", 2)) == 2
+    assert len(NetworkGenerationPipeline.from_pretrained(killed)(1, "stripes", 2)) == 2
 
 
 def test_zoos_and_generators_must_match(model_zoo, tiny_zoo, tmp_path):
     with pytest.raises(UserError, match="zoo of whole models: train on it with --generator models"):
         train_bundle(model_zoo, quick_config(), tmp_path / "out", device="cpu")
     with pytest.raises(UserError, match="zoo of heads: train on it with --generator unet or dual"):
-        train_bundle(tiny_zoo, ModelsConfig.preset("tiny"), tmp_path / "out", device="cpu")
+        train_bundle(tiny_zoo, NetworksConfig.preset("tiny"), tmp_path / "out", device="cpu")
     assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="no preset 'paper'"):
-        ModelsConfig.preset("paper")
-    assert ModelsConfig().condition == TrainConfig(condition="task").condition
-    assert replace(ModelsConfig(), seed=3).to_config()["seed"] == 3 and "condition" not in ModelsConfig().to_config()
+        NetworksConfig.preset("paper")
+    assert NetworksConfig().condition == UNetConfig(condition="task").condition
+    assert (
+        replace(NetworksConfig(), seed=3).to_config()["seed"] == 3 and "condition" not in NetworksConfig().to_config()
+    )
 
 
 def test_verbs(model_zoo, tmp_path, monkeypatch, capsys):
@@ -166,8 +168,8 @@ def test_verbs(model_zoo, tmp_path, monkeypatch, capsys):
 
 def test_what_networks_share_is_taken_away(bundle, model_zoo):
     """Vectors about the mean of their architecture, in units of their own; latents about that of their task."""
-    space = model_space(model_zoo, ModelsConfig(chunk=16))
-    data = ModelBatches(model_zoo, space, torch.device("cpu"))
+    space = network_space(model_zoo, NetworksConfig(chunk=16))
+    data = NetworkBatches(model_zoo, space, torch.device("cpu"))
     for number, layout in enumerate(space.layouts):
         mine = [int(i) for i in data.train if data.members[i, 0] == number]
         vectors = data.batch(mine).vectors
@@ -175,7 +177,7 @@ def test_what_networks_share_is_taken_away(bundle, model_zoo):
         for name, span in layout.spans.items():
             square = float(vectors[:, span].square().mean())
             assert square == pytest.approx(1, abs=0.01) or not vectors[:, span].any(), name  # a constant stays one
-    pipe = ModelGenerationPipeline.from_pretrained(bundle)
+    pipe = NetworkGenerationPipeline.from_pretrained(bundle)
     space = pipe.weight_space
     latents = (space.zoo_latents - space.latent_centres[space.group(space.zoo_members)]) * pipe.vae.config.latent_scale
     torch.testing.assert_close(latents.square().mean(), torch.tensor(1.0), atol=1e-2, rtol=0)

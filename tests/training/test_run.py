@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from d2nwg.training.config import PRESETS, TrainConfig
+from d2nwg.training.config import STAGES, UNetConfig
 from d2nwg.training.data import ZooBatches, shuffle_classes
 from d2nwg.training.loop import step_rng
 from d2nwg.training.run import train_bundle
@@ -17,7 +17,7 @@ from d2nwg.weights.networks import head_shapes, logits
 from d2nwg.weights.zoo import Zoo, ZooConfig
 from tests.helpers.training import SHORT, quick_config, stop_at, tensors
 
-STAGES = ("Training the VAE", "Aligning the data-set encoder", "Training the denoiser")
+IDS = ("vae", "condition", "denoiser")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def undisturbed(tiny_zoo, tmp_path_factory):
 
 def test_a_run_killed_in_every_stage_ends_the_same(undisturbed, tiny_zoo, tmp_path):
     config, out = quick_config(**SHORT), tmp_path / "bundle"
-    for i, stage in enumerate(STAGES):  # after a checkpoint and one step more
+    for i, stage in enumerate(map(STAGES.get, IDS)):  # after a checkpoint and one step more
         with pytest.raises(Cancelled):
             train_bundle(tiny_zoo, config, out, resume=i > 0, device="cpu", progress=stop_at(stage, 3))
         assert not out.exists() and [p.name for p in tmp_path.iterdir()] == ["bundle.training"]
@@ -37,7 +37,7 @@ def test_a_run_killed_in_every_stage_ends_the_same(undisturbed, tiny_zoo, tmp_pa
     train_bundle(
         tiny_zoo, quick_config(vae_steps=999), out, resume=True, device="cpu", progress=lambda *step: seen.append(step)
     )
-    assert (STAGES[2], 2, 6) in seen and (STAGES[2], 1, 6) not in seen, "goes on from the checkpoint"
+    assert (STAGES["denoiser"], 2, 6) in seen and (STAGES["denoiser"], 1, 6) not in seen, "goes on from the checkpoint"
     first, second = tensors(undisturbed), tensors(out)
     assert len(first) > 100 and list(first) == list(second)
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
@@ -49,7 +49,7 @@ def test_a_run_killed_in_every_stage_ends_the_same(undisturbed, tiny_zoo, tmp_pa
 def test_a_run_killed_before_its_first_checkpoint(undisturbed, tiny_zoo, tmp_path):
     out = tmp_path / "bundle"
     with pytest.raises(Cancelled):
-        train_bundle(tiny_zoo, quick_config(**SHORT), out, device="cpu", progress=stop_at(STAGES[0], 1))
+        train_bundle(tiny_zoo, quick_config(**SHORT), out, device="cpu", progress=stop_at(STAGES["vae"], 1))
     train_bundle(tiny_zoo, quick_config(**SHORT), out, resume=True, device="cpu")
     assert all(torch.equal(a, b) for a, b in zip(tensors(undisturbed).values(), tensors(out).values(), strict=True))
 
@@ -68,7 +68,7 @@ def test_what_a_bundle_holds(tiny_bundle, tiny_zoo):
         "weight_space",
     }
     made = json.loads((tiny_bundle / "training.json").read_text())
-    assert TrainConfig.from_config(made["config"]) == quick_config() and made["zoos"] == [tiny_zoo.summary()]
+    assert UNetConfig.from_config(made["config"]) == quick_config() and made["zoos"] == [tiny_zoo.summary()]
     assert set(made["measured"]) == {"zoo_accuracy", "reconstructed_accuracy", "seconds"}
     card = (tiny_bundle / "README.md").read_text()
     assert "| patterns | 24 |" in card and "heads (2 to 6 classes)" in card and "`fake/colours`" in card
@@ -76,14 +76,14 @@ def test_what_a_bundle_holds(tiny_bundle, tiny_zoo):
 
 def test_the_log_has_the_three_stages(tiny_bundle):
     log = [json.loads(line) for line in (tiny_bundle / "metrics.jsonl").read_text().splitlines()]
-    assert list(dict.fromkeys(line["stage"] for line in log)) == [*STAGES, "Finished"]
-    for stage, steps in zip(STAGES, (30, 20, 30), strict=True):
+    assert list(dict.fromkeys(line["stage"] for line in log)) == [*IDS, "finished"]
+    for stage, steps in zip(IDS, (30, 20, 30), strict=True):
         lines = [line for line in log if line["stage"] == stage and "loss" in line]
         assert [lines[0]["step"], lines[-1]["step"], lines[0]["steps"]] == [1, steps, steps]
         assert all(line["loss"] == line["loss"] and line["loss"] < 1e3 for line in lines)
     measured = next(line for line in log if "reconstructed_accuracy" in line)
-    assert measured["stage"] == STAGES[0] and 0.5 < measured["zoo_accuracy"] <= 1
-    assert [log[0]["stage"], log[-1]["stage"]] == [STAGES[0], "Finished"]
+    assert measured["stage"] == "vae" and 0.5 < measured["zoo_accuracy"] <= 1
+    assert [log[0]["stage"], log[-1]["stage"]] == ["vae", "finished"]
 
 
 def test_an_existing_bundle_is_refused(tiny_zoo, tmp_path):
@@ -105,7 +105,7 @@ def test_an_unfinished_run_is_not_overwritten(tiny_zoo, cheap_encoder, patterns,
 
     out = tmp_path / "bundle"
     with pytest.raises(Cancelled):
-        train_bundle(tiny_zoo, quick_config(**SHORT), out, device="cpu", progress=stop_at(STAGES[0], 3))
+        train_bundle(tiny_zoo, quick_config(**SHORT), out, device="cpu", progress=stop_at(STAGES["vae"], 3))
     with pytest.raises(UserError, match="unfinished run lies in .*--resume"):
         train_bundle(tiny_zoo, quick_config(**SHORT), out, device="cpu")
     other = build_zoo([load_images(patterns)], cheap_encoder, ZooConfig(subsets=5, width=16), tmp_path / "other")
@@ -158,11 +158,11 @@ def test_two_layer_heads_train_and_sample(tiny_mlp_bundle):
 
 
 def test_presets():
-    for name in PRESETS:
-        config = TrainConfig.preset(name, seed=5)
-        assert TrainConfig.from_config(json.loads(json.dumps(config.to_config()))) == config and config.seed == 5
+    for name in UNetConfig.PRESETS:
+        config = UNetConfig.preset(name, seed=5)
+        assert UNetConfig.from_config(json.loads(json.dumps(config.to_config()))) == config and config.seed == 5
     with pytest.raises(UserError, match="'huge' is not known: choose one of tiny, small, standard, paper"):
-        TrainConfig.preset("huge")
+        UNetConfig.preset("huge")
 
 
 def test_the_random_numbers_of_a_step_are_its_own():
@@ -235,7 +235,7 @@ def test_a_batch_in_parts_gives_the_same_losses(tiny_zoo, tmp_path):
         curves.append({(line["stage"], line["step"]): line["loss"] for line in lines if "loss" in line})
     assert curves[0].keys() == curves[1].keys()
     for (stage, step), loss in curves[0].items():
-        if stage != STAGES[1]:  # whose loss compares the members of a part
+        if stage != "condition":  # whose loss compares the members of a part
             assert curves[1][stage, step] == pytest.approx(loss, rel=0.15), (stage, step)
     with pytest.raises(UserError, match="at least one record for each process"):
         train_bundle(tiny_zoo, quick_config(batch_size=2, accumulate=3), tmp_path / "none", device="cpu")

@@ -219,10 +219,11 @@ def _models(told: dict) -> str:
 
 def suiting(name: str | None, generator: str) -> str:
     """The generator for this zoo: the one chosen if it can learn from it."""
-    from d2nwg.weights.info import CHECKPOINTS, zoo_kind
+    from d2nwg.generators import for_zoo
+    from d2nwg.weights.info import zoo_kind
 
-    models = bool(name) and zoo_kind(zoo_path(name)) == CHECKPOINTS
-    return "models" if models else "unet" if generator == "models" else generator
+    fitting = [one.name for one in for_zoo(zoo_kind(zoo_path(name)) if name else None)]
+    return generator if generator in fitting else fitting[0]
 
 
 def recipe(generator: str, preset: str, values: dict[str, str]):
@@ -231,9 +232,12 @@ def recipe(generator: str, preset: str, values: dict[str, str]):
     Raises:
         UserError: a field's value cannot be one.
     """
-    from d2nwg.training.config import GENERATORS, changed
+    from d2nwg.generators import get_generator
+    from d2nwg.training.settings import changed
 
-    return changed(GENERATORS[generator].preset(preset), {name: text for name, text in values.items() if text})
+    return changed(
+        get_generator(generator).config_class.preset(preset), {name: text for name, text in values.items() if text}
+    )
 
 
 def measure(zoo: str | None, config, progress: Progress = silent) -> str:

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from d2nwg.training.config import DUAL_PRESETS, GENERATORS, MODELS_PRESETS, PRESETS, as_text, meanings
+from d2nwg.generators import GENERATORS, get_generator
+from d2nwg.training.settings import as_text, meanings
 from d2nwg.ui import html as views
 from d2nwg.ui.parts import PRIVATE, Upload
 from d2nwg.ui.session import Session
@@ -19,7 +20,6 @@ from d2nwg.utils.errors import Cancelled, UserError
 
 KEY, LABEL = "train", "Train"
 EVERY = 1.5  # seconds between two looks at the jobs
-CHOICES = {"unet": list(PRESETS), "dual": list(DUAL_PRESETS), "models": list(MODELS_PRESETS)}
 FINISHED = "Choose it above, at “Bundle”, or press the button: then the Generate tab uses it."
 SAMPLED = "It makes whole models: download it, or sample with python -m d2nwg sample."
 
@@ -111,17 +111,13 @@ def _recipe_card() -> SimpleNamespace:
     with gr.Column(elem_classes="card"):
         gr.HTML(views.title("2 · Recipe", "What is trained on it, and how long."))
         generator = gr.Radio(
-            [
-                ("UNet (the paper's)", "unet"),
-                ("Dual (any classes, any encoder)", "dual"),
-                ("Whole models (imported)", "models"),
-            ],
+            [(generator.label, name) for name, generator in GENERATORS.items()],
             value="unet",
             label="Generator",
             elem_id="recipe-generator",
         )
         preset = gr.Dropdown(
-            CHOICES["unet"],
+            list(GENERATORS["unet"].config_class.PRESETS),
             value="tiny",
             label="Preset",
             elem_id="recipe-preset",
@@ -131,13 +127,14 @@ def _recipe_card() -> SimpleNamespace:
             gr.HTML(views.hint("An empty box is the preset's value, which stands in it in grey."))
             groups = {}
             for key, kind in GENERATORS.items():
-                start = kind.preset("tiny").to_config()
+                config = kind.config_class
+                start = config.preset(next(iter(config.PRESETS))).to_config()
                 with gr.Column(visible=key == "unet") as groups[key]:
                     boxes[key] = {
                         field: gr.Textbox(
                             label=field.replace("_", " "), info=meaning, max_lines=1, placeholder=as_text(start[field])
                         )
-                        for field, meaning in meanings(kind).items()
+                        for field, meaning in meanings(config).items()
                     }
         name = gr.Textbox("my-bundle", label="Name of the bundle", max_lines=1, elem_id="recipe-name")
         told = gr.HTML(
@@ -325,10 +322,11 @@ def _wire_recipe(zoo: SimpleNamespace, recipe: SimpleNamespace, jobs: SimpleName
     flat = [box for group in recipe.boxes.values() for box in group.values()]
 
     def show(generator: str, preset: str):
-        preset = preset if preset in CHOICES[generator] else CHOICES[generator][0]
-        known = GENERATORS[generator].preset(preset).to_config()
+        config = GENERATORS[generator].config_class
+        preset = preset if preset in config.PRESETS else next(iter(config.PRESETS))
+        known = config.preset(preset).to_config()
         return {
-            recipe.preset: gr.update(choices=CHOICES[generator], value=preset),
+            recipe.preset: gr.update(choices=list(config.PRESETS), value=preset),
             recipe.told: "",
             **{column: gr.update(visible=key == generator) for key, column in recipe.groups.items()},
             **{box: gr.update(placeholder=as_text(known[field])) for field, box in recipe.boxes[generator].items()},
@@ -408,7 +406,7 @@ def _wire_jobs(frame: SimpleNamespace, zoo: SimpleNamespace, jobs: SimpleNamespa
         job = get_job(picked) if picked else None
         state = job.state()["state"] if job else ""
         lines = job.metrics() if job and job.spec["kind"] == "train" else []
-        heads = bool(lines) and job.spec["parameters"].get("generator") != "models"
+        heads = bool(lines) and get_generator(job.spec["parameters"]["generator"]).makes == "head"
         now["state"], now["lines"] = f"{picked} {state}", f"{picked} {len(lines)}"
         now["log"] = f"{picked} {job.log.stat().st_size if job and job.log.is_file() else 0}"
         if now["state"] != before.get("state"):

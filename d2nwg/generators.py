@@ -1,0 +1,143 @@
+"""The registry of generators. The command line, the Train tab, model cards and bundles read it.
+
+A generator is an entry here, and whichever of configuration, trainer, pipeline and card it does not share with another
+one. The entry names its parts as ``"module:name"``; they are imported when they are used, so that reading the registry
+costs nothing.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pkgutil import resolve_name
+from typing import Literal
+
+from d2nwg.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Generator:
+    """One kind of generator.
+
+    Attributes:
+        name: its id, on the command line and in files.
+        label: what a person reads.
+        about: one phrase, for the command line's help.
+        makes: what a sample is.
+        zoo: what it learns from: a zoo of heads (`d2nwg.weights.zoo`) or of checkpoints (`d2nwg.weights.model_zoo`).
+        config: a `d2nwg.training.config.Config`.
+        trainer: a function ``(zoos, config, run) -> (pipeline, measured)``, with ``run`` a
+            `d2nwg.training.run.Run`; ``measured`` is a JSON dictionary.
+        pipeline: a `d2nwg.pipelines.base.BundlePipeline`.
+        card: a function ``(zoos, config, measured) -> CardText`` (`d2nwg.training.cards`).
+        several_zoos: whether it learns from more than one zoo.
+        aliases: earlier ids.
+    """
+
+    name: str
+    label: str
+    about: str
+    makes: Literal["head", "network"]
+    zoo: Literal["heads", "checkpoints"]
+    config: str
+    trainer: str
+    pipeline: str
+    card: str
+    several_zoos: bool = False
+    aliases: tuple[str, ...] = ()
+
+    @cached_property
+    def config_class(self) -> type:
+        """The class of its configuration."""
+        return resolve_name(self.config)
+
+    def part(self, name: str):
+        """Its ``trainer``, ``pipeline`` or ``card``, imported."""
+        return resolve_name(getattr(self, name))
+
+
+GENERATORS: dict[str, Generator] = {}
+
+
+def register(generator: Generator) -> Generator:
+    """Add a generator. Raises ValueError if its name is taken."""
+    if taken := {generator.name, *generator.aliases} & {n for g in GENERATORS.values() for n in (g.name, *g.aliases)}:
+        raise ValueError(f"There is a generator {taken.pop()} already.")
+    GENERATORS[generator.name] = generator
+    return generator
+
+
+register(
+    Generator(
+        name="unet",
+        label="UNet (the paper's)",
+        about="the paper's, in three stages (VAE, condition, diffusion)",
+        makes="head",
+        zoo="heads",
+        config="d2nwg.training.config:UNetConfig",
+        trainer="d2nwg.training.heads_unet:train",
+        pipeline="d2nwg.pipelines.heads:LatentHeadPipeline",
+        card="d2nwg.training.cards:unet_card",
+    )
+)
+register(
+    Generator(
+        name="dual",
+        label="Dual (any classes, any encoder)",
+        about="coefficients on the support images, for any number of classes and any encoder; takes several zoos",
+        makes="head",
+        zoo="heads",
+        config="d2nwg.training.config:DualConfig",
+        trainer="d2nwg.training.heads_dual:train",
+        pipeline="d2nwg.pipelines.heads:DualHeadPipeline",
+        card="d2nwg.training.cards:dual_card",
+        several_zoos=True,
+    )
+)
+register(
+    Generator(
+        name="networks",
+        label="Networks (imported)",
+        about="whole networks, from a zoo of zoo import",
+        makes="network",
+        zoo="checkpoints",
+        config="d2nwg.training.config:NetworksConfig",
+        trainer="d2nwg.training.networks:train",
+        pipeline="d2nwg.pipelines.networks:NetworkGenerationPipeline",
+        card="d2nwg.training.cards:networks_card",
+        aliases=("models",),
+    )
+)
+
+
+def get_generator(name: str) -> Generator:
+    """A generator by its id, or by an earlier one.
+
+    Raises:
+        UserError: there is none.
+    """
+    for generator in GENERATORS.values():
+        if name in (generator.name, *generator.aliases):
+            return generator
+    raise UserError(f"There is no generator {name}: choose one of {', '.join(GENERATORS)}.")
+
+
+def generator_of(config) -> Generator:
+    """The generator that a configuration is of. Raises ValueError if it is of none."""
+    for generator in GENERATORS.values():
+        if type(config) is generator.config_class:
+            return generator
+    raise ValueError(f"{type(config).__name__} is the configuration of no generator.")
+
+
+def for_zoo(kind: str | None) -> list[Generator]:
+    """The generators that learn from a zoo of ``"heads"`` (also for None) or of ``"checkpoints"``, the default
+    first."""
+    return [generator for generator in GENERATORS.values() if generator.zoo == (kind or "heads")]
+
+
+def presets() -> dict[str, list[str]]:
+    """Each preset, with the ids of the generators that have it."""
+    found: dict[str, list[str]] = {}
+    for generator in GENERATORS.values():
+        for name in generator.config_class.PRESETS:
+            found.setdefault(name, []).append(generator.name)
+    return found

@@ -1,0 +1,48 @@
+"""Training the paper's generator of heads: VAE, condition, UNet denoiser."""
+
+from dataclasses import replace
+
+import torch
+
+from d2nwg.conditions import get_conditioner
+from d2nwg.models.schedulers import make_scheduler
+from d2nwg.models.vae import WeightVAE
+from d2nwg.pipelines.heads import LatentHeadPipeline
+from d2nwg.training.config import UNetConfig
+from d2nwg.training.data import ZooBatches
+from d2nwg.training.loop import Run
+from d2nwg.training.space import fit_layout, weight_space
+from d2nwg.training.stages import Stages, make_denoiser
+from d2nwg.weights.zoo import Zoo
+
+
+def train(zoos: list[Zoo], config: UNetConfig, run: Run) -> tuple[LatentHeadPipeline, dict[str, float]]:
+    """Train the three stages on one zoo of heads.
+
+    Returns:
+        The pipeline, and the accuracies of held-out zoo heads and of their reconstructions.
+    """
+    zoo, device = zoos[0], run.accelerator.device
+    layout = fit_layout(zoo)
+    if layout.tokens == 1 and config.patch == UNetConfig.patch:
+        # No rows: one square picture for the whole vector and a latent of 4 × 16 × 16, as in the paper.
+        levels = (config.vae_channels * 3)[:3]
+        config = replace(config, patch=(1, 64, 64), vae_channels=levels, latent_channels=4, condition_channels=8)
+    conditioner = get_conditioner(config.condition)
+    data = ZooBatches(zoo, layout, config.shots, device, conditioner.sorts_classes)
+    vae = WeightVAE(
+        size=layout.size,
+        tokens=layout.tokens,
+        patch=config.patch,
+        channels=config.vae_channels,
+        latent_channels=config.latent_channels,
+        skip=config.vae_skip,
+    ).to(device)
+    stages = Stages(config, data, run)
+    measured = stages.train_vae(vae)
+    encoder = conditioner.for_zoo(zoo, config, torch.Size(vae.latent_shape).numel()).to(device)
+    stages.train_encoder(encoder, vae)
+    denoiser = make_denoiser(config, vae, encoder, layout.num_classes).to(device)
+    scheduler = make_scheduler(config.prediction)
+    stages.train_denoiser(denoiser, encoder, vae, scheduler)
+    return LatentHeadPipeline(vae, encoder, denoiser, scheduler, weight_space(zoo, layout, encoder)), measured
