@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from d2nwg.bundles import load_bundle
 from d2nwg.training.config import NetworksConfig
-from d2nwg.training.networks import ModelBatches
+from d2nwg.training.networks import NetworkBatches
 from d2nwg.training.run import train_bundle
 from d2nwg.training.settings import changed, split_setting
 from d2nwg.weights.layouts import recalibrate
@@ -106,7 +106,7 @@ def measure(zoo: ModelZoo, bundle: Path, sets: dict, samples: int) -> list[dict]
     pipe = load_bundle(bundle)
     pipe.set_progress_bar_config(disable=True)
     space, rows = pipe.weight_space, []
-    data = ModelBatches(zoo, space, torch.device("cpu"))
+    data = NetworkBatches(zoo, space, torch.device("cpu"))
     for number, told in enumerate(space.config.architectures):
         architecture = next(name for name in ARCHITECTURES if told["name"].startswith(name))
         for task in space.config.tasks:

@@ -72,18 +72,21 @@ def find_network_bundle(bundle: str | Path) -> Path:
 
 
 def load_bundle(bundle: str | Path | None = None) -> "BundlePipeline":
-    """The pipeline of a bundle: by name, by path, or the shipped default.
+    """The pipeline of a bundle: by name, by path, by the name of a Hugging Face repository, or the shipped default.
 
     >>> pipe = load_bundle("heads-dual")
 
     Raises:
         UserError: there is none, or it is damaged or of another version.
     """
+    from d2nwg.pipelines.base import find_folder
     from d2nwg.pipelines.heads import WeightGenerationPipeline
     from d2nwg.pipelines.networks import NetworkGenerationPipeline
 
     path = Path(bundle).expanduser() if bundle else None
-    path = path if path is not None and _makes(path) else resolve_bundle(bundle)
+    if path is None or not _makes(path):
+        known = bundle is None or str(bundle) in list_bundles() or path.exists() or str(bundle).count("/") != 1
+        path = resolve_bundle(bundle) if known else find_folder(str(bundle))
     generator = bundle_generator(path)
     old = NetworkGenerationPipeline if _makes(path) == "network" else WeightGenerationPipeline
     return (generator.part("pipeline") if generator else old).from_pretrained(path)

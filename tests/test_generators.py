@@ -1,7 +1,7 @@
 """The registry: a generator that a test adds is trained, saved, sampled, and offered, without any other edit."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import pytest
@@ -96,6 +96,6 @@ def test_every_part_of_an_entry_is_there(name):
     assert issubclass(generator.part("pipeline"), DiffusionPipeline)
     config = generator.config_class()
     assert all(isinstance(steps, int) for steps in config.stages().values()) and config.stages()
-    assert all(field.metadata["help"] for field in config.__dataclass_fields__.values())
+    assert all(field.metadata["help"] for field in fields(config))
     short = config.shortened(3)
     assert set(short.stages().values()) == {3} and short.checkpoint_every > max(config.stages().values())

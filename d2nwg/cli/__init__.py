@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             args = build_parser().parse_args(argv)
+            args.arguments = list(sys.argv[1:] if argv is None else argv)  # a model card shows them
             return args.run(args) or 0
         finally:
             sys.stdout.flush()  # a reader that has gone is noticed here, not while Python shuts down

@@ -64,6 +64,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train, and say where the bundle is."""
+    from d2nwg.training.cards import command_line
     from d2nwg.training.run import train_bundle
     from d2nwg.training.settings import changed, split_setting
     from d2nwg.utils.progress import TerminalProgress
@@ -87,6 +88,7 @@ def run(args: argparse.Namespace) -> None:
         args.out,
         resume=args.resume,
         device=args.device,
+        command=command_line(args.arguments),
         progress=TerminalProgress(),
     )
     import os

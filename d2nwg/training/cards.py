@@ -1,6 +1,7 @@
 """The model card of a bundle: what it is, how it was made, what training measured."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +69,12 @@ def this_command() -> str:
     """The command line of this process, without the folders of what it names."""
     program = Path(sys.argv[0])
     module = "d2nwg" if program.stem == "__main__" else f"{program.parent.name}.{program.stem}"
-    return " ".join([f"python -m {module}", *(Path(a).name if a.startswith("/") else a for a in sys.argv[1:])])
+    return command_line(sys.argv[1:], module)
+
+
+def command_line(arguments: Sequence[str], module: str = "d2nwg") -> str:
+    """``python -m d2nwg train …`` for these arguments, without the folders of what they name."""
+    return " ".join([f"python -m {module}", *(Path(a).name if a.startswith("/") else a for a in arguments)])
 
 
 def sizes(zoo: Zoo, to: str = " to ") -> str:
