@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from d2nwg.bundles import DEFAULT_STEPS, load_pipeline, resolve_bundle
+from d2nwg.bundles import load_pipeline, resolve_bundle
 from d2nwg.data.decode import open_image
 from d2nwg.data.images import load_images
 from d2nwg.data.split import split_support_query
@@ -38,6 +38,7 @@ from d2nwg.encoders.images import EMBEDDED_WEIGHTS, load_encoder
 from d2nwg.evaluation.accuracy import accuracies
 from d2nwg.evaluation.baselines import logistic_regression_head, normalised
 from d2nwg.generate import choose
+from d2nwg.pipelines import DEFAULT_STEPS
 from d2nwg.pipelines.sampling import sample_heads
 from d2nwg.utils.devices import workers
 from d2nwg.utils.progress import TerminalProgress

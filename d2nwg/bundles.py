@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from d2nwg.conditions.task_names import tasks_of
 from d2nwg.generators import GENERATORS, Generator, get_generator
-from d2nwg.pipelines import DEFAULT_STEPS  # noqa: F401 (part of what a bundle is sampled with)
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.paths import cache_dir, shipped
 

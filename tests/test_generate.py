@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file
 
 from d2nwg import generate
-from d2nwg.bundles import DEFAULT_STEPS
 from d2nwg.data.images import load_images
 from d2nwg.evaluation.accuracy import accuracies
 from d2nwg.generate import choose, generate_heads, set_aside
 from d2nwg.heads import Head
+from d2nwg.pipelines import DEFAULT_STEPS
 from d2nwg.pipelines.heads import WeightGenerationPipeline
 from d2nwg.utils.errors import Cancelled, UserError
 from tests.helpers.images import make_pattern_folder

@@ -161,7 +161,7 @@ def test_presets():
     for name in UNetConfig.PRESETS:
         config = UNetConfig.preset(name, seed=5)
         assert UNetConfig.from_config(json.loads(json.dumps(config.to_config()))) == config and config.seed == 5
-    with pytest.raises(UserError, match="'huge' is not known: choose one of tiny, small, standard, paper"):
+    with pytest.raises(UserError, match="no preset 'huge': choose one of tiny, small, standard, paper"):
         UNetConfig.preset("huge")
 
 

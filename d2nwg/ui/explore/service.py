@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from d2nwg.bundles import DEFAULT_STEPS
 from d2nwg.data.examples import EXAMPLES
+from d2nwg.pipelines import DEFAULT_STEPS
 from d2nwg.ui.generate import service as generate
 from d2nwg.ui.gpu import on_gpu
 from d2nwg.ui.libraries import import_libraries

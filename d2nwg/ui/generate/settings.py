@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
-from d2nwg.bundles import DEFAULT_STEPS, bundle_tasks, list_bundles, resolve_bundle
+from d2nwg.bundles import bundle_tasks, list_bundles, resolve_bundle
 from d2nwg.conditions.task_names import read_mix
 from d2nwg.data.examples import EXAMPLES
+from d2nwg.pipelines import DEFAULT_STEPS
 from d2nwg.ui.settings import LIMITS, check_bundle, whole, whole_numbers
 from d2nwg.utils.errors import UserError
 
