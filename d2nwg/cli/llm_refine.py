@@ -86,7 +86,7 @@ def run_spectrum(args: argparse.Namespace) -> None:
 
 
 def run_refine(args: argparse.Namespace) -> int:
-    """Refine, save, and say what it is worth."""
+    """Refine, save, and print the comparison with base and noise."""
     import shutil
     from functools import partial
 

@@ -1,7 +1,5 @@
-"""Figures of language models: which layers carry the most, and one matrix's spectrum against chance.
-
-Figures of a refinement: the search as it goes, and what it is worth on the report set.
-"""
+"""Figures of language models: signal-to-noise ratios by layer, the spectrum of a matrix, and of a refinement the search
+and the accuracies on the report set."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -128,7 +126,7 @@ NAMES = {"base": "base", "refined": "refined", "noise": "noise, chosen alike"}
 
 
 def search_figure(lines: Sequence[Mapping], criterion: str) -> go.Figure:
-    """Which layers got better? A dot a candidate, a ring round those kept, a line for the model as it then is.
+    """Which layers got better? A dot for each candidate, ringed where it was kept, and a line for the current score.
 
     Args:
         lines: of the log (see `d2nwg.llm.refine.refine`), of both arms.
@@ -196,8 +194,12 @@ def search_figure(lines: Sequence[Mapping], criterion: str) -> go.Figure:
 
 
 def report_figure(rows: Mapping[str, Mapping], questions: int) -> go.Figure:
-    """Is it better where nothing was chosen? Accuracies (fractions) of base, refined model and noise with their 95 %
-    intervals; `rows` as in the report of `d2nwg.llm.refine.refine`."""
+    """Is it better where nothing was chosen? Accuracies of base, refined model and noise with their 95 % intervals.
+
+    Args:
+        rows: as in the report of `d2nwg.llm.refine.refine`; fractions.
+        questions: how many are in the report set.
+    """
     shown = [name for name in ("base", "refined", "noise") if name in rows]
     figure = go.Figure()
     for name in shown:

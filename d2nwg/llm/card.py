@@ -6,8 +6,8 @@ import re
 HUB_NAME = re.compile(r"[\w.\-]+/[\w.\-]+", re.ASCII)
 METHOD = """Its weights are those of the base except for a few layers. For each of those, D2NWG (Soro et al.,
 *Diffusion-based Neural Network Weights Generation*, ICLR 2025) learns the distribution of the layer's chunks with a VAE
-and a class-conditional diffusion model, samples candidates, and keeps one only if it is better on a selection set. A
-report set that nothing was chosen by says what that is worth."""
+and a class-conditional diffusion model, samples candidates, and keeps one only if it is better on a selection set. The
+gain is measured on a report set that played no part in the selection."""
 
 
 def model_card(name: str, base: str, config, report: dict) -> str:

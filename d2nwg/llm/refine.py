@@ -1,8 +1,8 @@
 """Refine a language model without fine-tuning it (paper sections 3.5 and 4.4, algorithm 1).
 
-The chunks of the most informative matrices are learnt, candidates are sampled for one matrix after another and kept
-only where the model answers a selection set better. At the end, once, the base, the refined model and the same budget
-spent on Gaussian noise are compared on a report set.
+A generator is trained on the chunks of the most informative matrices; candidates are sampled for one matrix after
+another, and kept only where they improve the score on a selection set. At the end, once, the base, the refined model
+and the same search with Gaussian noise are compared on a report set.
 """
 
 import hashlib
@@ -76,13 +76,13 @@ def refine(
     progress: Progress = silent,
     on_event: Callable[[dict], None] = lambda line: None,
 ) -> Refined:
-    """Refine a model; all state is kept in `folder`, so that a killed run can go on.
+    """Refine a model; all state is kept in `folder`, so that a killed run can be resumed.
 
     Args:
         model: as for `load_language_model`; this call loads a copy of its own.
-        selection: questions that candidates are chosen by.
-        report: others, looked at once, at the end.
-        resume: go on with what is in `folder`; the questions and settings must be the same.
+        selection: questions that choose among candidates.
+        report: other questions, scored once, at the end.
+        resume: continue the run in `folder`, which must have the same questions and settings.
         progress: may raise ``Cancelled``: what was accepted until then is returned (`Refined.cancelled`), or, before
             the first candidate, ``Cancelled`` goes through.
         on_event: called with each line of the log, also those of a resumed run: ``arm``, ``number``, ``name``,

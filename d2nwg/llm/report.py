@@ -1,4 +1,4 @@
-"""What a refinement is worth: paired comparison on questions that nothing was chosen by."""
+"""Evaluation of a refinement: accuracies and paired comparisons on questions that played no part in the selection."""
 
 from collections.abc import Mapping
 
@@ -10,11 +10,17 @@ DRAWS = 10_000  # of the bootstrap
 
 
 def compare(base: np.ndarray, other: np.ndarray, *, seed: int = 0) -> dict:
-    """Two models on the same Q questions, right or wrong.
+    """Compare two models on the same Q questions.
 
+    Args:
+        base, other: (Q,) bool, whether each answers a question right.
+        seed: of the bootstrap.
     Returns:
-        ``difference`` in accuracy, its ``interval`` (paired percentile bootstrap over questions, 95 %), ``gained`` and
-        ``lost`` questions, and the exact ``mcnemar`` p-value of their split.
+        ``difference`` in accuracy (other − base, a fraction), its 95 % ``interval`` (paired percentile bootstrap,
+        10,000 resamples of the questions), the numbers of questions ``gained`` and ``lost``, and ``mcnemar``, the
+        p-value of the exact McNemar test.
+    Raises:
+        ValueError: no questions, or different numbers of them.
     """
     from scipy.stats import binomtest
 
@@ -43,14 +49,14 @@ def accuracy_interval(right: np.ndarray) -> list[float]:
 
 
 def summary(right: Mapping[str, np.ndarray], *, seed: int = 0) -> dict:
-    """Rows for ``base``, ``refined`` and ``noise`` (right or wrong a question), each against the base, and refined
-    against noise; with sentences that say what follows.
+    """Compare a refinement with its base and with noise, in numbers and in sentences.
 
-    Intervals are at 95 %: of a single accuracy Wilson's, of a difference on the same questions a paired bootstrap
-    (`compare`), drawn by `seed`.
-
+    Args:
+        right: (Q,) bool for ``base``, ``refined`` and, optionally, ``noise``, on the same questions.
+        seed: of the bootstrap.
     Returns:
-        ``rows`` {name: {accuracy, interval, versus_base}}, ``refined_versus_noise`` and ``words``.
+        ``rows`` {name: {accuracy, interval, versus_base}}, ``refined_versus_noise`` and ``words``. An accuracy has a
+        Wilson interval, a difference that of `compare`, both at 95 %.
     """
     base = right["base"]
     rows = {
@@ -66,14 +72,14 @@ def summary(right: Mapping[str, np.ndarray], *, seed: int = 0) -> dict:
             result["words"].append("It is better than Gaussian noise of the same size chosen in the same way.")
         else:
             result["words"].append(
-                "It is not told apart from Gaussian noise of the same size chosen in the same way "
+                "It cannot be distinguished from Gaussian noise of the same size chosen in the same way "
                 f"({_points(against['difference'])}, 95 % interval {_range(against['interval'])})."
             )
     return result
 
 
 def words(rows: Mapping[str, dict]) -> list[str]:
-    """Base against refined, in sentences."""
+    """The comparison of base and refined model, in sentences."""
     base, refined = rows["base"]["accuracy"], rows["refined"]["accuracy"]
     versus = rows["refined"]["versus_base"]
     first = (

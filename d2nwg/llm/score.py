@@ -1,11 +1,11 @@
-"""How likely a model finds each choice of a question: scored as lm-evaluation-harness does, with shared prefixes.
+"""Log-likelihoods of the choices of questions, as lm-evaluation-harness computes them, with shared prefixes.
 
-A question's choices mostly follow the same text. They are packed behind it into one row, hidden from each other by
-the attention mask and with positions as if each stood alone: the prefix's keys and values are computed once and every
-choice reads them. The numbers are those of one full pass a choice.
+The choices of a question mostly follow the same text. They are packed behind it into one row, with an attention mask
+that separates them and positions as if each stood alone, so that the prefix is computed once. The results are those of
+a separate forward pass for each choice.
 
-A `Scorer` can also keep what enters a decoder block for every row (`advance`), so that changed weights in that block or
-above are scored without running the blocks below again.
+A `Scorer` can also keep the inputs of a decoder block for every row (`advance`): changed weights in that block or above
+are then scored without running the blocks below again.
 """
 
 import math
@@ -50,11 +50,11 @@ class Scores:
         return np.array([int(np.argmax(values)) for values in self._values(normalise)]) == self.answers
 
     def accuracy(self, normalise: bool = False) -> float:
-        """Share of right answers."""
+        """The share of right answers, a fraction."""
         return float(self.correct(normalise).mean())
 
     def confidence(self, normalise: bool = False) -> float:
-        """Mean log-probability of the right choice among the choices: finer than the accuracy."""
+        """The mean log-probability of the right choice, normalised over the choices of its question; at most 0."""
         found = []
         for values, answer in zip(self._values(normalise), self.answers, strict=True):
             found.append(values[answer] - values.max() - math.log(np.exp(values - values.max()).sum()))
@@ -84,12 +84,15 @@ class _Row:
 
 
 class Scorer:
-    """Scores a fixed list of questions again and again, while a model's weights change.
+    """Scores a fixed list of questions repeatedly, while a model's weights change.
 
     Args:
-        model: only its transformer blocks above `advance`'s point may change between calls.
-        batch_tokens: most tokens computed together.
-        keep_bytes: activations beyond this go to a temporary folder.
+        model: between calls, only its blocks from the depth of `advance` on may change.
+        questions: at least one.
+        batch_tokens: most tokens in a batch; by default by device (`BATCH_TOKENS`).
+        keep_bytes: kept activations beyond this many bytes go to a temporary folder.
+    Raises:
+        UserError: no questions.
     """
 
     def __init__(
@@ -151,7 +154,7 @@ class Scorer:
 
     @torch.inference_mode()
     def advance(self, depth: int) -> None:
-        """Keep what enters block ``depth`` (from 0), for all questions; the blocks below must not change after."""
+        """Keep the inputs of block ``depth`` (from 0) for all questions; the blocks below must then not change."""
         if depth <= self.depth:
             return
         for number, batch in enumerate(self.batches):
@@ -160,7 +163,7 @@ class Scorer:
         self.depth = depth
 
     def close(self) -> None:
-        """Forget the activations."""
+        """Discard the kept activations."""
         self._kept, self.depth = [], 0
         if self._folder is not None:
             self._folder.cleanup()
@@ -209,7 +212,7 @@ class Scorer:
             return self.base(**inputs, use_cache=False).last_hidden_state
 
     def _likelihoods(self, batch: Sequence[int], states: Tensor) -> list[np.ndarray]:
-        """The head runs only where a prediction counts."""
+        """Log-likelihoods of the choices; the output head runs only at positions whose prediction is scored."""
         rows = [self.rows[index] for index in batch]
         where = [(i, place) for i, row in enumerate(rows) for place in row.reads]
         lines, places = (torch.tensor(values, device=states.device) for values in zip(*where, strict=True))
@@ -230,7 +233,7 @@ class Scorer:
         return result
 
     def _scaled(self, logits: Tensor) -> Tensor:
-        """What some models do to their logits at the end."""
+        """Logits with the final scaling or soft capping that some models apply."""
         config = self.model.model.config
         if getattr(config, "logit_scale", None):
             logits = logits * config.logit_scale

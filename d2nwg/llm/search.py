@@ -1,7 +1,7 @@
-"""Algorithm 1 of the paper: candidates for one matrix after another, kept only where the model answers better.
+"""Algorithm 1 of the paper: a greedy search over matrices; a candidate is kept only where it improves the score.
 
-What is decided is on the disk before the next matrix begins: the accepted weights first, then a line of the log, which
-counts. A killed run goes on after its last whole line.
+Every decision is on the disk before the next matrix begins: first the accepted weights, then a line of the log, which
+makes it valid. A killed run continues after its last complete line.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ class Search:
 
     Args:
         arm: ``refined`` or ``noise``; also the folder of what it accepted.
-        scorer: over the selection questions, on a model that nobody else uses.
+        scorer: of the selection questions, on a model that is not used elsewhere.
         chunks: the matrices, as they were.
         log: of all arms.
         reuse: keep what enters the block of the matrix in hand, so that the blocks below run once a matrix; otherwise
@@ -80,26 +80,32 @@ class Search:
         self.accepted: dict[str, Tensor] = {}
 
     def measure(self, scores: Scores) -> tuple[float, float]:
-        """What candidates are compared by, and what settles a tie among them."""
+        """The score in the criterion, and the tie-breaker: the other of accuracy and confidence."""
         pair = scores.accuracy(self.config.normalise), scores.confidence(self.config.normalise)
         return pair if self.config.criterion == "accuracy" else pair[::-1]
 
     @torch.inference_mode()
     def put(self, name: str, weights: Tensor) -> None:
-        """Weights into the model, by way of the format that they are stored in: what is scored is what is saved."""
+        """Put weights into the model, rounded to the format that they are stored in: scored is what is saved."""
         self.parameters[name].copy_(weights.to(self.scorer.model.stored_dtype))
 
     def restore(self) -> None:
-        """The model as it was before."""
+        """Put the original weights back."""
         for name in self.chunks.names:
             self.put(name, self.chunks.tensor(name))
 
     def run(self, propose: Propose, progress: Progress, on_event: Callable[[dict], None]) -> dict[str, Tensor]:
-        """Go through the matrices, after those that the log has already; what was accepted, by name.
+        """Search through the matrices that are not in the log yet.
 
-        A candidate replaces the weights only if it is strictly better than the model is by then in the criterion
-        (`RefineConfig.criterion`). Of several, the best; of equal ones, the one better in the other measure (accuracy
-        or confidence), then the first drawn. ``Cancelled`` from `progress` leaves the model with what was accepted.
+        A candidate replaces the weights only if its score is strictly higher than the current one in the criterion
+        (`RefineConfig.criterion`): the best one, ties broken by the other measure, then by order.
+
+        Args:
+            propose: makes a candidate.
+            progress: may raise ``Cancelled``: the model then has the weights accepted so far.
+            on_event: called with each new line of the log.
+        Returns:
+            The accepted weights, by name.
         """
         from safetensors.torch import load_file
 
@@ -167,7 +173,7 @@ class Search:
 
 
 def noise_like(config: RefineConfig, chunks: MatrixChunks, lines: Sequence[dict]) -> Propose:
-    """Gaussian noise in place of samples: candidate k of a matrix lies as far from the weights as the sample k did."""
+    """Gaussian noise in place of samples: candidate k of a matrix is as far from the weights as sample k was."""
 
     def propose(number: int, candidate: int, now: Tensor) -> Tensor:
         _, generator = step_rng(config.seed, f"noise for {chunks.names[number]}", candidate)

@@ -34,7 +34,7 @@ def is_gguf(path: Path) -> bool:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Without transformers' own progress bars: ours tell how far it is."""
+    """Without transformers' own progress bars; `Progress` reports instead."""
     from transformers.utils import logging
 
     shown_before = logging.is_progress_bar_enabled()

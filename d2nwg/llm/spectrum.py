@@ -1,13 +1,13 @@
-"""Which layers of a language model carry the most: singular values against the Marchenko-Pastur law.
+"""Signal-to-noise ratios of a language model's matrices: singular values against the Marchenko-Pastur law.
 
 Two modes (paper appendix A.3; Hartford et al., *Spectrum*, 2024), both with β = q = smaller / larger side, S the
 singular values, and SNR = ΣS>ε / ΣS≤ε:
 
 * ``paper``: the noise level σ is the standard deviation of the entries. On values normalised as S/n, n the larger side,
-  the bound is ε₊ = σ(1+√q)/√n, which on S itself is σ√n·(1+√q): where a random matrix's values would end.
+  the bound is ε₊ = σ(1+√q)/√n, which on S itself is σ√n·(1+√q), the largest singular value of a random matrix.
 * ``spectrum``: σ = IQR(S)/1.349, ε = σ(1+√β), and the result is divided by the largest singular value.
 
-Where nothing lies below ε (or only zeros), the ratio is None: it says nothing, and such a matrix is not chosen.
+Where no value lies below ε (or only zeros), the ratio is undefined (None), and the matrix is not chosen.
 """
 
 import hashlib

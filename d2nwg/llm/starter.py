@@ -1,4 +1,4 @@
-"""The model for whoever has no Hub at hand: SmolLM2-135M-Instruct (Apache-2.0), carried by a wheel on PyPI."""
+"""The default model, for use without the Hub: SmolLM2-135M-Instruct (Apache-2.0) from a wheel on PyPI."""
 
 import os
 import shutil

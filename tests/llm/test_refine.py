@@ -287,13 +287,13 @@ def test_the_comparison_is_paired_and_says_when_it_is_noise():
     assert found["gained"] == 40 and found["lost"] == 0 and found["difference"] == pytest.approx(0.1)
     assert found["interval"][0] < 0.1 < found["interval"][1] and 0.06 < found["interval"][0]
     assert found["mcnemar"] == pytest.approx(2 * 0.5**40)
-    told = summary({"base": base, "refined": better, "noise": base})
-    assert "more than chance" in told["words"][1] and "better than Gaussian noise" in told["words"][2]
+    made = summary({"base": base, "refined": better, "noise": base})
+    assert "more than chance" in made["words"][1] and "better than Gaussian noise" in made["words"][2]
 
     mixed = base.copy()
     mixed[:20] = ~mixed[:20]
-    told = summary({"base": base, "refined": mixed, "noise": better})
-    assert "within noise" in told["words"][1] and "not told apart" in told["words"][2]
+    made = summary({"base": base, "refined": mixed, "noise": better})
+    assert "within noise" in made["words"][1] and "cannot be distinguished" in made["words"][2]
     assert "Not one answer changed" in summary({"base": base, "refined": base})["words"][1]
     worse = base.copy()
     worse[np.flatnonzero(base)[:40]] = False
