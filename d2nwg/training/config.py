@@ -23,10 +23,11 @@ STAGES = {
     "finished": "Finished",
 }
 
-Count = Annotated[int, Ge(1)]
+MOST = 10**12  # of any number
+Count = Annotated[int, Ge(1), Le(MOST)]
 Counts = tuple[Count, ...]
-Steps = Annotated[int, Ge(0)]
-Positive = Annotated[float, Ge(0)]
+Steps = Annotated[int, Ge(0), Le(MOST)]
+Positive = Annotated[float, Ge(0), Le(MOST)]
 Share = Annotated[float, Ge(0), Le(1)]
 PATCH = "channels, height and width of a token's part of the VAE's picture"
 PATCH = "channels, height and width of a token's part of the VAE's picture"

@@ -50,6 +50,7 @@ def changed(config: C, values: Mapping[str, str]) -> C:
     """
     types, listed, new = get_type_hints(type(config), include_extras=True), choices(type(config)), {}
     known = [field.name for field in fields(config)]
+    defaults = {field.name: field.default for field in fields(config)}
     for name, text in values.items():
         if name not in known:
             raise UserError(f"There is no setting {shown(name)}: choose among {', '.join(known)}.")
@@ -60,7 +61,7 @@ def changed(config: C, values: Mapping[str, str]) -> C:
             raise UserError(f"{shown(text)!r} cannot be the {name}: choose one of {', '.join(listed[name])}.")
         try:
             new[name] = TypeAdapter(types[name]).validate_python(value)
-            if new[name] == () and getattr(config, name):
+            if new[name] == () and defaults[name]:
                 raise ValueError("several values are needed")
         except (ValidationError, ValueError):
             example = as_text(getattr(config, name))

@@ -127,7 +127,7 @@ def test_a_run_killed_in_every_stage_ends_the_same(model_zoo, tmp_path):
 
 
 def test_zoos_and_generators_must_match(model_zoo, tiny_zoo, tmp_path):
-    with pytest.raises(UserError, match="zoo of whole models: train on it with --generator models"):
+    with pytest.raises(UserError, match="zoo of checkpoints: train on it with --generator networks"):
         train_bundle(model_zoo, quick_config(), tmp_path / "out", device="cpu")
     with pytest.raises(UserError, match="zoo of heads: train on it with --generator unet or dual"):
         train_bundle(tiny_zoo, NetworksConfig.preset("tiny"), tmp_path / "out", device="cpu")
@@ -150,7 +150,7 @@ def test_verbs(model_zoo, tmp_path, monkeypatch, capsys):
     assert "whole networks of 2 architectures for the tasks dots, stripes" in card and "| 1 | `" in card
     assert "lost_aside" in json.loads((out / "training.json").read_text())["measured"]
     assert "mine" not in list_bundles(), "the tabs' bundles make heads"
-    with pytest.raises(UserError, match="whole models, not heads"):
+    with pytest.raises(UserError, match="whole networks, not heads"):
         resolve_bundle(out)
     command = ["sample", "mine", "--architecture", "1", "--num-samples", "2", "--out", str(tmp_path / "nets")]
     assert main([*command, "--steps", "3"]) == 2 and "Say which task" in capsys.readouterr().err

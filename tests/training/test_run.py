@@ -263,3 +263,31 @@ def test_parts_of_a_batch_are_all_of_it(tiny_zoo, tmp_path, monkeypatch):
     config = quick_config(**SHORT | dict(batch_size=7, checkpoint_every=6), accumulate=3)
     train_bundle(tiny_zoo, config, tmp_path / "out", device="cpu")
     assert drawn[: 3 * 6] == [3, 2, 2] * 6 and stepped == [6, 6, 6]
+
+
+def test_an_unfinished_run_of_another_version_is_refused(tiny_zoo, tmp_path):
+    """Its stages had other names, and so other checkpoints and other random numbers."""
+    out = tmp_path / "bundle"
+    with pytest.raises(Cancelled):
+        train_bundle(tiny_zoo, quick_config(**SHORT), out, device="cpu", progress=stop_at(STAGES["vae"], 3))
+    saved = tmp_path / "bundle.training" / "config.json"
+    run = json.loads(saved.read_text())
+    assert run.pop("format") == 2
+    saved.write_text(json.dumps(run))
+    with pytest.raises(UserError, match="begun by another version: remove that folder and train anew"):
+        train_bundle(tiny_zoo, quick_config(**SHORT), out, resume=True, device="cpu")
+
+
+def test_a_reworded_stage_goes_on(tiny_zoo, tmp_path, monkeypatch):
+    """Ids name the checkpoints and seed the random numbers; what a person reads may change between two sittings."""
+    whole = train_bundle(tiny_zoo, quick_config(**SHORT), tmp_path / "whole", device="cpu")
+    out = tmp_path / "bundle"
+    with pytest.raises(Cancelled):
+        train_bundle(tiny_zoo, quick_config(**SHORT), out, device="cpu", progress=stop_at(STAGES["condition"], 3))
+    for stage in list(STAGES):
+        monkeypatch.setitem(STAGES, stage, f"Now called {stage}")
+    seen = []
+    train_bundle(tiny_zoo, quick_config(**SHORT), out, resume=True, device="cpu", progress=lambda *at: seen.append(at))
+    assert ("Now called condition", 2, 6) in seen and ("Now called condition", 1, 6) not in seen
+    first, again = tensors(whole), tensors(out)
+    assert all(torch.equal(first[name], again[name]) for name in first)
