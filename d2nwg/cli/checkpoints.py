@@ -1,4 +1,4 @@
-"""``zoo import`` and ``zoo export``: checkpoints that are there already, in and out again."""
+"""``zoo import`` and ``zoo export``: checkpoints that were trained elsewhere, to a zoo and back to files."""
 
 import argparse
 import json
@@ -9,22 +9,26 @@ def add_actions(actions, parent: argparse.ArgumentParser) -> None:
     take = actions.add_parser(
         "import",
         parents=[parent],
-        help="import checkpoints",
+        help="import checkpoints to a zoo",
         description="Import checkpoints (.safetensors; .pt, .pth, .th that need no code; save_pretrained folders) to a "
         "zoo, tensors bit for bit. Those that cannot be imported are named with the reason.",
         epilog="example: python -m d2nwg zoo import checkpoints/ --table scores.csv --out model-zoo",
     )
     take.add_argument("checkpoints", metavar="CKPTS", nargs="+", help="a folder, an archive of one, or a file")
-    take.add_argument("--table", metavar="FILE", help="CSV or JSONL with file, task, accuracy, epoch (those found)")
+    take.add_argument(
+        "--table", metavar="FILE", help="CSV or JSONL with file, task, accuracy, epoch (tables among CKPTS)"
+    )
     where = take.add_mutually_exclusive_group(required=True)
     where.add_argument("--out", metavar="ZOO", help="the folder to write")
-    where.add_argument("--preview", action="store_true", help="write nothing: print layers, shapes and refusals")
-    take.add_argument("--append", action="store_true", help="add to the zoo that is there")
+    where.add_argument(
+        "--preview", action="store_true", help="write nothing; print layers, shapes and what is left out"
+    )
+    take.add_argument("--append", action="store_true", help="add to an existing zoo")
     take.set_defaults(run=run_import)
     give = actions.add_parser(
         "export",
         parents=[parent],
-        help="give imported checkpoints back",
+        help="export imported checkpoints",
         description="Write a zoo's checkpoints to a folder under the names they were imported by, and zoo.csv.",
         epilog="example: python -m d2nwg zoo export model-zoo --out checkpoints",
     )
@@ -37,7 +41,7 @@ def add_actions(actions, parent: argparse.ArgumentParser) -> None:
 
 
 def run_import(args: argparse.Namespace) -> None:
-    """Import, name what was refused, and print what the zoo holds."""
+    """Import, print what was left out and why, and print what the zoo contains."""
     from d2nwg.utils.progress import TerminalProgress
     from d2nwg.utils.text import number
     from d2nwg.weights.model_zoo import ModelZoo, import_checkpoints
@@ -83,7 +87,7 @@ def print_info(zoo: str) -> None:
 
 
 def run_export(args: argparse.Namespace) -> None:
-    """Export, and say where to."""
+    """Export, and print the folder."""
     from d2nwg.utils.progress import TerminalProgress
     from d2nwg.utils.text import number
     from d2nwg.weights.model_zoo import ModelZoo, export_zoo

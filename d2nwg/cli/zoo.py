@@ -1,5 +1,5 @@
-"""``zoo build`` and ``zoo info``: make a zoo of probes, and say what is in one. `d2nwg.cli.checkpoints` adds import
-and export."""
+"""``zoo build`` and ``zoo info``: build a zoo of heads, and print what a zoo contains. `d2nwg.cli.checkpoints` adds
+``import`` and ``export``."""
 
 import argparse
 import os
@@ -12,8 +12,8 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     """Add ``zoo`` and its actions to the command line."""
     parser = subparsers.add_parser(
         "zoo",
-        help="make, import or inspect a zoo of trained weights",
-        description="Make a zoo of trained heads, import one of checkpoints, inspect one, or give it back.",
+        help="build, import, inspect or export a zoo of trained weights",
+        description="Build a zoo of heads, import one of checkpoints, print what one contains, or export one.",
         epilog="example: python -m d2nwg zoo build flowers/ birds.zip --subsets 2000 --out zoo",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -21,7 +21,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         "build",
         parents=[parent],
         help="train probes on random class subsets",
-        description="Train thousands of probes on random class subsets of image data sets, all in one optimisation.",
+        description="Train thousands of probes on random class subsets of image data sets, in batches.",
         epilog="example: python -m d2nwg zoo build flowers/ birds.zip --subsets 2000 --classes 2-10 --out zoo",
     )
     build.add_argument(
@@ -50,7 +50,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         type=positive,
         default=40,
         metavar="M",
-        help="images a class that are read at all, to train on and to score with (40)",
+        help="images a class that are read, to train on and to score with (40)",
     )
     build.add_argument("--probe", choices=("linear", "mlp"), default="linear", help="linear, or two layers (linear)")
     build.add_argument("--out", required=True, metavar="ZOO", help="the folder to write")
@@ -58,8 +58,8 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     info = actions.add_parser(
         "info",
         parents=[parent],
-        help="say what is in a zoo",
-        description="Say what is in a zoo, as JSON.",
+        help="print what a zoo contains",
+        description="Print what a zoo contains, as JSON.",
         epilog="example: python -m d2nwg zoo info zoo",
     )
     info.add_argument("zoo", metavar="ZOO", help="a folder that zoo build or zoo import wrote")
@@ -100,7 +100,7 @@ def run_build(args: argparse.Namespace) -> None:
     sources = [load_images(source, progress=progress) for source in args.data]
     encoder = load_encoder(args.encoder, args.device)
     zoo = build_zoo(sources, encoder, config, args.out, device=args.device, progress=progress)
-    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+    if os.environ.get("RANK", "0") == "0":  # of several processes the first one prints
         _print(zoo)
 
 

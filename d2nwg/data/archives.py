@@ -69,12 +69,13 @@ def archive_stem(path: Path) -> str:
 
 def extract_images(archive: Path, *, into: Path | None = None, progress: Progress = silent) -> Path:
     """Unpack the images of a zip or tar (plain, gz, bz2, xz) and return the folder they are in: one named by the
-    archive's content, below `into` or the cache folder, so the same archive is unpacked once.
+    archive's content, below `into` or the cache folder, so that the same archive is unpacked once. Members that are
+    not images, hidden ones and ``__MACOSX`` are left out.
 
-    Members that are not images, hidden ones and ``__MACOSX`` are left out. Raises UserError, having written
-    nothing, for members that are absolute, hold ``..``, are links or devices, have names that collide (but for
-    capitals or accents too) or are not UTF-8; for encrypted or damaged archives; for more than `MAX_MEMBERS`
-    members, `MAX_BYTES` unpacked or `MAX_RATIO` times the packed size. May raise what `progress` raises.
+    Raises:
+        UserError: nothing is written. A member has an absolute path or one with ``..``, is a link or a device, or has
+            a name that is not UTF-8 or equals another one but for capitals or accents; the archive is encrypted or
+            damaged, or has more than `MAX_MEMBERS` members, `MAX_BYTES` unpacked or `MAX_RATIO` times its packed size.
     """
     return extract_files(
         archive, SUFFIXES, nothing="holds no images; pack one folder of images per class", into=into, progress=progress
@@ -84,9 +85,13 @@ def extract_images(archive: Path, *, into: Path | None = None, progress: Progres
 def extract_files(
     archive: Path, suffixes: Collection[str], *, nothing: str, into: Path | None = None, progress: Progress = silent
 ) -> Path:
-    """`extract_images` for files of other kinds: those whose name ends in one of `suffixes` (lower case). `nothing`
-    completes the sentence about an archive without any. Give other kinds another `into`: the folder is named by the
-    archive alone."""
+    """`extract_images` for files of other kinds.
+
+    Args:
+        suffixes: of the files' names, in lower case.
+        nothing: the end of the sentence about an archive without such files.
+        into: another folder for each kind of file, because the result is named by the archive's content alone.
+    """
     archive, parent = Path(archive), Path(into) if into else cache_dir() / "archives"
     name = shown(archive.name)
     try:
@@ -106,7 +111,7 @@ def extract_files(
     except UserError:
         raise
     except OSError as error:
-        if error.errno is not None:  # the disk's fault (or the file is gone), not the archive's
+        if error.errno is not None:  # an error of the disk, not of the archive
             raise UserError(f"{name} could not be unpacked: {os.strerror(error.errno).lower()}.") from error
         raise UserError(f"{name} is damaged or incomplete; pack or download it again.") from error
     except _DAMAGE as error:
@@ -114,7 +119,7 @@ def extract_files(
 
 
 def _write(plan: list[tuple[str, _Member]], read, target: Path, name: str, progress: Progress) -> Path:
-    """Write the planned files, all of them or nothing."""
+    """Write the planned files, all or none, to the folder `target`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if sum(member.size for _, member in plan) > shutil.disk_usage(target.parent).free:
         raise UserError(f"{name} does not fit on the disk; make room and try again.")
@@ -142,7 +147,7 @@ def _write(plan: list[tuple[str, _Member]], read, target: Path, name: str, progr
 
 
 def _plan(members: Iterator[_Member], name: str, packed: int, suffixes: Collection[str]) -> list[tuple[str, _Member]]:
-    """Check every member; what to write, as (path inside the target, member)."""
+    """Check every member. Returns the files to write, as (path inside the target, member)."""
     plan, seen, total = [], {}, 0
     for count, member in enumerate(members, 1):
         if count > MAX_MEMBERS:
@@ -176,10 +181,10 @@ def _plan(members: Iterator[_Member], name: str, packed: int, suffixes: Collecti
 
 
 def _parts(stored: str, archive: str) -> list[str]:
-    """The folders and file of a member's name, checked, with accents in their usual form."""
+    """The parts of a member's path, checked, in Unicode's composed form (NFC)."""
     if not is_utf8(stored):
         raise UserError(f"{archive} holds a name that is not UTF-8, {shown(stored)}; rename it.")
-    path = unicodedata.normalize("NFC", stored).replace("\\", "/")  # some Windows packers separate with it
+    path = unicodedata.normalize("NFC", stored).replace("\\", "/")  # the separator of some Windows programs
     if path.startswith("/") or re.match(r"[A-Za-z]:", path):
         raise UserError(f"{archive} holds an absolute path, {shown(stored)}; pack the folder with relative paths.")
     parts = [part for part in path.split("/") if part not in ("", ".")]
@@ -192,7 +197,7 @@ def _parts(stored: str, archive: str) -> list[str]:
 
 @contextlib.contextmanager
 def _open(file: IO[bytes], name: str):
-    """The archive's members, as an iterator that reads as it goes, and a function that opens one of them."""
+    """Yields an iterator over the archive's members, which reads as it goes, and a function that opens a member."""
     magic = file.read(6)
     file.seek(0)
     if magic.startswith((b"PK\3\4", b"PK\5\6")):
@@ -225,7 +230,7 @@ def _open_zip(file: IO[bytes], name: str) -> zipfile.ZipFile:
 def _zip_members(archive: zipfile.ZipFile, name: str) -> Iterator[_Member]:
     for info in archive.infolist():
         stored = info.orig_filename
-        if not info.flag_bits & 0x800 and not stored.isascii():  # read as CP437; many packers mean UTF-8
+        if not info.flag_bits & 0x800 and not stored.isascii():  # decoded as CP437, but often written in UTF-8
             stored = stored.encode("cp437").decode("utf-8", "surrogateescape")
         if info.flag_bits & 0x1:
             raise UserError(f"{name} is encrypted; pack it without a password.")
@@ -247,7 +252,7 @@ def _tar_members(archive: tarfile.TarFile, bounded: "_Bounded") -> Iterator[_Mem
         else:
             kind = "a link" if info.issym() or info.islnk() else "a device or another special file"
         yield _Member(info.name, info.size if info.isreg() else 0, kind, info)
-    # tarfile takes a damaged header, or no more data, for the end; the true end is a block of zeros.
+    # For tarfile a damaged header, or the end of the file, ends the archive; the right end is a block of zeros.
     bounded.seek(archive.offset)
     if bounded.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError("no end")
@@ -255,8 +260,8 @@ def _tar_members(archive: tarfile.TarFile, bounded: "_Bounded") -> Iterator[_Mem
 
 
 class _Bounded:
-    """What `tarfile` reads from: a (decompressed) stream that refuses the reads and seeks which only an archive
-    made to exhaust memory or time would ask for."""
+    """The (decompressed) stream that `tarfile` reads, with bounds on reads and seeks against archives that are made to
+    exhaust memory or time."""
 
     def __init__(self, stream: IO[bytes], name: str):
         self.stream, self.archive = stream, name

@@ -13,7 +13,7 @@ from d2nwg.utils.errors import UserError
 from d2nwg.utils.text import shown
 
 MAX_PIXELS = 64 * 2**20  # width × height of one image
-# Pillow knows more formats; some of those start other programs (EPS) or are not photographs.
+# Pillow reads more formats; some of those start other programs (EPS) or do not hold photographs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 
 # Pillow's own warnings about huge or damaged files, which `open_image` answers with a sentence or ignores.
@@ -21,17 +21,20 @@ _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 def item_name(item: Path | bytes) -> str:
-    """What to call an image in a sentence."""
+    """The name of an image for a sentence."""
     return shown(item.name) if isinstance(item, Path) else "An image of the data set"
 
 
 def open_image(item: Path | bytes, *, min_side: int | None = None) -> Image.Image:
-    """Open one encoded image as RGB: its first frame, turned as its EXIF says, transparency over white.
+    """Decode one image as RGB: its first frame, rotated as its EXIF orientation says, transparency over white.
 
-    More than `MAX_PIXELS` is refused on the header, before anything is decoded. With `min_side`, a JPEG may be
-    decoded at a half, quarter or eighth of its size as long as both sides stay at least `min_side` pixels.
-
-    Raises UserError naming the file when it is not a whole image of a common format.
+    Args:
+        item: the file, or its content.
+        min_side: allows a JPEG to be decoded at a half, quarter or eighth of its size, as long as both sides keep at
+            least so many pixels.
+    Raises:
+        UserError: naming the file: it is no complete image of a common format, or its header declares more than
+            `MAX_PIXELS`, which are then not decoded.
     """
     name = item_name(item)
     if not isinstance(item, (bytes, bytearray, memoryview, os.PathLike, str)):
@@ -49,7 +52,7 @@ def open_image(item: Path | bytes, *, min_side: int | None = None) -> Image.Imag
                 return _rgb(_upright(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         width = height = None
-    except Exception as error:  # a damaged file can make a decoder raise nearly anything
+    except Exception as error:  # decoders raise many types on damaged files
         if isinstance(error, FileNotFoundError):
             raise UserError(f"{name} does not exist.") from None
         what = "it is damaged, cut short or of another format"
@@ -61,7 +64,7 @@ def open_image(item: Path | bytes, *, min_side: int | None = None) -> Image.Imag
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF must not cost the picture
+    except Exception:  # an image with damaged EXIF data is used as it is
         return image
 
 

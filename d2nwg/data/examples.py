@@ -1,4 +1,4 @@
-"""Ready data sets of real images, made on first use from what a dependency carries; nothing is fetched."""
+"""Example data sets of real images, made on first use from the data in a dependency; nothing is downloaded."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from d2nwg.utils.progress import Progress, silent
 
 @dataclass(frozen=True)
 class Example:
-    """A data set that needs no upload and no network."""
+    """A data set that needs neither an upload nor a network connection."""
 
     name: str  # what follows "example:"
     title: str
@@ -24,7 +24,7 @@ class Example:
     images: Callable[[], Iterator[tuple[str, Image.Image]]]  # yields (class, image)
 
     def folder(self, *, progress: Progress = silent) -> Path:
-        """The folder of class folders, made the first time (it appears whole or not at all)."""
+        """The folder of class folders, written on the first call."""
         target = cache_dir() / "examples" / self.name
         if target.is_dir():
             return target
@@ -45,7 +45,7 @@ def example_folder(name: str, *, progress: Progress = silent) -> Path:
 
 
 def scanned_digits(a_class: int = 60) -> Iterator[tuple[str, Image.Image]]:
-    """The first images of each digit; 8 × 8 pixels of 0 … 16, enlarged so that an encoder sees strokes."""
+    """The first images of each digit: 8 × 8 pixels of 0 … 16, enlarged to 64 × 64 by bicubic interpolation."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -56,7 +56,7 @@ def scanned_digits(a_class: int = 60) -> Iterator[tuple[str, Image.Image]]:
 
 
 def _digits_on(white: bool) -> Iterator[tuple[str, Image.Image]]:
-    """Five classes, 50 images each that no other example has; on white they are the negatives of what was scanned."""
+    """Five classes, 50 images each that no other example has; those on white are negatives of the scans."""
     first = 110 if white else 60
     for i, (label, image) in enumerate(scanned_digits(first + 50)):
         if i % (first + 50) >= first and label < "5":
@@ -64,7 +64,7 @@ def _digits_on(white: bool) -> Iterator[tuple[str, Image.Image]]:
 
 
 def _digits_changed(turn: int = 0, negative: bool = False) -> Iterator[tuple[str, Image.Image]]:
-    """The example's digits, turned counter-clockwise by degrees or as negatives."""
+    """The digits of the first example, rotated counter-clockwise by `turn` degrees, or as negatives."""
     for label, image in scanned_digits():
         yield label, ImageOps.invert(image) if negative else image.rotate(turn, Image.Resampling.BICUBIC)
 
@@ -91,7 +91,7 @@ EXAMPLES: dict[str, Example] = {
         Example(
             "digits-on-white",
             "Digits 0 to 4, black on white",
-            "The same five digits by other hands, as negatives: an end to walk to from the ones on black.",
+            "The same five digits, other scans, as negatives: the other endpoint of a path from the ones on black.",
             DIGITS_LICENCE,
             lambda: _digits_on(white=True),
         ),

@@ -1,4 +1,4 @@
-"""Data sets read through Hugging Face `datasets`: from the Hub, or from a folder it wrote."""
+"""Data sets read with Hugging Face `datasets`: from the Hub, or from a folder that it wrote."""
 
 import os
 import re
@@ -17,8 +17,8 @@ from d2nwg.utils.text import is_utf8, number, shown
 if TYPE_CHECKING:
     from datasets import Dataset
 
-MAX_DOWNLOAD = 16 * 2**30  # bytes, where the data set's card says how large it is
-PROBE_SECONDS = 5
+MAX_DOWNLOAD = 16 * 2**30  # bytes, where the data set's card gives its size
+TIMEOUT = 5  # seconds
 LABELS = ("label", "labels", "fine_label", "class", "category", "target")  # the preferred column names, in order
 
 _HUB_NAME = re.compile(r"(?P<repo>\w[\w.\-]*(/\w[\w.\-]*)?)(@(?P<config>[\w.\-]+))?", re.ASCII)
@@ -38,7 +38,11 @@ def is_datasets_folder(folder: Path) -> bool:
 
 
 def load_local(folder: Path, *, progress: Progress = silent) -> ImageSet:
-    """Load a folder that `is_datasets_folder` recognises. Raises UserError."""
+    """Load a folder that `is_datasets_folder` recognises.
+
+    Raises:
+        UserError: it cannot be read, or has no image or label column.
+    """
     import datasets
 
     name = shown(folder.resolve().name)
@@ -56,7 +60,9 @@ def load_local(folder: Path, *, progress: Progress = silent) -> ImageSet:
 def load_hub(name: str, *, progress: Progress = silent) -> ImageSet:
     """Load ``org/name`` or ``org/name@config`` from the Hub; with ``HF_HUB_OFFLINE=1``, from earlier downloads.
 
-    Raises UserError, within seconds when the Hub cannot be reached.
+    Raises:
+        UserError: there is no such data set, it is too large or has no image or label column, or the Hub does not
+            answer within `TIMEOUT` seconds.
     """
     found = _HUB_NAME.fullmatch(name)
     if not found:
@@ -65,7 +71,7 @@ def load_hub(name: str, *, progress: Progress = silent) -> ImageSet:
     if os.path.exists(repo):  # `datasets` would take it for a local folder
         raise UserError(f"There is a file or folder named {repo}; give ./{repo} to use that instead of the Hub.")
     progress("Asking the Hub", 0, 0)
-    _probe(repo)
+    _check_hub(repo)
 
     import datasets
     from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
@@ -94,18 +100,18 @@ def load_hub(name: str, *, progress: Progress = silent) -> ImageSet:
     return _from_datasets(name, loaded, [Path(folder).resolve() for folder in cached])
 
 
-def _probe(repo: str) -> None:
-    """Ask for the data set once; `datasets` keeps asking an unreachable Hub for half a minute."""
+def _check_hub(repo: str) -> None:
+    """Request the data set once, with a short timeout: `datasets` retries an unreachable Hub for half a minute."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
     if constants.is_offline_mode():
         return
     try:
-        HfApi().dataset_info(repo, timeout=PROBE_SECONDS)
+        HfApi().dataset_info(repo, timeout=TIMEOUT)
     except (RepositoryNotFoundError, HFValidationError):
         raise UserError(f"There is no folder, archive or Hub data set named {repo} (or it is private).") from None
-    except Exception as error:  # no connection, a timeout, a server's trouble: several libraries' classes
+    except Exception as error:  # no connection, a timeout, an error of the server: types of several libraries
         raise _unreachable(repo) from error
 
 
@@ -117,7 +123,7 @@ def _unreachable(repo: str) -> UserError:
 
 
 class _Rows(Sequence):
-    """The encoded images of some data sets' rows, one after another, read when asked for."""
+    """The encoded images in rows of data sets, concatenated; each is read when it is indexed."""
 
     def __init__(self, parts: "Sequence[tuple[Dataset, np.ndarray]]", column: str, folders: Sequence[Path]):
         self.datasets = [dataset for dataset, _ in parts]
@@ -138,7 +144,11 @@ class _Rows(Sequence):
 
 
 def _from_datasets(name: str, loaded, folders: Sequence[Path]) -> ImageSet:
-    """A `Dataset` or `DatasetDict` with an image and a label column as an ImageSet."""
+    """The ImageSet of a `Dataset` or `DatasetDict` with an image and a label column.
+
+    Args:
+        folders: image files elsewhere are not opened.
+    """
     import datasets
 
     splits = loaded if isinstance(loaded, dict) else {"train": loaded}
@@ -184,7 +194,8 @@ def _from_datasets(name: str, loaded, folders: Sequence[Path]) -> ImageSet:
 
 
 def _label_column(features) -> str | None:
-    """A class column by its usual name, any class column, or a column of texts or numbers with the usual name."""
+    """The label column: a class column with a usual name, else any class column, else a column of strings or integers
+    with a usual name."""
     import datasets
 
     classes = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]

@@ -1,4 +1,4 @@
-"""Labelled images from whatever holds them: a folder, an archive, loose files, a Hugging Face data set, an example.
+"""Labelled images from a folder, an archive, loose files, a Hugging Face data set or an example.
 
 Nothing is decoded while loading, so a folder of 50,000 files takes a second; unreadable images come to light when
 they are encoded (`d2nwg.data.image_set.check_readable` turns them into a note or a refusal).

@@ -1,4 +1,4 @@
-"""Tables beside checkpoints: which task each is for, how accurate it is, after which epoch."""
+"""Tables of checkpoints: the task, accuracy and epoch of each, from CSV or JSONL."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Which device to compute on, and one model loaded at a time."""
+"""Compute devices: choice, threads, memory, and a lock for loading models."""
 
 import atexit
 import ctypes
@@ -13,7 +13,7 @@ from functools import cache
 from d2nwg.utils.errors import UserError
 
 # While diffusers builds a model it patches torch.nn.Module for the whole process: a network that another thread
-# builds meanwhile would be left without its weights.
+# builds at the same time would not get its weights. Held while a model is loaded.
 loading = threading.RLock()
 
 
@@ -42,11 +42,11 @@ def resolve_device(name: str | None = None) -> str:
 
 @contextmanager
 def workers(device: str) -> Iterator[Executor]:
-    """Threads that work on pieces of a job side by side: one a core on a CPU, where torch then runs each piece on one.
+    """A thread pool for independent parts of a computation: one thread a core on a CPU, with one torch thread each.
 
-    Threads within an operation wait on each other at its end, and on whatever else the machine is doing: with small
-    matrices or small batches of pictures, a piece a core is up to several times as fast. On another device the
-    threads feed it. A job that is broken off does not wait for pieces that nobody wants any more.
+    Threads within one operation wait for each other at its end; with small matrices or batches, one part a core is up
+    to several times as fast. On another device the threads prepare its inputs. On an exception, parts that have not
+    begun are dropped.
     """
     import torch
 
@@ -59,7 +59,7 @@ def workers(device: str) -> Iterator[Executor]:
         yield pool
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        torch.set_num_threads(threads)  # some of the libraries below torch share one number among all threads
+        torch.set_num_threads(threads)  # some libraries that torch calls have one setting for all threads
         if device == "cpu":
             _return_freed_memory()
 
@@ -83,10 +83,11 @@ def _leave_group() -> None:
 
 @cache
 def _keep_freed_memory() -> None:
-    """Tell glibc to keep what torch frees instead of returning it to the system and asking again.
+    """Have glibc keep freed memory for reuse instead of returning it to the system.
 
-    Activations are allocated and freed at every layer; where fresh pages are dear (virtual machines above all), that
-    costs as much as the arithmetic: networks run up to twice as fast with it. Elsewhere it does nothing.
+    Activations are allocated and freed at every layer. Where new pages are slow to get, as on virtual machines, that
+    takes as long as the arithmetic, and networks run up to twice as fast with this setting. Without glibc it does
+    nothing.
     """
     if platform.libc_ver()[0] == "glibc":
         trim_threshold, top_pad, mmap_max = -1, -2, -4  # names in malloc.h
@@ -96,7 +97,7 @@ def _keep_freed_memory() -> None:
 
 
 def _return_freed_memory() -> None:
-    """Once, at the end of a job of many threads: what each has freed lies where no other will take it from, gigabytes
-    of it after the singular values of large matrices."""
+    """Return the memory that ended threads have freed to the system; no other thread can reuse it. After the singular
+    values of large matrices it is gigabytes."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)

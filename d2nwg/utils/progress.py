@@ -20,13 +20,13 @@ def silent(stage: str, done: int, total: int) -> None:
 
 
 class TimeLeft:
-    """Estimates the seconds left of a stage from its own pace so far."""
+    """Estimates the seconds left of a stage from its speed so far."""
 
     def __init__(self):
         self._stage, self._started, self._first = None, 0.0, 0
 
     def __call__(self, stage: str, done: int, total: int) -> float | None:
-        """Seconds left, or None while nothing can be said (a new stage, or an unknown total)."""
+        """Seconds left, or None while they are unknown (at the beginning of a stage, or without a total)."""
         now = time.monotonic()
         if stage != self._stage:
             self._stage, self._started, self._first = stage, now, done
@@ -41,7 +41,7 @@ class TerminalProgress:
 
     def __init__(self, stream=None):
         self.stream = stream or sys.stderr
-        # Elsewhere than on a terminal, short work is silent: a mistake found at once is then the only line.
+        # Off a terminal short work reports nothing, so that an error at the beginning is the only line.
         self._left, self._last = TimeLeft(), 0.0 if self.stream.isatty() else time.monotonic()
 
     def __call__(self, stage: str, done: int, total: int) -> None:

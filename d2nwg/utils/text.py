@@ -1,4 +1,4 @@
-"""Names of files and classes: comparing them, and showing them in a sentence."""
+"""Names of files and classes: compared, and shown in sentences."""
 
 import unicodedata
 from collections.abc import Sequence

@@ -1,22 +1,18 @@
-"""State dicts ↔ vectors: the `whole` layout (paper section 3.2, model-wise vectorisation).
+"""State dicts ↔ vectors or chunks.
 
-Each tensor is flattened, weight then bias, in module order, and all are concatenated. A head for fewer classes than
-the layout's largest is zero-padded, and `mask` tells the numbers that count. Standardisation is per tensor: one
-global scale would lose the small ones.
+`WholeLayout` (paper section 3.2, model-wise vectorisation): each tensor is flattened, weight then bias, in module
+order, and all are concatenated. A head for fewer classes than the layout's largest is zero-padded; `mask` is False for
+the padding. With ``tokens = T`` the same numbers are ordered as T equal pieces, piece i holding the i-th share of each
+tensor; with T = number of classes, a piece of a linear head is one class's row and its bias.
 
-With ``tokens = T`` the same numbers are ordered as T equal pieces, piece i holding the i-th share of each tensor;
-with T = number of classes, a linear head's piece is one class's row and its bias. T = 1 is the plain order.
+`ChunkedLayout` (paper section 3.2, layer-wise vectorisation): each layer is flattened by itself, weight then bias,
+zero-padded to a multiple of the chunk length and cut. Chunks of networks of different shapes have the same length, so
+that one generator, conditioned on the layer and the position of each chunk, can learn them all.
 
-State dicts ↔ vectors: the `chunked` layout (paper section 3.2, layer-wise vectorisation).
-
-Each layer is flattened on its own, weight then bias, zero-padded to a multiple of the chunk length and cut. The
-chunks of networks of different shapes are thus of one length, and one generator can learn them all, told which layer
-and which place each chunk is. Standardisation is per tensor, as in `WholeLayout`: a layer's weight and its bias differ
-in scale, the running statistics of a BatchNorm above all.
-
-Integer tensors (``num_batches_tracked``) are counters, not weights: no layout holds them. BatchNorm's running
-statistics either travel with the weights (the variance as its logarithm, so that whatever is generated is a variance),
-or are left out and must be measured again on data before the network is used (`recalibrate`).
+Both standardise per tensor: the scales of a layer's weight, its bias and the running statistics of a BatchNorm differ.
+Integer tensors (``num_batches_tracked``) are in no layout. The running statistics of a BatchNorm are either among the
+numbers (the variance as its logarithm, so that every generated value is a variance), or left out and measured again on
+data before the network is used (`recalibrate`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,7 +27,7 @@ from d2nwg.weights.networks import CLASS_TENSORS, State
 
 @dataclass
 class WholeLayout:
-    """How one model's tensors become one vector.
+    """The layout of a head's tensors in one vector.
 
     Attributes:
         shapes: tensor name → shape, in module order, for the largest number of classes.
@@ -75,7 +71,7 @@ class WholeLayout:
             self.mean[name], self.std[name] = float(values.mean()), float(values.std().clamp_min(1e-8))
 
     def flatten(self, state: State) -> Tensor:
-        """Heads (B, …), padded to `shapes` → standardised vectors (B, N); padding becomes zero only under `mask`."""
+        """Heads (B, …), padded to `shapes` → standardised vectors (B, N). Padding is not zero in them; see `mask`."""
         pieces = [
             ((state[name] - self.mean[name]) / self.std[name]).reshape(len(state[name]), self.tokens, -1)
             for name in self.shapes
@@ -107,7 +103,7 @@ class WholeLayout:
         return masks
 
     def to_config(self) -> dict:
-        """As JSON; `WholeLayout(**config)` reads it back. The shapes become a list: their order is the layout's, and
+        """For JSON; `WholeLayout(**config)` is the inverse. The shapes become a list: their order is the layout's, and
         writers of JSON may sort the keys of an object."""
         return {**asdict(self), "shapes": list(self.shapes.items())}
 
@@ -124,7 +120,7 @@ def layer_of(tensor: str) -> str:
 
 @dataclass
 class ChunkedLayout:
-    """How one network's tensors become chunks of one length.
+    """The layout of a network's tensors in chunks of one length.
 
     Attributes:
         shapes: tensor name → shape of every tensor in the chunks, in module order.
@@ -175,12 +171,12 @@ class ChunkedLayout:
 
     @property
     def places(self) -> list[tuple[int, int]]:
-        """(layer number, place in the layer) of each chunk: what a generator is told beside it."""
+        """(number of its layer, position in the layer) of each chunk: what its generation is conditioned on."""
         return [(i, k) for i, name in enumerate(self.layers) for k in range(-(-self.numel(name) // self.chunk))]
 
     @property
     def spans(self) -> dict[str, slice]:
-        """Where each tensor's numbers stand in the flattened chunks."""
+        """The slice of each tensor's numbers in the flattened chunks."""
         spans, first = {}, 0
         for layer, names in self.layers.items():
             start = first
@@ -209,7 +205,7 @@ class ChunkedLayout:
         for name, (count, total, squares) in sums.items():
             mean = float(total / count)
             self.mean[name] = mean
-            self.std[name] = max(float(squares / count) - mean**2, 0.0) ** 0.5 or 1.0  # one constant: only shifted
+            self.std[name] = max(float(squares / count) - mean**2, 0.0) ** 0.5 or 1.0  # a constant is only shifted
 
     def flatten(self, state: State) -> Tensor:
         """Networks (B, …) → standardised chunks (B, chunks, L), padding zero."""
@@ -237,7 +233,7 @@ class ChunkedLayout:
         return state
 
     def to_config(self) -> dict:
-        """As JSON; `ChunkedLayout(**config)` reads it back."""
+        """For JSON; `ChunkedLayout(**config)` is the inverse."""
         return {**asdict(self), "shapes": list(self.shapes.items())}
 
 
@@ -249,18 +245,18 @@ def _plain(name: str, tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
-    """Measure the running statistics of a network's BatchNorm layers on data, as ``batchnorm="recalibrate"`` asks.
+    """Measure the running statistics of a network's BatchNorm layers on data, for ``batchnorm="recalibrate"``.
 
     Args:
         network: changed in place; its other modules stay in evaluation mode.
-        batches: what the network takes, several examples each; the statistics are the plain average over them.
+        batches: inputs of the network, several examples each; the statistics are the mean over batches.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta: Mapping[nn.Module, float | None] = {norm: norm.momentum for norm in norms}
     network.eval()
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a plain average
+        norm.momentum = None  # a mean over batches, not an exponential one
         norm.train()
     for batch in batches:
         network(batch)

@@ -1,6 +1,6 @@
-"""A zoo of whole models: checkpoints that people already have, imported, looked at, and given back.
+"""A zoo of checkpoints: networks that were trained elsewhere, imported, inspected and exported.
 
-Beside the zoo of heads (`d2nwg.weights.zoo`) this is a folder of
+Unlike a zoo of heads (`d2nwg.weights.zoo`) it is a folder of
 
 - ``zoo.json``: ``{"kind": "checkpoints", "format": 2, "architectures": {…}, "records": […]}``, written last and whole.
   ``architectures`` maps a digest of tensor names and shapes, without a common ``module.``, to the names in module
@@ -9,7 +9,7 @@ Beside the zoo of heads (`d2nwg.weights.zoo`) this is a folder of
 - ``models/00000.safetensors``, …: one state dict each, tensors under their stored names and bit for bit as imported,
   integer buffers and BatchNorm statistics among them.
 
-One file a model: a zoo larger than memory is read in pieces, and more can be appended to it.
+With one file a checkpoint, a zoo larger than memory can be read in pieces, and appended to.
 """
 
 import csv
@@ -39,17 +39,17 @@ from d2nwg.weights.networks import State
 from d2nwg.weights.statefiles import SUFFIXES, Checkpoint, read_checkpoint
 
 MAX_CHECKPOINTS = 100_000
-PREFIX = "module."  # what DataParallel puts before every name
+PREFIX = "module."  # of all tensor names, where DataParallel wrote the checkpoint
 
 
 @dataclass
 class Imported:
-    """What an import would keep, or has kept.
+    """The result of an import, or of a dry run of one.
 
     Attributes:
         records, architectures: as in ``zoo.json``.
-        refused: (name, why) of each file that was left out, a sentence each.
-        notes: sentences on what else there is to know.
+        refused: (name, sentence with the reason) of each file that was left out.
+        notes: further sentences for the user.
     """
 
     records: list[dict] = field(default_factory=list)
@@ -87,7 +87,7 @@ class ModelZoo:
         return {name: state[name] for name in self.orders[self.records[number]["architecture"]]}
 
     def architectures(self) -> dict[str, list[int]]:
-        """Digest → record numbers, the commonest first."""
+        """Digest → record numbers, the most frequent architecture first."""
         groups: dict[str, list[int]] = {}
         for number, record in enumerate(self.records):
             groups.setdefault(record["architecture"], []).append(number)
@@ -101,12 +101,12 @@ class ModelZoo:
         return layout
 
     def summary(self) -> dict:
-        """What is in the zoo, in numbers and names."""
+        """Numbers of checkpoints, their tasks, accuracies and architectures, for ``zoo info``."""
         rights = [record["accuracy"] for record in self.records if "accuracy" in record]
         return {
             "kind": CHECKPOINTS,
             "checkpoints": len(self),
-            "tasks": dict(Counter(record.get("task", "not told") for record in self.records)),
+            "tasks": dict(Counter(record.get("task", "unknown") for record in self.records)),
             "accuracy": {"known": len(rights), **_spread(rights)},
             "architectures": [self._describe(members) for members in self.architectures().values()],
         }
@@ -126,11 +126,13 @@ class ModelZoo:
 def find_checkpoints(
     source: str | Path, *, into: Path | None = None, progress: Progress = silent
 ) -> tuple[Path, list[Path], list[Path]]:
-    """What can be imported from a file, an archive or a folder: the folder it is in, the checkpoints (a
-    ``save_pretrained`` folder counts once, a sharded one by its index), and the tables beside them.
+    """The checkpoints of a file, an archive or a folder.
 
+    Returns:
+        The folder, the checkpoints in it (a ``save_pretrained`` folder counts once, a sharded one by its index), and
+        the tables beside them.
     Raises:
-        UserError: nothing is there, or what `d2nwg.data.archives.extract_files` refuses.
+        UserError: there are none, or `d2nwg.data.archives.extract_files` refuses the archive.
     """
     path = Path(source).expanduser()
     if path.is_file() and path.suffix.lower() in SUFFIXES:
@@ -177,15 +179,15 @@ def import_checkpoints(
     into: Path | None = None,
     progress: Progress = silent,
 ) -> Imported:
-    """Import checkpoints from folders, archives or files to the zoo ``out``; with ``out=None`` only look.
+    """Import checkpoints from folders, archives or files to the zoo ``out``; with ``out=None`` nothing is written.
 
-    Checkpoints of different shapes are kept side by side, as architectures of one zoo. Left out, each with its
-    reason, are files that need code, are damaged, hold NaN or infinite weights, or are in the zoo already.
+    Checkpoints of different shapes become architectures of one zoo. Left out, each with its reason, are files that
+    need code, are damaged, hold NaN or infinite weights, or are in the zoo already.
 
     Args:
         table: a CSV or JSONL of ``file``, ``task``, ``accuracy``, ``epoch``; without one, those found beside the
             checkpoints are read.
-        append: add to a zoo that is there.
+        append: add to the zoo ``out``.
         into: where archives are unpacked (the cache).
     Raises:
         UserError: nothing can be imported, ``out`` exists and ``append`` is False, or a table is wrong.
@@ -196,12 +198,12 @@ def import_checkpoints(
         raise UserError(f"{out} exists already: add to it with --append, choose another name, or remove it.")
     found = [find_checkpoints(one, into=into, progress=progress) for one in sources]
     tables = [Path(table)] if table else [file for _, _, files in found for file in files]
-    told = read_tables(tables)
+    rows = read_tables(tables)
     places = [(root, path) for root, paths, _ in found for path in paths]
     if out is None:
-        return _collect(places, told, None, [], progress)
+        return _collect(places, rows, None, [], progress)
     if old is not None:
-        made = _collect(places, told, old.path, old.records, progress)
+        made = _collect(places, rows, old.path, old.records, progress)
         write_info(
             old.path,
             CHECKPOINTS,
@@ -209,13 +211,13 @@ def import_checkpoints(
         )
         return made
     with whole_folder(Path(out)) as part:
-        made = _collect(places, told, part, [], progress)
+        made = _collect(places, rows, part, [], progress)
         write_info(part, CHECKPOINTS, {"architectures": made.architectures, "records": made.records})
         part.chmod(0o755)
     return made
 
 
-def _collect(places, told: dict[str, dict], folder: Path | None, old: list[dict], progress: Progress) -> Imported:
+def _collect(places, table: dict[str, dict], folder: Path | None, old: list[dict], progress: Progress) -> Imported:
     """Read every checkpoint and write those that are kept below `folder`."""
     made, seen = Imported(), {record["sha256"]: record["name"] for record in old}
     used: set[str] = set()
@@ -237,7 +239,7 @@ def _collect(places, told: dict[str, dict], folder: Path | None, old: list[dict]
             made.refused.append((name, f"{name} has the same weights as {seen[digest]}, which is there already."))
             continue
         seen[digest] = name
-        facts = {**checkpoint.facts, **facts_of(told, relative, used)}
+        facts = {**checkpoint.facts, **facts_of(table, relative, used)}
         number = len(old) + len(made.records)
         file = f"models/{number:05d}.safetensors"
         shape = architecture(checkpoint)
@@ -246,7 +248,7 @@ def _collect(places, told: dict[str, dict], folder: Path | None, old: list[dict]
         if folder is not None:
             save_file(checkpoint.state, folder / file)
         else:
-            record["path"] = str(path)  # a preview reads it again from there
+            record["path"] = str(path)  # read again by a preview
         made.records.append(record)
     progress("Reading checkpoints", len(places), len(places))
     if not made.records:
@@ -255,8 +257,8 @@ def _collect(places, told: dict[str, dict], folder: Path | None, old: list[dict]
             if len(made.refused) == 1
             else f"None of {len(places)} checkpoints can be imported; the first one: {made.refused[0][1]}"
         )
-    if unused := sorted(set(told) - used):
-        made.notes.append(f"The table tells of files that are not here: {some(unused)}.")
+    if unused := sorted(set(table) - used):
+        made.notes.append(f"The table has rows of files that are not here: {some(unused)}.")
     return made
 
 
@@ -304,7 +306,7 @@ def export_zoo(zoo: ModelZoo, out: str | Path, *, format: str = "safetensors", p
             stem = stem if stem.casefold() not in taken else f"{stem}-{number}"
             taken.add(stem.casefold())
             target = part / f"{stem}.{format}"
-            if not target.resolve().is_relative_to(part.resolve()):  # names come from whoever made the zoo
+            if not target.resolve().is_relative_to(part.resolve()):  # a zoo from elsewhere can hold any name
                 raise UserError(f"The zoo holds a name that leads out of its folder, {shown(stem)}.")
             target.parent.mkdir(parents=True, exist_ok=True)
             if format == "pt":

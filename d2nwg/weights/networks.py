@@ -1,8 +1,8 @@
-"""The networks whose weights are generated: classifier heads, as batched state dicts.
+"""Classifier heads as batched state dicts.
 
-A head's state dict is that of a plain module: ``weight`` (C, d) and ``bias`` (C,) of a `torch.nn.Linear`, or
+A head's state dict is that of a torch module: ``weight`` (C, d) and ``bias`` (C,) of a `torch.nn.Linear`, or
 ``0.weight`` (h, d), ``0.bias`` (h,), ``2.weight`` (C, h), ``2.bias`` (C,) of ``Sequential(Linear, ReLU, Linear)``.
-Every function here takes any number of leading batch axes: many heads are one state dict.
+Every function takes any number of leading batch axes: many heads are one state dict.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 State = dict[str, Tensor]
 
-# Tensors whose first axis is the class: what a permutation of the classes permutes.
+# Tensors whose first axis is the class: those that a permutation of the classes permutes.
 CLASS_TENSORS = ("weight", "bias", "2.weight", "2.bias")
 
 
@@ -42,7 +42,7 @@ def logits(state: State, features: Tensor) -> Tensor:
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    if x.dim() == 2 and weight.dim() > 2:  # one matrix product for all heads, not one a head
+    if x.dim() == 2 and weight.dim() > 2:  # one matrix product for all heads
         rows = (x @ weight.flatten(0, -2).T).reshape(len(x), *weight.shape[:-1])
         return rows.movedim(0, -2) + bias.unsqueeze(-2)
     return x @ weight.mT + bias.unsqueeze(-2)
@@ -74,12 +74,12 @@ def select_classes(state: State, index: Tensor | slice) -> State:
 
 
 def pick(state: State, index: int | slice | Tensor) -> State:
-    """Member(s) ``index`` along the leading batch axis."""
+    """The head or heads at ``index`` of the leading batch axis."""
     return {name: tensor[index] for name, tensor in state.items()}
 
 
 def build_head(state: State) -> nn.Module:
-    """One head's state dict → a plain `nn.Linear`, or ``Sequential(Linear, ReLU, Linear)``, holding it."""
+    """The `nn.Linear`, or ``Sequential(Linear, ReLU, Linear)``, with the weights of one head's state dict."""
     if "weight" in state:
         classes, width = state["weight"].shape
         module: nn.Module = nn.Linear(width, classes)

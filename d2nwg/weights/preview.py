@@ -82,7 +82,7 @@ def _difference(shapes: dict[str, tuple], first: dict[str, tuple]) -> str:
     ]
     return (
         f"Unlike the first architecture: {', '.join(filter(None, parts))}. Kept as an architecture of its own; "
-        "in chunks, the end of each layer is padded."
+        "cut into chunks, the end of each layer is padded."
     )
 
 

@@ -1,4 +1,4 @@
-"""Thousands of probes trained at once: one batched optimisation, no loop over probes.
+"""Thousands of probes trained in one batched optimisation, without a loop over probes.
 
 Every function takes B problems of equal padded shape: features (B, n, d), labels (B, n), and a weight for each image
 that is 0 for padding. Problems with fewer than C classes leave the last rows unused.
@@ -24,8 +24,8 @@ def fit_linear(
     """Multinomial logistic regression for B problems together.
 
     Minimises mean cross-entropy + l2/2 · ‖W‖² by Newton steps with Böhning's fixed bound on the Hessian (Ann. Inst.
-    Stat. Math. 44, 1992), ½ XᵀX: one Cholesky factor a problem serves every step, and Nesterov's momentum makes a
-    dozen of them enough. The start is zero, so the rows of every iterate sum to zero over the classes.
+    Stat. Math. 44, 1992), ½ XᵀX: one Cholesky factor a problem for all steps, of which twelve suffice with Nesterov's
+    momentum. The initial weights are zero, so the rows of every iterate sum to zero over the classes.
 
     Args:
         features: (B, n, d).
@@ -33,7 +33,7 @@ def fit_linear(
         image_weight: (B, n), 1 for an image and 0 for padding.
         num_classes: (B,) classes of each problem.
         max_classes: C, rows of the result.
-        l2: strength of the penalty on W; the bias is free.
+        l2: strength of the penalty on W; the bias is not penalised.
         iterations: Newton steps.
         checkpoints: how many of the last iterates to return.
     Returns:
@@ -43,10 +43,10 @@ def fit_linear(
     used = classes < num_classes.unsqueeze(1)
     offset = torch.where(used, 0.0, -torch.inf).to(features.dtype).unsqueeze(-1)
     share = (image_weight / image_weight.sum(1, keepdim=True)).unsqueeze(1)
-    # On centred features the bias stands alone in the bound on the Hessian: its entry is a half.
+    # On centred features the bound on the Hessian is block-diagonal; the entry of the bias is a half.
     mean = share @ features
     x = features - mean
-    # Everything is class-major, (B, C, n), and both products read contiguous rows: three times as fast on a CPU.
+    # With classes before images, (B, C, n), both products read contiguous rows: three times as fast on a CPU.
     flipped = x.mT.contiguous()
     target = (labels.unsqueeze(1) == classes.unsqueeze(1)).to(x.dtype)
     ridge = (l2 * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)).expand(len(x), -1, -1)
@@ -84,7 +84,7 @@ def fit_mlp(
 ) -> State:
     """Two-layer heads (Linear, ReLU, Linear) for B problems together, by Adam on all images (paper appendix B).
 
-    Arguments as in `fit_linear`; the start is random, drawn from ``generator``.
+    Arguments as in `fit_linear`; the initial weights are drawn from ``generator``.
 
     Returns:
         ``0.weight`` (B, checkpoints, h, d), ``0.bias``, ``2.weight`` (B, checkpoints, C, h), ``2.bias``.
@@ -103,7 +103,7 @@ def fit_mlp(
     for step in range(iterations):
         log_p = logits(state, features).masked_fill(~used.unsqueeze(1), -torch.inf).log_softmax(-1)
         loss = -(log_p.gather(-1, labels.unsqueeze(-1)).squeeze(-1) * share).sum()
-        # Summed over problems, so that every problem has its own gradient whatever the batch.
+        # Summed over problems, so that a problem's gradient does not depend on the others of the batch.
         loss = loss + 0.5 * l2 * (
             state["0.weight"].square().sum() + (state["2.weight"] * rows["2.weight"]).square().sum()
         )

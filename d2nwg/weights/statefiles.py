@@ -1,7 +1,7 @@
-"""One checkpoint file, read without running anything that is in it.
+"""One checkpoint file, read without running code that it contains.
 
-``.safetensors`` is plain data. ``.pt``, ``.pth``, ``.th``, ``.bin`` and ``.ckpt`` are pickles: they are opened with
-``weights_only=True``, which knows tensors and plain containers and refuses whatever would call code.
+``.safetensors`` files hold data only. ``.pt``, ``.pth``, ``.th``, ``.bin`` and ``.ckpt`` files are pickles; they are
+opened with ``weights_only=True``, which reads tensors and plain containers and refuses all that would call code.
 """
 
 import json
@@ -30,11 +30,11 @@ WEIGHTS = ("state_dict", "model_state_dict", "model", "net", "module", "params",
 
 @dataclass
 class Checkpoint:
-    """What a file holds.
+    """The content of a checkpoint file.
 
     Attributes:
-        state: tensor name, as stored → tensor, contiguous and with memory of its own; bit for bit as in the file.
-        facts: of accuracy (a fraction), epoch and task whatever the file tells.
+        state: stored name → tensor, contiguous and with memory of its own, bit for bit as in the file.
+        facts: those of ``accuracy`` (a fraction), ``epoch`` and ``task`` that the file gives.
     """
 
     state: dict[str, Tensor]
@@ -118,7 +118,7 @@ def _pickled(path: Path) -> Checkpoint:
 
 
 def _check_packing(path: Path, name: str) -> None:
-    """PyTorch stores without compression; what unpacks to much more than its size is a bomb."""
+    """Refuse an archive that unpacks to many times its size: PyTorch stores tensors without compression."""
     try:
         with zipfile.ZipFile(path) as archive:
             total = sum(info.file_size for info in archive.infolist())
@@ -129,7 +129,7 @@ def _check_packing(path: Path, name: str) -> None:
 
 
 def _find_state(content) -> dict[str, Tensor]:
-    """The mapping of names to tensors in what a training script saved: by its usual name, or the largest."""
+    """The state dict in a training script's checkpoint: under a usual key (see `WEIGHTS`), or the largest one."""
     if not isinstance(content, Mapping):
         return {}
     own = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}

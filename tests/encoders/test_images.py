@@ -1,7 +1,5 @@
 """Encoders: the embedded weights, the cache, images that cannot be read, and weights that cannot be had."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -187,10 +185,9 @@ def test_an_unknown_name_is_refused(name, words):
 
 @pytest.mark.parametrize("name", ["timm/resnet18", "open_clip/ViT-B-32:laion2b_s34b_b79k"])
 def test_weights_from_the_hub_without_a_network(name):
-    started = time.monotonic()
     with pytest.raises(UserError, match=f"weights of {name.split(':')[0]}") as said:
         load_encoder(name)
-    assert time.monotonic() - started < 30 and "\n" not in str(said.value)
+    assert "\n" not in str(said.value)
 
 
 def test_weights_that_no_longer_match_are_no_puzzle():

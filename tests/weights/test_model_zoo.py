@@ -64,7 +64,7 @@ def folder(tmp_path) -> Path:
 
 def test_import_and_export_bit_for_bit(folder, tmp_path):
     made = import_checkpoints(folder, tmp_path / "zoo")
-    assert not made.refused and made.notes == ["The table tells of files that are not here: gone.pt."]
+    assert not made.refused and made.notes == ["The table has rows of files that are not here: gone.pt."]
     zoo = ModelZoo(tmp_path / "zoo")
     told = {r["name"]: tuple(r.get(key) for key in ("task", "accuracy", "epoch")) for r in zoo.records}
     assert told == {
