@@ -10,6 +10,8 @@ import torch
 from d2nwg import generators, load_bundle
 from d2nwg.bundles import bundle_generator, list_bundles
 from d2nwg.cli import main
+from d2nwg.conditions import CONDITIONERS
+from d2nwg.conditions.dataset import DatasetEncoder
 from d2nwg.generators import Generator, for_zoo, generator_of, get_generator, presets, register
 from d2nwg.training.cards import CardText
 from d2nwg.training.config import UNetConfig, setting
@@ -74,6 +76,31 @@ def test_a_generator_is_offered_in_the_train_tab(toy):
     radio = next(block for block in blocks if isinstance(block, gr.Radio) and block.elem_id == "recipe-generator")
     assert ("A toy", "toy") in [tuple(choice) for choice in radio.choices]
     assert any(isinstance(block, gr.Textbox) and block.label == "colour" for block in blocks)
+
+
+class NoisySlots(DatasetEncoder):
+    """A condition of a test's own."""
+
+    given, described = "a few images a class and a coin", "noisy encoder"
+
+    def forward(self, features, mask, latents=None):
+        noise = 0.01 * torch.randn(features.shape, generator=torch.Generator().manual_seed(0)).to(features)
+        return super().forward(features + noise, mask, latents)
+
+
+def test_a_condition_is_a_file_and_an_entry(tiny_zoo, tmp_path, monkeypatch):
+    monkeypatch.setitem(CONDITIONERS, "noisy", "tests.test_generators:NoisySlots")
+    out = tmp_path / "bundle"
+    options = ["--preset", "tiny", *(f"--set={stage}_steps=2" for stage in ("vae", "align", "diffusion"))]
+    command = ["train", "--zoo", str(tiny_zoo.path), "--condition", "noisy", *options, "--device", "cpu"]
+    assert main([*command, "--out", str(out)]) == 0
+    assert "a few images a class and a coin" in (out / "README.md").read_text()
+    pipe = load_bundle(out)
+    assert type(pipe.condition_encoder) is NoisySlots
+    assert len(pipe([torch.rand(2, 48), torch.rand(3, 48)], num_samples=2)) == 2
+    monkeypatch.delitem(CONDITIONERS, "noisy")
+    with pytest.raises(UserError, match="names the component NoisySlots of tests.test_generators: not loaded"):
+        load_bundle(out)
 
 
 def test_names_of_generators():

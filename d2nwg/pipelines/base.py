@@ -7,11 +7,12 @@ from pkgutil import resolve_name
 from diffusers import DiffusionPipeline
 from typing_extensions import Self
 
+from d2nwg.conditions import CONDITIONERS
+from d2nwg.generators import GENERATORS
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.text import shown
 
 FORMAT = 2  # of bundles. 1: before modules moved into rooms, without a number
-PACKAGES = ("d2nwg", "diffusers")  # where components may come from
 
 # Components of format 1, which named modules that have moved.
 MOVED = {
@@ -75,13 +76,20 @@ def find_folder(path: str | Path, **download) -> Path:
         raise UserError(f"There is no bundle {shown(path)} here, and none can be had from the Hub.") from reason
 
 
+def trusted_packages() -> set[str]:
+    """Where components may come from: this package, diffusers, and the packages of registered generators and
+    conditioners. A bundle must not make this process import whatever it names."""
+    entries = [generator.pipeline for generator in GENERATORS.values()] + list(CONDITIONERS.values())
+    return {"d2nwg", "diffusers"} | {entry.split(".")[0].split(":")[0] for entry in entries}
+
+
 def _component(folder: Path, name: str, entry):
     """The component ``name`` of a bundle, whose index says ``[package, class]``."""
     if not isinstance(entry, list) or len(entry) != 2 or not all(isinstance(text, str) for text in entry):
         raise UserError(f"The bundle {folder} has no {name}: get or train it again.")
     package, kind = entry[0], RENAMED.get(entry[1], entry[1])
     package = MOVED.get(kind, package)
-    if package.split(".")[0] not in PACKAGES:
+    if package.split(".")[0] not in trusted_packages():
         raise UserError(f"The bundle {folder} names the component {shown(kind)} of {shown(package)}: not loaded.")
     try:
         loaded = resolve_name(f"{package}:{kind}")
