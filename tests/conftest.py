@@ -10,9 +10,21 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.helpers.encoder import CheapEncoder
 from tests.helpers.images import make_image_folder, make_pattern_folder
+
+# The same examples in every run, however slow the machine is.
+settings.register_profile(
+    "same",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("same")
 
 
 def pytest_collection_modifyitems(items):

@@ -1,5 +1,6 @@
 """Task ids in words: what a person writes, and the names that a `TaskIndex` knows."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -45,6 +46,8 @@ def read_mix(text: str, tasks: Mapping[str, Sequence[str]]) -> dict[str, float]:
     mix: dict[str, float] = {}
     for name, part in zip(names, parts, strict=True):
         mix[name] = mix.get(name, 0.0) + (float(part[1]) if part[1] else 1 / len(parts))
+    if not all(map(math.isfinite, mix.values())):
+        raise UserError("A share of a task is too large a number.")
     return mix
 
 

@@ -211,7 +211,7 @@ class ChunkedLayout:
         """Networks (B, …) → standardised chunks (B, chunks, L), padding zero."""
         rows = []
         for names in self.layers.values():
-            parts = [((_plain(n, state[n]) - self.mean[n]) / self.std[n]).flatten(1) for n in names]
+            parts = [((_plain(n, state[n]) - self.mean[n]) / self.std[n]).reshape(len(state[n]), -1) for n in names]
             row = torch.cat(parts, 1)
             row = nn.functional.pad(row, (0, -row.shape[1] % self.chunk))
             rows.append(row.reshape(len(row), -1, self.chunk))
