@@ -36,7 +36,7 @@ def estimate(
 
     spec = {
         "zoos": [str(zoo) for zoo in zoos],
-        "generator": generator_of(config),
+        "generator": generator_of(config).name,
         "config": config.to_config(),
         "device": device,
     }

@@ -99,7 +99,7 @@ def test_figures(tiny_bundle):
 def test_time_and_memory_are_measured(tiny_zoo):
     found = estimate([tiny_zoo.path], quick_config(diffusion_steps=1000), device="cpu", limit=500)
     assert found["whole"] and found["device"] == "CPU" and 1e8 < found["memory"] < 1e10
-    assert list(found["stages"]) == ["Training the VAE", "Aligning the data-set encoder", "Training the denoiser"]
+    assert list(found["stages"]) == ["Training the VAE", "Aligning the condition", "Training the denoiser"]
     assert found["seconds"] == pytest.approx(sum(found["stages"].values()))
 
 
@@ -142,5 +142,5 @@ def test_the_generator_suits_the_zoo(still, tiny_zoo, tmp_path):
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "a.pt")
     training.import_zoo([str(tmp_path / "a.pt")], "models", tmp_path / "a")
     heads = str(tiny_zoo.path)
-    assert training.suiting("models", "dual") == "models" and training.suiting(heads, "dual") == "dual"
-    assert training.suiting(heads, "models") == "unet" and training.suiting(None, "unet") == "unet"
+    assert training.suiting("models", "dual") == "networks" and training.suiting(heads, "dual") == "dual"
+    assert training.suiting(heads, "networks") == "unet" and training.suiting(None, "unet") == "unet"
