@@ -86,7 +86,7 @@ def test_figures(tiny_bundle):
     losses = losses_figure(lines)
     assert len(losses.data) == 3 and [note.text for note in losses.layout.annotations] == [
         "VAE",
-        "data-set encoder",
+        "condition",
         "denoiser",
     ]
     rights = accuracies_figure(lines)
