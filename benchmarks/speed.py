@@ -37,7 +37,7 @@ from d2nwg.encoders.base import Encoder
 from d2nwg.encoders.images import EMBEDDED_WEIGHTS, load_encoder
 from d2nwg.evaluation.accuracy import accuracies
 from d2nwg.evaluation.baselines import logistic_regression_head, normalised
-from d2nwg.generate import choose
+from d2nwg.evaluation.selection import choose
 from d2nwg.pipelines import DEFAULT_STEPS
 from d2nwg.pipelines.sampling import sample_heads
 from d2nwg.utils.devices import workers
@@ -301,7 +301,7 @@ def measure_sampler(args) -> dict:
             started = time.perf_counter()
             state = task.samples(seed, number, TerminalProgress())
             times[name].append(time.perf_counter() - started)
-            _, average, _ = choose(state, task.x[:0], task.y[:0])
+            average = choose(state, task.x[:0], task.y[:0]).average
             each = accuracies(state, task.query, task.query_labels)
             one = accuracies({n: t[None] for n, t in average.items()}, task.query, task.query_labels)
             scores[name]["average"].append(float(one))

@@ -23,9 +23,9 @@ from d2nwg.data.image_set import ImageSet
 from d2nwg.data.images import load_images
 from d2nwg.encoders.images import load_encoder
 from d2nwg.evaluation.accuracy import accuracies
-from d2nwg.evaluation.baselines import RANDOM_HEADS, normalised, rival_heads
+from d2nwg.evaluation.baselines import RANDOM_HEADS, baseline_heads, normalised
 from d2nwg.evaluation.calibration import calibration_error
-from d2nwg.generate import choose, set_aside
+from d2nwg.evaluation.selection import choose, selection_split
 from d2nwg.pipelines.sampling import sample_heads
 from d2nwg.utils.progress import TerminalProgress
 from d2nwg.weights.networks import logits
@@ -75,7 +75,7 @@ def measure_rivals(x, y, xq, yq, seed: int) -> dict[str, dict]:
     centre = x.numpy().mean(0)
     X, Xq = normalised(x.numpy(), centre), torch.from_numpy(normalised(xq.numpy(), centre))
     rows = {}
-    for name, (weight, bias) in rival_heads(X, y.numpy(), seed=seed).items():
+    for name, (weight, bias) in baseline_heads(X, y.numpy(), seed=seed).items():
         rows[name] = score({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)}, Xq, yq)
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(RANDOM_HEADS, int(y.max()) + 1, X.shape[1], generator=generator, dtype=torch.double)
@@ -86,7 +86,7 @@ def measure_rivals(x, y, xq, yq, seed: int) -> dict[str, dict]:
 def measure_bundle(pipe, x, y, xq, yq, free, shots: int, seed: int, args) -> dict[str, dict]:
     """The scores of a bundle's heads: chosen, one sample on average, oracle top 3, and chosen with unlabelled images;
     and how the samples' disagreement about an image tells that the chosen head is wrong (area under the curve)."""
-    given, aside = set_aside(y, 0 if pipe.uses_all_support else (shots or len(y)), seed)
+    given, aside = selection_split(y, 0 if pipe.uses_all_support else (shots or len(y)), seed)
     by_class = [x[given][y[given] == c] for c in range(int(y.max()) + 1)]
     rows = {}
     for suffix, extra in (("", None), ("_unlabelled", free)):
@@ -95,7 +95,7 @@ def measure_bundle(pipe, x, y, xq, yq, free, shots: int, seed: int, args) -> dic
         generator = torch.Generator().manual_seed(seed)
         samples = sample_heads(pipe, by_class, args.num_samples, generator, args.steps, unlabelled=extra)
         state = {name: tensor.cpu() for name, tensor in samples.state.items()}
-        chosen = choose(state, x[aside], y[aside])[0]
+        chosen = choose(state, x[aside], y[aside]).head
         rows[f"chosen{suffix}"] = score(chosen, xq, yq)
         if not suffix:
             each = accuracies(state, xq, yq)

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from d2nwg.evaluation.accuracy import confusion_matrix, per_class_accuracy
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import some
@@ -169,19 +170,17 @@ def evaluate_head(head: Head, images: "ImageSet", *, device: str | None = None, 
     if not readable.any():
         raise UserError(f"None of the {len(chosen)} images in {images.name} can be read.")
     truth = np.array([row.get(name, -1) for name in images.classes])[images.labels[chosen[readable]]]
-    confusion = np.zeros((len(head.classes),) * 2, np.int64)
-    np.add.at(confusion, (truth, probabilities.argmax(1).numpy()[readable]), 1)
-    right, shown = confusion.diagonal(), confusion.sum(1)
-    notes = list(images.notes)
+    confusion = confusion_matrix(truth, probabilities.argmax(1).numpy()[readable], len(head.classes))
+    per_class, notes = per_class_accuracy(confusion, head.classes), list(images.notes)
     if not images.is_test.any():
         notes.append(
             "There is no test folder, so every image was scored: where the head was made from some of "
             "them, its accuracy on the others is the one to trust."
         )
     return {
-        "accuracy": float(right.sum() / shown.sum()),
-        "per_class": {name: float(r / n) for name, r, n in zip(head.classes, right, shown, strict=True) if n},
-        "num_images": int(shown.sum()),
+        "accuracy": float(confusion.trace() / confusion.sum()),
+        "per_class": {name: right for name, right in per_class.items() if right is not None},
+        "num_images": int(confusion.sum()),
         "classes": list(head.classes),
         "confusion": confusion.tolist(),
         "skipped": int((~readable).sum()),

@@ -1,6 +1,7 @@
 """The main job on the tiny bundle: the report, the choice of a head, the files, and what is refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,14 +11,16 @@ from safetensors.torch import load_file
 from d2nwg import generate
 from d2nwg.data.images import load_images
 from d2nwg.evaluation.accuracy import accuracies
-from d2nwg.generate import choose, generate_heads, set_aside
+from d2nwg.evaluation.report import Report
+from d2nwg.evaluation.selection import choose, selection_split
+from d2nwg.generate import generate_heads
 from d2nwg.heads import Head
 from d2nwg.pipelines import DEFAULT_STEPS
 from d2nwg.pipelines.heads import WeightGenerationPipeline
 from d2nwg.utils.errors import Cancelled, UserError
 from tests.helpers.images import make_pattern_folder
 
-STAGES = ["Opening the bundle", "Reading images", "Sampling heads", "Fitting the rivals"]
+STAGES = ["Opening the bundle", "Reading images", "Sampling heads", "Fitting the baselines"]
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +51,7 @@ def made(folder, tiny_bundle, cheap_encoder):
 
 
 def test_the_report_says_all(made, images):
-    report = json.loads(json.dumps(made.report))
+    report = json.loads(json.dumps(made.report.to_json()))
     accuracy = report["query_accuracy"]
     assert set(accuracy) == {
         "chosen",
@@ -75,21 +78,21 @@ def test_the_report_says_all(made, images):
 
 
 def test_the_numbers_agree_with_each_other(made, images, cheap_encoder):
-    accuracy, scores = made.report["query_accuracy"], made.sample_accuracy
-    assert [sample["accuracy"] for sample in made.report["samples"]] == pytest.approx(scores.tolist(), abs=1e-6)
-    assert accuracy["mean"] == pytest.approx(scores.mean(), abs=1e-6)
-    assert accuracy["std"] == pytest.approx(scores.std(), abs=1e-6)
-    assert accuracy["oracle_top3"] == pytest.approx(np.sort(scores)[-3:].mean(), abs=1e-6)
-    assert accuracy["chosen"] == accuracy["average"] == pytest.approx(made.confusion.trace() / 52, abs=1e-6)
+    accuracy, scores = made.report.query_accuracy, made.sample_accuracy
+    assert [sample.accuracy for sample in made.report.samples] == pytest.approx(scores.tolist(), abs=1e-6)
+    assert accuracy.mean == pytest.approx(scores.mean(), abs=1e-6)
+    assert accuracy.std == pytest.approx(scores.std(), abs=1e-6)
+    assert accuracy.oracle_top3 == pytest.approx(np.sort(scores)[-3:].mean(), abs=1e-6)
+    assert accuracy.chosen == accuracy.average == pytest.approx(made.confusion.trace() / 52, abs=1e-6)
     assert made.confusion.sum() == 52 and made.confusion.sum(1).tolist() == [13] * 4
     per_class = dict(zip(images.classes, made.confusion.diagonal() / 13, strict=True))
-    assert made.report["per_class"] == pytest.approx(per_class, abs=1e-6)
+    assert made.report.per_class == pytest.approx(per_class, abs=1e-6)
     # The same numbers from the files alone, on the images that generation says it did not see.
-    features, _ = cheap_encoder.encode([images.items[i] for i in made.query])
-    labels = torch.from_numpy(images.labels[made.query])
+    features, _ = cheap_encoder.encode([images.items[i] for i in made.data.query_index])
+    labels = torch.from_numpy(images.labels[made.data.query_index])
     assert accuracies(made.samples, features, labels).numpy() == pytest.approx(scores)
     predicted = made.head.module()(features).argmax(1)
-    assert float((predicted == labels).float().mean()) == pytest.approx(accuracy["chosen"], abs=1e-6)
+    assert float((predicted == labels).float().mean()) == pytest.approx(accuracy.chosen, abs=1e-6)
 
 
 def test_the_average_is_the_mean_of_the_samples(made):
@@ -115,17 +118,21 @@ def test_the_files(made, tmp_path):
     assert head.classes == made.head.classes and head.preprocessing == made.head.preprocessing
     assert head.info["seed"] == 0 and head.info["bundle"] == "tiny"
     assert samples["weight"].shape == (8, 4, 48) and torch.equal(samples["weight"], made.samples["weight"])
-    assert json.loads((folder / "report.json").read_text()) == made.report
+    stored = json.loads((folder / "report.json").read_text())
+    assert stored == made.report.to_json() and Report.from_json(stored) == made.report
     readme = (folder / "README.md").read_text()
     assert "A generated head for fresh" in readme and "average of the 8 samples" in readme
 
 
 def test_the_same_seed_gives_the_same_heads(made, images, tiny_bundle):
     again, other = run(images, tiny_bundle), run(images, tiny_bundle, seed=1)
-    assert torch.equal(again.samples["weight"], made.samples["weight"]) and (again.query == made.query).all()
-    assert {**again.report, "seconds": 0} == {**made.report, "seconds": 0}
+    assert (
+        torch.equal(again.samples["weight"], made.samples["weight"])
+        and (again.data.query_index == made.data.query_index).all()
+    )
+    assert replace(again.report, seconds=made.report.seconds) == made.report
     assert not torch.equal(other.samples["weight"], made.samples["weight"])
-    assert other.query.tolist() != made.query.tolist()
+    assert other.data.query_index.tolist() != made.data.query_index.tolist()
 
 
 def test_the_stages_come_in_order(images, tiny_bundle):
@@ -149,32 +156,34 @@ def test_it_can_be_stopped_anywhere(stage, images, tiny_bundle):
 
 def test_few_images_are_all_for_the_generator():
     labels = torch.arange(3).repeat_interleave(5)
-    given, aside = set_aside(labels, 5, 0)
+    given, aside = selection_split(labels, 5, 0)
     assert given.all() and not aside.any()
 
 
 def test_of_many_images_a_third_of_each_class_chooses():
     labels = torch.arange(3).repeat_interleave(12)
-    given, aside = set_aside(labels, 12, 0)
+    given, aside = selection_split(labels, 12, 0)
     assert torch.equal(given, ~aside) and torch.bincount(labels[aside]).tolist() == [4, 4, 4]
-    assert torch.equal(set_aside(labels, 12, 0)[1], aside) and not torch.equal(set_aside(labels, 12, 1)[1], aside)
+    assert torch.equal(selection_split(labels, 12, 0)[1], aside) and not torch.equal(
+        selection_split(labels, 12, 1)[1], aside
+    )
 
 
 def test_the_choice_is_the_best_on_images_set_aside():
     features, labels = torch.eye(2).repeat(3, 1), torch.arange(2).repeat(3)
     good, bad = torch.eye(2), -torch.eye(2)
     samples = {"weight": torch.stack([bad, good, bad]), "bias": torch.zeros(3, 2)}
-    head, average, words = choose(samples, features, labels)
-    assert torch.equal(head["weight"], good) and torch.equal(average["weight"], bad / 3)
-    assert words == "sample 1, best on 6 support images that generation did not see"
+    choice = choose(samples, features, labels)
+    assert torch.equal(choice.head["weight"], good) and torch.equal(choice.average["weight"], bad / 3)
+    assert choice.words == "sample 1, best on 6 support images that generation did not see"
     samples["weight"] = torch.stack([good, 2 * good, good])
-    assert choose(samples, features, labels)[2].startswith("the average of the samples, best on 6")
+    assert choose(samples, features, labels).words.startswith("the average of the samples, best on 6")
 
 
 def test_with_many_shots_the_report_says_who_chose(images, tiny_bundle):
     made = run(images, tiny_bundle, shots=12)
-    assert made.report["selection"].endswith("best on 16 support images that generation did not see")
-    assert made.report["num_support"] == 48 and made.report["num_query"] == 16
+    assert made.report.selection.endswith("best on 16 support images that generation did not see")
+    assert made.report.num_support == 48 and made.report.num_query == 16
 
 
 def test_the_query_images_do_not_change_the_heads(tmp_path, tiny_bundle):
@@ -186,7 +195,7 @@ def test_the_query_images_do_not_change_the_heads(tmp_path, tiny_bundle):
         make_pattern_folder(root / "test", range(100, 103), per_class=5, seed=7 + i)
         heads.append(run(load_images(root), tiny_bundle))
     assert torch.equal(heads[0].samples["weight"], heads[1].samples["weight"])
-    assert heads[0].report["num_query"] == 15
+    assert heads[0].report.num_query == 15
 
 
 def test_unreadable_images_are_replaced_and_counted(tmp_path, tiny_bundle):
@@ -194,8 +203,8 @@ def test_unreadable_images_are_replaced_and_counted(tmp_path, tiny_bundle):
     for path in sorted((folder / "pattern-01").iterdir())[:6]:
         path.write_bytes(b"no image")
     made = run(load_images(folder), tiny_bundle)
-    assert made.report["num_support"] == 9 and made.report["num_query"] == 7 + 1 + 7
-    assert len(made.report["notes"]) == 1 and "6 images of 30" in made.report["notes"][0]
+    assert made.report.num_support == 9 and made.report.num_query == 7 + 1 + 7
+    assert len(made.report.notes) == 1 and "6 images of 30" in made.report.notes[0]
 
 
 def test_mostly_unreadable_images_are_refused(tmp_path, tiny_bundle):
@@ -220,7 +229,7 @@ def test_too_few_images_are_refused(images, tiny_bundle):
 
 
 def test_most_query_images_are_bounded(images, tiny_bundle):
-    assert run(images, tiny_bundle, max_query=8).report["num_query"] == 8
+    assert run(images, tiny_bundle, max_query=8).report.num_query == 8
 
 
 def test_the_full_number_of_steps_is_the_papers_sampler(images, tiny_bundle, monkeypatch):

@@ -71,11 +71,11 @@ def run(args: argparse.Namespace) -> None:
         device=args.device,
         progress=progress,
     )
-    folder, right = made.save(args.out), made.report["query_accuracy"]
-    for note in made.report["notes"]:
+    folder, right = made.save(args.out), made.report.query_accuracy
+    for note in made.report.notes:
         print(note)
     print(
-        f"The chosen head is right on {right['chosen']:.1%} of {made.report['num_query']} images it never saw (class "
-        f"mean {right['class_mean']:.1%}, ridge {right['ridge']:.1%}, logistic regression "
-        f"{right['logistic_regression']:.1%}, random {right['random']:.1%}). It is in {folder}."
+        f"The chosen head is right on {right.chosen:.1%} of {made.report.num_query} images it never saw (class mean "
+        f"{right.class_mean:.1%}, ridge {right.ridge:.1%}, logistic regression {right.logistic_regression:.1%}, random "
+        f"{right.random:.1%}). It is in {folder}."
     )

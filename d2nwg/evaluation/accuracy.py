@@ -1,7 +1,9 @@
 """Accuracies of heads, many at once, and how precisely an accuracy is known."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 from d2nwg.weights.networks import State, logits, pick
@@ -25,6 +27,22 @@ def accuracies(state: State, features: Tensor, labels: Tensor) -> Tensor:
     return torch.cat(scores) if scores else torch.zeros(0)
 
 
+def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Counts (C, C) of true (rows) and predicted classes (columns), from both (m,)."""
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (np.asarray(truth), np.asarray(predicted)), 1)
+    return counts
+
+
+def per_class_accuracy(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, float | None]:
+    """Name → share of a class's images that are recognised, to 6 digits; None for a class without images.
+
+    ``confusion`` (C, C) is a `confusion_matrix`.
+    """
+    right, shown = confusion.diagonal(), confusion.sum(1)
+    return {name: round(float(r / n), 6) if n else None for name, r, n in zip(classes, right, shown, strict=True)}
+
+
 def interval(right: int, total: int) -> tuple[float, float]:
     """The Wilson score interval (Wilson, 1927) of a proportion, at 95 %.
 
@@ -39,5 +57,7 @@ def interval(right: int, total: int) -> tuple[float, float]:
     Raises:
         ValueError: no trials, or more successes than trials.
     """
+    from scipy.stats import binomtest
+
     found = binomtest(int(right), int(total)).proportion_ci(LEVEL, method="wilson")
     return float(found.low), float(found.high)

@@ -1,9 +1,8 @@
-"""Scores of heads, many at once, and the rivals every generated head stands beside.
+"""Baselines: the heads that a person would otherwise fit to the same support images.
 
-A rival is a head a person would otherwise fit on the same support images: the class means, ridge regression and
-logistic regression, the last two with the strength of their regularisation chosen by cross-validation on the
-support alone. Rivals see features centred on a mean and scaled to unit length (`normalised`), which suits all
-three better than raw features.
+They are the class means, ridge regression and logistic regression, the last two with the strength of their
+regularisation chosen by cross-validation on the support alone. Features are centred on a mean and scaled to unit
+length (`normalised`), which suits all three better than raw features.
 """
 
 import numpy as np
@@ -68,8 +67,11 @@ def logistic_regression_head(X: np.ndarray, y: np.ndarray, C: int, *, seed: int 
     return weight @ basis, bias
 
 
-def rival_heads(X: np.ndarray, y: np.ndarray, *, seed: int = 0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The three rivals by name, as weight (C, d) and bias (C,) on `normalised` features X (n, d) with labels y (n,)."""
+def baseline_heads(X: np.ndarray, y: np.ndarray, *, seed: int = 0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The three baselines by name, as weight (C, d) and bias (C,).
+
+    ``X`` (n, d) are `normalised` features with labels ``y`` (n,).
+    """
     C = int(y.max()) + 1
     return {
         "class_mean": class_mean_head(X, y, C),
@@ -78,7 +80,7 @@ def rival_heads(X: np.ndarray, y: np.ndarray, *, seed: int = 0) -> dict[str, tup
     }
 
 
-def rivals(
+def baselines(
     support: Tensor,
     labels: Tensor,
     query: Tensor,
@@ -87,7 +89,7 @@ def rivals(
     mean: Tensor | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Accuracies on the query images, as fractions, of the heads a person could have had instead.
+    """Accuracies of the baselines on the query images, as fractions.
 
     ``support`` (n, d) with ``labels`` (n,) fits them, ``query`` (m, d) with ``query_labels`` (m,) scores them;
     every class occurs in the support. Features are centred on ``mean`` (d,), or on the support's own mean when
@@ -96,7 +98,7 @@ def rivals(
     X, y, Xq, yq = (torch.as_tensor(t).cpu().numpy() for t in (support, labels, query, query_labels))
     centre = X.mean(0) if mean is None else torch.as_tensor(mean).cpu().numpy()
     X, Xq = normalised(X, centre), normalised(Xq, centre)
-    heads = rival_heads(X, y, seed=seed)
+    heads = baseline_heads(X, y, seed=seed)
     rng = np.random.default_rng(seed)
     C = int(y.max()) + 1
     weight = torch.from_numpy(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from d2nwg.evaluation.accuracy import accuracies
+from d2nwg.evaluation.report import Novelty
 from d2nwg.evaluation.zoo_distance import class_mask, generated_heads, nearest_zoo_heads, zoo_heads
 from d2nwg.models.spaces import WeightSpace
 
@@ -31,23 +32,6 @@ class ZooBaseline:
     distance: np.ndarray
     accuracy: np.ndarray
     task: np.ndarray
-
-
-@dataclass(frozen=True)
-class Novelty:
-    """The average of the samples beside the zoo.
-
-    Attributes:
-        distance: to the nearest zoo head, in lengths of a zoo head.
-        nearest_zoo_head: accuracy of that zoo head.
-        zoo_head_plus_noise: accuracy of that zoo head with Gaussian noise that takes it as far away as the average is.
-        average_of_nearest: accuracy of the average of the three nearest zoo heads.
-    """
-
-    distance: float
-    nearest_zoo_head: float
-    zoo_head_plus_noise: float
-    average_of_nearest: float
 
 
 def make_zoo_baselines(

@@ -17,7 +17,6 @@ from d2nwg.analysis.compare import to_zoo, weight_densities
 from d2nwg.analysis.populations import SAMPLE, TRAINED, ZOO, Population, part_names, zoo_population
 from d2nwg.bundles import load_pipeline, resolve_bundle
 from d2nwg.data.image_set import ImageSet
-from d2nwg.encoders.images import load_encoder
 from d2nwg.evaluation.zoo_baselines import AVERAGE, NOISE, RANDOM, ZooBaseline, make_zoo_baselines
 from d2nwg.evaluation.zoo_distance import Neighbours, class_mask, nearest_zoo_heads
 from d2nwg.exploration.tasks import Task, fewer, make_task, subsets
@@ -139,7 +138,6 @@ def explore(
     space = pipe.weight_space
     zoo = zoo_population(space)
     _check_counts(sets, zoo, path.name)
-    encoder = load_encoder(space.config.encoder, device)
     made, heads = [], [zoo]
     settings = {"shots": shots, "seed": seed, "steps": steps, "max_query": max_query}
     for i, data in enumerate(sets):
@@ -147,7 +145,6 @@ def explore(
         task, part = make_task(
             data,
             pipe,
-            encoder,
             bundle=path,
             number=i,
             device=device,

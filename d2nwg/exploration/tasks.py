@@ -9,7 +9,7 @@ from torch import Tensor
 
 from d2nwg.analysis.populations import SAMPLE, TRAINED, Population, population, trained_vectors
 from d2nwg.data.image_set import ImageSet
-from d2nwg.encoders.split import read_split
+from d2nwg.evaluation.accuracy import confusion_matrix, per_class_accuracy
 from d2nwg.evaluation.zoo_baselines import score_vectors
 from d2nwg.evaluation.zoo_distance import generated_heads
 from d2nwg.generate import Generation, generate_heads
@@ -18,7 +18,7 @@ from d2nwg.models.spaces import WeightSpace
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import some
-from d2nwg.weights.networks import pick
+from d2nwg.weights.networks import logits, pick
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,18 @@ class Task:
         made = self.generation.head
         info = {**made.info, "selection": words, "query_accuracy": float(accuracy)}
         return Head(pick(state, 0), made.encoder, made.classes, made.preprocessing, info)
+
+    def with_chosen(self, head: Head) -> Generation:
+        """The task's `Generation` with a head of `head` in place of the chosen one."""
+        made, accuracy = self.generation, head.info["query_accuracy"]
+        confusion = confusion_matrix(self.labels, logits(head.state, self.query).argmax(-1), self.count)
+        report = replace(
+            made.report,
+            selection=head.info["selection"],
+            query_accuracy=replace(made.report.query_accuracy, chosen=accuracy),
+            per_class=per_class_accuracy(confusion, head.classes),
+        )
+        return replace(made, head=head, report=report, confusion=confusion)
 
 
 def subsets(images: ImageSet, number: int, classes: int, seed: int) -> list[ImageSet]:
@@ -110,7 +122,6 @@ def fewer(images: ImageSet, shots: int, max_query: int, seed: int) -> ImageSet:
 def make_task(
     images: ImageSet,
     pipe,
-    encoder,
     *,
     bundle,
     shots: int,
@@ -140,15 +151,13 @@ def make_task(
         device=device,
         progress=progress,
     )
-    features, support, query, _ = read_split(images, encoder, shots, seed, max_query)  # read before: from the cache
-    space = pipe.weight_space
-    x, y, order = features[support], torch.from_numpy(images.labels[support]), made.order
-    task = Task(images.name, images, made, order, features[query], torch.from_numpy(images.labels[query]))
+    space, data, order = pipe.weight_space, made.data, made.order
+    task = Task(images.name, images, made, order, data.query, data.query_labels)
     progress("Training heads to compare with", 0, 1)
     samples = torch.from_numpy(generated_heads(space, made.vectors, task.count))
     parts = [population(samples, task.count, SAMPLE, number, made.sample_accuracy)]
     if num_trained:
-        vectors = trained_vectors(space, x, y, order, num_trained, seed)
+        vectors = trained_vectors(space, data.support, data.labels, order, num_trained, seed)
         parts.append(population(vectors, task.count, TRAINED, number, task.score(space, vectors.cpu().numpy())))
     progress("Training heads to compare with", 1, 1)
     return task, Population.join(parts)

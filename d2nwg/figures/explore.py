@@ -14,11 +14,11 @@ from d2nwg.evaluation.zoo_baselines import AVERAGE, NOISE, RANDOM
 from d2nwg.exploration.explore import Exploration
 from d2nwg.exploration.look import View
 from d2nwg.exploration.words import table
-from d2nwg.figures.base import ACCENT, INK, LENGTHS, RIVAL, STRONG, label, percent
+from d2nwg.figures.base import ACCENT, BASELINE, INK, LENGTHS, STRONG, label, percent
 from d2nwg.figures.base import ZOO as ZOO_COLOUR
 
 NAMES = {ZOO: "zoo heads", SAMPLE: "samples", TRAINED: "trained on the same images"}
-COLOURS = {ZOO: ZOO_COLOUR, SAMPLE: ACCENT, TRAINED: RIVAL}
+COLOURS = {ZOO: ZOO_COLOUR, SAMPLE: ACCENT, TRAINED: BASELINE}
 SYMBOLS = {ZOO: "square", SAMPLE: "circle", TRAINED: "diamond"}
 BASELINE_NAMES = {
     ZOO: "zoo heads as they are",
@@ -250,7 +250,7 @@ def novelty_figure(found: Exploration, picked: Sequence[int] = ()) -> go.Figure:
     chance = float(np.mean([1 / task.count for task in found.tasks]))
     figure.add_hline(
         y=100 * chance,
-        line=dict(color=RIVAL, width=1, dash="dot"),
+        line=dict(color=BASELINE, width=1, dash="dot"),
         annotation=dict(text="chance", font=dict(color=INK, size=12)),
         annotation_position="bottom right",
     )
@@ -274,7 +274,7 @@ def accuracy_figure(found: Exploration) -> go.Figure:
     own = heads.of(ZOO)[np.isin(heads.counts[heads.of(ZOO)], counts)]
     rows = [("samples", heads.accuracy[heads.of(SAMPLE)], ACCENT, "circle")]
     if len(trained := heads.of(TRAINED)):
-        rows.append(("trained, same images", heads.accuracy[trained], RIVAL, "diamond"))
+        rows.append(("trained, same images", heads.accuracy[trained], BASELINE, "diamond"))
     rows += [
         ("zoo, their own tasks", heads.accuracy[own], ZOO_COLOUR, "square-open"),
         ("zoo, these tasks", found.baselines[ZOO].accuracy, ZOO_COLOUR, "square"),

@@ -6,11 +6,11 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 
-from d2nwg.figures.base import ACCENT, INK, RIVAL, STRONG, ZOO, label
+from d2nwg.figures.base import ACCENT, BASELINE, INK, STRONG, ZOO, label
 from d2nwg.interpolation.methods import CONDITION, CONDITION_SPHERICAL, LABELS, LATENT, WEIGHTS
 from d2nwg.interpolation.result import Interpolation
 
-COLOURS = {CONDITION: ACCENT, CONDITION_SPHERICAL: "#0072b2", LATENT: "#cc79a7", WEIGHTS: RIVAL}
+COLOURS = {CONDITION: ACCENT, CONDITION_SPHERICAL: "#0072b2", LATENT: "#cc79a7", WEIGHTS: BASELINE}
 DASHES = {CONDITION: "solid", CONDITION_SPHERICAL: "dash", LATENT: "dashdot", WEIGHTS: "dot"}
 LEGEND = dict(orientation="h", x=0, y=1.03, yanchor="bottom", font=dict(size=12))  # above: nothing there to cover
 UNSEEN = "rgba(213,94,0,0.13)"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
-from d2nwg.figures.base import ACCENT, INK, RIVAL, STRONG, ZOO
+from d2nwg.figures.base import ACCENT, BASELINE, INK, STRONG, ZOO
 
 if TYPE_CHECKING:
     from d2nwg.llm.spectrum import Matrix, Ranked
@@ -121,7 +121,7 @@ def spectrum_figure(matrix: "Matrix", mode: str) -> go.Figure:
     return figure
 
 
-COLOURS = {"base": ZOO, "refined": ACCENT, "noise": RIVAL}
+COLOURS = {"base": ZOO, "refined": ACCENT, "noise": BASELINE}
 NAMES = {"base": "base", "refined": "refined", "noise": "noise, chosen alike"}
 
 

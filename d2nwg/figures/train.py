@@ -6,7 +6,7 @@ from itertools import pairwise
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from d2nwg.figures.base import ACCENT, INK, RIVAL, ZOO, percent
+from d2nwg.figures.base import ACCENT, BASELINE, INK, ZOO, percent
 
 SHORT = {"vae": "VAE", "condition": "condition", "denoiser": "denoiser", "generator": "generator"}  # titles
 
@@ -84,7 +84,7 @@ def accuracies_figure(metrics: Sequence[dict]) -> go.Figure:
     if level is not None:
         figure.add_hline(
             100 * level,
-            line=dict(color=RIVAL, dash="dot", width=1.5),
+            line=dict(color=BASELINE, dash="dot", width=1.5),
             annotation=dict(text=f"zoo heads {percent(level)}", font=dict(color=INK)),
             annotation_position="bottom right",
         )

@@ -158,13 +158,12 @@ def read_endpoints(
         def read(stage: str, done: int, total: int, name=name) -> None:
             progress(f"{stage} of {name}", done, total)
 
-        features, support, query, more = read_split(images, encoder, shots, seed, max_query, read)
-        labels = torch.from_numpy(images.labels)
+        data = read_split(images, encoder, shots, seed, max_query, read)
         if endpoint.task is None:
-            endpoint.support = [features[support][labels[support] == c] for c in range(len(classes))]
-        endpoint.query, endpoint.labels = features[query], labels[query]
-        endpoint.items = [images.items[i] for i in query]
-        notes += [*images.notes, *more]
+            endpoint.support = data.by_class()
+        endpoint.query, endpoint.labels = data.query, data.query_labels
+        endpoint.items = [images.items[i] for i in data.query_index]
+        notes += [*images.notes, *data.notes]
     return Endpoints(tuple(members), classes, encoder.name, encoder.preprocessing, tuple(notes))
 
 

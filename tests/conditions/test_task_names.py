@@ -65,18 +65,18 @@ def test_the_shipped_bundle_knows_its_tasks():
 def test_networks_for_a_task_told_by_its_name():
     images = load_images("example:digits")
     made = generate_heads(images, bundle=BUNDLE, num_samples=8, max_query=300, device="cpu")
-    right = made.report["query_accuracy"]
-    assert made.report["task"] == "digits" and right["chosen"] > 0.9 and right["mean"] > 0.85
-    assert right["chosen"] > right["logistic_regression"], "it has seen thousands of digits, the rivals fifty"
+    right = made.report.query_accuracy
+    assert made.report.task == "digits" and right.chosen > 0.9 and right.mean > 0.85
+    assert right.chosen > right.logistic_regression, "it has seen thousands of digits, the rivals fifty"
     assert set(made.samples) == {"0.weight", "0.bias", "2.weight", "2.bias"} and made.head.encoder == "pixels/28"
-    assert made.report["novelty"]["nearest_zoo_head"] > 0.8, "zoo heads and samples hold their classes in one order"
-    assert "best on 50 support images that generation did not see" in made.report["selection"]
+    assert made.report.novelty.nearest_zoo_head > 0.8, "zoo heads and samples hold their classes in one order"
+    assert "best on 50 support images that generation did not see" in made.report.selection
     other = generate_heads(images, bundle=BUNDLE, num_samples=4, max_query=300, task="digits-turned-90", device="cpu")
-    assert other.report["query_accuracy"]["chosen"] < 0.5, "another task's network"
+    assert other.report.query_accuracy.chosen < 0.5, "another task's network"
     mixed = generate_heads(
         images, bundle=BUNDLE, num_samples=4, max_query=300, device="cpu", task="0.8 digits + 0.2 digits-turned-45"
     )
-    assert 0.7 < mixed.report["query_accuracy"]["chosen"]
+    assert 0.7 < mixed.report.query_accuracy.chosen
 
 
 def test_what_a_told_bundle_refuses(tmp_path):

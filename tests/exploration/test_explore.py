@@ -77,7 +77,7 @@ def test_what_is_compared(found):
 
 def test_the_distance_is_the_one_that_generate_reports(found):
     for i, task in enumerate(found.tasks):
-        reported = [row["nearest_zoo_distance"] for row in task.generation.report["samples"]]
+        reported = [row.nearest_zoo_distance for row in task.generation.report.samples]
         assert found.distance[found.heads.of(SAMPLE, i)] == pytest.approx(reported, abs=1e-4)
 
 
@@ -254,3 +254,14 @@ def test_the_table_has_no_unknown_columns(found, view):
     assert {len(values) for values in columns.values()} == {len(view.rows)}
     zoo = columns["origin"].index(ZOO)
     assert columns["task"][zoo] == "a zoo task of 3 classes" and columns["head"][zoo].startswith("zoo head ")
+
+
+def test_a_zoo_head_in_place_of_the_chosen_one(found):
+    index = int(found.heads.of(ZOO)[found.heads.counts[found.heads.of(ZOO)] == 3][0])
+    head, task = found.head(index), found.tasks[0]
+    shown = task.with_chosen(head)
+    assert shown.head is head and shown.report.selection.startswith("zoo head ")
+    predicted = head.module()(task.query).argmax(1)
+    assert shown.report.query_accuracy.chosen == pytest.approx(float((predicted == task.labels).float().mean()))
+    assert shown.confusion.trace() == (predicted == task.labels).sum() and shown.report.samples
+    assert task.generation.report.selection != shown.report.selection

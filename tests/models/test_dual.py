@@ -366,15 +366,15 @@ def data(tmp_path_factory, monkeypatch, cheap_encoder):
 
 def test_heads_for_more_classes_than_the_zoo_has(data, bundle):
     made = generate_heads(load_images(data), bundle=bundle, shots=3, num_samples=6, device="cpu")
-    right = made.report["query_accuracy"]
-    assert made.samples["weight"].shape[:2] == (6, 9) and right["chosen"] > 3 * right["random"]
-    assert right["chosen"] > right["class_mean"] - 0.05
-    assert {row["nearest_zoo_distance"] for row in made.report["samples"]} == {None}, "no zoo head has 9 classes"
+    right = made.report.query_accuracy
+    assert made.samples["weight"].shape[:2] == (6, 9) and right.chosen > 3 * right.random
+    assert right.chosen > right.class_mean - 0.05
+    assert {row.nearest_zoo_distance for row in made.report.samples} == {None}, "no zoo head has 9 classes"
 
 
 def test_all_support_images_make_the_head(data, bundle):
     made = generate_heads(load_images(data), bundle=bundle, shots=12, num_samples=6, device="cpu")
-    assert made.report["selection"] == "average of the 6 samples"
+    assert made.report.selection == "average of the 6 samples"
 
 
 def test_novelty_is_reported_where_the_zoo_has_such_heads(data, bundle, tmp_path):
@@ -383,10 +383,9 @@ def test_novelty_is_reported_where_the_zoo_has_such_heads(data, bundle, tmp_path
         (few / f"{number}").parent.mkdir(exist_ok=True)
         (data / f"pattern-{number:02}").rename(few / f"{number}")
     report = generate_heads(load_images(few), bundle=bundle, shots=3, num_samples=6, device="cpu").report
-    rows = report["novelty"]
-    assert set(rows) == {"distance", "nearest_zoo_head", "zoo_head_plus_noise", "average_of_nearest"}
-    assert 0 < rows["distance"] and report["query_accuracy"]["chosen"] > rows["nearest_zoo_head"]
-    assert all(row["nearest_zoo_distance"] > 0 for row in report["samples"])
+    rows = report.novelty
+    assert 0 < rows.distance and report.query_accuracy.chosen > rows.nearest_zoo_head
+    assert all(row.nearest_zoo_distance > 0 for row in report.samples)
 
 
 def test_unlabelled_images(data, bundle, tmp_path, monkeypatch):
@@ -398,17 +397,17 @@ def test_unlabelled_images(data, bundle, tmp_path, monkeypatch):
     settings = dict(bundle=bundle, shots=1, num_samples=6, device="cpu")
     made, plain = (generate_heads(images, **settings, unlabelled=u) for u in (load_unlabelled([free]), ()))
     report = made.report
-    assert report["num_unlabelled"] == 36 and plain.report["num_unlabelled"] == 0
-    assert "1 unlabelled image left out: also labelled here." in report["notes"]
-    assert "1 unlabelled image left out: unreadable." in report["notes"]
-    without = plain.report["query_accuracy"]["chosen"]
-    assert report["query_accuracy"]["without_unlabelled"] == pytest.approx(without, abs=1e-6)
+    assert report.num_unlabelled == 36 and plain.report.num_unlabelled == 0
+    assert "1 unlabelled image left out: also labelled here." in report.notes
+    assert "1 unlabelled image left out: unreadable." in report.notes
+    without = plain.report.query_accuracy.chosen
+    assert report.query_accuracy.without_unlabelled == pytest.approx(without, abs=1e-6)
     assert not torch.allclose(made.samples["weight"], plain.samples["weight"])
-    assert report["unlabelled_trust"] > 0.15 and plain.report["unlabelled_trust"] is None
+    assert report.unlabelled_trust > 0.15 and plain.report.unlabelled_trust is None
     monkeypatch.setattr(DualDenoiser, "_worth", lambda self, features, *others: features.new_zeros(()))
     unheeded = generate_heads(images, **settings, unlabelled=load_unlabelled([free]))
-    assert unheeded.report["unlabelled_trust"] == 0
-    assert any("hardly count" in note for note in unheeded.report["notes"])
+    assert unheeded.report.unlabelled_trust == 0
+    assert any("hardly count" in note for note in unheeded.report.notes)
 
 
 def test_a_unet_bundle_cannot_use_them(data, tiny_bundle):

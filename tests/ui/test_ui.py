@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,39 +18,32 @@ from d2nwg.ui.generate import html
 from d2nwg.ui.generate.settings import DEFAULTS, check_settings, from_link
 from d2nwg.ui.work import UNEXPECTED, Stage, Work, call
 from d2nwg.utils.errors import Cancelled, UserError
+from tests.helpers.reports import make_report
 
 NASTY = '<img src=x onerror="alert(1)">'
-REPORT = {
-    "data": NASTY,
-    "classes": ["a", NASTY],
-    "shots": 5,
-    "num_support": 10,
-    "num_query": 200,
-    "notes": [NASTY],
-    "query_accuracy": {
-        "chosen": 0.882,
-        "class_mean": 0.851,
-        "ridge": 0.87,
-        "logistic_regression": 0.876,
-        "random": 0.5,
-    },
-    "seconds": {"total": 1.44, "features": 1.1},
-    "selection": "average of the 50 samples",
-    "samples": [{"accuracy": 0.5, "nearest_zoo_distance": None}, {"accuracy": 0.25, "nearest_zoo_distance": 1.25}],
-}
+REPORT = make_report(
+    (0.5, 0.25),
+    (None, 1.25),
+    dict(chosen=0.882, class_mean=0.851, ridge=0.87, logistic_regression=0.876, random=0.5),
+    data=NASTY,
+    classes=["a", NASTY],
+    num_query=200,
+    notes=[NASTY],
+    selection="average of the 50 samples",
+)
 
 
 # ------------------------------------------------------------------------------------------------------ words
 
 
 def test_the_result_in_words():
-    answer, rivals, made = html.result_sentences(REPORT)
+    answer, baselines, made = html.result_sentences(REPORT)
     assert answer == "The generated head is right on 88.2\u00a0% of 200 images it never saw."
-    assert "0.6 points above logistic regression" in rivals and "the same 10 images" in rivals
+    assert "0.6 points above logistic regression" in baselines and "the same 10 images" in baselines
     assert made == "Chosen: average of the 50 samples. 1.4 s, of which 1.1 s reading images."
-    worse = {**REPORT, "query_accuracy": {**REPORT["query_accuracy"], "chosen": 0.8}}
+    worse = replace(REPORT, query_accuracy=replace(REPORT.query_accuracy, chosen=0.8))
     assert "7.6 points below logistic regression" in html.result_sentences(worse)[1]
-    level = {**REPORT, "query_accuracy": {**REPORT["query_accuracy"], "chosen": 0.876}}
+    level = replace(REPORT, query_accuracy=replace(REPORT.query_accuracy, chosen=0.876))
     assert "level with logistic regression" in html.result_sentences(level)[1]
 
 

@@ -2,7 +2,6 @@
 
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -301,7 +300,7 @@ def for_generate(made: Explored, point: int, folder: Path) -> tuple[generate.Res
         UserError: see `Exploration.head`.
     """
     from d2nwg.analysis.populations import SAMPLE
-    from d2nwg.figures.base import confusion_figure
+    from d2nwg.figures.generate import confusion_figure
 
     found, head = made.found, made.found.head(point)
     number = int(found.heads.task[point])
@@ -312,12 +311,7 @@ def for_generate(made: Explored, point: int, folder: Path) -> tuple[generate.Res
     if found.heads.origin[point] == SAMPLE:
         picked = int(found.heads.number[point])
     else:
-        report = {
-            **generation.report,
-            "selection": head.info["selection"],
-            "query_accuracy": {**generation.report["query_accuracy"], "chosen": head.info["query_accuracy"]},
-        }
-        generation = replace(generation, head=head, report=report)
+        generation = task.with_chosen(head)
     saved = generation.save(folder)
     kept = {
         "head": saved / "head.safetensors",

@@ -45,7 +45,7 @@ async def generate(
         make = partial(service.generate, images, settings, folder / "result", unlabelled)
         generation, made = await call(make, reports_to(progress))
     sentence = " ".join(html.result_sentences(generation.report))
-    return sentence, generation.report, str(made["head"]), str(made["samples"]), str(made["report"])
+    return sentence, generation.report.to_json(), str(made["head"]), str(made["samples"]), str(made["report"])
 
 
 async def predict(head: str | None = None, image: str | None = None) -> dict[str, float]:

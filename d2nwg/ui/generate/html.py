@@ -4,55 +4,51 @@ from html import escape
 
 import numpy as np
 
+from d2nwg.evaluation.report import Report
 from d2nwg.ui.html import count, percent, title
 
 
-def result_sentences(report: dict) -> tuple[str, str, str]:
-    """The result in plain words: the answer, its rivals, and how it was made."""
-    accuracy, seconds = report["query_accuracy"], report["seconds"]
-    best, rival = max(
-        (accuracy[key], name)
-        for key, name in (
-            ("class_mean", "the class mean"),
-            ("ridge", "ridge"),
-            ("logistic_regression", "logistic regression"),
-        )
+def result_sentences(report: Report) -> tuple[str, str, str]:
+    """The result in plain words: the answer, the baselines, and how the head was made."""
+    accuracy, seconds = report.query_accuracy, report.seconds
+    best, name = max(
+        (accuracy.class_mean, "the class mean"),
+        (accuracy.ridge, "ridge"),
+        (accuracy.logistic_regression, "logistic regression"),
     )
-    gap = 100 * (accuracy["chosen"] - best)
+    gap = 100 * (accuracy.chosen - best)
     stand = (
-        f"level with {rival}, the best of the three"
+        f"level with {name}, the best of the three"
         if abs(gap) < 0.05
-        else f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'} {rival}, the best of the three"
+        else f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'} {name}, the best of the three"
     )
-    without = accuracy.get("without_unlabelled")
     free = ""
-    if without is not None:
-        took_part = count(report["num_unlabelled"], "unlabelled image")
-        free = f" {took_part} took part; without them it reaches {percent(without)}."
-    made = "Told the task's name only. " if report.get("task") else ""
+    if accuracy.without_unlabelled is not None:
+        used = count(report.num_unlabelled, "unlabelled image")
+        free = f" {used} took part; without them it reaches {percent(accuracy.without_unlabelled)}."
+    made = "Made from the task's name only. " if report.task else ""
     return (
-        f"The generated head is right on {percent(accuracy['chosen'])} of {count(report['num_query'], 'image')} "
-        f"it never saw.{free}",
-        f"Fitted to the same {count(report['num_support'], 'image')}, the class mean reaches "
-        f"{percent(accuracy['class_mean'])}, ridge {percent(accuracy['ridge'])} and logistic regression "
-        f"{percent(accuracy['logistic_regression'])}: the generated head is {stand}. A random head reaches "
-        f"{percent(accuracy['random'])}.",
-        f"{made}Chosen: {report['selection']}. {seconds['total']:.1f} s, of which {seconds['features']:.1f} s reading "
-        "images.",
+        f"The generated head is right on {percent(accuracy.chosen)} of {count(report.num_query, 'image')} it never "
+        f"saw.{free}",
+        f"Fitted to the same {count(report.num_support, 'image')}, the class mean reaches "
+        f"{percent(accuracy.class_mean)}, ridge {percent(accuracy.ridge)} and logistic regression "
+        f"{percent(accuracy.logistic_regression)}: the generated head is {stand}. A random head reaches "
+        f"{percent(accuracy.random)}.",
+        f"{made}Chosen: {report.selection}. {seconds.total:.1f} s, of which {seconds.features:.1f} s reading images.",
     )
 
 
-def result(report: dict) -> str:
+def result(report: Report) -> str:
     """The result card."""
-    answer, rivals, made = map(escape, result_sentences(report))
-    number = percent(report["query_accuracy"]["chosen"])
-    notes = "".join(f"<li>{escape(note)}</li>" for note in report["notes"])
+    answer, baselines, made = map(escape, result_sentences(report))
+    number = percent(report.query_accuracy.chosen)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
     notes = f'<ul class="notes">{notes}</ul>' if notes else ""
-    seen = f"told “{escape(report['task'])}”" if report.get("task") else f"{report['shots']} a class seen"
-    data = f"{escape(report['data'])} · {count(len(report['classes']), 'class')} · {seen}"
+    given = f"task “{escape(report.task)}”" if report.task else f"{report.shots} images a class seen"
+    data = f"{escape(report.data)} · {count(len(report.classes), 'class')} · {given}"
     return (
         f'<section class="result"><p class="about">{data}</p>'
-        f'<p class="answer">{answer.replace(number, f"<b>{number}</b>", 1)}</p><p>{rivals}</p>'
+        f'<p class="answer">{answer.replace(number, f"<b>{number}</b>", 1)}</p><p>{baselines}</p>'
         f'<p class="made">{made}</p>{notes}</section>'
     )
 
@@ -84,16 +80,11 @@ def likeliest(chances: dict[str, float]) -> str:
     return f'<ol class="likeliest">{rows}</ol>'
 
 
-def table(report: dict) -> dict:
+def table(report: Report) -> dict:
     """The rows of the table of heads: the chosen one, then the samples."""
-    chosen = 100 * report["query_accuracy"]["chosen"]
-    rows = [
-        ("chosen", chosen, None),
-        *(
-            (f"sample {i}", 100 * sample["accuracy"], sample["nearest_zoo_distance"])
-            for i, sample in enumerate(report["samples"])
-        ),
-    ]
+    rows: list[tuple[str, float, float | None]] = [("chosen", 100 * report.query_accuracy.chosen, None)]
+    for i, sample in enumerate(report.samples):
+        rows.append((f"sample {i}", 100 * sample.accuracy, sample.nearest_zoo_distance))
     shown = [[name, f"{right:.1f}", "" if far is None else f"{far:.3f}"] for name, right, far in rows]
     return {
         "headers": ["head", "right, %", "distance to the nearest zoo head, in lengths of a zoo head"],

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from d2nwg.evaluation.report import Report
 from d2nwg.ui.gpu import on_gpu
 from d2nwg.ui.html import thumbnails
 from d2nwg.ui.libraries import import_libraries
@@ -61,15 +62,15 @@ def make_result(
 ) -> Result:
     """`generate` for a visitor, with what the page shows of it."""
     generation, files = generate(images, settings, folder, free, progress=progress)
-    from d2nwg.figures.base import confusion_figure
+    from d2nwg.figures.generate import confusion_figure
 
     figures = strip(generation.report), confusion_figure(generation.confusion, generation.head.classes)
     return Result(images, generation, files, figures)
 
 
-def strip(report: dict, picked: int | None = None):
+def strip(report: Report, picked: int | None = None):
     """The figure of the samples' accuracies, with one of them ringed."""
-    from d2nwg.figures.base import samples_figure
+    from d2nwg.figures.generate import samples_figure
 
     return samples_figure(report, picked)
 
@@ -151,7 +152,7 @@ def _check_encoder(name: str) -> None:
 def draw(visit: Session) -> tuple[Any, str]:
     """One of the visitor's held-out images, another one each time, and its class."""
     images = visit.result.images
-    index = np.random.default_rng().choice(visit.result.generation.query)
+    index = np.random.default_rng().choice(visit.result.generation.data.query_index)
     return images.items[index], images.classes[images.labels[index]]
 
 

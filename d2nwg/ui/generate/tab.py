@@ -295,7 +295,7 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
 
         def done(result) -> dict:
             visit.result, visit.picked = result, None
-            seconds = result.generation.report["seconds"]["total"]
+            seconds = result.generation.report.seconds.total
             return {**show(visit), **_idle(left, views.notice(f"Done in {seconds:.1f} s.", "good"))}
 
         kept, idle = html.kept(result=visit.result), partial(_idle, left)
@@ -338,9 +338,9 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
         generation, picked = visit.result.generation, visit.picked
         name = "chosen head" if picked is None else f"sample {picked}"
         about = (
-            generation.report["selection"]
+            generation.report.selection
             if picked is None
-            else f"right on {views.percent(generation.report['samples'][picked]['accuracy'])}"
+            else f"right on {views.percent(generation.report.samples[picked].accuracy)}"
         )
         code = SNIPPET.format(file=file.name, encoder=generation.head.encoder)
         return {

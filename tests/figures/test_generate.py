@@ -6,31 +6,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from d2nwg.figures.base import ACCENT, INK, RIVALS, STRONG, confusion_figure, label, percent, samples_figure
+from d2nwg.figures.base import ACCENT, INK, STRONG, label, percent
+from d2nwg.figures.generate import BASELINES, confusion_figure, samples_figure
+from tests.helpers.reports import make_report
 
 
-def report(samples=(0.5, 0.6, 0.7), chosen=0.62, average=None, **accuracy):
-    scores = dict(class_mean=0.6, ridge=0.63, logistic_regression=0.61, random=0.1) | accuracy
-    rows = [{"accuracy": a, "nearest_zoo_distance": 0.5 if i else None} for i, a in enumerate(samples)]
-    return {
-        "query_accuracy": {"chosen": chosen, "average": average or chosen, **scores},
-        "num_query": 1200,
-        "samples": rows,
-        "selection": f"average of the {len(samples)} samples",
-    }
+def report(samples=(0.5, 0.6, 0.7), **accuracy):
+    return make_report(samples, [0.5 if i else None for i in range(len(samples))], accuracy)
 
 
 def texts(figure) -> str:
     return str(figure.to_dict())
 
 
-def test_samples_figure_shows_samples_and_rivals():
+def test_samples_figure_shows_samples_and_baselines():
     figure = samples_figure(report())
     *marks, strip = figure.data
     assert sorted(strip.x) == [50, 60, 70]
-    assert len(marks) == 1 + len(RIVALS)
+    assert len(marks) == 1 + len(BASELINES)
     assert [re.sub("</?b>", "", mark.text[0]) for mark in marks] == [percent(v) for v in (0.62, 0.6, 0.63, 0.61, 0.1)]
-    assert list(figure.layout.yaxis.ticktext) == ["3 samples", "chosen: average of 3", *RIVALS.values()]
+    assert list(figure.layout.yaxis.ticktext) == ["3 samples", "chosen: average of 3", *BASELINES.values()]
     assert "1,200 held-out images" in figure.layout.xaxis.title.text
     assert "zoo" not in strip.hovertext[0] and "0.50 lengths of a zoo head from" in strip.hovertext[1]
 

@@ -1,0 +1,188 @@
+"""The report of a generation: what was measured of generated heads, and the files' texts."""
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class QueryAccuracy:
+    """Accuracies on the query images, as fractions.
+
+    Attributes:
+        chosen: of the head that is handed out.
+        average: of the average of the samples.
+        mean, std: over the samples.
+        oracle_top3: mean of the three samples that are best on the query images themselves (the papers' protocol).
+        class_mean, ridge, logistic_regression: of the baselines fitted to the same support images.
+        random: mean of random heads.
+        without_unlabelled: of the average of samples made without the unlabelled images; None where there were none.
+    """
+
+    chosen: float
+    average: float
+    mean: float
+    std: float
+    oracle_top3: float
+    class_mean: float
+    ridge: float
+    logistic_regression: float
+    random: float
+    without_unlabelled: float | None = None
+
+
+@dataclass(frozen=True)
+class SampleScore:
+    """One sample.
+
+    Attributes:
+        accuracy: on the query images, a fraction.
+        nearest_zoo_distance: to the nearest zoo head, in lengths of a zoo head (`d2nwg.evaluation.zoo_distance`); None
+            where the bundle keeps no zoo head with as many classes, or the heads sit on another encoder.
+    """
+
+    accuracy: float
+    nearest_zoo_distance: float | None
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """The average of the samples beside the zoo (`d2nwg.evaluation.zoo_baselines`).
+
+    Attributes:
+        distance: to the nearest zoo head, in lengths of a zoo head.
+        nearest_zoo_head: accuracy of that zoo head.
+        zoo_head_plus_noise: accuracy of that zoo head with Gaussian noise that takes it as far away as the average is.
+        average_of_nearest: accuracy of the average of the three nearest zoo heads.
+    """
+
+    distance: float
+    nearest_zoo_head: float
+    zoo_head_plus_noise: float
+    average_of_nearest: float
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Wall time of each step, and of all: the bundle is opened, images are read, heads are sampled, the samples and
+    the baselines are scored."""
+
+    opening: float
+    features: float
+    sampling: float
+    baselines: float
+    total: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``report.json`` holds.
+
+    Attributes:
+        data: name of the data set.
+        classes: their names.
+        bundle: its name.
+        task: what a task-conditioned bundle was given; None for a bundle that is shown images.
+        encoder: of the images.
+        shots: support images a class.
+        num_support, num_query, num_unlabelled: images that generation may see, that score, and without labels.
+        unlabelled_trust: how far the unlabelled images counted, 0 to 1; None without any.
+        num_samples: heads that were sampled.
+        seed: of the split and the noise.
+        selection: how the chosen head was chosen, in words.
+        query_accuracy: accuracies on the query images.
+        per_class: accuracy of the chosen head on each class; None for a class without query images.
+        samples: each sample.
+        novelty: the average of the samples beside the zoo; None where ``nearest_zoo_distance`` is.
+        seconds: wall time.
+        device: that computed.
+        notes: sentences on what was left out.
+    """
+
+    data: str
+    classes: list[str]
+    bundle: str
+    task: str | None
+    encoder: str
+    shots: int
+    num_support: int
+    num_query: int
+    num_unlabelled: int
+    unlabelled_trust: float | None
+    num_samples: int
+    seed: int
+    selection: str
+    query_accuracy: QueryAccuracy
+    per_class: dict[str, float | None]
+    samples: list[SampleScore]
+    novelty: Novelty | None
+    seconds: Seconds
+    device: str
+    notes: list[str]
+
+    def to_json(self) -> dict:
+        """As ``report.json`` holds it."""
+        data = asdict(self)
+        if self.query_accuracy.without_unlabelled is None:
+            del data["query_accuracy"]["without_unlabelled"]
+        # The file's key is older than the field's name.
+        data["seconds"] = {"rivals" if name == "baselines" else name: s for name, s in data["seconds"].items()}
+        return data
+
+    @classmethod
+    def from_json(cls, data: dict) -> "Report":
+        """The reverse of `to_json`.
+
+        Raises:
+            KeyError, TypeError: it is no such report.
+        """
+        seconds = {"baselines" if name == "rivals" else name: s for name, s in data["seconds"].items()}
+        nested = {
+            "query_accuracy": QueryAccuracy(**data["query_accuracy"]),
+            "samples": [SampleScore(**sample) for sample in data["samples"]],
+            "novelty": Novelty(**data["novelty"]) if data["novelty"] else None,
+            "seconds": Seconds(**seconds),
+        }
+        return cls(**{**data, **nested})
+
+
+_MODULES = {
+    "linear": 'head = torch.nn.Linear(*reversed(state["weight"].shape))',
+    "mlp": """hidden, width = state["0.weight"].shape
+head = torch.nn.Sequential(
+    torch.nn.Linear(width, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, len(classes))
+)""",
+}
+
+
+def readme(report: Report, probe: str) -> str:
+    """The README.md that stands beside generated heads; ``probe`` is ``"linear"`` or ``"mlp"``."""
+    right = report.query_accuracy
+    return f"""# A generated head for {report.data}
+
+`head.safetensors` is a classifier for {len(report.classes)} classes on the features of `{report.encoder}`. It was right
+on {right.chosen:.1%} of {report.num_query} images that generation never saw. Baselines fitted to the same
+{report.num_support} images: class mean {right.class_mean:.1%}, ridge {right.ridge:.1%}, logistic regression
+{right.logistic_regression:.1%}. Chosen: {report.selection}.
+
+With d2nwg:
+
+```
+python -m d2nwg predict head.safetensors picture.jpg
+```
+
+Anywhere else it is a state dict; encoder, preprocessing and class names are in the file's metadata:
+
+```python
+import json, torch
+from safetensors import safe_open
+
+with safe_open("head.safetensors", "pt") as f:
+    state = {{name: f.get_tensor(name) for name in f.keys()}}
+    classes = json.loads(f.metadata()["classes"])
+    preprocessing = json.loads(f.metadata()["preprocessing"])
+{_MODULES[probe]}
+head.load_state_dict(state)  # its input: the pooled features of {report.encoder}
+```
+
+`samples.safetensors` holds all {report.num_samples} sampled heads with a leading axis; `report.json` all numbers.
+Distances there are in lengths of a zoo head: 1 is the median length of the zoo heads with as many classes.
+"""

@@ -1,0 +1,59 @@
+"""Which head is handed out: the average of the samples, or the sample that is best on a selection split."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from d2nwg.evaluation.accuracy import accuracies
+from d2nwg.weights.networks import State, pick
+
+# Fewer support images than this a class are all needed by the generator; with more, a third can choose among samples.
+ENOUGH_TO_SELECT = 10
+
+
+def selection_split(labels: Tensor, shots: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Bool masks (n,) of the support images that condition the generator, and of those that choose among samples: a
+    third of each class from `ENOUGH_TO_SELECT` shots on, otherwise none."""
+    kept = torch.zeros(len(labels), dtype=torch.bool)
+    if shots >= ENOUGH_TO_SELECT:
+        generator = torch.Generator().manual_seed(seed)
+        for label in labels.unique():
+            members = torch.nonzero(labels == label).squeeze(1)
+            kept[members[torch.randperm(len(members), generator=generator)[: len(members) // 3]]] = True
+    return ~kept, kept
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The head that is handed out.
+
+    Attributes:
+        head: the chosen one.
+        average: of the samples.
+        words: how it was chosen.
+    """
+
+    head: State
+    average: State
+    words: str
+
+
+def choose(samples: State, features: Tensor, labels: Tensor) -> Choice:
+    """Choose the average of the samples or one of them, whichever is best on images that generation did not see.
+
+    Args:
+        samples: a batch of S heads.
+        features, labels: (n, D) and (n,) of the selection split, without any query image; if n = 0, the average is
+            chosen.
+    """
+    average = {name: tensor.mean(0) for name, tensor in samples.items()}
+    count = len(next(iter(samples.values())))
+    if not len(labels):
+        return Choice(average, average, f"average of the {count} samples")
+    candidates = {name: torch.cat([average[name][None], tensor]) for name, tensor in samples.items()}
+    scores = accuracies(candidates, features, labels)
+    best = int(scores.argmax())  # the first among equals, so the average wins a tie
+    what = "the average of the samples" if best == 0 else f"sample {best - 1}"
+    words = f"{what}, best on {len(labels)} support images that generation did not see"
+    return Choice(pick(candidates, best), average, words)
