@@ -38,10 +38,10 @@ from d2nwg.encoders.images import EMBEDDED_WEIGHTS, load_encoder
 from d2nwg.evaluation.accuracy import accuracies
 from d2nwg.evaluation.baselines import logistic_regression_head, normalised
 from d2nwg.evaluation.selection import choose
-from d2nwg.pipelines import DEFAULT_STEPS
-from d2nwg.pipelines.sampling import sample_heads
+from d2nwg.pipelines import ANCESTRAL, DEFAULT, SAMPLERS
+from d2nwg.pipelines.sampling import choose_sampler, sample_heads
 from d2nwg.utils.devices import workers
-from d2nwg.utils.progress import TerminalProgress
+from d2nwg.utils.progress import TerminalProgress, silent
 from d2nwg.weights import build
 from d2nwg.weights import zoo as zoos
 
@@ -225,10 +225,10 @@ class Task:
         self.x, self.y, self.query, self.query_labels = parts
         self.by_class = [self.x[self.y == c] for c in range(self.ways)]
 
-    def samples(self, seed: int, steps: int | None = None, progress=None):
-        """50 heads from the default sampler, or from ``steps`` steps."""
-        extra = {"progress": progress} if progress else {}
-        return sample_heads(self.pipe, self.by_class, 50, torch.Generator().manual_seed(seed), steps, **extra).state
+    def samples(self, seed: int, sampler: str = DEFAULT, steps: int | None = None, progress=silent):
+        """50 heads from a sampler (`choose_sampler`)."""
+        pipe, steps = choose_sampler(self.pipe, sampler, steps)
+        return sample_heads(pipe, self.by_class, 50, torch.Generator().manual_seed(seed), steps, progress).state
 
 
 def measure_heads(args) -> dict:
@@ -291,15 +291,15 @@ def measure_classes(args) -> dict:
 def measure_sampler(args) -> dict:
     """Seconds and query accuracy of the default sampler and of the paper's, on the same support and seeds."""
     task, result = Task(args), {}
-    steps = {"default": None, "ancestral": task.pipe.scheduler.config.num_train_timesteps}
+    steps = {name: choose_sampler(task.pipe, name)[1] for name in SAMPLERS}
     if args.smoke:
-        steps["ancestral"] = 2
+        steps[ANCESTRAL] = 2
     scores, times = defaultdict(lambda: defaultdict(list)), defaultdict(list)
     task.samples(0)  # warms up
     for seed in range(args.sampler_repeats):
         for name, number in steps.items():
             started = time.perf_counter()
-            state = task.samples(seed, number, TerminalProgress())
+            state = task.samples(seed, name, number, TerminalProgress())
             times[name].append(time.perf_counter() - started)
             average = choose(state, task.x[:0], task.y[:0]).average
             each = accuracies(state, task.query, task.query_labels)
@@ -312,7 +312,7 @@ def measure_sampler(args) -> dict:
     return {
         "data": task.name,
         "seeds": args.sampler_repeats,
-        "steps": {"default": DEFAULT_STEPS, "ancestral": steps["ancestral"]},
+        "steps": steps,
         **result,
     }
 

@@ -26,7 +26,8 @@ from d2nwg.evaluation.accuracy import accuracies
 from d2nwg.evaluation.baselines import RANDOM_HEADS, baseline_heads, normalised
 from d2nwg.evaluation.calibration import calibration_error
 from d2nwg.evaluation.selection import choose, selection_split
-from d2nwg.pipelines.sampling import sample_heads
+from d2nwg.pipelines import DEFAULT, SAMPLERS
+from d2nwg.pipelines.sampling import choose_sampler, sample_heads
 from d2nwg.utils.progress import TerminalProgress
 from d2nwg.weights.networks import logits
 
@@ -93,7 +94,8 @@ def measure_bundle(pipe, x, y, xq, yq, free, shots: int, seed: int, args) -> dic
         if suffix and (not pipe.uses_unlabelled or not len(free)):
             continue
         generator = torch.Generator().manual_seed(seed)
-        samples = sample_heads(pipe, by_class, args.num_samples, generator, args.steps, unlabelled=extra)
+        sampling, steps = choose_sampler(pipe, args.sampler, args.steps)
+        samples = sample_heads(sampling, by_class, args.num_samples, generator, steps, unlabelled=extra)
         state = {name: tensor.cpu() for name, tensor in samples.state.items()}
         chosen = choose(state, x[aside], y[aside]).head
         rows[f"chosen{suffix}"] = score(chosen, xq, yq)
@@ -272,7 +274,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--unlabelled", type=int, default=15, help="images without labels a class")
     parser.add_argument("--num-samples", type=int, default=50)
     parser.add_argument("--query", type=int, default=30, help="most held-out images a class")
-    parser.add_argument("--steps", type=int)
+    parser.add_argument("--sampler", choices=SAMPLERS, default=DEFAULT)
+    parser.add_argument("--steps", type=int, help="denoising steps (the sampler's own number)")
     parser.add_argument("--no-rivals", action="store_true")
     parser.add_argument("--write-card", action="store_true", help="put the tables into the first bundle's README.md")
     parser.add_argument("--readme", action="store_true", help="put the short table into benchmarks/README.md")

@@ -27,8 +27,9 @@ from d2nwg.evaluation.selection import Choice, choose, selection_split
 from d2nwg.evaluation.zoo_baselines import novelty
 from d2nwg.evaluation.zoo_distance import zoo_distance
 from d2nwg.heads import Head
+from d2nwg.pipelines import DEFAULT
 from d2nwg.pipelines.heads import HeadSamples, WeightGenerationPipeline
-from d2nwg.pipelines.sampling import sample_heads
+from d2nwg.pipelines.sampling import choose_sampler, sample_heads
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights.networks import State, logits, pick
@@ -90,6 +91,7 @@ def generate_heads(
     num_samples: int = 50,
     seed: int = 0,
     steps: int | None = None,
+    sampler: str = DEFAULT,
     max_query: int | None = 1000,
     encoder: str | None = None,
     unlabelled: Sequence[Path | bytes] = (),
@@ -105,7 +107,8 @@ def generate_heads(
         shots: support images a class.
         num_samples: heads to sample.
         seed: of the split and the noise.
-        steps: denoising steps; by default 5. The bundle's full number (1024) samples as the paper does, ancestrally.
+        steps: denoising steps; by default 5, or 1024 for the ancestral sampler.
+        sampler: ``"default"``, the bundle's own, or ``"ancestral"``, the paper's.
         max_query: most held-out images to score on.
         encoder: of the images; by default the bundle's. Dual bundles make heads on any.
         unlabelled: images of the same classes without labels (`load_unlabelled`), which dual bundles learn from. Those
@@ -117,7 +120,7 @@ def generate_heads(
         UserError: see `d2nwg.data.images` and `WeightGenerationPipeline`.
     """
     clock = _Clock()
-    opened = _open(images, bundle, encoder, bool(unlabelled), task, device, progress)
+    opened = _open(images, bundle, encoder, bool(unlabelled), task, sampler, steps, device, progress)
     clock.lap("opening")
     data = read_split(images, opened.encoder, shots, seed, max_query, progress)
     labelled = [images.items[i] for i in np.concatenate([data.support_index, data.query_index])]
@@ -125,12 +128,12 @@ def generate_heads(
     clock.lap("features")
     generator = torch.Generator().manual_seed(seed)
     given, kept = _selection_split(opened, data, shots, seed)
-    samples = _sample(opened, data.by_class(given), num_samples, generator, steps, free, progress)
+    samples = _sample(opened, data.by_class(given), num_samples, generator, free, progress)
     choice = choose(samples.state, data.support[kept], data.labels[kept])
     clock.lap("sampling")
     progress("Fitting the baselines", 0, 1)
     same_noise = torch.Generator().manual_seed(seed)
-    plain = _sample(opened, data.by_class(given), num_samples, same_noise, steps) if len(free) else None
+    plain = _sample(opened, data.by_class(given), num_samples, same_noise) if len(free) else None
     scores = _score(opened, data, samples, choice, plain, seed, generator)
     progress("Fitting the baselines", 1, 1)
     clock.lap("baselines")
@@ -183,12 +186,14 @@ class _Opened:
 
     Attributes:
         name: the bundle's.
+        pipe, steps: with the sampler asked for, and its denoising steps.
         task: in words; None for a bundle that is shown images.
         names: what the pipeline takes for the task (`name_classes`); None likewise.
     """
 
     name: str
     pipe: WeightGenerationPipeline
+    steps: int
     encoder: Encoder
     task: str | None
     names: tuple | None
@@ -199,11 +204,11 @@ class _Opened:
         return self.encoder.name == self.pipe.weight_space.config.encoder
 
 
-def _open(images, bundle, encoder, with_unlabelled: bool, task, device, progress: Progress) -> _Opened:
+def _open(images, bundle, encoder, with_unlabelled: bool, task, sampler, steps, device, progress: Progress) -> _Opened:
     """Open the bundle and its encoder. What they cannot do is refused before minutes are spent on reading images."""
     progress("Opening the bundle", 0, 1)
     path = resolve_bundle(bundle)
-    pipe = load_pipeline(path, device)
+    pipe, steps = choose_sampler(load_pipeline(path, device), sampler, steps)
     space = pipe.weight_space
     if pipe.max_classes is not None and len(images.classes) > pipe.max_classes:
         raise UserError(
@@ -216,7 +221,7 @@ def _open(images, bundle, encoder, with_unlabelled: bool, task, device, progress
         raise UserError(f"The bundle {path.name} cannot use {what}: choose a dual bundle, such as {DEFAULT_BUNDLE}.")
     task = task or images.name if pipe.tasks or task else None
     names = name_classes(pipe.tasks, task, images.classes) if task else None
-    opened = _Opened(path.name, pipe, load_encoder(encoder or space.config.encoder, device), task, names)
+    opened = _Opened(path.name, pipe, steps, load_encoder(encoder or space.config.encoder, device), task, names)
     progress("Opening the bundle", 1, 1)
     return opened
 
@@ -234,12 +239,11 @@ def _sample(
     by_class: list[Tensor],
     num_samples: int,
     generator: torch.Generator,
-    steps: int | None,
     unlabelled: Tensor | None = None,
     progress: Progress = silent,
 ) -> HeadSamples:
     """Sample heads; their state is on the CPU."""
-    run = {"steps": steps, "unlabelled": unlabelled, "task": opened.names, "progress": progress}
+    run = {"steps": opened.steps, "unlabelled": unlabelled, "task": opened.names, "progress": progress}
     samples = sample_heads(opened.pipe, by_class, num_samples, generator, **run)
     samples.state = {name: tensor.cpu() for name, tensor in samples.state.items()}
     return samples

@@ -232,19 +232,28 @@ def test_most_query_images_are_bounded(images, tiny_bundle):
     assert run(images, tiny_bundle, max_query=8).report.num_query == 8
 
 
-def test_the_full_number_of_steps_is_the_papers_sampler(images, tiny_bundle, monkeypatch):
+def test_the_sampler_and_its_steps(images, tiny_bundle, monkeypatch):
+    """``steps`` means denoising steps alone: 1024 of the default sampler are not the paper's sampler."""
     used = []
     monkeypatch.setattr(
         WeightGenerationPipeline,
         "__call__",
         lambda pipe, *args, **kwargs: used.append((pipe.scheduler, kwargs)) or 1 / 0,
     )
-    for steps in (None, 50, 1024):
+    for options in ({"steps": None}, {"steps": 1024}, {"sampler": "ancestral", "steps": None}):
         with pytest.raises(ZeroDivisionError):
-            run(images, tiny_bundle, steps=steps)
-    assert [kwargs["num_inference_steps"] for _, kwargs in used] == [DEFAULT_STEPS, 50, 1024]
+            run(images, tiny_bundle, **options)
+    with pytest.raises(ZeroDivisionError):
+        run(images, tiny_bundle, sampler="ancestral", steps=50)
+    assert [kwargs["num_inference_steps"] for _, kwargs in used] == [DEFAULT_STEPS, 1024, 1024, 50]
     names = [type(scheduler).__name__ for scheduler, _ in used]
-    assert names == ["DPMSolverMultistepScheduler"] * 2 + ["DDPMScheduler"]
+    assert names == ["DPMSolverMultistepScheduler"] * 2 + ["DDPMScheduler"] * 2
+    stages = []
+    with pytest.raises(UserError, match="1 to 1,024, not 1,025; the paper's sampler is the sampler ancestral"):
+        run(images, tiny_bundle, steps=1025, progress=lambda stage, *_: stages.append(stage))
+    assert set(stages) == {STAGES[0]}, "refused before images are read"
+    with pytest.raises(UserError, match="There is no sampler ddim: choose one of default, ancestral"):
+        run(images, tiny_bundle, sampler="ddim")
 
 
 def test_two_layer_heads(tmp_path, images, tiny_mlp_bundle):

@@ -4,6 +4,8 @@ import argparse
 import re
 from typing import NoReturn
 
+from d2nwg.pipelines import DEFAULT, DEFAULT_STEPS, SAMPLERS
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that answers a mistake with one sentence and exit code 2, without a usage block."""
@@ -24,6 +26,19 @@ def parent_parser() -> argparse.ArgumentParser:
     shared.add_argument("--device", type=device_name, help="cpu, cuda, cuda:N or mps (the fastest there is)")
     shared.add_argument("--seed", type=whole_number, default=0, help="the same seed gives the same result (0)")
     return parent
+
+
+def add_sampler(parser: argparse.ArgumentParser) -> None:
+    """The options of how a bundle of heads is sampled: ``--sampler`` and ``--steps``."""
+    parser.add_argument(
+        "--sampler",
+        choices=SAMPLERS,
+        default=DEFAULT,
+        help="the bundle's own, which needs few steps, or the paper's ancestral one (default)",
+    )
+    parser.add_argument(
+        "--steps", type=positive, metavar="T", help=f"denoising steps ({DEFAULT_STEPS}; 1024 with --sampler ancestral)"
+    )
 
 
 def device_name(text: str) -> str:

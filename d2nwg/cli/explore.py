@@ -2,7 +2,7 @@
 
 import argparse
 
-from d2nwg.cli.common import positive, whole_number
+from d2nwg.cli.common import add_sampler, positive, whole_number
 
 
 def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
@@ -31,9 +31,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     parser.add_argument("--tasks", type=positive, default=1, metavar="N", help="tasks to draw from one set (1: all)")
     parser.add_argument("--classes", type=positive, metavar="C", help="classes of a drawn task (half of all)")
     parser.add_argument("--shots", type=positive, default=5, metavar="K", help="images a class it may see (5)")
-    parser.add_argument(
-        "--steps", type=positive, metavar="T", help="denoising steps; 1024 samples as the paper does (5)"
-    )
+    add_sampler(parser)
     parser.add_argument(
         "--max-query", type=positive, default=150, metavar="N", help="most held-out images to score on (150)"
     )
@@ -72,6 +70,7 @@ def run(args: argparse.Namespace) -> None:
         num_trained=args.num_trained,
         seed=args.seed,
         steps=args.steps,
+        sampler=args.sampler,
         max_query=args.max_query,
         device=args.device,
         progress=progress,

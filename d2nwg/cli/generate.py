@@ -2,7 +2,7 @@
 
 import argparse
 
-from d2nwg.cli.common import positive
+from d2nwg.cli.common import add_sampler, positive
 
 
 def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
@@ -25,9 +25,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", metavar="BUNDLE", help="name or folder of a bundle (the shipped one)")
     parser.add_argument("--shots", type=positive, default=5, metavar="K", help="images a class it may see (5)")
     parser.add_argument("--num-samples", type=positive, default=50, metavar="N", help="heads to sample (50)")
-    parser.add_argument(
-        "--steps", type=positive, metavar="T", help="denoising steps; 1024 samples as the paper does (5)"
-    )
+    add_sampler(parser)
     parser.add_argument(
         "--max-query", type=positive, default=1000, metavar="N", help="most held-out images to score on (1000)"
     )
@@ -64,6 +62,7 @@ def run(args: argparse.Namespace) -> None:
         num_samples=args.num_samples,
         seed=args.seed,
         steps=args.steps,
+        sampler=args.sampler,
         max_query=args.max_query,
         encoder=args.encoder,
         unlabelled=load_unlabelled(args.unlabelled, progress=progress) if args.unlabelled else (),

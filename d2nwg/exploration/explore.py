@@ -21,6 +21,7 @@ from d2nwg.evaluation.zoo_baselines import AVERAGE, NOISE, RANDOM, ZooBaseline, 
 from d2nwg.evaluation.zoo_distance import Neighbours, class_mask, nearest_zoo_heads
 from d2nwg.exploration.tasks import Task, fewer, make_task, subsets
 from d2nwg.models.spaces import WeightSpace
+from d2nwg.pipelines import DEFAULT
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 
@@ -109,6 +110,7 @@ def explore(
     num_trained: int = 50,
     seed: int = 0,
     steps: int | None = None,
+    sampler: str = DEFAULT,
     max_query: int = 150,
     device: str | None = None,
     progress: Progress = silent,
@@ -122,6 +124,7 @@ def explore(
             told tasks by name knows the whole of each, and takes the data set as one.
         classes: of such a subset; by default half of the data set's.
         num_samples: heads to sample, in equal parts for the tasks.
+        steps, sampler: as in `generate_heads`.
         num_trained: heads to train on the same support images, in equal parts.
         max_query: most held-out images of a data set to score on.
         progress: the stages of `generate_heads`, and "Training heads to compare with", "Scoring the baselines".
@@ -139,7 +142,7 @@ def explore(
     zoo = zoo_population(space)
     _check_counts(sets, zoo, path.name)
     made, heads = [], [zoo]
-    settings = {"shots": shots, "seed": seed, "steps": steps, "max_query": max_query}
+    settings = {"shots": shots, "seed": seed, "steps": steps, "sampler": sampler, "max_query": max_query}
     for i, data in enumerate(sets):
         prefix = f"Task {i + 1} of {len(sets)}: " if len(sets) > 1 else ""
         task, part = make_task(

@@ -1,11 +1,37 @@
-"""Heads from a pipeline, with the number of steps that a person chose."""
+"""Heads from a pipeline, with the sampler and the number of steps that a person chose."""
 
 import torch
 from torch import Tensor
 
-from d2nwg.pipelines import DEFAULT_STEPS
+from d2nwg.pipelines import ANCESTRAL, DEFAULT, DEFAULT_STEPS, SAMPLERS
 from d2nwg.pipelines.heads import HeadSamples, WeightGenerationPipeline
+from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
+from d2nwg.utils.text import shown
+
+
+def choose_sampler(
+    pipe: WeightGenerationPipeline, sampler: str = DEFAULT, steps: int | None = None
+) -> tuple[WeightGenerationPipeline, int]:
+    """A pipeline with the same parts and the sampler asked for, and its number of denoising steps.
+
+    Args:
+        sampler: ``"default"``, the bundle's own scheduler, or ``"ancestral"``, the paper's sampler (equation 6).
+        steps: denoising steps; by default 5, or for the ancestral sampler all that the bundle was trained with.
+    Raises:
+        UserError: no such sampler, or more steps than the bundle was trained with.
+    """
+    if sampler not in SAMPLERS:
+        raise UserError(f"There is no sampler {shown(sampler)}: choose one of {', '.join(SAMPLERS)}.")
+    most = pipe.scheduler.config.num_train_timesteps
+    if steps is not None and not 1 <= steps <= most:
+        raise UserError(
+            f"The denoising steps of this bundle are 1 to {most:,}, not {steps:,}; the paper's sampler is the sampler "
+            f"{ANCESTRAL}."
+        )
+    if sampler == DEFAULT:
+        return pipe, steps or DEFAULT_STEPS
+    return pipe.ancestral(), steps or most
 
 
 def sample_heads(
@@ -13,21 +39,21 @@ def sample_heads(
     by_class: list[Tensor],
     num_samples: int,
     generator: torch.Generator,
-    steps: int | None = None,
+    steps: int = DEFAULT_STEPS,
     progress: Progress = silent,
     unlabelled: Tensor | None = None,
     task: tuple | None = None,
 ) -> HeadSamples:
-    """Sample heads with the bundle's own sampler; its full number of steps means the paper's ancestral one.
+    """Sample heads from a data set or for a named task, whichever the bundle is conditioned on.
 
     Args:
         by_class: features of the support images, C tensors (M_i, D).
+        num_samples: heads to sample.
+        generator: of the noise.
+        steps: denoising steps.
+        progress: stage "Sampling heads".
         unlabelled: (m, D) features of images without labels, for dual bundles.
         task: names and shares (`name_classes`), which take the place of the support in a task-conditioned bundle.
     """
-    steps = steps or DEFAULT_STEPS
-    if steps >= pipe.scheduler.config.num_train_timesteps:
-        pipe = pipe.ancestral()
-        steps = pipe.scheduler.config.num_train_timesteps
     run = {"num_samples": num_samples, "generator": generator, "num_inference_steps": steps, "progress": progress}
     return pipe.for_tasks(*task, **run) if task else pipe(by_class, unlabelled=unlabelled, **run)

@@ -82,9 +82,10 @@ def test_settings():
         "shots": 5,
         "num_samples": 50,
         "seed": 0,
-        "steps": 5,
+        "steps": None,
         "max_query": 1000,
         "task": None,
+        "sampler": "default",
     }
     for values in (
         (0, 50, 0, 20, 1000),

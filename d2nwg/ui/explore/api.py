@@ -4,6 +4,7 @@ from functools import partial
 
 import gradio as gr
 
+from d2nwg.pipelines import DEFAULT, SAMPLERS
 from d2nwg.ui.api import PROGRESS, refusals, reports_to
 from d2nwg.ui.explore import service as own
 from d2nwg.ui.explore.service import CHOICES, DEFAULTS
@@ -24,16 +25,17 @@ async def explore(
     num_trained: int = 50,
     shots: int = 5,
     seed: int = 0,
-    steps: int = DEFAULTS["steps"],
+    steps: int | None = None,
     max_query: int = 150,
     space: str = "weights",
     part: str = "all",
     perplexity: int = 30,
+    sampler: str = "default",
     progress=PROGRESS,
 ) -> tuple[str, dict, str, str, str]:
     folder = call_folder()
     with refusals():
-        settings = own.check(bundle, tasks, classes, num_samples, num_trained, shots, seed, steps, max_query)
+        settings = own.check(bundle, tasks, classes, num_samples, num_trained, shots, seed, steps, max_query, sampler)
         view = own.check_view(space, part, perplexity, seed, False)
         images = await call(partial(read_images, files=files, example=example, into=folder), reports_to(progress))
         make = partial(own.make, {"images": images}, settings, view, folder / "result", exact=True)
@@ -63,19 +65,20 @@ def add_endpoints() -> None:
                 (DEFAULTS["trained"], "Heads to train on the same images"),
                 (DEFAULTS["shots"], "Images per class the generator may see"),
                 (DEFAULTS["seed"], "Seed"),
-                (DEFAULTS["steps"], "Sampling steps"),
+                (DEFAULTS["steps"], "Denoising steps; None: the sampler's own number"),
                 (DEFAULTS["most"], "Most images to measure on"),
             )
         ]
         space = gr.Dropdown(list(CHOICES["where"].values()), value="weights", label="Space")
         part = gr.Textbox("all", label="Part: all, a tensor, or a class row such as row 1")
         perplexity = gr.Number(DEFAULTS["perplexity"], precision=0, label="Perplexity of t-SNE")
+        sampler = gr.Radio(list(SAMPLERS), value=DEFAULT, label="Sampler: the bundle's own, or the paper's")
         words, numbers_out = gr.Textbox(label="In words"), gr.JSON(label="Summary")
         made = [gr.File(label=label) for label in ("Data", "Figures", "Embedding Projector files")]
         run = gr.Button()
     run.click(
         explore,
-        [files, example, bundle, *numbers, space, part, perplexity],
+        [files, example, bundle, *numbers, space, part, perplexity, sampler],
         [words, numbers_out, *made],
         api_name="explore",
         **COMPUTE,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from d2nwg.data.examples import EXAMPLES
-from d2nwg.pipelines import DEFAULT_STEPS
+from d2nwg.pipelines import DEFAULT
 from d2nwg.ui.generate import service as generate
 from d2nwg.ui.gpu import on_gpu
 from d2nwg.ui.libraries import import_libraries
@@ -23,7 +23,8 @@ DEFAULTS = dict(
     trained=50,
     shots=5,
     seed=0,
-    steps=DEFAULT_STEPS,
+    steps=None,
+    sampler=DEFAULT,
     most=150,
     where="weights",
     part="all",
@@ -58,8 +59,10 @@ class Explored(NamedTuple):
     folder: Path
 
 
-def check(bundle: str | None, tasks, classes, explored, trained, shots, seed, steps, most) -> dict:
-    """The keyword arguments of `d2nwg.exploration.explore.explore`.
+def check(
+    bundle: str | None, tasks, classes, explored, trained, shots, seed, steps, most, sampler: str | None = None
+) -> dict:
+    """The keyword arguments of `d2nwg.exploration.explore.explore`. Without ``steps`` the sampler takes its own number.
 
     Raises:
         UserError: a number out of its limits, or a bundle that is not here.
@@ -72,11 +75,11 @@ def check(bundle: str | None, tasks, classes, explored, trained, shots, seed, st
         trained=trained,
         shots=shots,
         seed=seed,
-        steps=steps,
         max_query=most,
     )
-    checked = whole_numbers(values, OWN_LIMITS)
-    return {"bundle": bundle, "num_samples": checked.pop("explored"), "num_trained": checked.pop("trained"), **checked}
+    checked = whole_numbers(values if steps is None else {**values, "steps": steps}, OWN_LIMITS)
+    chosen = {"bundle": bundle, "num_samples": checked.pop("explored"), "num_trained": checked.pop("trained")}
+    return {**chosen, "sampler": sampler or DEFAULT, "steps": None, **checked}
 
 
 def check_view(where, part, perplexity, map_seed, all_counts) -> dict:

@@ -13,6 +13,7 @@ from d2nwg.ui.explore import service as own
 from d2nwg.ui.explore.api import add_endpoints
 from d2nwg.ui.explore.picking import wire_picking
 from d2nwg.ui.explore.service import CHOICES, DEFAULTS
+from d2nwg.ui.generate.settings import SAMPLER_CHOICES, STEPS_INFO
 from d2nwg.ui.parts import COMPUTE, PRIVATE, Upload
 from d2nwg.ui.session import Session
 from d2nwg.ui.settings import example_names
@@ -100,7 +101,10 @@ def _left() -> SimpleNamespace:
                 )
             with gr.Row(elem_classes="pair"):
                 seed = number(DEFAULTS["seed"], label="Seed", info="same seed, same heads", elem_id="explore-seed")
-                steps = number(DEFAULTS["steps"], label="Steps", info="1024: the paper's way", elem_id="explore-steps")
+                steps = number(DEFAULTS["steps"], label="Steps", info=STEPS_INFO, elem_id="explore-steps")
+            sampler = gr.Radio(
+                list(SAMPLER_CHOICES.items()), value=DEFAULTS["sampler"], label="Sampler", elem_id="explore-sampler"
+            )
             most = number(DEFAULTS["most"], label="Most images to measure on", elem_id="explore-most")
     with gr.Row(elem_classes="do"):
         go = gr.Button("Explore", variant="primary", elem_id="explore-go")
@@ -150,6 +154,7 @@ def _left() -> SimpleNamespace:
         trained=trained,
         seed=seed,
         steps=steps,
+        sampler=sampler,
         most=most,
         go=go,
         stop=stop,
@@ -294,7 +299,7 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
         if tab.work and tab.work.started:
             return gr.skip()
         try:
-            settings, view = own.check(bundle, *numbers[:8]), own.check_view(*numbers[8:])
+            settings, view = own.check(bundle, *numbers[:9]), own.check_view(*numbers[9:])
             source = _source(visit, data, files)
         except UserError as reason:
             return {left.status: views.notice(str(reason))}
@@ -395,6 +400,7 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
         left.seed,
         left.steps,
         left.most,
+        left.sampler,
         *view_controls,
     ]
     asked = left.go.click(start, [session, *chosen], [session, *doing], queue=False, **PRIVATE)

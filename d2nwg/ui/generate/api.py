@@ -5,6 +5,7 @@ from functools import partial
 
 import gradio as gr
 
+from d2nwg.pipelines import DEFAULT, SAMPLERS
 from d2nwg.ui.api import PROGRESS, refusals, reports_to
 from d2nwg.ui.generate import html, service
 from d2nwg.ui.generate.settings import DEFAULTS, check_settings
@@ -31,15 +32,16 @@ async def generate(
     shots: int = 5,
     num_samples: int = 50,
     seed: int = 0,
-    steps: int = DEFAULTS["steps"],
+    steps: int | None = None,
     max_query: int = 1000,
     unlabelled: list[str] | None = None,
     task: str = "",
+    sampler: str = "default",
     progress=PROGRESS,
 ) -> tuple[str, dict, str, str, str]:
     folder = call_folder()
     with refusals():
-        settings = check_settings(bundle, shots, num_samples, seed, steps, max_query, task)
+        settings = check_settings(bundle, shots, num_samples, seed, steps, max_query, task, sampler)
         read = partial(read_images, files=files, example=example, into=folder)
         images = await call(read, reports_to(progress))
         make = partial(service.generate, images, settings, folder / "result", unlabelled)
@@ -70,7 +72,7 @@ def add_endpoints() -> None:
                 ("shots", "Images per class the generator may see"),
                 ("samples", "Heads to generate"),
                 ("seed", "Seed"),
-                ("steps", "Sampling steps; 1024 is the paper's way"),
+                ("steps", "Denoising steps; None: the sampler's own number"),
                 ("max_query", "Most images to measure on"),
             )
         ]
@@ -78,6 +80,7 @@ def add_endpoints() -> None:
             label="Images of the same classes without labels, or archives of them (optional)", file_count="multiple"
         )
         task = gr.Textbox("", label="The task, for a bundle that is told tasks by name; a mix: 0.7 one + 0.3 other")
+        sampler = gr.Radio(list(SAMPLERS), value=DEFAULT, label="Sampler: the bundle's own, or the paper's")
         head = Upload(label="A head file, such as /generate returns")
         image = Picture(label="A picture")
         samples_file = Upload(label="All samples, as /generate returns them")
@@ -99,7 +102,7 @@ def add_endpoints() -> None:
     )
     run.click(
         generate,
-        [files, example, bundle, *numbers, unlabelled, task],
+        [files, example, bundle, *numbers, unlabelled, task, sampler],
         [words, report, *made],
         api_name="generate",
         **COMPUTE,

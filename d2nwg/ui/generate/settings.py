@@ -5,24 +5,30 @@ from collections.abc import Mapping
 from d2nwg.bundles import bundle_tasks, list_bundles, resolve_bundle
 from d2nwg.conditions.task_names import read_mix
 from d2nwg.data.examples import EXAMPLES
-from d2nwg.pipelines import DEFAULT_STEPS
+from d2nwg.pipelines import ANCESTRAL, DEFAULT, DEFAULT_STEPS
 from d2nwg.ui.settings import LIMITS, check_bundle, whole, whole_numbers
 from d2nwg.utils.errors import UserError
 
-DEFAULTS = dict(example="digits", shots=5, samples=50, seed=0, steps=DEFAULT_STEPS, max_query=1000)
+DEFAULTS = dict(example="digits", shots=5, samples=50, seed=0, steps=None, max_query=1000, sampler=DEFAULT)
+SAMPLER_CHOICES = {"fast": DEFAULT, "the paper's": ANCESTRAL}
+STEPS_INFO = f"empty: {DEFAULT_STEPS}; the paper's sampler: 1,024"
 
 
-def check_settings(bundle: str | None, shots, samples, seed, steps, max_query, task: str | None = None) -> dict:
-    """The keyword arguments of ``generate_heads``.
+def check_settings(
+    bundle: str | None, shots, samples, seed, steps, max_query, task: str | None = None, sampler: str | None = None
+) -> dict:
+    """The keyword arguments of ``generate_heads``. Without ``steps`` the sampler takes its own number of them.
 
     Raises:
         UserError: a number out of its limits, a bundle that is not here, or a task that it does not know.
     """
     check_bundle(bundle)
-    checked = whole_numbers(dict(shots=shots, samples=samples, seed=seed, steps=steps, max_query=max_query))
+    numbers = dict(shots=shots, samples=samples, seed=seed, max_query=max_query)
+    checked = whole_numbers(numbers if steps is None else {**numbers, "steps": steps})
     if task := (task or "").strip():
         read_mix(task, bundle_tasks(resolve_bundle(bundle)))
-    return {"bundle": bundle, "num_samples": checked.pop("samples"), "task": task or None, **checked}
+    chosen = {"bundle": bundle, "num_samples": checked.pop("samples"), "task": task or None}
+    return {**chosen, "sampler": sampler or DEFAULT, "steps": None, **checked}
 
 
 def from_link(query: Mapping[str, str]) -> tuple[dict, str]:

@@ -11,7 +11,7 @@ import gradio as gr
 from d2nwg.ui import html as views
 from d2nwg.ui.generate import html, service
 from d2nwg.ui.generate.api import add_endpoints
-from d2nwg.ui.generate.settings import DEFAULTS, check_settings, from_link
+from d2nwg.ui.generate.settings import DEFAULTS, SAMPLER_CHOICES, STEPS_INFO, check_settings, from_link
 from d2nwg.ui.parts import COMPUTE, PRIVATE, Picture, Upload
 from d2nwg.ui.session import Session
 from d2nwg.ui.settings import bundle_names, example_names, task_names
@@ -79,7 +79,10 @@ def _left() -> SimpleNamespace:
         with gr.Accordion("Settings", open=False):
             with gr.Row(elem_classes="pair"):
                 seed = number(DEFAULTS["seed"], label="Seed", info="same seed, same heads", elem_id="seed")
-                steps = number(DEFAULTS["steps"], label="Steps", info="1024: the paper's way", elem_id="steps")
+                steps = number(DEFAULTS["steps"], label="Steps", info=STEPS_INFO, elem_id="steps")
+            sampler = gr.Radio(
+                list(SAMPLER_CHOICES.items()), value=DEFAULTS["sampler"], label="Sampler", elem_id="sampler"
+            )
             most = number(
                 DEFAULTS["max_query"],
                 label="Most images to measure on",
@@ -106,6 +109,7 @@ def _left() -> SimpleNamespace:
         samples=samples,
         seed=seed,
         steps=steps,
+        sampler=sampler,
         most=most,
         free=free,
         task=task,
@@ -395,7 +399,7 @@ def _wire_result(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
         return try_it(visit, with_picture=True)
 
     doing = [left.go, left.stop, left.status]
-    chosen = [frame.bundle, left.shots, left.samples, left.seed, left.steps, left.most, left.task]
+    chosen = [frame.bundle, left.shots, left.samples, left.seed, left.steps, left.most, left.task, left.sampler]
     ready = left.go.click(start, [session, left.free, *chosen], doing, queue=False, **PRIVATE)
     done = ready.then(run, session, [*doing, *vars(right).values()], **COMPUTE, **PRIVATE)
     done.failure(
