@@ -2,9 +2,10 @@
 
     python -m benchmarks.unseen DATA... --bundles BUNDLE... --out RESULTS.json [--write-card] [--readme]
 
-For every data set, number of classes, number of shots and seed, the same support and query images score every row: the
-rivals tuned on the support, and of each bundle the chosen head, one sample, and the best three by the query images (the
-papers' protocol); for a dual bundle also the head made with unlabelled images of the same classes beside the support.
+For every data set, number of classes, number of shots and seed, every row is scored on the same support and query
+images: the baselines tuned on the support, and of each bundle the chosen head, one sample, and the best three by the
+query images (the papers' protocol); for a dual bundle also the head made with unlabelled images of the same classes
+beside the support.
 What RESULTS.json holds already is not measured again.
 """
 
@@ -31,9 +32,9 @@ from d2nwg.pipelines.sampling import choose_sampler, sample_heads
 from d2nwg.utils.progress import TerminalProgress
 from d2nwg.weights.networks import logits
 
-RIVALS = ("class_mean", "ridge", "logistic_regression")
+BASELINES = ("class_mean", "ridge", "logistic_regression")
 ALL = 0  # shots: every image that is not held out
-MANY = 400  # support images from which on fewer seeds are drawn: tuning the rivals takes minutes
+MANY = 400  # support images from which on fewer seeds are drawn: tuning the baselines takes minutes
 README = Path(__file__).with_name("README.md")
 START, END = "<!-- measured -->", "<!-- /measured -->"
 
@@ -71,8 +72,8 @@ def score(state, features, labels) -> dict[str, float]:
     return {"accuracy": right, "ece": calibration_error(chance.numpy(), labels.numpy())}
 
 
-def measure_rivals(x, y, xq, yq, seed: int) -> dict[str, dict]:
-    """The rivals' scores, and a random head's. Features are centred on the support's mean and of unit length."""
+def measure_baselines(x, y, xq, yq, seed: int) -> dict[str, dict]:
+    """The baselines' scores, and a random head's. Features are centred on the support's mean and of unit length."""
     centre = x.numpy().mean(0)
     X, Xq = normalised(x.numpy(), centre), torch.from_numpy(normalised(xq.numpy(), centre))
     rows = {}
@@ -138,8 +139,8 @@ def measure(args, cells: dict, save) -> None:
                 x, xq, free = (features[task[name]] for name in ("support", "query", "unlabelled"))
                 y, yq = torch.from_numpy(task["labels"]), torch.from_numpy(task["query_labels"])
                 cell = cells.setdefault(f"{images.name}|{ways}|{shots}|{seed}", {})
-                if "class_mean" not in cell and not args.no_rivals:
-                    cell |= measure_rivals(x, y, xq, yq, seed)
+                if "class_mean" not in cell and not args.no_baselines:
+                    cell |= measure_baselines(x, y, xq, yq, seed)
                 for name, path in bundles.items():
                     pipe = load_pipeline(path)
                     if f"{name}/chosen" in cell or (pipe.max_classes is not None and ways > pipe.max_classes):
@@ -175,11 +176,11 @@ def interval(values: list[float]) -> float:
 
 
 def columns_of(summary: dict, first: str) -> list[str]:
-    """The methods in the order of the table: rivals, the other bundles' chosen heads, then those of ``first``."""
+    """The methods in the order of the table: baselines, the other bundles' chosen heads, then those of ``first``."""
     found = list(dict.fromkeys(method for methods in summary.values() for method in methods))
     own = [f"{first}/{row}" for row in ("chosen", "chosen_unlabelled", "sample", "oracle_top3")]
     others = [m for m in found if m.endswith("/chosen") and m not in own]
-    return [m for m in (*RIVALS, "random", *others, *own) if m in found]
+    return [m for m in (*BASELINES, "random", *others, *own) if m in found]
 
 
 def title(method: str, first: str) -> str:
@@ -213,7 +214,7 @@ def short_table(summary: dict, first: str) -> str:
         for what, name in (("accuracy", ""), ("ece", " (ECE)")):
             cells = []
             for c in columns:
-                # A bundle that cannot do all tasks is compared on what it can, against the rivals there.
+                # A bundle that cannot do all tasks is compared on what it can, against the baselines there.
                 values = [r[c][what] for r in rows if c in r and what in r[c]]
                 part = "" if len(values) == len(rows) or not values else "*"
                 cells.append(f"{100 * statistics.mean(values):.1f}{part}" if values and c in here else "–")
@@ -222,17 +223,17 @@ def short_table(summary: dict, first: str) -> str:
 
 
 def goals(summary: dict, first: str) -> dict:
-    """How far ahead of each rival the chosen head is, on average and where it is worst, in points."""
+    """How far ahead of each baseline the chosen head is, on average and where it is worst, in points."""
     result = {}
-    both = {key: m for key, m in summary.items() if f"{first}/chosen" in m and RIVALS[0] in m}
+    both = {key: m for key, m in summary.items() if f"{first}/chosen" in m and BASELINES[0] in m}
     for shots in sorted({key[2] for key in both}):
         rows = {key: m for key, m in both.items() if key[2] == shots}
         own = {key: m[f"{first}/chosen"]["accuracy"] for key, m in rows.items()}
-        lead = {r: 100 * statistics.mean(own[k] - m[r]["accuracy"] for k, m in rows.items()) for r in RIVALS}
+        lead = {r: 100 * statistics.mean(own[k] - m[r]["accuracy"] for k, m in rows.items()) for r in BASELINES}
         by_set = defaultdict(list)
         for key, m in rows.items():
-            by_set[key[0]].append(100 * (own[key] - np.array([m[r]["accuracy"] for r in RIVALS])))
-        worst = {data: float(np.mean(v, 0).min()) for data, v in by_set.items()}  # under the set's best rival
+            by_set[key[0]].append(100 * (own[key] - np.array([m[r]["accuracy"] for r in BASELINES])))
+        worst = {data: float(np.mean(v, 0).min()) for data, v in by_set.items()}  # under the set's best baseline
         more = [
             100 * (m[f"{first}/chosen_unlabelled"]["accuracy"] - own[k])
             for k, m in rows.items()
@@ -276,7 +277,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--query", type=int, default=30, help="most held-out images a class")
     parser.add_argument("--sampler", choices=SAMPLERS, default=DEFAULT)
     parser.add_argument("--steps", type=int, help="denoising steps (the sampler's own number)")
-    parser.add_argument("--no-rivals", action="store_true")
+    parser.add_argument("--no-baselines", action="store_true", help="score the bundles alone")
+    parser.add_argument("--no-rivals", dest="no_baselines", action="store_true", help=argparse.SUPPRESS)  # older name
     parser.add_argument("--write-card", action="store_true", help="put the tables into the first bundle's README.md")
     parser.add_argument("--readme", action="store_true", help="put the short table into benchmarks/README.md")
     args = parser.parse_args(argv)

@@ -21,7 +21,7 @@ from d2nwg.encoders.base import Encoder
 from d2nwg.encoders.images import load_encoder
 from d2nwg.encoders.split import SplitFeatures, read_split, read_unlabelled
 from d2nwg.evaluation.accuracy import accuracies, confusion_matrix, per_class_accuracy
-from d2nwg.evaluation.baselines import baselines
+from d2nwg.evaluation.baselines import score_baselines
 from d2nwg.evaluation.report import Novelty, QueryAccuracy, Report, SampleScore, Seconds, readme
 from d2nwg.evaluation.selection import Choice, choose, selection_split
 from d2nwg.evaluation.zoo_baselines import novelty
@@ -289,7 +289,7 @@ def _score(
         "oracle_top3": float(each.topk(min(3, len(each))).values.mean()),
     }
     mean = space.mean.cpu() if opened.on_own_encoder else None
-    accuracy |= baselines(data.support, data.labels, query, labels, mean=mean, seed=seed)
+    accuracy |= score_baselines(data.support, data.labels, query, labels, mean=mean, seed=seed)
     if plain is not None:
         average = {name: tensor.mean(0) for name, tensor in plain.state.items()}
         accuracy["without_unlabelled"] = _accuracy(average, query, labels)

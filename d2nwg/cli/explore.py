@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> None:
     from d2nwg.exploration.explore import explore
     from d2nwg.exploration.look import look
     from d2nwg.exploration.words import save, verdict
-    from d2nwg.figures.explore import all_figures, map_figure, write_html
+    from d2nwg.figures.explore import all_figures, write_html
+    from d2nwg.figures.explore_map import map_figure
     from d2nwg.utils.errors import UserError
     from d2nwg.utils.progress import TerminalProgress
 

@@ -80,7 +80,7 @@ def baseline_heads(X: np.ndarray, y: np.ndarray, *, seed: int = 0) -> dict[str, 
     }
 
 
-def baselines(
+def score_baselines(
     support: Tensor,
     labels: Tensor,
     query: Tensor,

@@ -67,7 +67,7 @@ def test_networks_for_a_task_told_by_its_name():
     made = generate_heads(images, bundle=BUNDLE, num_samples=8, max_query=300, device="cpu")
     right = made.report.query_accuracy
     assert made.report.task == "digits" and right.chosen > 0.9 and right.mean > 0.85
-    assert right.chosen > right.logistic_regression, "it has seen thousands of digits, the rivals fifty"
+    assert right.chosen > right.logistic_regression, "it has seen thousands of digits, the baselines fifty"
     assert set(made.samples) == {"0.weight", "0.bias", "2.weight", "2.bias"} and made.head.encoder == "pixels/28"
     assert made.report.novelty.nearest_zoo_head > 0.8, "zoo heads and samples hold their classes in one order"
     assert "best on 50 support images that generation did not see" in made.report.selection

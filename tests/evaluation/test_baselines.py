@@ -1,4 +1,4 @@
-"""Scores of many heads at once, and the rivals."""
+"""Scores of many heads at once, and the baselines."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from d2nwg.evaluation.baselines import (
     logistic_regression_head,
     normalised,
     ridge_head,
-    rivals,
+    score_baselines,
 )
 
 
@@ -92,28 +92,28 @@ def test_permuting_the_classes_permutes_the_rows():
 
 
 @pytest.mark.parametrize("shots", [1, 2, 5])
-def test_rivals_on_classes_far_apart(shots):
+def test_baselines_on_classes_far_apart(shots):
     (X, y), (Xq, yq) = blobs(10, shots, 64, spread=0.3), blobs(10, 20, 64, spread=0.3, seed=1)
-    scores = rivals(*(torch.tensor(t) for t in (X.astype(np.float32), y, Xq.astype(np.float32), yq)), seed=4)
+    scores = score_baselines(*(torch.tensor(t) for t in (X.astype(np.float32), y, Xq.astype(np.float32), yq)), seed=4)
     assert set(scores) == {"class_mean", "ridge", "logistic_regression", "random"}
     assert min(scores[k] for k in ("class_mean", "ridge", "logistic_regression")) > 0.95
     assert abs(scores["random"] - 0.1) < 0.1
-    again = rivals(*(torch.tensor(t) for t in (X.astype(np.float32), y, Xq.astype(np.float32), yq)), seed=4)
+    again = score_baselines(*(torch.tensor(t) for t in (X.astype(np.float32), y, Xq.astype(np.float32), yq)), seed=4)
     assert again == scores
 
 
-def test_rivals_do_not_depend_on_where_features_are_centred_before():
+def test_baselines_do_not_depend_on_where_features_are_centred_before():
     (X, y), (Xq, yq) = blobs(4, 5), blobs(4, 20, seed=1)
     mean = torch.full((40,), 7.0, dtype=torch.float64)
     support, query = torch.tensor(X), torch.tensor(Xq)
     labels, truth = torch.tensor(y), torch.tensor(yq)
-    here = rivals(support, labels, query, truth, mean=torch.zeros(40, dtype=torch.float64))
-    assert rivals(support + mean, labels, query + mean, truth, mean=mean) == pytest.approx(here, abs=0.03)
+    here = score_baselines(support, labels, query, truth, mean=torch.zeros(40, dtype=torch.float64))
+    assert score_baselines(support + mean, labels, query + mean, truth, mean=mean) == pytest.approx(here, abs=0.03)
 
 
-def test_rivals_of_images_that_are_all_alike():
+def test_baselines_of_images_that_are_all_alike():
     labels = torch.tensor([0, 0, 0, 1, 1, 1])
-    scores = rivals(torch.ones(6, 8), labels, torch.ones(6, 8), labels)
+    scores = score_baselines(torch.ones(6, 8), labels, torch.ones(6, 8), labels)
     assert all(np.isfinite(list(scores.values())))
 
 

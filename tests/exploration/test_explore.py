@@ -19,7 +19,8 @@ from d2nwg.exploration.explore import explore
 from d2nwg.exploration.look import look
 from d2nwg.exploration.words import details, save, summary, table, verdict
 from d2nwg.figures.base import ACCENT
-from d2nwg.figures.explore import COLOUR_BY, QUESTIONS, all_figures, map_figure, write_html
+from d2nwg.figures.explore import QUESTIONS, all_figures, write_html
+from d2nwg.figures.explore_map import COLOUR_BY, map_figure
 from d2nwg.utils.errors import Cancelled, UserError
 from tests.helpers.images import make_pattern_folder
 
@@ -196,7 +197,7 @@ def test_the_map_has_every_head_once(found, view, colour):
 
 def test_many_points_go_to_the_graphics_card(found, view, monkeypatch):
     assert map_figure(found, view).data[0].type == "scatter"
-    monkeypatch.setattr("d2nwg.figures.explore.MANY", 10)
+    monkeypatch.setattr("d2nwg.figures.explore_map.MANY", 10)
     assert map_figure(found, view).data[0].type == "scattergl"
 
 

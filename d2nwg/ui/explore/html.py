@@ -77,7 +77,7 @@ def places() -> str:
         dots = random.normal((x, y), (2.2 * wide, wide), (n, 2))
         return "".join(f'<circle cx="{a:.0f}" cy="{b:.0f}" r="3"/>' for a, b in dots)
 
-    axis = '<path d="M12 6v72h110" class="rivals"/>'
+    axis = '<path d="M12 6v72h110" class="baselines"/>'
     bump = "M" + "L".join(f"{14 + 4 * i} {76 - 62 * np.exp(-(((i - 13) / 5) ** 2)):.1f}" for i in range(27))
     return f"""<div class="places">
 <section class="place wide">{title("Do samples fall where trained weights lie?")}

@@ -141,7 +141,8 @@ def possible(found, view: dict) -> dict:
 
 def figures(made: Explored, colour: str, method: str, picked: Sequence[int] = ()) -> dict[str, Any]:
     """Every figure, by name."""
-    from d2nwg.figures.explore import all_figures, map_figure
+    from d2nwg.figures.explore import all_figures
+    from d2nwg.figures.explore_map import map_figure
 
     drawn = all_figures(made.found, made.view, colour, method)
     return {**drawn, "map": map_figure(made.found, made.view, method, colour, picked)} if len(picked) else drawn
@@ -149,7 +150,7 @@ def figures(made: Explored, colour: str, method: str, picked: Sequence[int] = ()
 
 def chart(made: Explored, colour: str, method: str, picked: Sequence[int] = ()):
     """The map alone."""
-    from d2nwg.figures.explore import map_figure
+    from d2nwg.figures.explore_map import map_figure
 
     return map_figure(made.found, made.view, method, colour, picked)
 

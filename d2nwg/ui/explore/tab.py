@@ -31,7 +31,7 @@ QUESTIONS = {  # as in d2nwg.figures.explore, which is not imported before it is
     "densities": ("Are weight values distributed alike?", "On the bundle's principal components, layer by layer."),
     "novelty": (
         "Do samples copy the zoo?",
-        "Copies lie at the left. Rivals: what one could make of the zoo without a generator, at the same distance.",
+        "Copies lie at the left. Baselines: heads made from the zoo without a generator, some at the same distance.",
     ),
     "accuracies": ("How good are zoo, samples and random heads?", "A dot a head, a line the median."),
     "similarity": ("Which heads point the same way?", "Cosine of the angle between heads; groups stand together."),

@@ -113,7 +113,7 @@ def places() -> str:
 <section class="place wide">{title("Your result will stand here")}
 <p>Choose images and press <b>Generate</b>. The generator looks at a few images of each class and writes classifier
 heads for them, without training. The other images are kept aside, to measure how often the heads are right.</p>
-<svg viewBox="150 0 250 84" aria-hidden="true"><path d="M262 8v68M236 8v68M212 8v68" class="rivals"/>
+<svg viewBox="150 0 250 84" aria-hidden="true"><path d="M262 8v68M236 8v68M212 8v68" class="baselines"/>
 <g class="dots">{dots}</g><path d="M289 8v68" class="chosen"/></svg></section>
 <section class="place">{title("Where does it err?")}<p>True classes against predicted ones.</p>
 <svg viewBox="0 0 84 84" aria-hidden="true"><g class="cells">{cells}</g></svg></section>

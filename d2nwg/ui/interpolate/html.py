@@ -273,7 +273,7 @@ def places() -> str:
     """What will stand where, before there is a result."""
     hills = "".join(
         f'<path d="M10 {20 + 12 * i} C 60 {16 + 12 * i}, 90 {44 + 9 * i}, 190 {58 + 6 * i}" '
-        f'class="{"chosen" if i == 0 else "rivals"}"/>'
+        f'class="{"chosen" if i == 0 else "baselines"}"/>'
         for i in range(4)
     )
     cells = "".join(

@@ -150,7 +150,7 @@ of its singular values stand out, the more it has learnt. The ones that stand ou
 <svg viewBox="0 0 390 84" aria-hidden="true"><g class="cells">{cells}</g></svg></section>
 <section class="place wide">{title("How much of it is noise?")}<p>The spectrum of one matrix, and what chance alone
 would give.</p>
-<svg viewBox="0 0 130 84" aria-hidden="true"><path d="{bulk}" class="rivals"/><g class="dots">{spikes}</g></svg>
+<svg viewBox="0 0 130 84" aria-hidden="true"><path d="{bulk}" class="baselines"/><g class="dots">{spikes}</g></svg>
 </section></div>"""
 
 
