@@ -1,7 +1,7 @@
-"""A head: the classifier a person takes away, and what can be done with it.
+"""A head as a file: save, load, predict, evaluate.
 
-A head is a plain linear layer, or a two-layer MLP, on the features of a frozen encoder. Its file is a safetensors
-file whose metadata say which encoder, which preprocessing and which classes it belongs to.
+A head is a linear layer, or a two-layer MLP, on the features of a frozen encoder. Its file is a safetensors file whose
+metadata name the encoder, its preprocessing and the classes.
 """
 
 import json
@@ -56,7 +56,7 @@ class Head:
 
     @property
     def num_features(self) -> int:
-        """The width d of the features it works on."""
+        """d, the number of features of an image."""
         return next(t for name, t in self.state.items() if name in ("weight", "0.weight")).shape[1]
 
     def module(self) -> nn.Module:
@@ -79,7 +79,7 @@ class Head:
         try:
             with safetensors.safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT:  # asked before tensors of any size are read
+                if metadata.get("format") != FORMAT:  # before tensors of any size are read
                     raise UserError(f"{path} is not a d2nwg head: give the head.safetensors that generate wrote.")
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         except (OSError, safetensors.SafetensorError) as reason:
@@ -105,7 +105,7 @@ class Head:
         image could not be read.
 
         Raises:
-            UserError: the encoder is not to be had, or is not the one this head was made for.
+            UserError: the encoder is not available, or is not the one this head was made for.
         """
         from d2nwg.encoders.images import load_encoder
 
@@ -189,9 +189,11 @@ def evaluate_head(head: Head, images: "ImageSet", *, device: str | None = None, 
 
 
 def predict_images(head: Head, paths: Sequence[str | Path], *, top: int = 5, device: str | None = None) -> list[dict]:
-    """What a head sees in image files, a dictionary an image: ``image`` (its path), ``label`` and ``probability``
-    of the likeliest class, ``top`` (the ``top`` likeliest as (label, probability), best first).
+    """Classify image files.
 
+    Returns:
+        a dictionary for each image: ``image`` (its path), ``label`` and ``probability`` of the likeliest class, ``top``
+        (the ``top`` likeliest classes as (label, probability), best first).
     Raises:
         UserError: files that are not there or cannot be read as images.
     """

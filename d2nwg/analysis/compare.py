@@ -1,7 +1,6 @@
-"""How alike two sets of weights are: nearest neighbours, an energy test, similarities, densities.
+"""Comparing sets of weights: nearest zoo heads, an energy test, similarities, densities.
 
-Only heads with as many classes are compared with each other (see `population`): neighbours are looked for among those,
-and the test permutes origins among those.
+Heads are compared only with heads that have as many classes (see `d2nwg.analysis.populations`).
 """
 
 from dataclasses import dataclass
@@ -47,13 +46,14 @@ def to_zoo(heads: Population, points: np.ndarray, seed: int = 0, k: int = 5) -> 
 
 @dataclass(frozen=True)
 class TwoSample:
-    """What `energy_test` finds.
+    """Result of `energy_test`.
 
     Attributes:
-        statistic: energy coefficient, 0 (alike) to 1: (2 E|X-Y| - E|X-X'| - E|Y-Y'|) / (2 E|X-Y|).
-        p: share of permutations with at least as large a statistic, the observed one counted in.
-        sizes: how many of each side were compared.
-        permutations: how many.
+        statistic: energy coefficient, from 0 (equal distributions) to 1:
+            (2 E|X-Y| - E|X-X'| - E|Y-Y'|) / (2 E|X-Y|).
+        p: share of permutations with a statistic at least as large, the observed one included.
+        sizes: points of each side that were compared.
+        permutations: their number.
     """
 
     statistic: float
@@ -65,12 +65,13 @@ class TwoSample:
 def energy_test(
     a: np.ndarray, b: np.ndarray, a_counts=None, b_counts=None, permutations: int = 999, seed: int = 0, most: int = 500
 ) -> TwoSample | None:
-    """Are two samples of one distribution? The energy distance (Székely and Rizzo, 2013) with a permutation test.
+    """Test whether two samples come from one distribution, by the energy distance (Székely and Rizzo, 2013) and
+    permutations.
 
     Args:
         a, b: (n, d) and (m, d).
-        a_counts, b_counts: (n,) and (m,) numbers of classes. Only points with as many are compared and exchanged; the
-            statistic is the mean over numbers of classes, weighted by n·m / (n + m) of each.
+        a_counts, b_counts: (n,) and (m,) numbers of classes. Only points with the same number are compared and
+            permuted; the statistic is the mean over numbers of classes, each weighted by n·m / (n + m).
         most: a larger side is represented by so many points drawn at random.
     Returns:
         None where no number of classes occurs on both sides, with at least two points on one.

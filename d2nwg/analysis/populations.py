@@ -1,8 +1,8 @@
 """Heads of several origins as rows of one matrix: in weight space or in the VAE's latent space, whole or in part.
 
-A head for fewer classes than the layout's largest is padded with zeros, so heads of different class counts differ by
-their padding alone; whatever measures distances (`d2nwg.analysis.compare`) therefore keeps to heads with as many
-classes. Classes lie in canonical order (`WeightSpace.canonical_order`), of zoo heads and of samples alike.
+A head with fewer classes than the layout's largest is padded with zeros, so that padding alone separates heads with
+different numbers of classes: distances are measured only between heads with the same number. The classes of zoo heads
+and of samples are in canonical order (`WeightSpace.canonical_order`).
 """
 
 from dataclasses import dataclass, fields
@@ -24,7 +24,7 @@ ENCODED_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class Population:
-    """n heads.
+    """n heads as vectors, with their origins.
 
     Attributes:
         vectors: (n, N) float32, standardised vectors of the bundle's layout; zero where a head has no class.
@@ -94,7 +94,7 @@ def trained_vectors(
     Args:
         features, labels: the support, (n, D) and (n,).
         order: canonical order of its C classes.
-        number: how many; only one where a class has a single image, for then all would be equal.
+        number: of heads; one where a class has a single image, since all would be equal.
     Returns:
         (number, N) vectors.
     """
@@ -120,15 +120,15 @@ def trained_vectors(
 
 
 def part_names(layout: WholeLayout, where: str = "weights") -> list[str]:
-    """The parts that can be looked at alone: the whole, each tensor (in weight space), and, where the layout keeps
-    each class together, each class row (``row 1`` is the first in canonical order)."""
+    """The parts that can be compared alone: the whole, each tensor (in weight space), and, where the layout keeps the
+    numbers of a class together, the row of each class (``row 1`` is the first in canonical order)."""
     tensors = list(layout.shapes) if where == "weights" else []
     rows = [f"row {i + 1}" for i in range(layout.tokens)] if layout.tokens == layout.num_classes else []
     return [WHOLE, *tensors, *rows]
 
 
 def columns(layout: WholeLayout, part: str) -> np.ndarray:
-    """Which numbers of a vector a part has.
+    """Indices of a part's numbers in a vector.
 
     Raises:
         UserError: the layout has no such part.

@@ -1,7 +1,4 @@
-"""Maps to the plane: principal components and t-SNE.
-
-Files for the TensorBoard Embedding Projector (projector.tensorflow.org, or TensorBoard's own tab).
-"""
+"""Maps of points to the plane (principal components, t-SNE), and files for the TensorBoard Embedding Projector."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,14 +14,14 @@ NEIGHBOURS = 5  # landmarks that place each of the others
 
 @dataclass(frozen=True)
 class Projection:
-    """Points of the plane.
+    """Two maps of n points to the plane.
 
     Attributes:
         pca: (n, 2) first two principal components.
         tsne: (n, 2).
-        explained: (k,) shares of the variance that the first k ≤ 50 components hold.
-        perplexity: that was used.
-        words: what was done, in a sentence.
+        explained: (k,) shares of the variance of the first k ≤ 50 components.
+        perplexity: of t-SNE, as used.
+        words: how the maps were made, in a sentence.
     """
 
     pca: np.ndarray
@@ -56,8 +53,8 @@ def reduce(matrix: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def project(matrix: np.ndarray, perplexity: float = 30, seed: int = 0) -> Projection:
     """Both maps of the points in the rows of ``matrix`` (n, d).
 
-    t-SNE works on the scores of `reduce`. Beyond `LANDMARKS` points it places a random choice of so many, and each of
-    the others goes to the mean of its nearest landmarks in those scores, the nearer weighing more.
+    t-SNE works on the scores of `reduce`. Of more than `LANDMARKS` points it places a random subset of that size; each
+    of the others is placed at the mean of its nearest landmarks in those scores, weighted by 1/distance.
     """
     scores, explained = reduce(matrix, seed)
     plane = np.zeros((len(scores), 2), np.float32)
@@ -65,7 +62,7 @@ def project(matrix: np.ndarray, perplexity: float = 30, seed: int = 0) -> Projec
     used = fitting_perplexity(perplexity, min(len(scores), LANDMARKS))
     k = scores.shape[1]
     if len(scores) < 4 or not explained.any():
-        words = f"{len(scores)} points are too few, or too much alike, for t-SNE: both maps show principal components."
+        words = f"{len(scores)} points are too few, or too similar, for t-SNE: both maps show principal components."
         return Projection(plane, plane.copy(), explained, used, words)
     chosen = np.arange(len(scores))
     if len(scores) > LANDMARKS:
@@ -78,7 +75,7 @@ def project(matrix: np.ndarray, perplexity: float = 30, seed: int = 0) -> Projec
         tsne[others] = place(scores[others], scores[chosen], tsne[chosen])
         words += (
             f", which places {len(chosen):,} of the {len(scores):,} points, drawn at random; each of the others "
-            f"stands at the mean of its {NEIGHBOURS} nearest of those"
+            f"is placed at the mean of its {NEIGHBOURS} nearest of those"
         )
     return Projection(plane, tsne, explained, used, words + f", which hold {explained.sum():.0%} of the variance.")
 
@@ -96,10 +93,14 @@ def _tsne(scores: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
 
 
 def place(scores: np.ndarray, landmarks: np.ndarray, plane: np.ndarray) -> np.ndarray:
-    """Where points belong on a map of landmarks: the mean of the nearest landmarks' places, weighted by 1/distance.
+    """Place points on a map of landmarks: at the mean of the nearest landmarks, weighted by 1/distance.
 
     Args:
-        scores: (m, k), and ``landmarks`` (n, k) in the same coordinates, ``plane`` (n, 2).
+        scores: (m, k) the points.
+        landmarks: (n, k) in the same coordinates.
+        plane: (n, 2) the landmarks' places on the map.
+    Returns:
+        (m, 2) places.
     """
     from sklearn.neighbors import NearestNeighbors
 

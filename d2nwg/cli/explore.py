@@ -1,4 +1,4 @@
-"""``explore``: a bundle's zoo beside samples, as figures, tables and numbers."""
+"""``explore``: samples compared with a bundle's zoo, as figures, tables and numbers."""
 
 import argparse
 
@@ -11,7 +11,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         "explore",
         parents=[parent],
         help="compare generated heads with the zoo",
-        description="Generate heads for one task or several, set them beside the zoo heads that a bundle keeps, and "
+        description="Generate heads for one task or several, compare them with the zoo heads that a bundle keeps, and "
         "write figures (HTML; their tool bar saves PNG), projection.csv, baselines.csv, densities.csv, summary.json "
         "and files for the TensorBoard Embedding Projector.",
         epilog="example: python -m d2nwg explore --data flowers/ --num-samples 200 --out flowers-explored",
@@ -30,7 +30,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tasks", type=positive, default=1, metavar="N", help="tasks to draw from one set (1: all)")
     parser.add_argument("--classes", type=positive, metavar="C", help="classes of a drawn task (half of all)")
-    parser.add_argument("--shots", type=positive, default=5, metavar="K", help="images a class it may see (5)")
+    parser.add_argument("--shots", type=positive, default=5, metavar="K", help="support images a class (5)")
     add_sampler(parser)
     parser.add_argument(
         "--max-query", type=positive, default=150, metavar="N", help="most held-out images to score on (150)"
@@ -46,7 +46,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Explore, write, and say in words how alike zoo and samples are."""
+    """Explore, write the files, and print how close samples are to the zoo."""
     from pathlib import Path
 
     from d2nwg.data.images import load_images

@@ -11,9 +11,8 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         "generate",
         parents=[parent],
         help="generate heads for a data set",
-        description="Generate classifier heads from a few images a class, score them on images that generation never "
-        "saw beside what one could have had otherwise, and write head.safetensors, samples.safetensors, report.json "
-        "and README.md.",
+        description="Generate classifier heads from a few images a class, score them and baselines on images that "
+        "generation never saw, and write head.safetensors, samples.safetensors, report.json and README.md.",
         epilog="example: python -m d2nwg generate flowers/ --shots 5 --num-samples 50 --out flowers-head",
     )
     parser.add_argument(
@@ -23,7 +22,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         "archive of one, a Hugging Face data set, or example:digits",
     )
     parser.add_argument("--bundle", metavar="BUNDLE", help="name or folder of a bundle (the shipped one)")
-    parser.add_argument("--shots", type=positive, default=5, metavar="K", help="images a class it may see (5)")
+    parser.add_argument("--shots", type=positive, default=5, metavar="K", help="support images a class (5)")
     parser.add_argument("--num-samples", type=positive, default=50, metavar="N", help="heads to sample (50)")
     add_sampler(parser)
     parser.add_argument(
@@ -40,15 +39,15 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task",
         metavar="TEXT",
-        help="for a bundle that is told tasks by name: one of them, or a mix such as "
-        "'0.5 digits + 0.5 digits-negative' (by default the one named as the data set)",
+        help="for a task-conditioned bundle: the name of a task, or a mix such as "
+        "'0.5 digits + 0.5 digits-negative' (the data set's name)",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Generate, write, and say in a sentence how good the head is."""
+    """Generate, write the files, and print how accurate the head is."""
     from d2nwg.data.images import load_images, load_unlabelled
     from d2nwg.generate import generate_heads
     from d2nwg.utils.progress import TerminalProgress

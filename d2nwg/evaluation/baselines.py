@@ -35,8 +35,8 @@ def class_mean_head(X: np.ndarray, y: np.ndarray, C: int) -> tuple[np.ndarray, n
 
 @_ONE_THREAD
 def ridge_head(X: np.ndarray, y: np.ndarray, C: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Ridge regression of ±1 targets: weight (C, d) and bias (C,). The penalty is the one with the best held-out
-    accuracy, ties broken by the held-out squared error."""
+    """Ridge regression of ±1 targets: weight (C, d) and bias (C,). The penalty is the one with the best cross-validated
+    accuracy, ties broken by the squared error."""
     Z, basis = _coordinates(X)
     targets = 2.0 * np.eye(C)[y] - 1.0
     wrong, error = np.zeros((2, len(RIDGE_PENALTIES)))
@@ -53,8 +53,8 @@ def ridge_head(X: np.ndarray, y: np.ndarray, C: int, *, seed: int = 0) -> tuple[
 
 @_ONE_THREAD
 def logistic_regression_head(X: np.ndarray, y: np.ndarray, C: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Multinomial logistic regression (scikit-learn, lbfgs): weight (C, d) and bias (C,). The strength is the one
-    with the least held-out log loss, which names a better one than the accuracy of so few images does."""
+    """Multinomial logistic regression (scikit-learn, lbfgs): weight (C, d) and bias (C,). The strength is the one with
+    the least cross-validated log loss, which is a finer measure than the accuracy on so few images."""
     Z, basis = _coordinates(X)
     loss = np.zeros(len(LOGISTIC_CS))
     folds = _folds(y, seed)

@@ -1,7 +1,7 @@
-"""Explore a bundle: its zoo heads beside samples for some tasks, as data.
+"""Explore a bundle: generate heads for some tasks and put them beside the bundle's zoo heads.
 
-`explore` makes the population; `d2nwg.exploration.look` maps and compares it, which can be repeated for another space,
-part or perplexity without generating again.
+`explore` generates; `d2nwg.exploration.look` maps and compares the heads, which can be repeated for another space, part
+or perplexity without generating again.
 """
 
 import json
@@ -28,20 +28,20 @@ from d2nwg.utils.progress import Progress, silent
 
 @dataclass(frozen=True)
 class Exploration:
-    """A population and what does not change with the way one looks at it.
+    """Generated heads beside the zoo: everything that does not depend on the space or part to look at.
 
     Attributes:
         bundle: name.
         space, vae: the bundle's; ``vae`` is None where its generator has none.
         heads: zoo heads, samples, and heads trained on the same images.
-        tasks: what the samples are for.
-        distance: (n,) of each head to the nearest zoo head in weight space, in lengths of a zoo head; NaN where
-            none has as many classes.
+        tasks: that heads were generated for.
+        distance: (n,) of each head to the nearest zoo head in weight space, in lengths of a zoo head
+            (`d2nwg.evaluation.zoo_distance`); NaN where none has as many classes.
         baselines: name → `ZooBaseline`: `ZOO` (zoo heads as they are), `NOISE`, `AVERAGE`, `RANDOM`.
         densities: tensor name → (edges, origin → density) of weight values on the projected features.
         zoo_records: heads in the whole zoo, where the bundle says so.
         settings: how it was made.
-        seconds: it took.
+        seconds: wall time.
     """
 
     bundle: str
@@ -58,15 +58,15 @@ class Exploration:
 
     @property
     def spaces(self) -> list[str]:
-        """Where the heads can be looked at: ``weights``, and ``latent`` where the bundle has a VAE."""
+        """The spaces that heads are points of: ``weights``, and ``latent`` where the bundle has a VAE."""
         return ["weights", "latent"] if self.vae is not None else ["weights"]
 
     def parts(self, where: str = "weights") -> list[str]:
-        """What of them can be looked at alone, in that space."""
+        """The parts of a head that can be compared alone in that space."""
         return part_names(self.space.layout, where)
 
     def task_name(self, index: int) -> str:
-        """What head ``index`` is for, in words."""
+        """The task of head ``index``, in words."""
         task = self.heads.task[index]
         return f"a zoo task of {self.heads.counts[index]} classes" if task < 0 else self.tasks[task].name
 
@@ -115,21 +115,22 @@ def explore(
     device: str | None = None,
     progress: Progress = silent,
 ) -> Exploration:
-    """Generate heads for one task or several and set them beside the bundle's zoo.
+    """Generate heads for one task or several and put them beside the bundle's zoo.
 
     Args:
         images: a data set, or several: each is a task.
         bundle: name or path; by default the shipped one.
-        tasks: with more than 1, of one data set, so many random subsets of its classes are the tasks; a bundle that is
-            told tasks by name knows the whole of each, and takes the data set as one.
+        tasks: number of tasks to draw from one data set, each a random subset of its classes; 1 takes all classes. A
+            task-conditioned bundle knows whole data sets only, and takes all classes.
         classes: of such a subset; by default half of the data set's.
+        shots, seed, device: as in `generate_heads`.
         num_samples: heads to sample, in equal parts for the tasks.
         steps, sampler: as in `generate_heads`.
         num_trained: heads to train on the same support images, in equal parts.
         max_query: most held-out images of a data set to score on.
         progress: the stages of `generate_heads`, and "Training heads to compare with", "Scoring the baselines".
     Raises:
-        UserError: as `generate_heads`, or there is nothing in the zoo to compare with.
+        UserError: as `generate_heads`, or the bundle keeps no zoo head to compare with.
     """
     started = time.perf_counter()
     sets = [images] if isinstance(images, ImageSet) else list(images)

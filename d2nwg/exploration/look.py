@@ -1,4 +1,4 @@
-"""The heads of an exploration seen in one space, for one part: mapped and compared."""
+"""The heads of an exploration, mapped and compared in one space, whole or one part of them."""
 
 from dataclasses import dataclass
 
@@ -15,19 +15,20 @@ from d2nwg.utils.progress import Progress, silent
 
 @dataclass(frozen=True)
 class View:
-    """The heads as seen in one space, for one part.
+    """The heads in one space, whole or one part of them.
 
     Attributes:
-        where, part: what is looked at.
+        where, part: the space and the part.
         rows: (m,) numbers of the heads shown.
         points: (m, d) their coordinates.
-        projection: both maps of them.
-        near: the nearest zoo heads of each, as numbers of heads.
-        tests: (origin, origin) → `TwoSample`, or None.
-        closeness: median distance to the nearest, in lengths of a zoo head: ``samples_to_zoo``, ``zoo_to_zoo``,
-            ``zoo_to_samples``, ``samples_to_samples``, ``samples_to_trained``; NaN where there is none.
-        copies: samples nearer to a zoo head than half of what is usual between zoo heads.
-        similarity: cosines (s, s) in clustered order, and the numbers (s,) of those heads.
+        projection: their two maps.
+        near: the nearest zoo heads of each, as numbers of heads, with distances in lengths of a zoo head.
+        tests: (origin, origin) → `TwoSample`; None where there is nothing to compare.
+        closeness: median distances to the nearest neighbour, in lengths of a zoo head: ``samples_to_zoo``,
+            ``zoo_to_zoo``, ``zoo_to_samples``, ``samples_to_samples``, ``samples_to_trained``; NaN where there is none.
+        copies: number of near copies: samples whose distance to the zoo is less than half the median distance between
+            zoo heads.
+        similarity: cosines (s, s) in the order of a clustering, and the numbers (s,) of those heads.
     """
 
     where: str
@@ -57,6 +58,7 @@ def look(
     Args:
         where: ``"weights"`` or ``"latent"``.
         part: one of ``found.parts(where)``.
+        perplexity, seed: of t-SNE.
         all_counts: show also zoo heads with numbers of classes that no task has.
         progress: stages "Comparing", "Drawing the map".
     Raises:
@@ -91,8 +93,8 @@ def look(
 
 
 def _closeness(heads, points, near, seed) -> dict[str, float]:
+    """`View.closeness`."""
     zoo, samples, trained = (heads.of(origin) for origin in (ZOO, SAMPLE, TRAINED))
-
     zoo = zoo[np.isin(heads.counts[zoo], heads.counts[samples])]  # others may be shown, but are not compared
     unit = length(heads, points)
 

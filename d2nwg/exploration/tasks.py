@@ -23,7 +23,7 @@ from d2nwg.weights.networks import logits, pick
 
 @dataclass(frozen=True)
 class Task:
-    """A data set, what was generated for it, and the images that score heads for it.
+    """A data set, the heads generated for it, and the images that score them.
 
     Attributes:
         name: of the data set, or of the classes.
@@ -51,7 +51,7 @@ class Task:
         return score_vectors(space, vectors, self.order, self.query, self.labels)
 
     def head(self, space: WeightSpace, vector: np.ndarray, words: str, accuracy: float) -> Head:
-        """A vector (N,) as a head for the task's classes; ``words`` say what it is."""
+        """A vector (N,) as a head for the task's classes; ``words`` becomes its ``selection``."""
         state = space.to_heads(
             torch.as_tensor(vector, device=space.mean.device)[None], self.order.to(space.mean.device)
         )

@@ -1,4 +1,4 @@
-"""What an exploration says, in sentences, in a dictionary and in files."""
+"""The result of an exploration as sentences, as a dictionary and as files."""
 
 import csv
 import json
@@ -12,11 +12,11 @@ from d2nwg.exploration.explore import Exploration
 from d2nwg.exploration.look import View
 from d2nwg.utils.text import number
 
-LEVEL = 0.1  # distances that differ by less than this share are called as large
+LEVEL = 0.1  # distances that differ by a smaller share are called equal
 
 
 def verdict(found: Exploration, view: View) -> list[str]:
-    """How alike zoo and samples are, in plain sentences: the answer first."""
+    """How close samples are to the zoo, in plain sentences; the answer first."""
     heads, close = found.heads, view.closeness
     samples = np.isin(view.rows, heads.of(SAMPLE)).sum()
     zoo = np.isin(view.rows, heads.of(ZOO)).sum()
@@ -34,8 +34,8 @@ def verdict(found: Exploration, view: View) -> list[str]:
     what = "whole heads" if view.part == WHOLE else f"the part “{view.part}”"
     sentences = [
         answer,
-        f"Half of the samples have a zoo head within {_far(close['samples_to_zoo'])} lengths of a zoo head; from zoo "
-        f"head to zoo head it is {_far(close['zoo_to_zoo'])}, and from zoo head to sample "
+        f"The median distance from a sample to the nearest zoo head is {_far(close['samples_to_zoo'])} lengths of a "
+        f"zoo head; from zoo head to zoo head it is {_far(close['zoo_to_zoo'])}, and from zoo head to sample "
         f"{_far(close['zoo_to_samples'])} ({what} in {where}).",
     ]
     for (_, other), test in view.tests.items():
@@ -59,7 +59,7 @@ def _far(distance: float) -> str:
 
 def _tested(test, name: str) -> str:
     if test.p > 0.05:
-        meaning = f"As a whole, samples cannot be told from {name}"
+        meaning = f"As a whole, samples cannot be distinguished from {name}"
     else:
         degree = "slightly" if test.statistic < 0.1 else "clearly" if test.statistic < 0.4 else "very much"
         meaning = f"As a whole, samples differ {degree} from {name}"
@@ -83,7 +83,7 @@ def _who(found: Exploration, zoo: int, samples: int) -> str:
 
 
 def table(found: Exploration, view: View) -> dict[str, list]:
-    """What is shown, column by column: a row a point of the map."""
+    """Column name → values, one for each point of the map."""
     heads, rows = found.heads.select(view.rows), view.rows.tolist()
     distance = np.where(np.isfinite(view.near.distance[:, 0]), view.near.distance[:, 0], np.nan)
     return {
@@ -101,8 +101,13 @@ def table(found: Exploration, view: View) -> dict[str, list]:
 
 
 def details(found: Exploration, view: View, point: int) -> dict:
-    """Which model a point is: ``head``, ``origin``, ``task``, ``classes``, ``accuracy``, ``distance`` to the nearest
-    zoo head, and ``neighbours``, the nearest five zoo heads as (name, distance, accuracy on their own tasks)."""
+    """The head that is a point of the map.
+
+    Returns:
+        ``point``, ``head``, ``origin``, ``task``, ``classes``, ``accuracy``, ``distance`` to the nearest zoo head in
+        lengths of a zoo head, and ``neighbours``, the nearest five zoo heads as (name, distance, accuracy on their own
+        tasks).
+    """
     place = int(np.flatnonzero(view.rows == point)[0])
     heads, near = found.heads, view.near
     neighbours = [
@@ -123,7 +128,7 @@ def details(found: Exploration, view: View, point: int) -> dict:
 
 
 def summary(found: Exploration, view: View) -> dict:
-    """Everything but the points, as JSON; unknown numbers are null."""
+    """All results except the points, as JSON; unknown numbers are null. Distances are in lengths of a zoo head."""
     heads = found.heads
 
     def spread(values) -> dict | None:

@@ -1,8 +1,8 @@
-"""Plotly figures from results: one template, one colour a thing, every axis with its unit.
+"""What all plotly figures share: the template, the colours, and labels.
 
-The template "d2nwg" has no background of its own. Text in `INK` and `STRONG` reads on white; the app's style sheet
-maps exactly these two colours to the theme's own, so the same figure reads in the dark too. Names that come from
-the user are escaped, because plotly understands some HTML in labels.
+The template "d2nwg" has no background. Text in `INK` and `STRONG` is readable on white; the app's style sheet maps
+exactly these two colours to those of the theme, so that the same figure is readable on dark. Names that come from the
+user are escaped, because plotly interprets some HTML in labels.
 """
 
 import html
@@ -50,7 +50,7 @@ pio.templates["d2nwg"] = go.layout.Template(
 
 
 def label(text: str, width: int | None = None) -> str:
-    """A name made safe for plotly, shortened in the middle to `width` characters."""
+    """A name escaped for plotly, shortened in the middle to `width` characters."""
     if width and len(text) > width:
         text = f"{text[: width - width // 3 - 1]}…{text[-(width // 3) :]}"
     return html.escape(text)

@@ -26,7 +26,7 @@ QUESTIONS = {
     "densities": "Are weight values distributed alike?",
     "novelty": "Do samples copy the zoo?",
     "accuracies": "How good are zoo, samples and random heads?",
-    "similarity": "Which heads point the same way?",
+    "similarity": "Which heads are similar?",
 }
 
 
@@ -40,7 +40,7 @@ def titled(figure: go.Figure, name: str, under: str = "") -> go.Figure:
 
 
 def density_figure(found: Exploration) -> go.Figure:
-    """Are weight values distributed alike? A panel a tensor, a line an origin."""
+    """Are weight values distributed alike? A panel for each tensor, a line for each origin."""
     from plotly.subplots import make_subplots
 
     tensors = list(found.densities)
@@ -129,7 +129,7 @@ def novelty_figure(found: Exploration, picked: Sequence[int] = ()) -> go.Figure:
 
 
 def accuracy_figure(found: Exploration) -> go.Figure:
-    """How good are zoo, samples and random heads? A row of dots each, the median as a line."""
+    """How good are zoo, samples and random heads? A row of dots for each, the median as a line."""
     heads = found.heads
     counts = [task.count for task in found.tasks]
     own = heads.of(ZOO)[np.isin(heads.counts[heads.of(ZOO)], counts)]
@@ -183,7 +183,7 @@ def accuracy_figure(found: Exploration) -> go.Figure:
 
 
 def similarity_figure(found: Exploration, view: View) -> go.Figure:
-    """Which heads point the same way? Cosines between heads, similar ones side by side."""
+    """Which heads are similar? Cosines between heads, in the order of a clustering."""
     values, rows = view.similarity
     n = len(rows)
     origin = found.heads.origin[rows]

@@ -34,7 +34,7 @@ def map_figure(
     colour: str = "origin",
     picked: Sequence[int] = (),
 ) -> go.Figure:
-    """Do samples fall where trained weights lie? A point a head.
+    """Do samples fall where trained weights lie? A point for each head.
 
     Args:
         method: ``"tsne"`` or ``"pca"``.
@@ -79,7 +79,7 @@ def map_figure(
                 unselected=dict(marker=dict(opacity=0.25)),
             )
         )
-        if values is not None:  # the key tells the shapes apart; their colours are those of the scale
+        if values is not None:  # the legend explains the shapes; their colours are those of the scale
             figure.add_scatter(
                 x=[None],
                 y=[None],

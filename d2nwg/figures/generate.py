@@ -17,7 +17,7 @@ BASELINES = {
 
 
 def samples_figure(report: Report, picked: int | None = None) -> go.Figure:
-    """How good are the samples? A dot a sample, and a line for the chosen head and for each baseline.
+    """How good are the samples? A dot for each sample, a line for the chosen head and for each baseline.
 
     Args:
         picked: the number of a sample to ring.
@@ -108,7 +108,7 @@ def samples_figure(report: Report, picked: int | None = None) -> go.Figure:
 
 
 def confusion_figure(confusion: np.ndarray, classes: Sequence[str], width: int = 16) -> go.Figure:
-    """Which classes does the head mix up? `confusion` is (C, C) counts, rows = true class, columns = predicted."""
+    """Which classes does the head confuse? `confusion` (C, C) are counts, rows = true class, columns = predicted."""
     counts = np.asarray(confusion)
     n = len(classes)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)

@@ -9,7 +9,7 @@ from d2nwg.ui.html import hint, percent, title
 KINDS = {
     "zoo": "kept in the bundle, trained for a task of its own",
     "sample": "generated",
-    "trained": "trained the usual way on the images the generator saw",
+    "trained": "trained on the images that the generator saw",
 }
 
 
@@ -24,7 +24,7 @@ def answer(words: list[str]) -> str:
 
 
 def point(about: dict) -> str:
-    """Which model a point is."""
+    """The head behind a point of the map."""
     right = percent(about["accuracy"]) if np.isfinite(about["accuracy"]) else "unknown"
     whose = "of its own task" if about["origin"] == "zoo" else "of this task"
     rows = [
@@ -40,8 +40,8 @@ def point(about: dict) -> str:
         for name, far, right in about["neighbours"]
     )
     near = (
-        f'<p class="hint">Nearest zoo heads with as many classes: distance in lengths of a zoo head, and how often '
-        f'each is right on its own task.</p><ol class="near">{near}</ol>'
+        f'<p class="hint">Nearest zoo heads with as many classes: distance in lengths of a zoo head, and accuracy '
+        f'on their own tasks.</p><ol class="near">{near}</ol>'
         if near
         else ""
     )
@@ -49,7 +49,7 @@ def point(about: dict) -> str:
 
 
 def nothing_picked() -> str:
-    """What to do to see a model."""
+    """How to see which head a point is."""
     return hint("Click a point of the map, or choose a head from the list. To choose many, draw around them.")
 
 
@@ -70,7 +70,7 @@ def tools(name: str, question: str) -> str:
 
 
 def places() -> str:
-    """What will stand where, before there is a result."""
+    """The page before there is a result: what will be shown where."""
     random = np.random.default_rng(5)
 
     def cloud(x: float, y: float, n: int, wide: float) -> str:
@@ -81,8 +81,8 @@ def places() -> str:
     bump = "M" + "L".join(f"{14 + 4 * i} {76 - 62 * np.exp(-(((i - 13) / 5) ** 2)):.1f}" for i in range(27))
     return f"""<div class="places">
 <section class="place wide">{title("Do samples fall where trained weights lie?")}
-<p>Press <b>Explore</b>. The generator writes heads for a few tasks; they are set beside the trained heads that the
-bundle keeps, and beside heads trained on the same images. The map shows each as a point; alike ones are near.</p>
+<p>Press <b>Explore</b>. The generator makes heads for a few tasks; they are compared with the trained heads that the
+bundle keeps, and with heads trained on the same images. On the map each is a point; similar heads are near.</p>
 <svg viewBox="0 0 420 90" aria-hidden="true"><g class="zoo">{cloud(130, 45, 40, 15)}</g>
 <g class="dots">{cloud(210, 40, 24, 7)}{cloud(300, 52, 24, 7)}</g></svg></section>
 <section class="place">{title("Are weight values distributed alike?")}<p>Densities, layer by layer.</p>

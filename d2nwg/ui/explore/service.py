@@ -113,8 +113,11 @@ def from_link(query: Mapping[str, str]) -> dict:
 def make(
     source: dict, settings: dict, view: dict, folder: Path, exact: bool = False, progress: Progress = silent
 ) -> Explored:
-    """Read the images, generate, map and compare. `source` is what `read_images` takes, or has ``images``.
-    Where the bundle has no such space or part, the nearest view is taken, unless `exact`."""
+    """Read the images, generate, map and compare.
+
+    `source` holds the arguments of `read_images`, or ``images``. A space or part that the bundle does not have is
+    replaced by the default, or refused if `exact`.
+    """
     import_libraries()
     from d2nwg.exploration.explore import explore
     from d2nwg.exploration.look import look
@@ -126,14 +129,14 @@ def make(
 
 
 def again(made: Explored, view: dict, folder: Path, progress: Progress = silent) -> Explored:
-    """The same heads seen otherwise."""
+    """The same heads in another view."""
     from d2nwg.exploration.look import look
 
     return Explored(made.found, look(made.found, progress=progress, **possible(made.found, view)), folder)
 
 
 def possible(found, view: dict) -> dict:
-    """A view's settings as far as this bundle has such a space and part."""
+    """A view's settings; a space or part that the bundle does not have is replaced by the default."""
     where = view["where"] if view["where"] in found.spaces else "weights"
     part = view["part"] if view["part"] in found.parts(where) else "all"
     return {**view, "where": where, "part": part}
@@ -163,14 +166,14 @@ def novelty(made: Explored, picked: Sequence[int] = ()):
 
 
 def words(made: Explored) -> list[str]:
-    """The verdict, and how the map was drawn."""
+    """The result in sentences, and how the map was made."""
     from d2nwg.exploration.words import verdict
 
     return [*verdict(made.found, made.view), f"The map: {made.view.projection.words}"]
 
 
 def details(made: Explored, point: int) -> dict:
-    """Which model a point is.
+    """The head behind a point of the map.
 
     Raises:
         UserError: it is not on the map.
@@ -183,8 +186,7 @@ def details(made: Explored, point: int) -> dict:
 
 
 def files(made: Explored, drawn: dict[str, Any]) -> dict[str, Path]:
-    """Write what can be taken away: ``figures`` and ``data`` as archives, ``projector``, and each figure's page by its
-    name."""
+    """Write the downloads: the archives ``figures``, ``data``, ``projector``, and each figure's page by its name."""
     from d2nwg.exploration.words import save
     from d2nwg.figures.explore import write_html
 
@@ -281,7 +283,7 @@ def save_head(made: Explored, point: int) -> Path:
 
 @on_gpu
 def score(made: Explored, point: int, uploads: list[str], into: Path, progress: Progress = silent) -> str:
-    """How good a head is on uploaded images, in a sentence.
+    """The accuracy of a head on uploaded images, in a sentence.
 
     Raises:
         UserError: see `Exploration.head`, `evaluate_head` and `read_images`.

@@ -26,15 +26,15 @@ OWN = ("Your own images", "own")
 QUESTIONS = {  # as in d2nwg.figures.explore, which is not imported before it is needed
     "map": (
         "Do samples fall where trained weights lie?",
-        "A point a head; alike ones are near each other. Click one to see which it is; draw around many.",
+        "A point for each head; similar ones are near each other. Click one to see which it is; draw around many.",
     ),
     "densities": ("Are weight values distributed alike?", "On the bundle's principal components, layer by layer."),
     "novelty": (
         "Do samples copy the zoo?",
         "Copies lie at the left. Baselines: heads made from the zoo without a generator, some at the same distance.",
     ),
-    "accuracies": ("How good are zoo, samples and random heads?", "A dot a head, a line the median."),
-    "similarity": ("Which heads point the same way?", "Cosine of the angle between heads; groups stand together."),
+    "accuracies": ("How good are zoo, samples and random heads?", "A dot for each head, a line for the median."),
+    "similarity": ("Which heads are similar?", "Cosine of the angle between heads, in the order of a clustering."),
 }
 
 LINK = """(data, tasks, classes, explored, method, colour) => {
@@ -208,7 +208,7 @@ def _right() -> SimpleNamespace:
         with gr.Column(elem_classes="card", visible=False, elem_id="explore-brushed") as many:
             parts["count"] = gr.HTML(elem_id="explore-count")
             parts["table"] = gr.Dataframe(
-                headers=["head", "task", "right, %", "distance"],
+                headers=["head", "task", "right, %", "distance, lengths"],
                 datatype=["str", "str", "number", "number"],
                 type="array",
                 interactive=False,

@@ -79,7 +79,9 @@ def add_endpoints() -> None:
         unlabelled = Upload(
             label="Images of the same classes without labels, or archives of them (optional)", file_count="multiple"
         )
-        task = gr.Textbox("", label="The task, for a bundle that is told tasks by name; a mix: 0.7 one + 0.3 other")
+        task = gr.Textbox(
+            "", label="The task, for a task-conditioned bundle: its name, or a mix such as 0.7 one + 0.3 other"
+        )
         sampler = gr.Radio(list(SAMPLERS), value=DEFAULT, label="Sampler: the bundle's own, or the paper's")
         head = Upload(label="A head file, such as /generate returns")
         image = Picture(label="A picture")

@@ -61,7 +61,7 @@ def kept(images=None, result=None) -> str:
 
 
 def seen(which: str, chances: dict[str, float], truth: str | None) -> str:
-    """What a head says about a picture, and whether that is right where it is known."""
+    """A head's prediction for a picture, and whether it is right, where the class is known."""
     best = max(chances, key=chances.get)
     said = f"{escape(which)} says <b>{escape(best)}</b>{':' if truth else ''}"
     if truth is not None:
@@ -94,7 +94,7 @@ def table(report: Report) -> dict:
 
 
 def places() -> str:
-    """What will stand where, before there is a result."""
+    """The page before there is a result: what will be shown where."""
     random = np.random.default_rng(3)
     dots = "".join(
         f'<circle cx="{275 + 36 * x:.0f}" cy="{12 + 60 * y:.0f}" r="4"/>'
@@ -110,9 +110,9 @@ def places() -> str:
         f'<rect width="{width}" height="10" y="{6 + 16 * i}"/>' for i, width in enumerate((70, 38, 20, 11, 6))
     )
     return f"""<div class="places">
-<section class="place wide">{title("Your result will stand here")}
-<p>Choose images and press <b>Generate</b>. The generator looks at a few images of each class and writes classifier
-heads for them, without training. The other images are kept aside, to measure how often the heads are right.</p>
+<section class="place wide">{title("Your result will be here")}
+<p>Choose images and press <b>Generate</b>. From a few images of each class the generator makes classifier heads,
+without training. The other images are held out, to measure how often the heads are right.</p>
 <svg viewBox="150 0 250 84" aria-hidden="true"><path d="M262 8v68M236 8v68M212 8v68" class="baselines"/>
 <g class="dots">{dots}</g><path d="M289 8v68" class="chosen"/></svg></section>
 <section class="place">{title("Where does it err?")}<p>True classes against predicted ones.</p>

@@ -74,7 +74,7 @@ def _left() -> SimpleNamespace:
             elem_id="task",
             allow_custom_value=True,
             visible=False,
-            info="told by name, or a mix: 0.5 digits + 0.5 digits-negative; empty: the images' name",
+            info="its name, or a mix: 0.5 digits + 0.5 digits-negative; empty: the images' name",
         )
         with gr.Accordion("Settings", open=False):
             with gr.Row(elem_classes="pair"):
@@ -128,7 +128,7 @@ def _right() -> SimpleNamespace:
             gr.HTML(
                 views.title(
                     "How good are the samples?",
-                    "A dot a head. Lines: the chosen head, and heads fitted the usual way to the same images.",
+                    "A dot for each sample. Lines: the chosen head, and baselines fitted to the same images.",
                 )
             )
             strip = gr.Plot(show_label=False, container=False, elem_id="strip")
