@@ -1,6 +1,5 @@
-"""A population of weights as something to look at and ask about: data only, no figures.
+"""Statistics of populations of weights; no figures.
 
-`population` makes it (zoo heads of a bundle, samples for tasks, heads trained for the same tasks), `projection` maps it
-to the plane, `compare` asks how alike its parts are, `projector` writes it for the TensorBoard Embedding Projector, and
-`explore` does all of it for a bundle and some images.
+`populations` gathers heads and says what can be compared, `projections` maps them to the plane and writes them for the
+TensorBoard Embedding Projector, `compare` measures distances, densities and differences between distributions.
 """

@@ -12,7 +12,7 @@ from d2nwg.analysis.populations import SAMPLE, TRAINED, ZOO, Population
 from d2nwg.evaluation.zoo_distance import LEAST_LENGTH, Neighbours, nearest_zoo_heads, zoo_length
 from d2nwg.models.spaces import WeightSpace
 
-MOST_ZOO_QUERIES = 1000  # zoo heads whose nearest zoo head is looked for; of more, so many drawn at random
+MOST_ZOO_QUERIES = 1000  # zoo heads whose neighbours are searched; of more, a random subset of this size
 
 
 def length(heads: Population, points: np.ndarray) -> np.ndarray:
@@ -130,7 +130,7 @@ def _energies(distance, side, size) -> tuple[np.ndarray, np.ndarray]:
 def similarity(points: np.ndarray, counts: np.ndarray, most: int = 120, seed: int = 0):
     """Cosine similarities of heads, in the order of a hierarchical clustering (average linkage).
 
-    Heads with different numbers of classes have no similarity (NaN); their clusters stand side by side.
+    Heads with different numbers of classes have no similarity (NaN) and are clustered separately.
 
     Returns:
         (m, m) float32, and the numbers (m,) of the heads in that order; m ≤ ``most``, drawn at random.

@@ -1,4 +1,4 @@
-"""The report of a generation: what was measured of generated heads, and the files' texts."""
+"""The report of a generation: all that was measured, as ``report.json`` and README.md hold it."""
 
 from dataclasses import asdict, dataclass
 
@@ -50,7 +50,7 @@ class Novelty:
     Attributes:
         distance: to the nearest zoo head, in lengths of a zoo head.
         nearest_zoo_head: accuracy of that zoo head.
-        zoo_head_plus_noise: accuracy of that zoo head with Gaussian noise that takes it as far away as the average is.
+        zoo_head_plus_noise: accuracy of that zoo head with Gaussian noise whose norm is that distance.
         average_of_nearest: accuracy of the average of the three nearest zoo heads.
     """
 
@@ -154,7 +154,7 @@ head = torch.nn.Sequential(
 
 
 def readme(report: Report, probe: str) -> str:
-    """The README.md that stands beside generated heads; ``probe`` is ``"linear"`` or ``"mlp"``."""
+    """The README.md that is saved with generated heads; ``probe`` is ``"linear"`` or ``"mlp"``."""
     right = report.query_accuracy
     return f"""# A generated head for {report.data}
 

@@ -1,7 +1,7 @@
-"""Heads that the zoo gives without a generator: the baselines that generated heads stand beside.
+"""Baselines of generated heads that are made from the zoo without a generator.
 
-A generator must do better than copies. Beside a generated head stand its nearest zoo head, that zoo head with noise
-that takes it as far from the zoo as the generated head is, the average of the nearest zoo heads, and random vectors.
+A generator must do better than copies. A generated head is compared with its nearest zoo head, with that zoo head plus
+noise as large as the distance between the two, with the average of the nearest zoo heads, and with random vectors.
 """
 
 from dataclasses import dataclass
@@ -46,9 +46,9 @@ def make_zoo_baselines(
         used: (N,) bool, the numbers of a vector that such a head uses.
         generator: of the noise, on the CPU.
     Returns:
-        name → (n, N) vectors: `NEAREST`, `NOISE` (the nearest zoo head plus Gaussian noise of the norm that lies
-        between the two), `AVERAGE` (of the nearest `AVERAGED` zoo heads), `RANDOM` (Gaussian, with the standard
-        deviation of all numbers of these zoo heads).
+        name → (n, N) vectors: `NEAREST`, the nearest zoo head; `NOISE`, that plus Gaussian noise whose norm is the
+        distance between the two; `AVERAGE` of the nearest `AVERAGED` zoo heads; `RANDOM`, Gaussian with the standard
+        deviation of all numbers of these zoo heads.
     """
     noise = torch.randn(points.shape, generator=generator).numpy() * used
     first = zoo[index[:, 0]]

@@ -1,4 +1,4 @@
-"""Explore a bundle: generate heads for some tasks and put them beside the bundle's zoo heads.
+"""Explore a bundle: generate heads for some tasks and compare them with the bundle's zoo heads.
 
 `explore` generates; `d2nwg.exploration.look` maps and compares the heads, which can be repeated for another space, part
 or perplexity without generating again.
@@ -28,7 +28,7 @@ from d2nwg.utils.progress import Progress, silent
 
 @dataclass(frozen=True)
 class Exploration:
-    """Generated heads beside the zoo: everything that does not depend on the space or part to look at.
+    """Generated heads and zoo heads: all results that do not depend on a space or part.
 
     Attributes:
         bundle: name.
@@ -39,7 +39,7 @@ class Exploration:
             (`d2nwg.evaluation.zoo_distance`); NaN where none has as many classes.
         baselines: name → `ZooBaseline`: `ZOO` (zoo heads as they are), `NOISE`, `AVERAGE`, `RANDOM`.
         densities: tensor name → (edges, origin → density) of weight values on the projected features.
-        zoo_records: heads in the whole zoo, where the bundle says so.
+        zoo_records: heads in the whole zoo; None where the bundle does not record it.
         settings: how it was made.
         seconds: wall time.
     """
@@ -115,7 +115,7 @@ def explore(
     device: str | None = None,
     progress: Progress = silent,
 ) -> Exploration:
-    """Generate heads for one task or several and put them beside the bundle's zoo.
+    """Generate heads for one task or several and compare them with the bundle's zoo.
 
     Args:
         images: a data set, or several: each is a task.

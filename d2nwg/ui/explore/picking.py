@@ -112,8 +112,8 @@ def wire_picking(frame: SimpleNamespace, left: SimpleNamespace, right: SimpleNam
 
 
 def wire_sending(frame: SimpleNamespace, right: SimpleNamespace) -> None:
-    """The ways to other tabs. A tab that takes heads has put (function, outputs) into ``frame.receivers``: Generate's
-    shows the visitor's result; Interpolate's takes (visit, head file)."""
+    """Buttons that send a head to other tabs. A tab that takes heads has put (function, outputs) into
+    ``frame.receivers``: Generate's shows the visitor's result; Interpolate's takes (visit, head file)."""
     session = frame.session
 
     def send(visit: Session | None):

@@ -300,7 +300,7 @@ def score(made: Explored, point: int, uploads: list[str], into: Path, progress: 
 
 def for_generate(made: Explored, point: int, folder: Path) -> tuple[generate.Result, int | None]:
     """What the Generate tab shows for a head's task, and the number of the sample to use there: None where the head is
-    none of the samples, and stands in the place of the chosen one.
+    no sample and takes the place of the chosen one.
 
     Raises:
         UserError: see `Exploration.head`.

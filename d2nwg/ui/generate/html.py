@@ -63,7 +63,7 @@ def kept(images=None, result=None) -> str:
 def seen(which: str, chances: dict[str, float], truth: str | None) -> str:
     """A head's prediction for a picture, and whether it is right, where the class is known."""
     best = max(chances, key=chances.get)
-    said = f"{escape(which)} says <b>{escape(best)}</b>{':' if truth else ''}"
+    said = f"{escape(which)} predicts <b>{escape(best)}</b>{':' if truth else ''}"
     if truth is not None:
         verdict = "✓ right" if best == truth else f"✗ it is <b>{escape(truth)}</b>"
         said = f"{said} {verdict}. <span>The generator has not seen this picture</span>"
