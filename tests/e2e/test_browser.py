@@ -98,7 +98,7 @@ def test_upload_generate_try_pick_download(visit, digits_zip, a_picture, tmp_pat
 
     page.click("#table [role=gridcell]:has-text('sample 3')")
     page.wait_for_selector("#picked:has-text('In use: sample 3')")
-    page.wait_for_selector("#seen:has-text('Sample 3 says')")
+    page.wait_for_selector("#seen:has-text('Sample 3 predicts')")
     picked = download(page, "#download-head", tmp_path)
     assert picked.name == "head-sample-3.safetensors"
     assert 'Head.load("head-sample-3.safetensors")' in page.inner_text("#snippet")

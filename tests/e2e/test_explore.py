@@ -88,7 +88,7 @@ def test_cold_start_colours_pick_send_and_downloads(visit, tmp_path):
     page.click("#explore-send")
     page.wait_for_selector("#sentence .answer")
     assert "In use: sample 3" in page.inner_text("#picked")
-    page.wait_for_selector("#seen:has-text('Sample 3 says')")
+    page.wait_for_selector("#seen:has-text('Sample 3 predicts')")
     assert "tab=generate" in page.url
 
 
