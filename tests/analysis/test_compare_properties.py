@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from d2nwg.analysis.compare import density, energy_test, nearest, similarity
+from d2nwg.analysis.compare import density, energy_test, similarity
+from d2nwg.evaluation.zoo_distance import nearest
 
 few = settings(max_examples=30)
 WIDTH = 3

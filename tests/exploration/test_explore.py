@@ -13,7 +13,6 @@ from d2nwg.analysis.populations import SAMPLE, TRAINED, ZOO
 from d2nwg.data.images import load_images
 from d2nwg.evaluation.accuracy import accuracies
 from d2nwg.evaluation.zoo_baselines import AVERAGE, NOISE, RANDOM
-from d2nwg.exploration import explore as exploring
 from d2nwg.exploration import tasks
 from d2nwg.exploration.explore import explore
 from d2nwg.exploration.look import look
@@ -31,8 +30,7 @@ def cheap(cheap_encoder):
     from d2nwg import generate
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (generate, exploring):
-            patch.setattr(module, "load_encoder", lambda name, device=None: cheap_encoder)
+        patch.setattr(generate, "load_encoder", lambda name, device=None: cheap_encoder)
         yield
 
 
