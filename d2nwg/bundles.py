@@ -84,7 +84,7 @@ def load_bundle(bundle: str | Path | None = None) -> "BundlePipeline":
 
     path = Path(bundle).expanduser() if bundle else None
     if path is None or not _makes(path):
-        known = bundle is None or str(bundle) in list_bundles() or path.exists() or str(bundle).count("/") != 1
+        known = path is None or str(bundle) in list_bundles() or path.exists() or str(bundle).count("/") != 1
         path = resolve_bundle(bundle) if known else find_folder(str(bundle))
     generator = bundle_generator(path)
     old = NetworkGenerationPipeline if _makes(path) == "network" else WeightGenerationPipeline

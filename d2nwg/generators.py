@@ -8,9 +8,12 @@ costs nothing.
 from dataclasses import dataclass
 from functools import cached_property
 from pkgutil import resolve_name
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from d2nwg.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from d2nwg.training.config import Config
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Generator:
     aliases: tuple[str, ...] = ()
 
     @cached_property
-    def config_class(self) -> type:
+    def config_class(self) -> "type[Config]":
         """The class of its configuration."""
         return resolve_name(self.config)
 

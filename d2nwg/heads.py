@@ -165,7 +165,7 @@ def evaluate_head(head: Head, images: "ImageSet", *, device: str | None = None, 
             f"{images.name} has classes that the head does not know ({some(unknown)}): its own are "
             f"{some(head.classes, 8)}."
         )
-    items = [images.items[i] for i in chosen]
+    items = [images.items[int(i)] for i in chosen]
     probabilities, readable = head.probabilities(items, device=device, progress=progress)
     if not readable.any():
         raise UserError(f"None of the {len(chosen)} images in {images.name} can be read.")

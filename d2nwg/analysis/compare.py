@@ -141,7 +141,8 @@ def similarity(points: np.ndarray, counts: np.ndarray, most: int = 120, seed: in
     if len(rows) > most:
         rows = np.sort(np.random.default_rng(seed).choice(len(rows), most, replace=False))
     unit = points[rows] / np.maximum(np.linalg.norm(points[rows], axis=1, keepdims=True), LEAST_LENGTH)
-    values, order = (unit @ unit.T).astype(np.float32), []
+    values = (unit @ unit.T).astype(np.float32)
+    order: list[np.ndarray] = []
     for count in np.unique(counts[rows]):
         same = np.flatnonzero(counts[rows] == count)
         if len(same) > 2:
@@ -176,7 +177,8 @@ def weight_densities(heads: Population, space: WeightSpace, most: int = 2000, se
     Zoo heads are those with as many classes as one of the other heads; of more than ``most`` of an origin so many are
     drawn at random.
     """
-    rng, values = np.random.default_rng(seed), {}
+    rng = np.random.default_rng(seed)
+    values: dict[str, dict[str, np.ndarray]] = {}
     comparable = np.isin(heads.counts, heads.counts[heads.origin != ZOO])
     for origin in (ZOO, SAMPLE, TRAINED):
         rows = np.flatnonzero((heads.origin == origin) & comparable)

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from d2nwg.cli.common import positive
 from d2nwg.llm.presets import CRITERIA
@@ -101,12 +102,13 @@ def run_refine(args: argparse.Namespace) -> int:
     chosen = ("candidates", "layers", "criterion", "select_questions", "report_questions")
     changes = {key: getattr(args, key) for key in chosen if getattr(args, key) is not None}
     config = RefineConfig.of(args.preset, seed=args.seed, mode=args.mode, normalise=args.normalise, **changes)
-    sets = [[q for file in files for q in load_questions(file)] for files in (args.select, args.report)]
+    select, report = ([q for file in files for q in load_questions(file)] for files in (args.select, args.report))
     work = out.with_name(out.name + ".refining")
     try:
         made = refine(
             args.model,
-            *sets,
+            select,
+            report,
             config,
             folder=work,
             resume=args.resume,
@@ -152,10 +154,10 @@ def run_evaluate(args: argparse.Namespace) -> None:
     progress = TerminalProgress()
     sets = {file: load_questions(file) for file in args.file}
     model = load_language_model(args.model, device=args.device, progress=progress)
-    result = {"model": model.name, "sets": {}}
+    result: dict[str, Any] = {"model": model.name, "sets": {}}
     for file, questions in sets.items():
         scores = score_questions(model, questions, progress=progress)
-        facts = {"questions": len(questions)}
+        facts: dict[str, Any] = {"questions": len(questions)}
         for key, normalise in (("acc", False), ("acc_norm", True)):
             right = scores.correct(normalise)
             facts[key], facts[f"{key}_interval"] = float(right.mean()), accuracy_interval(right)

@@ -148,7 +148,9 @@ def _write(plan: list[tuple[str, _Member]], read, target: Path, name: str, progr
 
 def _plan(members: Iterator[_Member], name: str, packed: int, suffixes: Collection[str]) -> list[tuple[str, _Member]]:
     """Check every member. Returns the files to write, as (path inside the target, member)."""
-    plan, seen, total = [], {}, 0
+    plan: list[tuple[str, _Member]] = []
+    seen: dict[str, tuple[str, str | None]] = {}
+    total = 0
     for count, member in enumerate(members, 1):
         if count > MAX_MEMBERS:
             raise UserError(f"{name} has more than {MAX_MEMBERS:,} members, which is the limit.")

@@ -41,7 +41,7 @@ def open_image(item: Path | bytes, *, min_side: int | None = None) -> Image.Imag
         raise UserError(f"{name} has no image data.")
     source = io.BytesIO(item) if isinstance(item, (bytes, bytearray, memoryview)) else item
     if _QUIET not in warnings.filters:  # `catch_warnings` is not safe with threads, and undoes a filter set once
-        warnings.filterwarnings(_QUIET[0], module=_QUIET[3].pattern)
+        warnings.filterwarnings("ignore", module=_QUIET[3].pattern)
     try:
         with Image.open(source, formats=FORMATS) as image:
             width, height = image.size

@@ -134,7 +134,7 @@ class _Rows(Sequence):
     def __len__(self) -> int:
         return len(self.row)
 
-    def __getitem__(self, index: int) -> Path | bytes:
+    def __getitem__(self, index: int) -> Path | bytes:  # type: ignore[override]  # no slices
         """An image that is missing, or a path that leads outside the data set's own files, reads as b""."""
         image = self.datasets[self.part[index]][int(self.row[index])][self.column] or {}
         if image.get("bytes"):

@@ -5,7 +5,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +128,7 @@ class Encoder:
         blocks = [missing[i : i + READ_AHEAD] for i in range(0, len(missing), READ_AHEAD)]
         with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2))) as pool:
             try:
-                ahead = deque()
+                ahead: deque[list[Future]] = deque()
                 for number, block in enumerate(blocks):
                     reach = number + (1 if self.device.type == "cpu" else 2)
                     for wanted in blocks[number + len(ahead) : reach]:

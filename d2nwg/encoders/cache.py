@@ -31,7 +31,7 @@ class FeatureCache:
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
         """Key → feature vector (d,) float32, for those of ``keys`` that are stored."""
-        found = {}
+        found: dict[bytes, np.ndarray] = {}
         with closing(self._open()) as db:
             for start in range(0, len(keys), 500):
                 part = keys[start : start + 500]

@@ -42,7 +42,8 @@ def _load_encoder(name: str, device: str) -> Encoder:
     if family == "timm" and model:
         return _load_timm(name, model, device)
     if family == "open_clip" and ":" in model:
-        return _load_open_clip(name, *model.split(":", 1), device)
+        architecture, weights = model.split(":", 1)
+        return _load_open_clip(name, architecture, weights, device)
     if family == "pixels" and model.isdigit() and 1 <= int(model) <= 64:
         return _pixels(name, int(model), device)
     raise UserError(f"Encoder {name!r} is not known: write timm/MODEL or open_clip/ARCH:PRETRAINED.")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ def read_split(
     """
     features = torch.zeros(len(images), encoder.num_features)
     looked, readable = np.zeros((2, len(images)), bool)
-    split = {"seed": seed, "max_query": max_query}
+    split: dict[str, Any] = {"seed": seed, "max_query": max_query}
     while True:
         wanted = candidates(images, shots, unreadable=looked & ~readable, **split)
         wanted = wanted[~looked[wanted]]

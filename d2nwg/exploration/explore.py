@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -143,7 +144,13 @@ def explore(
     zoo = zoo_population(space)
     _check_counts(sets, zoo, path.name)
     made, heads = [], [zoo]
-    settings = {"shots": shots, "seed": seed, "steps": steps, "sampler": sampler, "max_query": max_query}
+    settings: dict[str, Any] = {
+        "shots": shots,
+        "seed": seed,
+        "steps": steps,
+        "sampler": sampler,
+        "max_query": max_query,
+    }
     for i, data in enumerate(sets):
         prefix = f"Task {i + 1} of {len(sets)}: " if len(sets) > 1 else ""
         task, part = make_task(

@@ -83,7 +83,8 @@ def subsets(images: ImageSet, number: int, classes: int, seed: int) -> list[Imag
             f"{images.name} has {len(images.classes)} classes: tasks drawn from it can have 2 to "
             f"{len(images.classes)}, not {classes}."
         )
-    rng, found = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    found: list[tuple[int, ...]] = []
     for _ in range(20 * number):  # there may be no more subsets than were found
         chosen = tuple(np.sort(rng.permutation(len(images.classes))[:classes]).tolist())
         if chosen not in found and len(found) < number:
@@ -98,7 +99,7 @@ def _only(images: ImageSet, chosen: Sequence[int]) -> ImageSet:
         images,
         name=some(names, 6),
         classes=names,
-        items=[images.items[i] for i in rows],
+        items=[images.items[int(i)] for i in rows],
         labels=np.searchsorted(chosen, images.labels[rows]),
         is_test=images.is_test[rows],
     )
@@ -115,7 +116,7 @@ def fewer(images: ImageSet, shots: int, max_query: int, seed: int) -> ImageSet:
             kept.append(rng.permutation(own)[:per_class])
     rows = np.sort(np.concatenate(kept))
     return replace(
-        images, items=[images.items[i] for i in rows], labels=images.labels[rows], is_test=images.is_test[rows]
+        images, items=[images.items[int(i)] for i in rows], labels=images.labels[rows], is_test=images.is_test[rows]
     )
 
 

@@ -244,7 +244,7 @@ def _restricted(images: ImageSet, rows: Sequence[int], classes: tuple[str, ...])
     return replace(
         images,
         classes=classes,
-        items=[images.items[i] for i in kept],
+        items=[images.items[int(i)] for i in kept],
         labels=place[images.labels[kept]],
         is_test=images.is_test[kept],
     )

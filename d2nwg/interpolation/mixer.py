@@ -61,7 +61,8 @@ def blend(points: Sequence[Tensor], mix: Tensor, spherical: bool = False) -> Ten
     shape = (-1, *[1] * (points[0].dim() - 1))
     shares = [mix[:, e].reshape(shape) for e in range(mix.shape[1])]
     if not spherical:  # a weight of exactly 1 gives that point exactly
-        return sum(share.unsqueeze(-1) * point for share, point in zip(shares, points, strict=True))
+        parts = (share.unsqueeze(-1) * point for share, point in zip(shares, points, strict=True))
+        return sum(parts, points[0].new_zeros(()))
     mixed, total = points[0].expand(len(mix), *points[0].shape), shares[0]
     for point, share in zip(points[1:], shares[1:], strict=True):
         total = total + share

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,7 +69,7 @@ def interpolate(
     encoder = load_encoder(space.config.encoder, device)
     progress("Opening the bundle", 1, 1)
     most = pipe.max_classes
-    split = dict(shots=shots, seed=seed, max_query=max_query)
+    split: dict[str, Any] = dict(shots=shots, seed=seed, max_query=max_query)
     endpoints = read_endpoints(sources, encoder, tasks=pipe.tasks, max_classes=most, progress=progress, **split)
     numbers = [seed + i for i in range(seeds)]
     mixer = Mixer(pipe, endpoints, seeds=numbers, num_samples=num_samples, steps=steps, progress=progress)

@@ -188,7 +188,7 @@ class Interpolation:
             said.append(f"Averaging the two endpoints' weights gives {baseline}.")
         said.append(f"Measured on {images} images that generation never saw.")
         deep = {method: float(paths.barrier[-1].mean()) for method, paths in self.paths.items()}
-        worst = max(deep, key=deep.get)
+        worst = max(deep, key=deep.__getitem__)
         if deep[worst] < 0.005:
             said.append("No method drops more than half a point under the line between its endpoints' accuracies.")
         else:

@@ -25,7 +25,8 @@ class JobProgress:
 
     def __init__(self, job: Job):
         self.job, self.asked, self._last = job, False, 0.0
-        self._left, self._log, self._stage = TimeLeft(), TerminalProgress(), None
+        self._left, self._log = TimeLeft(), TerminalProgress()
+        self._stage: str | None = None
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         if self.asked:

@@ -230,15 +230,15 @@ def _reconstruction(generator: ChunkGenerator, scorer: Scorer, config, folder: P
         search.put(name, rebuilt)
     after = scorer.score(progress=progress, stage=stage)
     search.restore()
-    base, rebuilt = before.accuracy(config.normalise), after.accuracy(config.normalise)
-    found = {
+    base, with_rebuilt = before.accuracy(config.normalise), after.accuracy(config.normalise)
+    found: dict[str, dict] = {
         "reconstruction": {
             "error": float(np.mean(list(errors.values()))),
             "errors": errors,
             "sample_distances": distances,
             "residual_scale": {key: min(1.0, config.reach / max(value, 1e-12)) for key, value in distances.items()},
             "base_selection_accuracy": base,
-            "selection_accuracy": rebuilt,
+            "selection_accuracy": with_rebuilt,
             "base_selection_confidence": before.confidence(config.normalise),
             "selection_confidence": after.confidence(config.normalise),
         }
@@ -246,10 +246,10 @@ def _reconstruction(generator: ChunkGenerator, scorer: Scorer, config, folder: P
     spread = (base * (1 - base) / len(before.answers)) ** 0.5
     worse = before.confidence(config.normalise) - after.confidence(config.normalise)
     error = found["reconstruction"]["error"]
-    if error > BROKEN or base - rebuilt > max(0.05, 3 * spread) or worse > 1.0:
+    if error > BROKEN or base - with_rebuilt > max(0.05, 3 * spread) or worse > 1.0:
         raise UserError(
             f"The VAE does not give the layers back (relative error {error:.2g}; with them the model is right on "
-            f"{rebuilt:.1%} of the selection questions instead of {base:.1%}). Nothing was refined: take a larger "
+            f"{with_rebuilt:.1%} of the selection questions instead of {base:.1%}). Nothing was refined: take a larger "
             "preset or another seed."
         )
     write_whole(note, json.dumps(found, indent=1) + "\n")
@@ -280,7 +280,8 @@ def _judge(
     """Base, refined and noise on the report questions; the only place that looks at them."""
     scorer = Scorer(own, report)
     parameters = dict(own.model.named_parameters())
-    right, full = {}, {}
+    right: dict[str, np.ndarray] = {}
+    full: dict[str, Scores] = {}
     for arm in ("base", *accepted):
         for name in chunks.names:
             weights = accepted.get(arm, {}).get(name)

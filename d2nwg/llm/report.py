@@ -64,7 +64,7 @@ def summary(right: Mapping[str, np.ndarray], *, seed: int = 0) -> dict:
         | ({} if name == "base" else {"versus_base": compare(base, values, seed=seed)})
         for name, values in right.items()
     }
-    result = {"rows": rows, "words": words(rows)}
+    result: dict = {"rows": rows, "words": words(rows)}
     if "noise" in right:
         against = compare(right["noise"], right["refined"], seed=seed)
         result["refined_versus_noise"] = against

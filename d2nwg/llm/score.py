@@ -119,7 +119,8 @@ class Scorer:
         self.rows = rows
         self.depth = 0  # blocks whose output is kept
         self._kept: list[Tensor | Path] = []
-        self._keep_bytes, self._folder = keep_bytes, None
+        self._keep_bytes = keep_bytes
+        self._folder: tempfile.TemporaryDirectory | None = None
 
     @property
     def blocks(self) -> nn.ModuleList:

@@ -181,9 +181,9 @@ def measure(model: "LanguageModel", *, progress: Progress = silent) -> list[Matr
             f"{model.name} has none of the projections {', '.join(TYPES)} that Llama-like models are made of."
         )
     keep = cache_dir() / "spectra" / f"{_content(found, progress)}.npz"
-    values, stds = _read(keep, found) or (None, None)
-    if values is None:
-        values, stds = _decompose(found, progress)
+    known = _read(keep, found)
+    values, stds = known or _decompose(found, progress)
+    if known is None:
         _write(keep, values, stds)
     return [Matrix(name, *place(name), tuple(found[name].shape), stds[name], values[name]) for name in found]
 
@@ -218,7 +218,9 @@ def _decompose(found: "Mapping[str, Tensor]", progress: Progress) -> tuple[dict[
         singular = torch.linalg.svdvals(batch).cpu().numpy()
         return singular, batch.std(dim=(1, 2), correction=0).cpu().tolist()
 
-    values, stds, stage = {}, {}, "Computing the singular values"
+    values: dict[str, np.ndarray] = {}
+    stds: dict[str, float] = {}
+    stage = "Computing the singular values"
     progress(stage, 0, len(found))
     with workers(device) as pool:
         for names, (singular, spread) in zip(parts, pool.map(decompose, parts), strict=True):

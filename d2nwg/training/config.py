@@ -45,7 +45,7 @@ class JsonConfig:
 
     def to_config(self) -> dict:
         """As JSON; `from_config` reads it back."""
-        return asdict(self)
+        return asdict(self)  # type: ignore[call-overload]  # its subclasses are dataclasses
 
     @classmethod
     def from_config(cls, config: dict) -> Self:
@@ -88,7 +88,8 @@ class Config(JsonConfig):
 
     def shortened(self, steps: int) -> Self:
         """The same work at each step, but so few steps a stage and no checkpoint: to measure time and memory."""
-        return replace(self, **dict.fromkeys(self.STEPS.values(), steps), checkpoint_every=10**6)
+        few: dict[str, Any] = dict.fromkeys(self.STEPS.values(), steps)
+        return replace(self, **few, checkpoint_every=10**6)
 
 
 @dataclass(frozen=True)

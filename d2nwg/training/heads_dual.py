@@ -177,10 +177,12 @@ def measure_spread(model: DualDenoiser, batches: list[Episode]) -> Tensor:
 def held_out_accuracy(model: DualDenoiser, episodes: ZooEpisodes, last: int) -> dict[str, float]:
     """Accuracy of the one-step head on tasks of the held-out data sets, by kind and on average, and that of the start;
     empty without any."""
-    result, start, rng = {}, [], np.random.default_rng(0)
+    result: dict[str, float] = {}
+    start: list[float] = []
+    rng = np.random.default_rng(0)
     model.eval()
     for ways, shots, unlabelled in VALIDATION:
-        right = []
+        right: list[float] = []
         for _ in range(VALIDATION_BATCHES):
             episode = episodes.held_out(ways, shots, unlabelled, rng)
             if episode is None:

@@ -114,7 +114,7 @@ class NetworkStages(Stages):
         return lost
 
     @torch.no_grad()
-    def _sampled(self, denoiser, encoder, vae, scheduler, ema) -> dict:
+    def _sampled(self, denoiser, encoder, vae, scheduler, ema, most: int = 64) -> dict:
         return {}
 
 

@@ -27,7 +27,7 @@ FORMAT = 2  # of unfinished runs. 1: without a number, stages named by what a pe
 
 
 def train_bundle(
-    zoo: Zoo | ModelZoo | Sequence[Zoo],
+    zoo: Zoo | ModelZoo | Sequence[Zoo | ModelZoo],
     config: Config,
     out: str | Path,
     *,
@@ -50,7 +50,7 @@ def train_bundle(
         UserError: ``out`` exists, or an unfinished run lies there and ``resume`` is False, or the reverse; or the zoos
             do not suit the generator; or there is no such device.
     """
-    zoos = [zoo] if isinstance(zoo, (Zoo, ModelZoo)) else list(zoo)
+    zoos: list[Zoo | ModelZoo] = [zoo] if isinstance(zoo, (Zoo, ModelZoo)) else list(zoo)
     generator, device = generator_of(config), resolve_device(device)
     _check_zoos(zoos, generator)
     if ":" in device:  # accelerate takes the current one

@@ -54,9 +54,10 @@ def changed(config: C, values: Mapping[str, str]) -> C:
     for name, text in values.items():
         if name not in known:
             raise UserError(f"There is no setting {shown(name)}: choose among {', '.join(known)}.")
-        value: str | list[str] = str(text).strip()
+        plain = str(text).strip()
+        value: str | list[str] = plain
         if isinstance(getattr(config, name), tuple):
-            value = [part.strip() for part in value.strip("()[] ").split(",") if part.strip()]
+            value = [part.strip() for part in plain.strip("()[] ").split(",") if part.strip()]
         if name in listed and value not in listed[name]:
             raise UserError(f"{shown(text)!r} cannot be the {name}: choose one of {', '.join(listed[name])}.")
         try:

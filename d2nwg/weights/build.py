@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from dataclasses import asdict
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -171,7 +172,7 @@ def _choose_images(source: ImageSet, most: int) -> np.ndarray:
     for label in range(len(source.classes)):
         members = np.flatnonzero(source.labels == label)
         if len(members) > most:
-            members = np.array(sorted(members, key=lambda i: content_hash(source.items[i]) or b"\xff")[:most])
+            members = np.array(sorted(members, key=lambda i: content_hash(source.items[int(i)]) or b"\xff")[:most])
         chosen.append(members)
     return np.concatenate(chosen)
 
@@ -264,7 +265,7 @@ def _train_piece(
     """Probes trained on the support images (B, C, M), moved to the CPU, and their accuracies (B, K) on the query."""
     numbers = torch.full((len(support),), count, device=device)
     train, held_out = (gather_images(features, chosen, device) for chosen in (support, query))
-    kwargs = {"l2": config.l2, "checkpoints": config.checkpoints}
+    kwargs: dict[str, Any] = {"l2": config.l2, "checkpoints": config.checkpoints}
     if config.probe == "linear":
         state = fit_linear(*train, numbers, count, **kwargs)
     else:

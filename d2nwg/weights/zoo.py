@@ -231,7 +231,7 @@ def class_table(labels: Tensor, num_classes: int) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(members, batch_first=True, padding_value=-1)
 
 
-def gather_images(features: Tensor, chosen: Tensor, device: str) -> tuple[Tensor, Tensor, Tensor]:
+def gather_images(features: Tensor, chosen: Tensor, device: str | torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """(B, C, M) image numbers, -1 for padding → features (B, C·M, k), labels (B, C·M) and weights (B, C·M), 0 for
     padding, as `d2nwg.weights.probes` takes them."""
     size, count, images = chosen.shape
