@@ -1,0 +1,113 @@
+"""Every benchmark, at its smallest: it runs, and writes what it measures."""
+
+import json
+import shlex
+import shutil
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from d2nwg.utils.paths import shipped
+from tests.helpers.documented import documented
+from tests.helpers.images import make_image_folder
+from tests.helpers.tiny_llm import make_tiny_llm
+
+SETS = ["flowers12", "house_rooms", "scenes6", "trashnet", "weather4", "yoga8", "cifar100"]
+SETS = [f"unseen-{name}" for name in SETS]
+UNSEEN = "--seeds 1 --seeds-many 1 --shots 1 --ways 2 --num-samples 2 --query 2 --unlabelled 1"
+WHOLE = "--count 4 --epochs 1 --samples 2 --set vae_steps=2 --set align_steps=2 --set diffusion_steps=2"
+SMALLEST = {  # documented command: options that make it small; the last one counts
+    "python -m benchmarks.unseen DATA... --bundles BUNDLE --out unseen.json --write-card": UNSEEN,
+    "python -m benchmarks.unseen DATA... --bundles heads-dual --out unseen.json": UNSEEN,
+    f"python -m benchmarks.unseen {' '.join(SETS)} --bundles heads-dual heads-efficientnet-lite0 --out unseen.json "
+    "--readme": UNSEEN,
+    "python -m benchmarks.speed --zoo zoo --images photos/ --out speed.json": "--smoke --only probes encoder",
+    "python -m benchmarks.speed --only encoder --num-images 512": "--smoke",
+    "python -m benchmarks.speed --only heads": "--smoke",
+    "python -m benchmarks.speed --only probes --zoo zoo": "--smoke",
+    "python -m benchmarks.speed --zoo zoo --images photos/ --data flowers/": "--smoke --only heads classes",
+    "python -m benchmarks.speed --only sampler --bundle heads-efficientnet-lite0": "--smoke",
+    "python -m benchmarks.explore --out explore.json": "--heads 100 --numbers 50 --samples 20",
+    "python -m benchmarks.training --zoo zoo --presets tiny small --processes 1 2 --repeat 2 --out training.json": (
+        "--presets tiny --processes 1 --repeat 1 --seconds 60"
+    ),
+    "python -m benchmarks.training --zoo zoo --presets tiny small standard paper --processes 1 2 --seconds 85": (
+        "--presets tiny --processes 1 --seconds 0"
+    ),
+    "python -m benchmarks.memory --zoo zoo --times 1 4 12 --steps 250": "--times 2 --steps 1",
+    "python -m benchmarks.whole_models gray-mnist.npz gray-notmnist.npz --out whole.json": WHOLE,
+    "python -m benchmarks.whole_models gray-mnist.npz gray-notmnist.npz --starts common --set diffusion_steps=2500": (
+        f"{WHOLE} --work common"
+    ),
+    "python -m benchmarks.tasks gray-mnist.npz gray-notmnist.npz --out tasks-small-networks": "--smoke",
+    "python -m benchmarks.tasks gray-mnist.npz gray-notmnist.npz --out tasks-small-networks --write-card": (
+        "--smoke --out again"
+    ),
+    "python -m benchmarks.language --questions select.jsonl --out language.json": (
+        "--model tiny --preset tiny --most 4 --questions built-in"
+    ),
+}
+
+
+def test_every_documented_benchmark_is_run():
+    assert sorted(SMALLEST) == sorted(c for c in documented() if c.startswith("python -m benchmarks."))
+
+
+def write_archive(path: Path, classes: str, seed: int) -> None:
+    """Ten classes of grey 28 × 28 pictures, as the benchmarks of whole networks read them."""
+    rng = np.random.default_rng(seed)
+    arrays = {"class_names": np.array(list(classes))}
+    for part, count in (("train", 500), ("test", 40)):
+        labels = np.arange(count) % 10
+        arrays[f"y_{part}"] = labels
+        arrays[f"x_{part}"] = (rng.integers(0, 50, (count, 28, 28)) + 20 * labels[:, None, None]).astype(np.uint8)
+    np.savez(path, **arrays)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the benchmarks run, one after another, with the files that they name, small."""
+    from d2nwg.data.images import load_images
+    from d2nwg.encoders.images import load_encoder
+    from d2nwg.weights.build import build_zoo
+    from d2nwg.weights.zoo import ZooConfig
+
+    folder = tmp_path_factory.mktemp("benchmarks")
+    for name in ("photos", "flowers"):
+        make_image_folder(folder / name, per_class=8)
+    for seed, name in enumerate(SETS):
+        make_image_folder(folder / name, ("dark", "light"), per_class=4, seed=seed)
+    config = ZooConfig(subsets=16, max_classes=3, images=3, max_per_class=6, width=8)
+    build_zoo([load_images(folder / "photos")], load_encoder(), config, folder / "zoo", device="cpu")
+    write_archive(folder / "gray-mnist.npz", "0123456789", 0)
+    write_archive(folder / "gray-notmnist.npz", "ABCDEFGHIJ", 1)
+    make_tiny_llm(folder / "tiny")
+    shutil.copytree(shipped("pretrained") / "heads-dual", folder / "BUNDLE")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("benchmarks.unseen.README", folder / "page.md")
+        (folder / "page.md").write_text("Before.\n\n<!-- measured -->\nold\n<!-- /measured -->\n\nAfter.\n")
+        yield folder
+
+
+@pytest.mark.parametrize("command", SMALLEST)
+def test_benchmark(command, folder, capsys):
+    words = shlex.split(command.replace("DATA...", " ".join(SETS[:2]))) + shlex.split(SMALLEST[command])
+    python, dash_m, module, *arguments = words
+    assert (python, dash_m) == ("python", "-m")
+    out = folder / ([word for before, word in pairwise(words) if before == "--out"] or ["nothing"])[-1]
+    if out.is_file():
+        out.unlink()
+    import_module(module).main(arguments)
+    assert capsys.readouterr().out.strip()
+    if "--out" in words:
+        assert out.is_dir() or json.loads(out.read_text())
+    if "--readme" in words:
+        page = (folder / "page.md").read_text()
+        assert page.startswith("Before.") and page.endswith("After.\n") and "old" not in page and "| shots |" in page
+    if "--write-card" in words:
+        card = (folder / ("BUNDLE" if "unseen" in module else "again") / "README.md").read_text()
+        assert card.count("<!-- measured -->") == 1 and f"python -m {module}" in card
