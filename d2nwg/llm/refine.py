@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from d2nwg.llm.checks import check_reconstruction, same_when_reused
 from d2nwg.llm.chunks import MatrixChunks, save_matrices
 from d2nwg.llm.generator import ChunkGenerator
 from d2nwg.llm.models import DEFAULT, LanguageModel, load_language_model, out_of_memory
@@ -35,8 +36,7 @@ from d2nwg.utils.text import shown
 if TYPE_CHECKING:
     from d2nwg.llm.spectrum import Ranked
 
-BROKEN = 0.5  # relative error of reconstructed weights from which on they are no longer the model's
-TOLERANCE = 1e-3  # between scores with and without the blocks below; beyond it they are not reused
+FORMAT = 2  # of a refinement's folder: the generator's stages have ids since
 
 
 @dataclass
@@ -129,7 +129,7 @@ def _refine(name, selection, report, config, folder, resume, device, progress, o
     generator = ChunkGenerator(chunks, config, own.device)
     generator.fit(folder / "generator", progress)
     scorer = Scorer(own, selection, keep_bytes=_bytes(own) // 4)
-    reuse = _same_when_reused(own, selection)
+    reuse = same_when_reused(own, selection)
     facts = {
         "base": own.name,
         "licence": own.licence,
@@ -139,7 +139,7 @@ def _refine(name, selection, report, config, folder, resume, device, progress, o
         "report_questions": len(report),
         "reuses_activations": reuse,
     }
-    facts |= _reconstruction(generator, scorer, config, folder, progress)
+    facts |= check_reconstruction(generator, scorer, config, folder, progress)
 
     def sampled(number: int, candidate: int, now: Tensor) -> Tensor:
         change = generator.sample(number, candidate) - now
@@ -191,12 +191,18 @@ def _open(folder: Path, config, own, matrices, selection, report, resume: bool) 
     """Begin a folder, or check that it is this run's."""
     digest = hashlib.sha256(repr((selection, report)).encode()).hexdigest()
     run = {"config": config.to_config(), "model": own.name, "matrices": matrices, "questions": digest}
-    run = json.loads(json.dumps(run))
+    run = json.loads(json.dumps({"format": FORMAT, **run}))
     note = folder / "run.json"
     if note.exists():
         if not resume:
             raise UserError(f"{shown(folder)} holds a refinement already: resume it, or give the name of a new folder.")
-        if json.loads(note.read_text(encoding="utf-8")) != run:
+        begun = json.loads(note.read_text(encoding="utf-8"))
+        if begun.get("format") != FORMAT:
+            raise UserError(
+                f"{shown(folder)} holds a refinement that another version of this program began: give the name of a "
+                "new folder, or delete it."
+            )
+        if begun != run:
             raise UserError(
                 f"{shown(folder)} holds another refinement (its model, questions or settings differ): resume it with "
                 "what it began with, or give the name of a new folder."
@@ -206,71 +212,6 @@ def _open(folder: Path, config, own, matrices, selection, report, resume: bool) 
         raise UserError(f"{shown(folder)} is not empty: give the name of a new folder.")
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(note, json.dumps(run, indent=1) + "\n")
-
-
-@torch.inference_mode()
-def _reconstruction(generator: ChunkGenerator, scorer: Scorer, config, folder: Path, progress: Progress) -> dict:
-    """The model with every chosen matrix as the VAE gives it back, before anything is refined.
-
-    Raises:
-        UserError: it answers far worse than before: nothing sampled through this VAE could help.
-    """
-    note = folder / "reconstruction.json"
-    if note.exists():
-        return json.loads(note.read_text(encoding="utf-8"))
-    chunks, stage = generator.chunks, "Checking the reconstruction"
-    search = Search("refined", scorer, chunks, config, folder, Log(folder / "log.jsonl"))
-    before = scorer.score(progress=progress, stage="Scoring the base")
-    errors, distances = {}, {}
-    for number, name in enumerate(chunks.names):
-        progress(stage, number, len(chunks.names))
-        exact, rebuilt = chunks.tensor(name).float(), generator.reconstruct(number)
-        errors[name] = float((rebuilt - exact).norm() / exact.norm().clamp_min(1e-12))
-        distances[name] = float((generator.sample(number, 0) - exact).norm() / exact.norm().clamp_min(1e-12))
-        search.put(name, rebuilt)
-    after = scorer.score(progress=progress, stage=stage)
-    search.restore()
-    base, with_rebuilt = before.accuracy(config.normalise), after.accuracy(config.normalise)
-    found: dict[str, dict] = {
-        "reconstruction": {
-            "error": float(np.mean(list(errors.values()))),
-            "errors": errors,
-            "sample_distances": distances,
-            "residual_scale": {key: min(1.0, config.reach / max(value, 1e-12)) for key, value in distances.items()},
-            "base_selection_accuracy": base,
-            "selection_accuracy": with_rebuilt,
-            "base_selection_confidence": before.confidence(config.normalise),
-            "selection_confidence": after.confidence(config.normalise),
-        }
-    }
-    spread = (base * (1 - base) / len(before.answers)) ** 0.5
-    worse = before.confidence(config.normalise) - after.confidence(config.normalise)
-    error = found["reconstruction"]["error"]
-    if error > BROKEN or base - with_rebuilt > max(0.05, 3 * spread) or worse > 1.0:
-        raise UserError(
-            f"The VAE does not give the layers back (relative error {error:.2g}; with them the model is right on "
-            f"{with_rebuilt:.1%} of the selection questions instead of {base:.1%}). Nothing was refined: take a larger "
-            "preset or another seed."
-        )
-    write_whole(note, json.dumps(found, indent=1) + "\n")
-    return found
-
-
-def _same_when_reused(model: LanguageModel, questions: Sequence[Question]) -> bool:
-    """Whether scores are the same when the blocks below are not run again; on a few questions, in mid-model. Some
-    models do more than run their blocks in turn."""
-    few = Scorer(model, questions[:4])
-    whole = few.score()
-    try:
-        few.advance(len(few.blocks) // 2)
-        reused = few.score()
-    except (AttributeError, TypeError, RuntimeError) as reason:
-        if out_of_memory(reason):
-            raise
-        return False
-    finally:
-        few.close()
-    return all(np.abs(a - b).max() < TOLERANCE for a, b in zip(whole.choices, reused.choices, strict=True))
 
 
 @torch.inference_mode()

@@ -148,7 +148,7 @@ def test_the_report_set_is_looked_at_once_at_the_end(folder, tmp_path, monkeypat
 
 
 def test_without_reuse_every_candidate_runs_the_whole_model(folder, made, tmp_path, monkeypatch):
-    monkeypatch.setattr(refining, "_same_when_reused", lambda model, asked: False)
+    monkeypatch.setattr(refining, "same_when_reused", lambda model, asked: False)
     monkeypatch.setattr(refining.Scorer, "advance", lambda self, depth: pytest.fail("it must not be asked to"))
     slow = refine(folder, SELECT, REPORT, config(layers=1), folder=tmp_path / "work")
     assert not slow.report["reuses_activations"] and len(slow.log) == 2
@@ -192,6 +192,12 @@ def test_cancelled_it_keeps_what_was_accepted_and_goes_on(folder, made, tmp_path
         refine(folder, SELECT, REPORT, config(), folder=work)
     with pytest.raises(UserError, match="another refinement"):
         refine(folder, SELECT[:-1], REPORT, config(), folder=work, resume=True)
+    note = work / "run.json"
+    begun = note.read_text()
+    note.write_text(begun.replace('"format": 2', '"format": 1'))
+    with pytest.raises(UserError, match="another version of this program began"):
+        refine(folder, SELECT, REPORT, config(), folder=work, resume=True)
+    note.write_text(begun)
     kept = (work / "base.safetensors").read_bytes()
     name = whole.report["matrices"][0]["name"]
     weights = dict(refining._read(work / "base.safetensors"))

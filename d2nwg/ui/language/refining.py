@@ -128,7 +128,7 @@ def make(asked: Asked, spare: Path, log: list, progress: Progress = silent):
 
     from d2nwg.llm.models import locate_language_model
     from d2nwg.llm.presets import RefineConfig
-    from d2nwg.llm.refine import refine
+    from d2nwg.llm.refine import FORMAT, refine
 
     config = RefineConfig.of(
         asked.preset,
@@ -141,7 +141,7 @@ def make(asked: Asked, spare: Path, log: list, progress: Progress = silent):
     source = locate_language_model(asked.model, progress=progress)
     files = sorted(source.glob("*.safetensors"))
     weights = [(file.name, (facts := file.stat()).st_size, facts.st_mtime_ns) for file in files]
-    run = repr((str(source), weights, asked.selection, asked.report, config)).encode()
+    run = repr((FORMAT, str(source), weights, asked.selection, asked.report, config)).encode()
     folder = cache_dir() / "refinements" / hashlib.sha256(run).hexdigest()[:24]
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
