@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from d2nwg.llm.card import model_card
+from d2nwg.llm.sources import quietly
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.paths import whole_folder
 
@@ -71,7 +72,7 @@ def save_model(
     check_empty(out)
     try:
         with whole_folder(out) as folder:
-            with _saveable(model), _quiet():
+            with _saveable(model), quietly():
                 state = _in_format(model.state_dict(), dtype)
                 model.save_pretrained(folder, max_shard_size=shard, state_dict=state)
             if dtype is not None:
@@ -181,17 +182,3 @@ def _saveable(model) -> Iterator[None]:
                 model.config.quantization_config = quantization
         if generation is not None:
             model.generation_config = generation
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars of transformers' own."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

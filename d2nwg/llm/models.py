@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from d2nwg.llm.sources import folder_of_gguf, folder_on_hub, is_gguf, without_bars
+from d2nwg.llm.sources import folder_of_gguf, folder_on_hub, is_gguf, quietly
 from d2nwg.llm.starter import NAME as DEFAULT_NAME
 from d2nwg.llm.starter import default_folder
 from d2nwg.utils.devices import loading, resolve_device
@@ -136,14 +136,17 @@ def out_of_memory(error: BaseException) -> bool:
 
 def _load(name: str, folder: Path, device: str, dtype: str, progress: Progress) -> LanguageModel:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
+
+    from d2nwg.llm.weights import SAFE, read_weights
 
     label = shown(DEFAULT_NAME if name == DEFAULT else name)
     progress("Loading the model", 0, 0)
-    with loading, without_bars():
+    with loading, quietly():
         try:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, **SAFE)
         except Exception as reason:
+            _refuse_own_code(folder, label, reason)
             raise UserError(
                 f"The config.json of {label} cannot be read: transformers does not know this kind of model."
             ) from reason
@@ -152,12 +155,14 @@ def _load(name: str, folder: Path, device: str, dtype: str, progress: Progress) 
             is_one = f"it is a {kinds[0]}" if kinds else "its config.json names no architecture"
             raise UserError(f"{label} is no causal language model ({shown(is_one)}): choose one that writes text.")
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, config=config, dtype=getattr(torch, dtype, dtype), local_files_only=True, use_safetensors=True
-            )
+            safe = dict(local_files_only=True, use_safetensors=True)
+            model = read_weights(folder, label, config=config, dtype=getattr(torch, dtype, dtype), **safe)
             model = model.to(device).eval().requires_grad_(False)
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **SAFE)
+        except UserError:
+            raise
         except Exception as reason:
+            _refuse_own_code(folder, label, reason)
             if out_of_memory(reason):
                 raise UserError(
                     f"{label} does not fit into the memory of {device}: choose a smaller model or another device."
@@ -177,6 +182,17 @@ def _load(name: str, folder: Path, device: str, dtype: str, progress: Progress) 
         stored_dtype=getattr(torch, stored) if isinstance(stored, str) else stored or torch.float32,
         hub_id=facts.get("base_model") or (None if Path(name).expanduser().exists() or name == DEFAULT else name),
     )
+
+
+def _refuse_own_code(folder: Path, label: str, reason: Exception) -> None:
+    """Raise the sentence for a model that transformers cannot load without running the model's own code."""
+    from d2nwg.llm.weights import own_code
+
+    if file := own_code(folder):
+        raise UserError(
+            f"{label} brings code of its own (auto_map in its {file}), which is never run here: choose a model of a "
+            "kind that transformers knows."
+        ) from reason
 
 
 def _facts(folder: Path) -> dict:

@@ -33,16 +33,18 @@ def is_gguf(path: Path) -> bool:
 
 
 @contextmanager
-def without_bars() -> Iterator[None]:
-    """Without transformers' own progress bars; `Progress` reports instead."""
+def quietly() -> Iterator[None]:
+    """Without transformers' own progress bars and warnings: `Progress` and our sentences are there instead."""
     from transformers.utils import logging
 
-    shown_before = logging.is_progress_bar_enabled()
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
-        if shown_before:
+        logging.set_verbosity(verbosity)
+        if bars:
             logging.enable_progress_bar()
 
 
@@ -107,7 +109,7 @@ def folder_of_gguf(
     facts = facts or {"name": path.stem, "source": f"the GGUF file {name}", "sha256": digest, "licence": None}
     progress(f"Converting {name}", 0, 0)
     try:
-        with whole_folder(target) as partial, loading, without_bars():
+        with whole_folder(target) as partial, loading, quietly():
             _convert(path, partial)
             (partial / "source.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     except (UserError, Cancelled):
@@ -128,13 +130,15 @@ def _convert(path: Path, folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    from d2nwg.llm.weights import SAFE, read_weights
+
     where, file = str(path.resolve().parent), path.name
-    loaded = AutoModelForCausalLM.from_pretrained(where, gguf_file=file, dtype=torch.float32)
-    config = AutoConfig.from_pretrained(where, gguf_file=file)
+    loaded = read_weights(where, shown(file), gguf_file=file, dtype=torch.float32)
+    config = AutoConfig.from_pretrained(where, gguf_file=file, **SAFE)
     for key in [key for key in vars(config) if "quantization" in key]:
         delattr(config, key)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, **SAFE)
     model.load_state_dict(loaded.state_dict())
     model.generation_config = loaded.generation_config
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(where, gguf_file=file).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(where, gguf_file=file, **SAFE).save_pretrained(folder)

@@ -1,0 +1,70 @@
+"""Weights of causal language models, read whole or not at all; code that comes with a model is never run."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.text import some
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# For every `from_pretrained`: unless it is False, transformers asks on stdin whether to run a model's own code.
+SAFE = dict(trust_remote_code=False)
+MAX_CONFIG = 2**24  # bytes of a JSON file that is looked into
+
+
+def read_weights(folder: str | Path, label: str, **options) -> "PreTrainedModel":
+    """Load a causal language model, and check that every tensor came from the files.
+
+    Args:
+        folder: a ``save_pretrained`` folder, or that of a GGUF file.
+        label: the name of the model in sentences.
+        options: of `AutoModelForCausalLM.from_pretrained`.
+    Raises:
+        UserError: tensors (tied ones aside) are missing, of another shape, left over, or not finite. transformers would
+            use random numbers for the first two.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model, found = AutoModelForCausalLM.from_pretrained(
+        folder, output_loading_info=True, ignore_mismatched_sizes=True, **SAFE, **options
+    )
+    for names, what in (
+        (found["missing_keys"], "missing from its files"),
+        ({name for name, *_ in found["mismatched_keys"]}, "of another shape in its files than in its config.json"),
+        (found["unexpected_keys"], "in its files without a place in its config.json"),
+    ):
+        if names:
+            are = "tensor is" if len(names) == 1 else "tensors are"
+            raise UserError(
+                f"{label} is not whole: {len(names):,} {are} {what} ({some(sorted(names))}); fetch or save it again."
+            )
+    check_finite(model, label)
+    return model
+
+
+def check_finite(model: "PreTrainedModel", label: str) -> None:
+    """Raises UserError where weights of a model are NaN or infinite; it names them."""
+    broken = [
+        name
+        for name, tensor in model.state_dict().items()
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all())
+    ]
+    if broken:
+        raise UserError(
+            f"{label} has weights that are not finite numbers, in {some(broken)}: fetch it again, or choose another."
+        )
+
+
+def own_code(folder: Path) -> str | None:
+    """The configuration file of a model folder that names code of the model's own (``auto_map``); None without one."""
+    for name in ("config.json", "tokenizer_config.json", "processor_config.json"):
+        file = folder / name
+        try:
+            if file.is_file() and file.stat().st_size <= MAX_CONFIG and "auto_map" in json.loads(file.read_bytes()):
+                return name
+        except (OSError, ValueError, TypeError, RecursionError):
+            continue
+    return None
