@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from d2nwg.llm.questions import Question
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
+from d2nwg.utils.text import shown
 
 if TYPE_CHECKING:
     from d2nwg.llm.models import LanguageModel
@@ -263,16 +264,33 @@ def scores_of(questions: Sequence[Question], choices: Sequence[np.ndarray]) -> S
 
 
 def pair(model: "LanguageModel", context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """Tokens of a context and of its continuation, split as the harness splits them."""
+    """Tokens of a context and of its continuation, split as lm-evaluation-harness splits them.
+
+    Both are tokenised together, and as many tokens cut off as the context has by itself. Where one token spans the
+    whole continuation and the end of the context, that leaves nothing, and the harness stops with an error (its issues
+    1297 and 3336); the continuation is then tokenised by itself, as its maintainers propose (issue 1053).
+
+    Returns:
+        Tokens of the context, at least one, and of the continuation, at least one.
+    Raises:
+        UserError: the tokenizer has no tokens for one of them.
+    """
     tokenizer = model.tokenizer
     spaces = len(context) - len(context.rstrip())
     if spaces:
         context, continuation = context[:-spaces], context[-spaces:] + continuation
-    if not context:
-        start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-        return [start], tokenizer.encode(continuation, add_special_tokens=False)
-    whole, before = tokenizer.encode(context + continuation), tokenizer.encode(context)
-    return before, whole[len(before) :]
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    alone = tokenizer.encode(continuation, add_special_tokens=False)
+    if context:
+        # The harness adds no start token to a text that begins with one.
+        special = start is None or not context.startswith(tokenizer.decode(start))
+        before = tokenizer.encode(context, add_special_tokens=special)
+        after = tokenizer.encode(context + continuation, add_special_tokens=special)[len(before) :] or alone
+    else:
+        before, after = ([start], alone) if alone[:1] != [start] else (alone[:1], alone[1:])
+    if None in before or not before or not after:
+        raise UserError(f"The tokenizer of {model.name} has no tokens for {shown(context + continuation)!r}.")
+    return before, after
 
 
 def pack(model: "LanguageModel", question: Question) -> _Row:

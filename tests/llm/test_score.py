@@ -1,12 +1,14 @@
 """Scores of choices: those of lm-evaluation-harness, however they are computed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from d2nwg.llm.checks import same_when_reused
 from d2nwg.llm.models import load_language_model
 from d2nwg.llm.questions import Question, ask, complete
-from d2nwg.llm.refine import _same_when_reused
 from d2nwg.llm.score import Scorer, pack, score_questions
 from d2nwg.utils.errors import UserError
 from tests.helpers.tiny_llm import make_tiny_llm
@@ -82,6 +84,47 @@ def test_equals_lm_evaluation_harness(model):
     np.testing.assert_allclose(mine, theirs, atol=1e-4)
 
 
+def test_a_token_that_spans_context_and_choice(model, tmp_path):
+    """As the harness scores it; where it would stop with an error, because no token is left, the choice by itself."""
+    pytest.importorskip("lm_eval")
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+    from tokenizers import Tokenizer, models, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE(unk_token="<|endoftext|>"))  # no pre-tokenizer: tokens may hold several words
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=special, show_progress=False)
+    core.train_from_iterator(["Answer: yes Answer: no it is Question: ab\n"] * 50, trainer)
+    names = dict(bos_token=special[1], eos_token=special[2], pad_token=special[2], unk_token=special[0])
+    own = replace(model, tokenizer=PreTrainedTokenizerFast(tokenizer_object=core, **names))
+
+    def tokens(text):
+        return own.tokenizer.encode(text, add_special_tokens=False)
+
+    questions = [ask("ab", ["yes", "no", "yes it", "no it is", "is no yes"], 0)]
+    pairs = [(c, t) for q in questions for c, t in zip(q.contexts, q.continuations, strict=True)]
+    pairs.append(("<|im_start|>ab", " it is"))
+    pairs.append(("", "<|im_start|> no"))
+    spans = [len(tokens(c + t)) - len(tokens(c)) for c, t in pairs]
+    merged = [tokens(c + t)[: len(tokens(c))] != tokens(c) for c, t in pairs]
+    assert any(m and n > 0 for m, n in zip(merged, spans, strict=True)) and min(spans[:5]) <= 0
+    harness = HFLM(pretrained=own.model, tokenizer=own.tokenizer, batch_size=1, max_length=own.context)
+    for (context, continuation), left in zip(pairs, spans, strict=True):
+        mine = score_questions(own, [Question((context,) * 2, (continuation, " it is"), 0)]).choices[0][0]
+        if left > 0:
+            request = Instance("loglikelihood", {}, (context, continuation), 0)
+            expected = harness.loglikelihood([request], disable_tqdm=True)[0][0]
+        else:
+            with pytest.raises(AssertionError):
+                harness.loglikelihood([Instance("loglikelihood", {}, (context, continuation), 0)], disable_tqdm=True)
+            before, after = tokens(context), tokens(continuation)
+            with torch.inference_mode():
+                logits = own.model(torch.tensor([before + after])).logits[0].log_softmax(-1)
+            expected = sum(float(logits[len(before) + i - 1, token]) for i, token in enumerate(after))
+        assert mine == pytest.approx(expected, abs=1e-4), (context, continuation)
+
+
 def test_a_shared_prefix_is_computed_once(model):
     row = pack(model, QUESTIONS[0])
     alone = [len(model.tokenizer.encode(c + t)) for c, t in zip(*_texts(QUESTIONS[0]), strict=True)]
@@ -139,7 +182,7 @@ def test_other_builds_score_the_same(model, tmp_path, kind):
     whole = scorer.score()
     scorer.advance(2)
     same = all(np.abs(a - b).max() < 1e-3 for a, b in zip(scorer.score().choices, whole.choices, strict=True))
-    assert same == _same_when_reused(own, few)
+    assert same == same_when_reused(own, few)
     assert same or kind == "Gemma2"
 
 
