@@ -1,17 +1,18 @@
-"""The frame around the tabs. A new tab is a file with KEY, LABEL and build_tab(frame), and a line in TABS. A tab that
-shows what another one made puts a function and its outputs into ``frame.receivers``; one that sends has connect(frame),
-which is called once all are built."""
+"""The page around the tabs. A new tab is a module with KEY, LABEL and build_tab(frame), and an entry in TABS. One
+that shows what another one made puts a `Receiver` into ``frame.receivers``; one that sends wires that in
+``frame.when_built``."""
 
 import asyncio
 import re
 from html import escape
 from pathlib import Path
-from types import SimpleNamespace
 
 import gradio as gr
 from starlette.middleware import Middleware
 
+from d2nwg.ui.events import PRIVATE
 from d2nwg.ui.explore import tab as explore
+from d2nwg.ui.frame import Frame
 from d2nwg.ui.generate import tab as generate
 from d2nwg.ui.gpu import device_words
 from d2nwg.ui.interpolate import tab as interpolate
@@ -68,27 +69,16 @@ def build_app() -> gr.Blocks:
             gr.HTML(BRAND, elem_id="brand")
             bundle = gr.Dropdown(bundle_names(), value=default_bundle(), label="Bundle", elem_id="bundle", scale=0)
             tools = gr.HTML(TOOLS % "", elem_id="tools")
-        frame = SimpleNamespace(demo=demo, session=session, bundle=bundle, tabs=None, receivers={})
-        if len(TABS) == 1:
-            TABS[0].build_tab(frame)
-        else:
-            with gr.Tabs(elem_id="tabs") as frame.tabs:
-                for tab in TABS:
-                    with gr.Tab(tab.LABEL, id=tab.KEY) as page:
-                        tab.build_tab(frame)
-                    page.select(None, js=LINK % tab.KEY, api_visibility="private")
+        with gr.Tabs(elem_id="tabs") as tabs:
+            frame = Frame(demo, session, bundle, tabs)
             for tab in TABS:
-                if hasattr(tab, "connect"):
-                    tab.connect(frame)
-            demo.load(
-                _asked_tab,
-                gr.Textbox(visible=False),
-                frame.tabs,
-                js=ASKED,
-                api_visibility="private",
-                show_progress="hidden",
-            )
-        demo.load(_tools, None, tools, api_visibility="private", show_progress="hidden")
+                with gr.Tab(tab.LABEL, id=tab.KEY) as page:
+                    tab.build_tab(frame)
+                page.select(None, js=LINK % tab.KEY, api_visibility="private")
+        for connect in frame.when_built:
+            connect()
+        demo.load(_asked_tab, gr.Textbox(visible=False), tabs, js=ASKED, **PRIVATE)
+        demo.load(_tools, None, tools, **PRIVATE)
         demo.unload(_page_closed)
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=4)
     return demo

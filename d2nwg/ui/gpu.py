@@ -37,14 +37,14 @@ def on_gpu(function: Callable) -> Callable:
     def values(*args, **kwargs):
         watched = "progress" in kwargs
         progress = kwargs.pop("progress", silent)
-        with closing(steps(watched, args, kwargs)) as told, _refusals():
-            for kind, *said in told:
+        with closing(steps(watched, args, kwargs)) as messages, _refusals():
+            for kind, *content in messages:
                 if kind == "stage":
-                    progress(*said)
+                    progress(*content)
                 elif kind == "refused":
-                    raise said[0]
+                    raise content[0]
                 elif kind == "value":
-                    yield pickle.loads(said[0])
+                    yield pickle.loads(content[0])
                 else:
                     return
         raise UserError(TAKEN_BACK)
@@ -64,7 +64,7 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except gr.Error as refusal:
-        if refusal.title == "ZeroGPU worker error":  # of the work itself, told by the name of its error
+        if refusal.title == "ZeroGPU worker error":  # of the work itself; the message is the name of its error
             if refusal.message == "GPU task aborted":
                 raise UserError(TAKEN_BACK) from refusal
             raise
@@ -74,12 +74,14 @@ def _refusals() -> Iterator[None]:
 def _steps(function: Callable, watched: bool, args: tuple, kwargs: dict):
     """Run a function in a thread, yielding ``("stage", name, done, total)`` as it reports, ``("value", pickled)`` for
     what it returns or each thing that it yields, and at the end ``("end",)`` or ``("refused", error)``."""
-    told, stop, answer = queue.Queue(), threading.Event(), []
+    messages: queue.Queue[tuple | None] = queue.Queue()
+    stop = threading.Event()
+    last: list[tuple | BaseException] = []  # the last message, or the exception that ended the work
 
     def progress(*stage) -> None:
         if stop.is_set():
             raise Cancelled
-        told.put(("stage", *stage))
+        messages.put(("stage", *stage))
 
     def work() -> None:
         try:
@@ -87,25 +89,25 @@ def _steps(function: Callable, watched: bool, args: tuple, kwargs: dict):
             for value in made if inspect.isgenerator(made) else (made,):
                 if stop.is_set():
                     raise Cancelled
-                told.put(("value", _packed(value)))
-            answer.append(("end",))
+                messages.put(("value", _packed(value)))
+            last.append(("end",))
         except (UserError, Cancelled) as refusal:
-            answer.append(("refused", refusal))
+            last.append(("refused", refusal))
         except BaseException as failure:
-            answer.append(failure)
+            last.append(failure)
         finally:
-            told.put(None)
+            messages.put(None)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     try:
-        while (stage := told.get()) is not None:
-            yield stage
+        while (message := messages.get()) is not None:
+            yield message
     finally:  # also when the visitor has gone
         stop.set()
-    if isinstance(answer[0], BaseException):
-        raise answer[0]
-    yield answer[0]
+    if isinstance(last[0], BaseException):
+        raise last[0]
+    yield last[0]
 
 
 def device_words() -> str:

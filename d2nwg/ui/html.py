@@ -58,7 +58,7 @@ def thumbnails(images, progress: Progress = silent) -> str:
     counts = np.bincount(images.labels, minlength=len(images.classes))
     for number, name in enumerate(shown):
         progress("Making thumbnails", number, len(shown))
-        pictures = []
+        pictures: list[str] = []
         for index in np.flatnonzero(images.labels == number)[: 2 * SHOWN_IMAGES]:
             if len(pictures) < SHOWN_IMAGES and (picture := thumbnail(images.items[index])):
                 pictures.append(f'<img src="{picture}" alt="">')

@@ -23,5 +23,5 @@ def warm_up() -> None:
         from d2nwg.encoders.images import DEFAULT_ENCODER, load_encoder
 
         load_encoder(DEFAULT_ENCODER)
-    except Exception:  # the page is up: whoever needs it will be told
+    except Exception:  # the page is up; whoever needs it sees the sentence then
         logging.getLogger("d2nwg.ui").exception("Warming up")

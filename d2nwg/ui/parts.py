@@ -1,11 +1,8 @@
-"""Gradio components with our manners: files are uploaded, never fetched from an address, nor decoded unseen. And the
-options of events."""
+"""Gradio components with our manners: files are uploaded, never fetched from an address, nor decoded unseen."""
 
 import gradio as gr
 from gradio_client.utils import is_http_url_like
 
-PRIVATE = dict(api_visibility="private", show_progress="hidden")  # of every event of the page
-COMPUTE = dict(concurrency_limit=1, concurrency_id="compute")  # one slot for all that computes
 REFUSED = "not possible"  # the title of a refusal; gradio's own is a word we do not use
 
 

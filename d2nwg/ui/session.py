@@ -14,10 +14,14 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any, TypeVar
 
+from d2nwg.ui.work import Work
+
+State = TypeVar("State")
 KEEP_CALLS = 3600  # seconds the files of an API call are kept, for the caller to fetch them
 
 
@@ -69,43 +73,38 @@ def call_folder() -> Path:
 
 
 class Session:
-    """One visitor's images and result. Lives in a `gr.State`, which calls `close` at the end.
+    """One visitor's files, work, and what each tab keeps. Lives in a `gr.State`, which calls `close` at the end.
 
     Attributes:
         page: gradio's name for the page the visitor has open.
         folder: the visitor's own, for everything made for them.
-        images: the `d2nwg.data.image_set.ImageSet` in use, or None.
-        result: the last `d2nwg.ui.generate.service.Result`, or None.
         uploads: the visitor's files that gradio keeps outside the folder.
-        picked: the sample "try it" and the download use, None for the chosen head.
-        picture: what "try it" was last given and its class where that is known, to look at with another head.
-        example: the example the images are of, or "own".
-        news: a sentence to show once the images are there.
-        work: the `d2nwg.ui.work.Work` under way, or None.
-        tabs: what other tabs keep, by their key; each has a ``work`` of its own (see `tab`).
+        works: what waits or runs, by the key of its `d2nwg.ui.run.Run`.
     """
 
     def __init__(self, page: str | None = None):
         self.page = page
         self.folder = new_folder("session")
-        self.images = self.result = self.picked = self.picture = self.work = None
-        self.example, self.news = "own", ""
         self.uploads: set[Path] = set()
-        self.tabs: dict[str, SimpleNamespace] = {}
+        self.works: dict[str, Work] = {}
+        self._states: dict[type, Any] = {}
         _open.add(self)
 
     def __deepcopy__(self, memo):  # gradio copies the first value of a state; this one is the visitor's identity
         return self
 
-    def tab(self, key: str, **first) -> SimpleNamespace:
-        """What the tab of this key keeps for the visitor: at first ``work=None`` and the values of ``first``."""
-        return self.tabs.setdefault(key, SimpleNamespace(work=None, **first))
+    def state(self, kind: type[State]) -> State:
+        """What a tab keeps for the visitor, in a dataclass of its own; made with its defaults when first asked for."""
+        return self._states.setdefault(kind, kind())
+
+    def uploaded(self, files: Iterable[str] | None) -> None:
+        """Have uploaded files removed with the visitor's own."""
+        self.uploads.update(map(Path, files or ()))
 
     def cancel(self) -> None:
         """Stop whatever is under way, in any tab."""
-        for work in (self.work, *(tab.work for tab in self.tabs.values())):
-            if work:
-                work.cancel()
+        for work in list(self.works.values()):
+            work.cancel()
 
     def subfolder(self) -> Path:
         """A new empty folder in the visitor's own."""

@@ -5,7 +5,7 @@ import contextlib
 import contextvars
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, NamedTuple
 
 from d2nwg.utils.errors import Cancelled, UserError
@@ -28,18 +28,21 @@ class Stage(NamedTuple):
 class Work:
     """One call ``function(progress=...)`` in a thread.
 
-    Stopping works through the progress callback: the next time the call reports, it is told to stop.
+    Stopping works through the progress callback: the next report raises `Cancelled` in the call.
 
     Attributes:
+        owner: whoever asked for it, by identity.
         stage: the last one reported.
         started: whether the call has begun; it does so once.
     """
 
-    def __init__(self, function: Callable[..., Any]):
-        self.function = function
+    def __init__(self, function: Callable[..., Any], owner: object = None):
+        self.function, self.owner = function, owner
         self.stage = Stage("Starting", 0, 0, None)
         self.started = False
-        self._left, self._stop, self._result, self._failure = TimeLeft(), threading.Event(), None, None
+        self._left, self._stop = TimeLeft(), threading.Event()
+        self._result: Any = None
+        self._failure: BaseException | None = None
 
     def cancel(self) -> None:
         """Ask the call to stop; it does so at its next report of progress."""
@@ -62,7 +65,7 @@ class Work:
         except BaseException as failure:  # handed over to the thread that waits
             self._failure = failure
 
-    async def watch(self, every: float = 0.2) -> AsyncIterator[Stage]:
+    async def watch(self, every: float = 0.2) -> AsyncGenerator[Stage, None]:
         """Run the call, yielding its stage when that changes. Ends only when the thread has ended, also when the
         watcher is cancelled: until then the machine is not free for the next one."""
         # A lent GPU is counted to the visitor whose request the context holds.
@@ -89,46 +92,6 @@ class Work:
             log.error("Unforeseen", exc_info=self._failure)
             raise UserError(UNEXPECTED) from self._failure
         return self._result
-
-
-def stop_work(owner) -> bool:
-    """Stop what is under way for a session or one of its tabs (``owner.work``); whether it had begun, and so has yet to
-    notice. What still waited for its turn is dropped."""
-    if owner and owner.work and owner.work.started:
-        owner.work.cancel()
-        return True
-    if owner:
-        owner.work = None
-    return False
-
-
-async def see_through(
-    owner, work: Work, status, kept: str, idle: Callable[[str], dict], done: Callable[[Any], dict]
-) -> AsyncIterator[dict]:
-    """The updates of a tab while ``owner.work`` runs, and one when it has ended.
-
-    Args:
-        owner: a session or one of its tabs; when something newer has taken the place of `work` the last update is left
-            out.
-        status: the component that tells the stage.
-        kept: a sentence on what is still there when there is no result.
-        idle: the update of the buttons and of the status, given what that says.
-        done: the update of the whole page for a result.
-    """
-    from d2nwg.ui import html as views
-
-    try:
-        async with contextlib.aclosing(work.watch()) as stages:
-            async for stage in stages:
-                yield {status: views.progress(stage)}
-        update = done(work.result())
-    except Cancelled:
-        update = idle(views.notice(f"Cancelled. {kept}", "note"))
-    except UserError as reason:
-        update = idle(views.notice(f"{reason} {kept}"))
-    if owner.work is work:
-        owner.work = None
-        yield update
 
 
 async def call(function: Callable[..., Any], progress: Progress | None = None) -> Any:

@@ -15,6 +15,8 @@ from d2nwg.interpolation.endpoints import NamedTask, read_source
 from d2nwg.interpolation.path import interpolate
 from d2nwg.ui.generate.settings import DEFAULTS, check_settings
 from d2nwg.ui.interpolate import html as interpolate_views
+from d2nwg.ui.interpolate import settings as interpolate_settings
+from d2nwg.ui.interpolate.service import read_endpoint
 from d2nwg.ui.settings import task_names
 from d2nwg.utils.errors import UserError
 from tests.helpers.images import make_pattern_folder
@@ -182,14 +184,13 @@ def test_the_command_line(tmp_path, capsys):
 
 
 def test_the_tab_offers_a_bundles_tasks():
-    names, first = interpolate_views.choices(BUNDLE)
-    assert names[0] == ("digits", "task:digits") and names[-1] == interpolate_views.OWN
+    names, first = interpolate_settings.choices(BUNDLE)
+    assert names[0] == ("digits", "task:digits") and names[-1] == interpolate_settings.OWN
     assert first == {"a": "task:digits", "b": "task:digits-turned-45", "c": "none"}
-    assert "60 images" not in interpolate_views.end_strip("task:mnist") and "600 images" in interpolate_views.end_strip(
-        "task:digits"
-    )
-    asked = interpolate_views.from_link({"with": BUNDLE, "from": "task:mnist", "to": "example", "way": "latent"})
-    assert asked == {"bundle": BUNDLE, "a": "task:mnist", "way": "latent"}
-    end = interpolate_views.read_end("task:digits-negative", None, None)
+    assert "600 images" in interpolate_views.endpoint_strip("task:digits")
+    assert "600 images" not in interpolate_views.endpoint_strip("task:mnist")
+    asked = interpolate_settings.from_link({"with": BUNDLE, "from": "task:mnist", "to": "example", "mix": "latent"})
+    assert asked == {"bundle": BUNDLE, "a": "task:mnist", "method": "latent"}
+    end = read_endpoint("task:digits-negative", None, None)
     assert end.text == "digits-negative" and len(end.images.items) == 600
-    assert interpolate_views.read_end("task:mnist", None, None).images is None
+    assert read_endpoint("task:mnist", None, None).images is None

@@ -81,7 +81,7 @@ def test_cold_start_colours_pick_send_and_downloads(visit, tmp_path):
     with zipfile.ZipFile(download(page, "#explore-download-projector", tmp_path)) as archive:
         assert set(archive.namelist()) == {"tensor.bytes", "metadata.tsv", "projector_config.json"}
 
-    page.click("#explore-end")
+    page.click("#explore-endpoint")
     page.wait_for_selector("#strip-a:has-text('A head from Explore')")
     assert "tab=interpolate" in page.url
     page.click("button[role=tab]:has-text('Explore')")

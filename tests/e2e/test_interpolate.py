@@ -38,9 +38,9 @@ def walk(page, **fields):
         open_settings(page, "#interpolate button:has-text('Settings')", "#points input")
     for name, value in fields.items():
         page.fill(f"#{name} input", str(value))
-    page.evaluate("document.querySelector('#walk-status .notice')?.classList.add('earlier')")
-    page.click("#walk")
-    page.wait_for_selector("#walk-status .notice:is(.good, .bad):not(.earlier)", timeout=300_000)
+    page.evaluate("document.querySelector('#interpolate-status .notice')?.classList.add('earlier')")
+    page.click("#interpolate-go")
+    page.wait_for_selector("#interpolate-status .notice:is(.good, .bad):not(.earlier)", timeout=300_000)
 
 
 def stand_at(page, alpha: float):
@@ -55,19 +55,19 @@ QUICK = dict(points=5, paths=2) | {"path-samples": 2}
 
 def test_walk_slide_download(visit, tmp_path):
     page = open_tab(visit)
-    assert page.is_visible("#walk-places") and not page.is_visible("#walked")
+    assert page.is_visible("#interpolate-places") and not page.is_visible("#interpolate-result")
     walk(page, **QUICK)
-    assert "images that generation never saw" in page.inner_text("#walk-sentence")
+    assert "images that generation never saw" in page.inner_text("#interpolate-sentence")
     for figure in ("curve-a", "curve-b", "barrier", "distance", "path-map"):
         page.wait_for_selector(f"#{figure} .js-plotly-plot")
     assert page.locator("#looked figure").count() == 12
-    page.click("#way label:has-text('Weights, linear')")
+    page.click("#interpolate-method label:has-text('Weights, linear')")
     stand_at(page, 0)
     first, words = page.inner_text("#looked"), page.inner_text("#where")
     stand_at(page, 1)
     assert page.inner_text("#looked") != first and page.inner_text("#where") != words
     page.wait_for_function("new URL(location.href).searchParams.get('alpha') === '1'")
-    assert "way=weights" in page.url and "from=digits-on-black" in page.url and "tab=interpolate" in page.url
+    assert "mix=weights" in page.url and "from=digits-on-black" in page.url and "tab=interpolate" in page.url
 
     head = Head.load(download(page, "#download-point", tmp_path))
     assert head.info["way"] == "weights" and head.info["mix"] == {"digits-on-black": 0, "digits-on-white": 1}
@@ -87,27 +87,27 @@ def test_walk_slide_download(visit, tmp_path):
 def test_own_ends_a_third_one_and_a_mistake(visit, digits_zip, negatives_zip, tmp_path):
     page = open_tab(visit)
     for letter, path in (("a", digits_zip), ("b", negatives_zip)):
-        page.click(f"#end-{letter} input")
+        page.click(f"#endpoint-{letter} input")
         page.click("ul[role=listbox] li:has-text('Your own images')")
         page.set_input_files(f"#files-{letter} input[type=file]", path)
         page.wait_for_selector(f"#strip-{letter}:has-text('5 classes · 80 images')")
     walk(page, **QUICK)
-    assert "my digits" in page.inner_text("#walk-sentence") and "negatives" in page.inner_text("#looked")
-    sentence = page.inner_text("#walk-sentence")
+    assert "my digits" in page.inner_text("#interpolate-sentence") and "negatives" in page.inner_text("#looked")
+    sentence = page.inner_text("#interpolate-sentence")
 
-    page.click("#interpolate button:has-text('Add a third end')")
-    page.click("#end-c input")
+    page.click("#interpolate button:has-text('Add a third endpoint')")
+    page.click("#endpoint-c input")
     page.click("ul[role=listbox] li:has-text('black on white')")
     page.wait_for_selector("#strip-c img")
     walk(page, **QUICK)  # its classes are named 0 … 4, those of the others digit 0 … digit 4
-    assert "no class in common" in page.inner_text("#walk-status")
-    assert page.inner_text("#walk-sentence") == sentence and "Error" not in page.inner_text("body")
+    assert "no class in common" in page.inner_text("#interpolate-status")
+    assert page.inner_text("#interpolate-sentence") == sentence and "Error" not in page.inner_text("body")
 
 
 def test_three_ends(visit, tmp_path):
     page = open_tab(visit)
-    page.click("#interpolate button:has-text('Add a third end')")
-    page.click("#end-c input")
+    page.click("#interpolate button:has-text('Add a third endpoint')")
+    page.click("#endpoint-c input")
     page.click("ul[role=listbox] li:has-text('Handwritten digits')")
     page.wait_for_selector("#strip-c img")
     walk(page, **QUICK)
@@ -128,30 +128,33 @@ def test_tasks_that_the_bundle_is_told_by_name(visit):
     page = open_tab(visit)
     choose(page, "#path-bundle", "tasks-small-networks")
     page.wait_for_selector("#strip-b:has-text('10 classes · 600 images')")
-    assert page.input_value("#end-a input") == "digits" and page.input_value("#end-b input") == "digits-turned-45"
+    assert (
+        page.input_value("#endpoint-a input") == "digits"
+        and page.input_value("#endpoint-b input") == "digits-turned-45"
+    )
     walk(page, **QUICK)
-    assert "digits → digits-turned-45" in page.inner_text("#walk-sentence")
+    assert "digits → digits-turned-45" in page.inner_text("#interpolate-sentence")
     page.click("#map-of label:has-text('Weights')")
     page.wait_for_selector("#path-map:has-text('principal component of the weights')")
     page.wait_for_function("new URL(location.href).searchParams.get('from') === 'task:digits'")
     again = visit("?" + page.url.partition("?")[2], ready="#strip-b img")
-    assert again.input_value("#end-b input") == "digits-turned-45"
+    assert again.input_value("#endpoint-b input") == "digits-turned-45"
     assert again.input_value("#path-bundle input") == "tasks-small-networks"
 
 
 def test_cancel_keeps_the_path_that_was_there(visit):
     page = open_tab(visit)
     walk(page, **QUICK)
-    said = page.inner_text("#walk-sentence")
+    said = page.inner_text("#interpolate-sentence")
     for name, value in {"points": 101, "paths": 10, "path-samples": 8}.items():
         page.fill(f"#{name} input", str(value))
-    page.click("#walk")
-    page.wait_for_selector("#walk-status .working:has-text('Sampling along the path')")
+    page.click("#interpolate-go")
+    page.wait_for_selector("#interpolate-status .working:has-text('Sampling along the path')")
     began = time.monotonic()
-    page.click("#stop-walk")
-    page.wait_for_selector("#walk-status:has-text('Cancelled. The path you had is still here.')")
-    assert time.monotonic() - began < 60 and page.inner_text("#walk-sentence") == said
-    assert page.is_enabled("#walk") and not page.is_visible("#stop-walk")
+    page.click("#interpolate-stop")
+    page.wait_for_selector("#interpolate-status:has-text('Cancelled. The path you had is still here.')")
+    assert time.monotonic() - began < 60 and page.inner_text("#interpolate-sentence") == said
+    assert page.is_enabled("#interpolate-go") and not page.is_visible("#interpolate-stop")
 
 
 def test_a_telephone(visit):

@@ -255,7 +255,7 @@ def test_again_at_temperature_0_says_why_nothing_changes(visit, tiny):
     answered(page)
     text = page.inner_text("#language-pane-left .text")
     page.click("#language-again")
-    page.wait_for_selector("#language-chat-status .note:has-text('stays the same')")
+    page.wait_for_selector("#language-chat-status .bad:has-text('stays the same')")
     page.click("#language-new")
     page.wait_for_selector("#language-pane-left:has-text('Nothing said yet')")
     send(page, "is it hot?")

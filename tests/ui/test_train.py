@@ -11,6 +11,7 @@ from d2nwg.figures.train import accuracies_figure, losses_figure
 from d2nwg.jobs import queue as jobs
 from d2nwg.jobs.process import identity
 from d2nwg.training.estimate import estimate
+from d2nwg.ui.train import html
 from d2nwg.ui.train import service as training
 from d2nwg.utils.errors import UserError
 from tests.helpers.training import quick_config
@@ -36,11 +37,11 @@ def test_off_on_a_space(monkeypatch):
 
 
 def test_jobs_in_words(still, tiny_zoo):
-    assert "Your jobs will stand here" in training.jobs_html(None)
+    assert "Your jobs will stand here" in html.jobs_html(None)
     job = jobs.submit_training("mine", [tiny_zoo.path], quick_config())
-    assert "waiting" in training.jobs_html(None) and training.job_choices() == [("mine (training)", "train-mine")]
+    assert "waiting" in html.jobs_html(None) and training.job_choices() == [("mine (training)", "train-mine")]
     job.write(state="failed", message=NASTY)
-    assert "<img" not in training.jobs_html(job.id) and "failed" in training.jobs_html(job.id)
+    assert "<img" not in html.jobs_html(job.id) and "failed" in html.jobs_html(job.id)
     me = os.getpid()
     job.write(
         state="running",
@@ -56,16 +57,16 @@ def test_jobs_in_words(still, tiny_zoo):
     (job.work / "metrics.jsonl").write_text(
         '{"stage": "Training the VAE", "step": 5, "steps": 20, "loss": 0.5, "reconstructed_accuracy": 0.75}\n{"torn'
     )
-    shown = training.jobs_html(job.id)
+    shown = html.jobs_html(job.id)
     for words in ("step 5 of 20", "1 min 15 s left", "loss 0.5", "reconstructions right on 75.0", "width:25.0%"):
         assert words in shown
     job.write(state="stopped", pid=None)
 
 
 def test_a_zoo_in_words(tiny_zoo, tmp_path):
-    assert "300 linear heads" in training.describe_zoo(str(tiny_zoo.path))
-    assert "is no zoo" in training.describe_zoo(str(tmp_path / "none"))
-    assert "No zoo yet" in training.describe_zoo(None)
+    assert "300 linear heads" in html.describe_zoo(str(tiny_zoo.path))
+    assert "is no zoo" in html.describe_zoo(str(tmp_path / "none"))
+    assert "No zoo yet" in html.describe_zoo(None)
     with pytest.raises(UserError, match="Choose a zoo"):
         training.zoo_path(None)
 
@@ -75,10 +76,10 @@ def test_settings(still):
         training.submit_zoo(None, "x", 10, 2, 3, 5, 0)
     with pytest.raises(UserError, match="Heads should be a whole number from 5"):
         training.submit_zoo(["x.zip"], "x", 1, 2, 3, 5, 0)
-    assert training.recipe("unet", "tiny", {"vae_steps": "7", "ema": ""}).vae_steps == 7
-    assert training.recipe("dual", "tiny", {"held_out": "a, b"}).held_out == ("a", "b")
+    assert training.training_config("unet", "tiny", {"vae_steps": "7", "ema": ""}).vae_steps == 7
+    assert training.training_config("dual", "tiny", {"held_out": "a, b"}).held_out == ("a", "b")
     with pytest.raises(UserError, match="'x' cannot be the vae_steps: write for instance 200"):
-        training.recipe("unet", "tiny", {"vae_steps": "x"})
+        training.training_config("unet", "tiny", {"vae_steps": "x"})
 
 
 def test_figures(tiny_bundle):
@@ -133,7 +134,7 @@ def test_checkpoints_added_to_a_zoo(still, tmp_path):
     assert said.startswith("2 checkpoints added to the zoo mine, which now has 3; 1 left out: 0.pt has the same w")
     assert [r["name"] for r in ModelZoo(tmp_path / "cache" / "zoos" / "mine").records] == ["0.pt", "1.pt", "2.pt"]
     assert training.zoo_names() == ["mine"]
-    assert "3 whole models</b> of 2 architectures" in training.describe_zoo("mine")
+    assert "3 networks</b> of 2 architectures" in html.describe_zoo("mine")
 
 
 def test_the_generator_suits_the_zoo(still, tiny_zoo, tmp_path):

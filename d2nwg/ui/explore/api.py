@@ -6,9 +6,10 @@ import gradio as gr
 
 from d2nwg.pipelines import DEFAULT, SAMPLERS
 from d2nwg.ui.api import PROGRESS, refusals, reports_to
+from d2nwg.ui.events import COMPUTE
 from d2nwg.ui.explore import service as own
 from d2nwg.ui.explore.service import CHOICES, DEFAULTS
-from d2nwg.ui.parts import COMPUTE, Upload
+from d2nwg.ui.parts import Upload
 from d2nwg.ui.session import call_folder
 from d2nwg.ui.settings import bundle_names, default_bundle, example_names
 from d2nwg.ui.uploads import read_images

@@ -15,7 +15,7 @@ from d2nwg.ui.uploads import read_images
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 
-DEFAULTS = dict(
+DEFAULTS: dict[str, Any] = dict(
     data="digits",
     tasks=4,
     classes=5,

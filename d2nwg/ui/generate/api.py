@@ -7,9 +7,10 @@ import gradio as gr
 
 from d2nwg.pipelines import DEFAULT, SAMPLERS
 from d2nwg.ui.api import PROGRESS, refusals, reports_to
+from d2nwg.ui.events import COMPUTE
 from d2nwg.ui.generate import html, service
 from d2nwg.ui.generate.settings import DEFAULTS, check_settings
-from d2nwg.ui.parts import COMPUTE, Picture, Upload
+from d2nwg.ui.parts import Picture, Upload
 from d2nwg.ui.session import call_folder
 from d2nwg.ui.settings import bundle_names, default_bundle, example_names
 from d2nwg.ui.uploads import read_images

@@ -9,7 +9,6 @@ from d2nwg.evaluation.report import Report
 from d2nwg.ui.gpu import on_gpu
 from d2nwg.ui.html import thumbnails
 from d2nwg.ui.libraries import import_libraries
-from d2nwg.ui.session import Session
 from d2nwg.ui.uploads import named, own_file, read_images
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
@@ -149,10 +148,10 @@ def _check_encoder(name: str) -> None:
         raise UserError(f"This head is for {name[:100]}; heads for {', '.join(sorted(known))} can be tried here.")
 
 
-def draw(visit: Session) -> tuple[Any, str]:
-    """One of the visitor's held-out images, another one each time, and its class."""
-    images = visit.result.images
-    index = np.random.default_rng().choice(visit.result.generation.data.query_index)
+def draw(result: Result) -> tuple[Any, str]:
+    """One of the held-out images, another one each time, and its class."""
+    images = result.images
+    index = np.random.default_rng().choice(result.generation.data.query_index)
     return images.items[index], images.classes[images.labels[index]]
 
 

@@ -1,6 +1,7 @@
 """What the Generate tab's controls accept, and what a link may preset."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from d2nwg.bundles import bundle_tasks, list_bundles, resolve_bundle
 from d2nwg.conditions.task_names import read_mix
@@ -9,7 +10,9 @@ from d2nwg.pipelines import ANCESTRAL, DEFAULT, DEFAULT_STEPS
 from d2nwg.ui.settings import LIMITS, check_bundle, whole, whole_numbers
 from d2nwg.utils.errors import UserError
 
-DEFAULTS = dict(example="digits", shots=5, samples=50, seed=0, steps=None, max_query=1000, sampler=DEFAULT)
+DEFAULTS: dict[str, Any] = dict(
+    example="digits", shots=5, samples=50, seed=0, steps=None, max_query=1000, sampler=DEFAULT
+)
 SAMPLER_CHOICES = {"fast": DEFAULT, "the paper's": ANCESTRAL}
 STEPS_INFO = f"empty: {DEFAULT_STEPS}; the paper's sampler: 1,024"
 

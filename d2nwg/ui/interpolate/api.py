@@ -5,9 +5,10 @@ from functools import partial
 import gradio as gr
 
 from d2nwg.ui.api import PROGRESS, refusals, reports_to
-from d2nwg.ui.interpolate import html as own
-from d2nwg.ui.interpolate.html import DEFAULTS
-from d2nwg.ui.parts import COMPUTE, Upload
+from d2nwg.ui.events import COMPUTE
+from d2nwg.ui.interpolate import service
+from d2nwg.ui.interpolate.settings import DEFAULTS, check, default_bundle
+from d2nwg.ui.parts import Upload
 from d2nwg.ui.session import call_folder
 from d2nwg.ui.settings import bundle_names, example_names
 from d2nwg.ui.work import call
@@ -28,20 +29,22 @@ async def interpolate(
 ) -> tuple[str, dict, str]:
     folder = call_folder()
     with refusals():
-        settings = own.check(bundle, points, seeds, num_samples, shots, seed)
-        ends = [
+        settings = check(bundle, points, seeds, num_samples, shots, seed)
+        endpoints = [
             ("own" if files and not (example or "").startswith("task:") else example or "", files)
             for files, example in ((files_a, example_a), (files_b, example_b))
         ]
-        made = await call(partial(own.make_walk, ends, settings, folder), reports_to(progress))
-        return " ".join(made.walk.sentences()), made.walk.report(), str(own.everything(made))
+        made = await call(partial(service.interpolate, endpoints, settings, folder), reports_to(progress))
+        return " ".join(made.found.sentences()), made.found.report(), str(service.everything(made))
 
 
 def add_endpoint() -> None:
     """Declare the endpoint. Its components are never shown: they give names, types and defaults."""
     with gr.Column(visible=False):
         files = [
-            Upload(label=f"End {letter}: an archive with one folder a class, or a head file", file_count="multiple")
+            Upload(
+                label=f"Endpoint {letter}: an archive with one folder a class, or a head file", file_count="multiple"
+            )
             for letter in "AB"
         ]
         examples = [
@@ -49,11 +52,11 @@ def add_endpoint() -> None:
                 example_names(),
                 value=None,
                 allow_custom_value=True,
-                label=(f"An example for end {letter}, or task:NAME of a task that the bundle is told by name"),
+                label=f"An example for endpoint {letter}, or task:NAME of a task that the bundle knows by name",
             )
             for letter in "AB"
         ]
-        bundle = gr.Dropdown(bundle_names(), value=own.default_bundle(), label="Bundle")
+        bundle = gr.Dropdown(bundle_names(), value=default_bundle(), label="Bundle")
         numbers = [
             gr.Number(DEFAULTS[key], precision=0, label=label)
             for key, label in (
@@ -74,8 +77,8 @@ def add_endpoint() -> None:
         api_name="interpolate",
         **COMPUTE,
         api_description=(
-            "Walk from one labelled data set to another with the same classes, each given as files or as the name of "
-            "an example: heads made by mixing conditions, latents and weights, scored on both. Returns the result in "
-            "words, the report, and a zip with path.json, the figures and all heads."
+            "Interpolate between two labelled data sets with the same classes, each given as files or as the name of "
+            "an example: heads are made by mixing conditions, latents and weights, and scored on both. Returns the "
+            "result in words, the report, and a zip with path.json, the figures and all heads."
         ),
     )

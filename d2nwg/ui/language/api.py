@@ -8,12 +8,13 @@ import gradio as gr
 from d2nwg.llm.conversation import Turn
 from d2nwg.llm.questions import BUILT_IN
 from d2nwg.ui.api import PROGRESS, refusals, reports_to
+from d2nwg.ui.events import COMPUTE
 from d2nwg.ui.language import refining
 from d2nwg.ui.language import service as own
 from d2nwg.ui.language.chat import NAMES, TALKING
 from d2nwg.ui.language.refine import REFINING
 from d2nwg.ui.language.service import DEFAULT, DEFAULTS, MODES
-from d2nwg.ui.parts import COMPUTE, Upload
+from d2nwg.ui.parts import Upload
 from d2nwg.ui.session import call_folder
 from d2nwg.ui.work import call
 from d2nwg.utils.errors import UserError

@@ -207,9 +207,9 @@ def refined_words(made) -> str:
             f"{percent(rebuilt['selection_accuracy'])} of the selection questions instead of "
             f"{percent(rebuilt['base_selection_accuracy'])}"
         )
-    told = "".join(f"<p>{escape(words)}</p>" for words in others)
+    paragraphs = "".join(f"<p>{escape(words)}</p>" for words in others)
     return (
         f'<section class="result"><p class="about">{escape(made.name)}</p><p class="answer">{escape(first)}</p>'
-        f"{told}"
+        f"{paragraphs}"
         f'<p class="made">{escape(" · ".join(facts))}.</p></section>'
     )

@@ -6,6 +6,7 @@ import importlib.util
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from d2nwg.llm.presets import CRITERIA
 from d2nwg.llm.questions import BUILT_IN, HARNESS, check_disjoint, load_questions, read_questions
@@ -18,7 +19,7 @@ from d2nwg.utils.progress import Progress, format_seconds, silent
 
 OWN = "own"
 KEPT = 8  # refinements whose state stays on the disk
-DEFAULTS = dict(preset="quick")
+DEFAULTS: dict[str, Any] = dict(preset="quick")
 WORDS = {
     "tiny": "minutes on two cores",
     "quick": "a quarter of an hour on two cores",

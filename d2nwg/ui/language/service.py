@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from d2nwg.llm.chat import Answer, ChatSettings, answer_together, stopped
 from d2nwg.llm.conversation import Conversation, Turn
@@ -19,10 +19,11 @@ from d2nwg.utils.text import shown
 
 DEFAULT = "default"
 MODES = {"paper's": "paper", "Spectrum's": "spectrum"}
-DEFAULTS = dict(mode="paper", percent=25, temperature=0, top_p=0.9, seed=0, longest=200)
+DEFAULTS: dict[str, Any] = dict(mode="paper", percent=25, temperature=0, top_p=0.9, seed=0, longest=200)
 LINKED = ("model", "mode", "percent")  # what a link may hold
 MOST_MESSAGE = 20_000  # characters
 MOST_TURNS = 200
+WRITING = "Writing"  # the stage in which answers grow
 
 
 class Looked(NamedTuple):
@@ -212,7 +213,7 @@ def check_message(message: str | None) -> str:
 def chat_settings(system, temperature, top_p, seed, longest) -> ChatSettings:
     """What the controls say. Raises UserError for a number out of its limits."""
     if len(system or "") > MOST_MESSAGE:
-        raise UserError(f"What the model is told first may have {MOST_MESSAGE:,} characters.")
+        raise UserError(f"The system prompt may have {MOST_MESSAGE:,} characters.")
     if not isinstance(seed, (int, float)) or not isinstance(longest, (int, float)):
         raise UserError("Seed and the longest answer should be whole numbers.")
     return ChatSettings((system or "").strip(), temperature, top_p, int(seed), int(longest))
@@ -228,7 +229,7 @@ def answer(talk: Talk, message: str, settings: ChatSettings, variant: dict | Non
         for answers in rounds:
             talk.answers = answers
             try:
-                progress("Writing", sum(answer.tokens for answer in answers), 0)
+                progress(WRITING, sum(answer.tokens for answer in answers), 0)
             except Cancelled:
                 talk.answers = stopped(answers)
                 break

@@ -1,9 +1,10 @@
-"""What the Train tab does and says, without gradio."""
+"""What the Train tab does, without gradio: library calls, and the files they leave."""
 
 import os
 import time
 from html import escape
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from d2nwg.ui import html as views
 from d2nwg.ui.settings import whole_numbers
@@ -11,25 +12,6 @@ from d2nwg.ui.uploads import own_file
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, format_seconds, silent
 
-STATES = {
-    "queued": "waiting",
-    "running": "running",
-    "paused": "paused",
-    "stopped": "stopped",
-    "interrupted": "interrupted",
-    "failed": "failed",
-    "finished": "finished",
-}
-MARKS = {
-    "queued": "◌",
-    "running": "▶",
-    "paused": "⏸",
-    "stopped": "■",
-    "interrupted": "!",
-    "failed": "✗",
-    "finished": "✓",
-}
-KINDS = {"train": "training", "zoo": "zoo"}
 ZOO_LIMITS = {
     "subsets": ("Heads", 5, 10**6),
     "min_classes": ("Fewest classes", 2, 1000),
@@ -37,22 +19,20 @@ ZOO_LIMITS = {
     "images": ("Images per class", 1, 1000),
     "seed": ("Seed", 0, 2**31 - 1),
 }
+JOB_KINDS = {"train": "training", "zoo": "zoo"}
 LOG_END = 20_000  # characters of a log that are shown
 
 
 def why_off() -> str | None:
     """Why training is off here, or None where it is on."""
-    if space := os.environ.get("SPACE_ID"):
-        return (
-            (
-                "Training is off on this Space: its machine is shared and keeps nothing. Duplicate it (the menu at the "
-                f"top right, “Duplicate this Space”, or huggingface.co/spaces/{space}?duplicate=true), give the copy "
-                "hardware and storage, and set the variable TRAIN_HERE to 1; or run the app on your own machine."
-            )
-            if os.environ.get("TRAIN_HERE") != "1"
-            else None
-        )
-    return None
+    space = os.environ.get("SPACE_ID")
+    if not space or os.environ.get("TRAIN_HERE") == "1":
+        return None
+    return (
+        "Training is off on this Space: its machine is shared and keeps nothing. Duplicate it (the menu at the "
+        f"top right, “Duplicate this Space”, or huggingface.co/spaces/{space}?duplicate=true), give the copy "
+        "hardware and storage, and set the variable TRAIN_HERE to 1; or run the app on your own machine."
+    )
 
 
 def describe_sets(files: list[str] | None, into: Path, progress: Progress = silent) -> str:
@@ -70,8 +50,16 @@ def describe_sets(files: list[str] | None, into: Path, progress: Progress = sile
     return f'<div class="sets">{"".join(pieces)}</div>' if pieces else ""
 
 
-def look_at_checkpoints(files: list[str] | None, into: Path, progress: Progress = silent) -> tuple[str, list[dict]]:
-    """What an import would keep, as HTML, and the architectures for a figure.
+class Checkpoints(NamedTuple):
+    """What an import of checkpoints would keep."""
+
+    number: int
+    architectures: list[dict]  # as `d2nwg.weights.preview.preview` describes them
+    notes: list[str]  # why others are refused, and what else is to be known
+
+
+def look_at_checkpoints(files: list[str] | None, into: Path, progress: Progress = silent) -> Checkpoints:
+    """Read uploaded checkpoints without keeping them.
 
     Raises:
         UserError: nothing can be imported.
@@ -80,33 +68,7 @@ def look_at_checkpoints(files: list[str] | None, into: Path, progress: Progress 
     from d2nwg.weights.preview import preview
 
     made = import_checkpoints([own_file(file) for file in files or ()], None, into=into, progress=progress)
-    groups = preview(made)
-    refused = [reason for _, reason in made.refused] + made.notes
-    notes = "".join(f"<li>{escape(reason)}</li>" for reason in refused[:20])
-    more = f"<li>and {len(refused) - 20:,} more</li>" if len(refused) > 20 else ""
-    return (
-        f'<p class="summary"><b>{views.count(len(made.records), "checkpoint")}</b>, '
-        f"{views.count(len(groups), 'architecture')}</p>"
-        + (f'<ul class="notes">{notes}{more}</ul>' if notes else "")
-        + "".join(_architecture(number, group) for number, group in enumerate(groups[:6], 1))
-    ), groups
-
-
-def _architecture(number: int, group: dict) -> str:
-    rows = "".join(
-        f'<tr><td title="{escape(row["layer"])}">{escape(row["layer"])}</td>'
-        f"<td>{escape(', '.join('×'.join(map(str, shape)) or '1' for shape in row['shapes'].values()))}</td>"
-        f"<td>{row['numbers']:,}</td><td>{row['chunks']}</td><td>{row['padding']:,}</td><td>{row['std']:.3g}</td></tr>"
-        for row in group["layers"][:200]
-    )
-    difference = f'<p class="hint">{escape(group["difference"])}</p>' if group["difference"] else ""
-    return (
-        f'<details class="architecture"{" open" if number == 1 else ""}><summary>Architecture {number}: '
-        f"{views.count(group['checkpoints'], 'checkpoint')} of {group['parameters']:,} numbers</summary>"
-        f'{difference}<div class="scroll" tabindex="0" role="group" aria-label="layers"><table><thead><tr>'
-        "<th>layer</th><th>shapes</th><th>numbers</th><th>chunks</th><th>padding</th><th>spread</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table></div></details>"
-    )
+    return Checkpoints(len(made.records), preview(made), [reason for _, reason in made.refused] + made.notes)
 
 
 def import_zoo(
@@ -138,8 +100,8 @@ def import_zoo(
     return f"{count} imported as the zoo {name}; `zoo export` gives them back."
 
 
-def submit_zoo(files: list[str] | None, name: str, subsets, low, high, images, seed):
-    """Put the building of a zoo in line: the `Job`.
+def submit_zoo(files: list[str] | None, name: str, subsets, low, high, images, seed, progress: Progress = silent):
+    """Put the building of a zoo in the queue: the `Job`.
 
     Raises:
         UserError: a value is wrong, or what `submit` refuses.
@@ -154,7 +116,7 @@ def submit_zoo(files: list[str] | None, name: str, subsets, low, high, images, s
         raise UserError("Choose the images first: one zip a data set, with one folder a class.")
     values = dict(subsets=subsets, min_classes=low, max_classes=high, images=images, seed=seed)
     config = ZooConfig(**whole_numbers(values, ZOO_LIMITS))
-    parameters = {"data": [], "encoder": DEFAULT_ENCODER, "config": asdict(config), "device": None}
+    parameters: dict[str, Any] = {"data": [], "encoder": DEFAULT_ENCODER, "config": asdict(config), "device": None}
     return submit("zoo", name, parameters, [own_file(file) for file in files])
 
 
@@ -179,44 +141,6 @@ def zoo_path(name: str | None) -> Path:
     return list_zoos().get(name) or Path(name).expanduser()
 
 
-def describe_zoo(name: str | None) -> str:
-    """What is in a zoo, as HTML."""
-    if not name:
-        return views.hint("No zoo yet: build one from images above, or give the path of one.")
-    from d2nwg.weights.model_zoo import ModelZoo
-    from d2nwg.weights.open import open_zoo
-
-    try:
-        zoo = open_zoo(zoo_path(name))
-        told = zoo.summary()
-        if isinstance(zoo, ModelZoo):
-            return _models(told)
-        right = zoo.accuracies()
-    except UserError as reason:
-        return views.notice(str(reason))
-    sets = ", ".join(f"{d['name']} ({d['classes']} classes)" for d in told["datasets"])
-    return (
-        f'<div class="zoo"><p><b>{told["records"]:,} {told["probe"]} heads</b> of {told["min_classes"]} to '
-        f"{told['max_classes']} classes, right on {views.percent(float(right.mean()))} of held-out images.</p>"
-        f'<p class="hint">{escape(sets)} · {told["num_images"]:,} images · {escape(told["encoder"])}</p></div>'
-    )
-
-
-def _models(told: dict) -> str:
-    right = told["accuracy"].get("mean")
-    known = f", right on {views.percent(right)} by what their table says" if right else ""
-    parts = "; ".join(
-        f"{a['checkpoints']:,} of {a['parameters']:,} numbers like {escape(a['first'])}"
-        + (", with BatchNorm" if a["batchnorm"] else "")
-        for a in told["architectures"][:6]
-    )
-    return (
-        f'<div class="zoo"><p><b>{views.count(told["checkpoints"], "whole model")}</b> of '
-        f'{views.count(len(told["architectures"]), "architecture")}{known}.</p><p class="hint">{parts} · tasks: '
-        f"{escape(', '.join(list(told['tasks'])[:6]))}</p></div>"
-    )
-
-
 def suiting(name: str | None, generator: str) -> str:
     """The generator for this zoo: the one chosen if it can learn from it."""
     from d2nwg.generators import for_zoo
@@ -226,7 +150,7 @@ def suiting(name: str | None, generator: str) -> str:
     return generator if generator in fitting else fitting[0]
 
 
-def recipe(generator: str, preset: str, values: dict[str, str]):
+def training_config(generator: str, preset: str, values: dict[str, str]):
     """The configuration of a preset with some fields changed.
 
     Raises:
@@ -254,67 +178,11 @@ def measure(zoo: str | None, config, progress: Progress = silent) -> str:
     )
 
 
-# ---------------------------------------- jobs in words
-
-
 def job_choices() -> list[tuple[str, str]]:
     """(words, id) of every job, the newest first."""
     from d2nwg.jobs.job import list_jobs
 
-    return [(f"{job.spec['name']} ({KINDS[job.spec['kind']]})", job.id) for job in reversed(list_jobs())]
-
-
-def jobs_html(chosen: str | None) -> str:
-    """The list of jobs, the newest first."""
-    from d2nwg.jobs.job import list_jobs
-
-    cards = [_job(job, job.id == chosen) for job in reversed(list_jobs())]
-    if not cards:
-        return (
-            '<div class="place"><h3>Your jobs will stand here</h3><p>Build a zoo, then train on it. A job is a '
-            "process of its own: it goes on when this page is closed, and one that is killed resumes from its last "
-            "checkpoint.</p></div>"
-        )
-    return f'<ul class="jobs">{"".join(cards)}</ul>'
-
-
-def _job(job, chosen: bool) -> str:
-    state = job.state()
-    name, total, done = state["state"], state.get("total") or 0, state.get("done") or 0
-    words = [escape(state.get("stage") or "starting")] if name in ("running", "paused") else []
-    if name in ("running", "paused") and total:
-        words.append(f"step {done:,} of {total:,}")
-    if name == "running" and state.get("left"):
-        words.append(f"{format_seconds(state['left'])} left of this stage")
-    if name == "queued":
-        words.append("begins when the job before it ends")
-    words += [
-        text
-        for text in (_last(job) if name in ("running", "paused") else "", escape(state.get("message") or ""))
-        if text
-    ]
-    share = 100 * done / total if total else 0
-    bar = f'<div class="bar"><i style="width:{share:.1f}%"></i></div>' if name in ("running", "paused") else ""
-    return (
-        f'<li class="job {name}{" chosen" if chosen else ""}"><div class="head"><b>{escape(job.spec["name"])}</b>'
-        f'<span class="kind">{KINDS[job.spec["kind"]]}</span><span class="state">{MARKS[name]} {STATES[name]}'
-        f"</span></div>{bar}<p>{' · '.join(words)}</p></li>"
-    )
-
-
-def _last(job) -> str:
-    if job.spec["kind"] != "train":
-        return ""
-    lines = job.metrics()
-    parts = []
-    loss = next((line["loss"] for line in reversed(lines) if "loss" in line), None)
-    if loss is not None:
-        parts.append(f"loss {loss:.4g}")
-    for key, word in (("reconstructed_accuracy", "reconstructions"), ("sampled_accuracy", "samples")):
-        value = next((line[key] for line in reversed(lines) if key in line), None)
-        if value is not None:
-            parts.append(f"{word} right on {views.percent(value)}")
-    return " · ".join(parts)
+    return [(f"{job.spec['name']} ({JOB_KINDS[job.spec['kind']]})", job.id) for job in reversed(list_jobs())]
 
 
 def log_end(job) -> str:

@@ -1,0 +1,30 @@
+"""What the events of all tabs share: their options, and the components that they change."""
+
+from typing import Any
+
+import gradio as gr
+from gradio.blocks import Block
+
+from d2nwg.ui.settings import bundle_names
+
+PRIVATE: dict[str, Any] = dict(api_visibility="private", show_progress="hidden")  # of every event of the page
+COMPUTE: dict[str, Any] = dict(concurrency_limit=1, concurrency_id="compute")  # one slot for all that computes
+
+
+class Components:
+    """Some components of a tab, as attributes; each may also be a list or a dict of components."""
+
+    @property
+    def components(self) -> list[Block]:
+        """All of them, for the outputs of an event."""
+        groups = [
+            part.values() if isinstance(part, dict) else part if isinstance(part, list) else [part]
+            for part in vars(self).values()
+        ]
+        return [part for group in groups for part in group]
+
+
+def bundle_update(chosen: str | None = None) -> dict:
+    """The update of a choice of bundles to those at hand, some trained since the app was started, perhaps; `chosen` is
+    then chosen, if given."""
+    return gr.update(choices=bundle_names(), value=chosen) if chosen else gr.update(choices=bundle_names())

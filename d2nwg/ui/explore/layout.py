@@ -1,0 +1,222 @@
+"""The components of the Explore tab."""
+
+from functools import partial
+
+import gradio as gr
+
+from d2nwg.ui import html as views
+from d2nwg.ui.events import Components
+from d2nwg.ui.explore import html
+from d2nwg.ui.explore.service import CHOICES, DEFAULTS
+from d2nwg.ui.generate.settings import SAMPLER_CHOICES, STEPS_INFO
+from d2nwg.ui.parts import Upload
+from d2nwg.ui.settings import example_names
+
+FROM_GENERATE = ("The images chosen in Generate", "generate")
+OWN = ("Your own images", "own")
+QUESTIONS = {  # as in d2nwg.figures.explore, which is not imported before it is needed
+    "map": (
+        "Do samples fall where trained weights lie?",
+        "A point for each head; similar ones are near each other. Click one to see which it is; draw around many.",
+    ),
+    "densities": ("Are weight values distributed alike?", "On the bundle's principal components, layer by layer."),
+    "novelty": (
+        "Do samples copy the zoo?",
+        "Copies lie at the left. Baselines: heads made from the zoo without a generator, some at the same distance.",
+    ),
+    "accuracies": ("How good are zoo, samples and random heads?", "A dot for each head, a line for the median."),
+    "similarity": ("Which heads are similar?", "Cosine of the angle between heads, in the order of a clustering."),
+}
+
+
+# Tells the server which points of the map were clicked, or drawn around. Plotly's handlers stay with its element, which
+# gradio may replace.
+PICK = """
+const hook = () => {
+    const plot = document.querySelector('#explore-map .js-plotly-plot');
+    if (!plot || !plot.on || plot.dataset.hooked) return;
+    plot.dataset.hooked = '1';
+    const numbers = event => (event && event.points || []).map(p => p.customdata).filter(n => n !== undefined);
+    plot.on('plotly_click', event => trigger('click', {kind: 'one', points: numbers(event).slice(0, 1)}));
+    plot.on('plotly_selected', event => event && trigger('click', {kind: 'many', points: numbers(event)}));
+    plot.on('plotly_deselect', () => trigger('click', {kind: 'many', points: []}));
+};
+setInterval(hook, 300);
+"""
+
+
+class Choices(Components):
+    """What a person chooses."""
+
+    def __init__(self) -> None:
+        number = partial(gr.Number, precision=0, min_width=110)
+        with gr.Column(elem_classes="card"):
+            gr.HTML(views.title("What is compared", "Heads generated for these images, with the bundle's zoo."))
+            self.data = gr.Dropdown(
+                [*example_names(), FROM_GENERATE, OWN], value=DEFAULTS["data"], label="Images", elem_id="explore-data"
+            )
+            self.files = Upload(
+                label="Your own images",
+                file_count="multiple",
+                height=84,
+                elem_id="explore-files",
+                elem_classes="drop",
+                visible=False,
+            )
+            with gr.Row(elem_classes="pair"):
+                self.tasks = number(
+                    DEFAULTS["tasks"], label="Tasks", info="1: all classes at once", elem_id="explore-tasks"
+                )
+                self.classes = number(
+                    DEFAULTS["classes"], label="Classes a task", info="drawn at random", elem_id="explore-classes"
+                )
+            self.explored = number(
+                DEFAULTS["explored"], label="Samples", info="heads to generate in all", elem_id="explore-samples"
+            )
+            with gr.Accordion("Settings", open=False):
+                with gr.Row(elem_classes="pair"):
+                    self.shots = number(
+                        DEFAULTS["shots"], label="Images a class", info="the generator may see", elem_id="explore-shots"
+                    )
+                    self.trained = number(
+                        DEFAULTS["trained"], label="Trained heads", info="on the same images", elem_id="explore-trained"
+                    )
+                with gr.Row(elem_classes="pair"):
+                    self.seed = number(
+                        DEFAULTS["seed"], label="Seed", info="same seed, same heads", elem_id="explore-seed"
+                    )
+                    self.steps = number(
+                        DEFAULTS["steps"],
+                        label="Steps",
+                        info=STEPS_INFO,
+                        elem_id="explore-steps",
+                    )
+                self.sampler = gr.Radio(
+                    list(SAMPLER_CHOICES.items()), value=DEFAULTS["sampler"], label="Sampler", elem_id="explore-sampler"
+                )
+                self.most = number(DEFAULTS["most"], label="Most images to measure on", elem_id="explore-most")
+        with gr.Row(elem_classes="do"):
+            self.go = gr.Button("Explore", variant="primary", elem_id="explore-go")
+            self.stop = gr.Button("Cancel", elem_id="explore-stop", visible=False, min_width=100)
+        self.status = gr.HTML(elem_id="explore-status")
+        with gr.Column(elem_classes="card"):
+            gr.HTML(views.title("How it is seen", "Changes at once; nothing is generated again."))
+            self.where = gr.Radio(
+                list(CHOICES["where"].items()),
+                value=DEFAULTS["where"],
+                label="Space",
+                elem_id="explore-where",
+                info="numbers of the heads, or of their codes in the VAE",
+            )
+            self.no_latent = gr.HTML(
+                views.hint("This bundle's generator has no VAE, so there is no latent space to look at."),
+                visible=False,
+                elem_id="explore-no-latent",
+            )
+            self.part = gr.Dropdown(
+                [("whole heads", "all")],
+                value="all",
+                label="Part",
+                elem_id="explore-part",
+                info="one layer, or one class's row",
+            )
+            with gr.Row(elem_classes="pair"):
+                self.perplexity = number(
+                    DEFAULTS["perplexity"], label="Perplexity", info="of t-SNE", elem_id="explore-perplexity"
+                )
+                self.map_seed = number(
+                    DEFAULTS["map_seed"], label="Seed of the map", info="of t-SNE", elem_id="explore-map-seed"
+                )
+            self.all_counts = gr.Checkbox(
+                False,
+                label="Zoo heads of other class counts too",
+                elem_id="explore-all-counts",
+                info="padded with zeros: the map then shows mostly how many classes each has",
+            )
+
+
+class Results(Components):
+    """What a person gets.
+
+    Attributes:
+        plot: the figures, by name.
+        page: the buttons for each figure's page.
+    """
+
+    def __init__(self) -> None:
+        self.plot: dict[str, gr.Plot] = {}
+        self.page: dict[str, gr.DownloadButton] = {}
+        self.places = gr.HTML(html.places(), elem_id="explore-places")
+        with gr.Column(visible=False, elem_id="explore-result", elem_classes="results") as self.made:
+            self.sentence = gr.HTML(elem_id="explore-sentence")
+            with gr.Column(elem_classes="card"):
+                with gr.Row(elem_classes="pair", elem_id="explore-map-controls"):
+                    self.colour = gr.Radio(
+                        list(CHOICES["colour"].items()),
+                        value=DEFAULTS["colour"],
+                        label="Colour",
+                        elem_id="explore-colour",
+                    )
+                    self.method = gr.Radio(
+                        list(CHOICES["method"].items()), value=DEFAULTS["method"], label="Map", elem_id="explore-method"
+                    )
+                self._figure("map", inside=False)
+                self.events = gr.HTML(js_on_load=PICK, elem_id="explore-events", visible="hidden")
+            with gr.Column(elem_classes="card", elem_id="explore-picked"):
+                gr.HTML(views.title("Which head is it?"))
+                self.chosen = gr.Dropdown([], label="Head", elem_id="explore-head", filterable=True)
+                self.about = gr.HTML(html.nothing_picked(), elem_id="explore-about")
+                with gr.Row(elem_classes="downloads", visible=False) as self.offers:
+                    self.send = gr.Button("Try a picture in Generate", elem_id="explore-send", visible=False)
+                    self.endpoint = gr.Button("Use as an endpoint", elem_id="explore-endpoint", visible=False)
+                    self.head = gr.DownloadButton("Download head", elem_id="explore-download-head")
+                with gr.Accordion("Evaluate on my images", open=False, visible=False) as self.judge:
+                    self.judged = Upload(
+                        label="Labelled images with the same class names",
+                        file_count="multiple",
+                        height=84,
+                        elem_id="explore-judge",
+                        elem_classes="drop",
+                    )
+                    self.score = gr.HTML(
+                        views.hint("A zip of class folders named as the head's classes."), elem_id="explore-score"
+                    )
+            with gr.Column(elem_classes="card", visible=False, elem_id="explore-brushed") as self.many:
+                self.count = gr.HTML(elem_id="explore-count")
+                self.table = gr.Dataframe(
+                    headers=["head", "task", "right, %", "distance, lengths"],
+                    datatype=["str", "str", "number", "number"],
+                    type="array",
+                    interactive=False,
+                    show_label=False,
+                    max_height=240,
+                    buttons=[],
+                    elem_id="explore-table",
+                )
+                self.several = gr.DownloadButton("Selected heads", elem_id="explore-download-selected")
+            self._figure("novelty")
+            with gr.Row(elem_classes="two"):
+                self._figure("densities")
+                self._figure("accuracies")
+            self._figure("similarity")
+            with gr.Column(elem_classes="card"):
+                gr.HTML(
+                    views.title(
+                        "Take it away",
+                        "Figures as pages that need no network, numbers as CSV and JSON, and "
+                        "files for the TensorBoard Embedding Projector.",
+                    )
+                )
+                with gr.Row(elem_classes="downloads"):
+                    self.figures = gr.DownloadButton("All figures", elem_id="explore-download-figures")
+                    self.tables = gr.DownloadButton("Data (CSV)", elem_id="explore-download-data")
+                    self.projector = gr.DownloadButton("Projector files", elem_id="explore-download-projector")
+
+    def _figure(self, name: str, inside: bool = True) -> None:
+        """A figure under its question, with a button for a picture of it and one for a page."""
+        with gr.Column(elem_classes="card" if inside else ""):
+            gr.HTML(views.title(*QUESTIONS[name]))
+            self.plot[name] = gr.Plot(show_label=False, container=False, elem_id=f"explore-{name}")
+            with gr.Row(elem_classes="saves"):
+                gr.HTML(html.tools(f"explore-{name}", QUESTIONS[name][0]))
+                self.page[name] = gr.DownloadButton("HTML", size="sm", elem_id=f"explore-{name}-html", min_width=60)

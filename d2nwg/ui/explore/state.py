@@ -1,0 +1,20 @@
+"""What the Explore tab keeps for a visitor."""
+
+from dataclasses import dataclass
+
+from d2nwg.ui.explore.service import Explored
+
+
+@dataclass
+class ExploreState:
+    """The visitor's exploration.
+
+    Attributes:
+        made: what was explored last.
+        asked: the settings of the view that was asked for last.
+        picked: the number of the point that is picked.
+    """
+
+    made: Explored | None = None
+    asked: dict | None = None
+    picked: int | None = None

@@ -1,0 +1,140 @@
+"""The components of the Generate tab."""
+
+from functools import partial
+
+import gradio as gr
+
+from d2nwg.ui import html as views
+from d2nwg.ui.events import Components
+from d2nwg.ui.generate import html
+from d2nwg.ui.generate.settings import DEFAULTS, SAMPLER_CHOICES, STEPS_INFO
+from d2nwg.ui.parts import Picture, Upload
+from d2nwg.ui.settings import example_names
+
+OWN = ("Your own images", "own")
+
+
+class Choices(Components):
+    """What a person chooses."""
+
+    def __init__(self) -> None:
+        number = partial(gr.Number, precision=0, min_width=120)
+        with gr.Column(elem_classes="card images-card"):
+            gr.HTML(views.title("Images"))
+            self.example = gr.Dropdown(
+                [*example_names(), OWN], value=DEFAULTS["example"], label="Example", elem_id="example"
+            )
+            self.files = Upload(label="Your own images", file_count="multiple", height=84, elem_id="files")
+            gr.HTML(
+                views.hint("A zip or tar with one folder a class, or pictures named by class: cat_1.jpg, dog_1.jpg …")
+            )
+            self.shown = gr.HTML(elem_id="images")
+        with gr.Column(elem_classes="card"):
+            with gr.Row(elem_classes="pair"):
+                self.shots = number(
+                    DEFAULTS["shots"], label="Images per class", info="the generator may see", elem_id="shots"
+                )
+                self.samples = number(DEFAULTS["samples"], label="Samples", info="heads to generate", elem_id="samples")
+            self.task = gr.Dropdown(
+                [],
+                value=None,
+                label="Task",
+                elem_id="task",
+                allow_custom_value=True,
+                visible=False,
+                info="its name, or a mix: 0.5 digits + 0.5 digits-negative; empty: the name of the images",
+            )
+            with gr.Accordion("Settings", open=False):
+                with gr.Row(elem_classes="pair"):
+                    self.seed = number(DEFAULTS["seed"], label="Seed", info="same seed, same heads", elem_id="seed")
+                    self.steps = number(DEFAULTS["steps"], label="Steps", info=STEPS_INFO, elem_id="steps")
+                self.sampler = gr.Radio(
+                    list(SAMPLER_CHOICES.items()), value=DEFAULTS["sampler"], label="Sampler", elem_id="sampler"
+                )
+                self.most = number(
+                    DEFAULTS["max_query"],
+                    label="Most images to measure on",
+                    elem_id="most",
+                    info="the others are left out, in equal parts from each class",
+                )
+            with gr.Accordion("Unlabelled images (optional)", open=False, elem_id="free-part"):
+                self.free = Upload(label="Images without labels", file_count="multiple", height=84, elem_id="free")
+                gr.HTML(
+                    views.hint(
+                        "More pictures of the same classes, unsorted: a zip or loose files. The generator "
+                        "learns from them how your images lie; they help most where few are labelled."
+                    )
+                )
+        with gr.Row(elem_classes="do"):
+            self.go = gr.Button("Generate", variant="primary", elem_id="go", interactive=False)
+            self.stop = gr.Button("Cancel", elem_id="stop", visible=False, min_width=100)
+        self.status = gr.HTML(elem_id="status")
+
+
+class Results(Components):
+    """What a person gets."""
+
+    def __init__(self) -> None:
+        self.places = gr.HTML(html.places(), elem_id="places")
+        with gr.Column(visible=False, elem_id="result") as self.made:
+            self.sentence = gr.HTML(elem_id="sentence")
+            with gr.Column(elem_classes="card"):
+                gr.HTML(
+                    views.title(
+                        "How good are the samples?",
+                        "A dot for each sample. Lines: the chosen head, and baselines fitted to the same images.",
+                    )
+                )
+                self.strip = gr.Plot(show_label=False, container=False, elem_id="strip")
+            with gr.Row(elem_classes="two"):
+                with gr.Column(elem_classes="card"):
+                    gr.HTML(
+                        views.title("Where does it err?", "The chosen head on the held-out images; more is darker.")
+                    )
+                    self.confusion = gr.Plot(show_label=False, container=False, elem_id="confusion")
+                with gr.Column(elem_classes="card"):
+                    self._try_it()
+            with gr.Column(elem_classes="card"):
+                gr.HTML(views.title("Pick a head", "Click a row: “Try it” and the first download then use that head."))
+                self.table = gr.Dataframe(
+                    datatype=["str", "number", "number"],
+                    type="array",
+                    interactive=False,
+                    show_label=False,
+                    max_height=270,
+                    buttons=[],
+                    elem_id="table",
+                )
+                self.picked = gr.HTML(elem_id="picked")
+            with gr.Column(elem_classes="card"):
+                self._downloads()
+
+    def _try_it(self) -> None:
+        gr.HTML(views.title("Try it on a picture"))
+        self.picture = Picture(
+            show_label=False,
+            sources=["upload", "clipboard"],
+            height=190,
+            buttons=[],
+            alt_text="the picture to try",
+            elem_id="picture",
+            placeholder="Drop a picture here, or click to choose one",
+        )
+        self.another = gr.Button("Show a held-out picture", size="sm", elem_id="another")
+        self.seen = gr.HTML(elem_id="seen")
+
+    def _downloads(self) -> None:
+        gr.HTML(views.title("Take it away"))
+        with gr.Row(elem_classes="downloads"):
+            self.head = gr.DownloadButton("Chosen head", variant="primary", elem_id="download-head")
+            self.everything = gr.DownloadButton("All samples", elem_id="download-samples")
+            self.report = gr.DownloadButton("Report", elem_id="download-report")
+        self.snippet = gr.Code(
+            language="python",
+            label="Use it in Python",
+            interactive=False,
+            buttons=["copy"],
+            show_line_numbers=False,
+            wrap_lines=True,
+            elem_id="snippet",
+        )

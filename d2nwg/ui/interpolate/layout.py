@@ -1,0 +1,172 @@
+"""The components of the Interpolate tab."""
+
+from functools import partial
+
+import gradio as gr
+
+from d2nwg.interpolation.methods import LABELS, METHODS
+from d2nwg.ui import html as views
+from d2nwg.ui.events import Components
+from d2nwg.ui.interpolate import html
+from d2nwg.ui.interpolate.settings import DEFAULTS, LETTERS, MAPS, NONE, choices, default_bundle
+from d2nwg.ui.parts import Upload
+from d2nwg.ui.settings import bundle_names
+
+OWN_LABEL = "Your own images, or a saved head"
+
+
+class Choices(Components):
+    """What a person chooses.
+
+    Attributes:
+        choose: by an endpoint's letter, what it is.
+        drop: by letter, the drop zone for one's own.
+        strip: by letter, what is shown of it.
+    """
+
+    def __init__(self) -> None:
+        number = partial(gr.Number, precision=0, min_width=110)
+        self.choose: dict[str, gr.Dropdown] = {}
+        self.drop: dict[str, Upload] = {}
+        self.strip: dict[str, gr.HTML] = {}
+        for letter, title in zip("ab", ("From A", "To B"), strict=True):
+            with gr.Column(elem_classes="card"):
+                gr.HTML(views.title(title))
+                self._endpoint(letter, title)
+        with gr.Column(elem_classes="card"):
+            gr.HTML(
+                views.hint(
+                    "Both endpoints need the same classes, named alike. Your own: a zip of class folders, or a head "
+                    "file from Generate for one of the two."
+                )
+            )
+            self.bundle = gr.Dropdown(
+                bundle_names(),
+                value=default_bundle(),
+                label="Bundle",
+                elem_id="path-bundle",
+                info="with tasks-…, the endpoints are tasks that the bundle knows by name",
+            )
+            with gr.Accordion("Add a third endpoint", open=False):
+                self._endpoint("c", "A third endpoint, C")
+            with gr.Accordion("Settings", open=False):
+                with gr.Row(elem_classes="pair"):
+                    self.points = number(DEFAULTS["points"], label="Points", info="of the path", elem_id="points")
+                    self.seeds = number(
+                        DEFAULTS["seeds"], label="Paths", info="each from its own noise", elem_id="paths"
+                    )
+                with gr.Row(elem_classes="pair"):
+                    self.samples = number(
+                        DEFAULTS["samples"], label="Heads a point", info="averaged", elem_id="path-samples"
+                    )
+                    self.shots = number(
+                        DEFAULTS["shots"], label="Images a class", info="it may see", elem_id="path-shots"
+                    )
+                self.seed = number(DEFAULTS["seed"], label="Seed", info="same seed, same path", elem_id="path-seed")
+        with gr.Row(elem_classes="do"):
+            self.go = gr.Button("Interpolate", variant="primary", elem_id="interpolate-go")
+            self.stop = gr.Button("Cancel", elem_id="interpolate-stop", visible=False, min_width=100)
+        self.status = gr.HTML(elem_id="interpolate-status", elem_classes="status")
+
+    def _endpoint(self, letter: str, title: str) -> None:
+        names, _ = choices(default_bundle())
+        self.choose[letter] = gr.Dropdown(
+            [NONE, *names] if letter == "c" else names,
+            value=DEFAULTS[letter],
+            label=title,
+            show_label=letter == "c",
+            elem_id=f"endpoint-{letter}",
+        )
+        self.drop[letter] = Upload(
+            label=OWN_LABEL,
+            file_count="multiple",
+            height=84,
+            visible=False,
+            elem_id=f"files-{letter}",
+            elem_classes="drop",
+        )
+        self.strip[letter] = gr.HTML(elem_id=f"strip-{letter}")
+
+
+class Results(Components):
+    """What a person gets.
+
+    Attributes:
+        curves: the figures of accuracy along the path, on the images of A and of B.
+        curve_cards: the cards that they stand in.
+        share: by an endpoint's letter, its share in a mix of three.
+    """
+
+    def __init__(self) -> None:
+        self.places = gr.HTML(html.places(), elem_id="interpolate-places")
+        with gr.Column(visible=False, elem_id="interpolate-result", elem_classes="results") as self.made:
+            self.sentence = gr.HTML(elem_id="interpolate-sentence")
+            self._point()
+            with gr.Row(elem_classes="two"):
+                self._curves()
+            with gr.Row(elem_classes="two"):
+                _, self.barrier = _figure(
+                    "barrier",
+                    "How deep is the valley?",
+                    "The worst drop under the straight line between the endpoints. Lower is better.",
+                )
+                self.distance_card, self.distance = _figure(
+                    "distance",
+                    "Is the path outside of what was seen?",
+                    "Distance of each mixed condition to the nearest task of the zoo.",
+                )
+            with gr.Column(elem_classes="card") as self.map_card:
+                gr.HTML(
+                    views.title("Where does the path run?", "A dot a task or a head of the zoo; principal components.")
+                )
+                self.map_of = gr.Radio(MAPS, value=MAPS[0][1], show_label=False, container=False, elem_id="map-of")
+                self.map = gr.Plot(show_label=False, container=False, elem_id="path-map")
+            self._mix()
+
+    def _point(self) -> None:
+        with gr.Column(elem_classes="card"):
+            gr.HTML(views.title("Move along the path", "Every stop of the slider is a head that was measured."))
+            self.method = gr.Radio(
+                [(LABELS[key].capitalize(), key) for key in METHODS], label="Mixed", elem_id="interpolate-method"
+            )
+            self.alpha = gr.Slider(0, 1, DEFAULTS["alpha"], step=0.05, label="Share of B", elem_id="alpha", buttons=[])
+            self.where = gr.HTML(elem_id="where")
+            self.pictures = gr.HTML(elem_id="looked")
+            with gr.Row(elem_classes="downloads"):
+                self.head = gr.DownloadButton("The head at this point", variant="primary", elem_id="download-point")
+                self.everything = gr.DownloadButton("Path, figures and all heads", elem_id="download-path")
+
+    def _curves(self) -> None:
+        self.curve_cards: list[gr.Column] = []
+        self.curves: list[gr.Plot] = []
+        for letter in "AB":
+            card, plot = _figure(
+                f"curve-{letter.lower()}",
+                f"What happens between? On the images of {letter}",
+                "A line a method, a band of one standard deviation over paths. Shaded: the condition is outside of "
+                "what was seen.",
+            )
+            self.curve_cards.append(card)
+            self.curves.append(plot)
+
+    def _mix(self) -> None:
+        with gr.Column(elem_classes="card", visible=False, elem_id="mix-card") as self.mix_card:
+            gr.HTML(views.title("Mix all three", "Heads for any shares of the three endpoints, made as you ask."))
+            with gr.Row():
+                self.share = {
+                    letter: gr.Slider(
+                        0, 1, 1, step=0.05, label=f"Share of {letter.upper()}", buttons=[], elem_id=f"share-{letter}"
+                    )
+                    for letter in LETTERS
+                }
+            self.mixed = gr.HTML(elem_id="mixed")
+            self.mixed_pictures = gr.HTML(elem_id="mixed-looked")
+            self.mixed_head = gr.DownloadButton("This mix", elem_id="download-mix")
+
+
+def _figure(elem_id: str, question: str, under: str) -> tuple[gr.Column, gr.Plot]:
+    """A card with a figure under its question."""
+    with gr.Column(elem_classes="card") as card:
+        gr.HTML(views.title(question, under))
+        plot = gr.Plot(show_label=False, container=False, elem_id=elem_id)
+    return card, plot

@@ -1,0 +1,72 @@
+"""What the Interpolate tab's controls offer and accept, and what a link may preset."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from d2nwg.bundles import list_bundles
+from d2nwg.interpolation.methods import CONDITION, METHODS
+from d2nwg.ui.settings import LIMITS, check_bundle, example_names, task_names, whole_numbers
+
+DEFAULTS: dict[str, Any] = dict(
+    a="digits-on-black",
+    b="digits-on-white",
+    c="none",
+    points=21,
+    seeds=3,
+    shots=5,
+    samples=16,
+    seed=0,
+    method=CONDITION,
+    alpha=0.5,
+)
+LETTERS = ("a", "b", "c")  # of the endpoints
+OWN_LIMITS = {**LIMITS, "points": ("Points", 3, 101), "seeds": ("Paths", 1, 10), "samples": ("Heads a point", 1, 50)}
+PREFERRED = "heads-efficientnet-lite0"
+MAPS = [("Conditions of the zoo's tasks", "conditions"), ("Weights of its heads, as in Explore", "weights")]
+NONE, OWN = ("No third endpoint", "none"), ("Your own images", "own")
+
+
+def default_bundle() -> str | None:
+    """The tab's own: a bundle for which there are all methods. None when it is not shipped."""
+    return PREFERRED if PREFERRED in list_bundles() else None
+
+
+def choices(bundle: str | None) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """What an endpoint can be with a bundle, as (title, key), and what each endpoint is at first: examples and one's
+    own images, or the tasks that the bundle knows by name."""
+    tasks = [(name, f"task:{name}") for name in task_names(bundle)]
+    if not tasks:
+        return [*example_names(), OWN], {letter: DEFAULTS[letter] for letter in LETTERS}
+    return [*tasks, OWN], {"a": tasks[0][1], "b": tasks[min(1, len(tasks) - 1)][1], "c": NONE[1]}
+
+
+def check(bundle: str | None, points, seeds, samples, shots, seed) -> dict:
+    """The keyword arguments of `d2nwg.interpolation.path.interpolate`.
+
+    Raises:
+        UserError: a number out of its limits, or a bundle that is not here.
+    """
+    values = dict(points=points, seeds=seeds, samples=samples, shots=shots, seed=seed)
+    checked = {"bundle": check_bundle(bundle), **whole_numbers(values, OWN_LIMITS)}
+    return {"num_samples": checked.pop("samples"), **checked}
+
+
+def from_link(query: Mapping[str, str]) -> dict:
+    """The control values that a link's query asks for; what is not to be had is left out."""
+    values: dict = {}
+    if query.get("with") in list_bundles():
+        values["bundle"] = query["with"]
+    can_be = {key for _, key in choices(values.get("bundle", default_bundle()))[0]} - {OWN[1]}
+    for key, letter in (("from", "a"), ("to", "b"), ("third", "c")):
+        if query.get(key) in can_be:
+            values[letter] = query[key]
+    method = query.get("mix", query.get("way"))  # older links have "way"
+    if method in METHODS:
+        values["method"] = method
+    try:
+        alpha = float(query.get("alpha", "nan"))
+        if 0 <= alpha <= 1:
+            values["alpha"] = alpha
+    except ValueError:
+        pass
+    return values

@@ -1,0 +1,147 @@
+"""The Train tab's words and pieces of HTML. Whatever comes from a visitor is escaped here."""
+
+from html import escape
+
+from d2nwg.ui import html as views
+from d2nwg.ui.train.service import JOB_KINDS, Checkpoints, zoo_path
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.progress import format_seconds
+
+STATES = {
+    "queued": "waiting",
+    "running": "running",
+    "paused": "paused",
+    "stopped": "stopped",
+    "interrupted": "interrupted",
+    "failed": "failed",
+    "finished": "finished",
+}
+MARKS = {
+    "queued": "◌",
+    "running": "▶",
+    "paused": "⏸",
+    "stopped": "■",
+    "interrupted": "!",
+    "failed": "✗",
+    "finished": "✓",
+}
+
+
+def checkpoints(found: Checkpoints) -> str:
+    """What an import of checkpoints would keep."""
+    notes = "".join(f"<li>{escape(note)}</li>" for note in found.notes[:20])
+    more = f"<li>and {len(found.notes) - 20:,} more</li>" if len(found.notes) > 20 else ""
+    return (
+        f'<p class="summary"><b>{views.count(found.number, "checkpoint")}</b>, '
+        f"{views.count(len(found.architectures), 'architecture')}</p>"
+        + (f'<ul class="notes">{notes}{more}</ul>' if notes else "")
+        + "".join(_architecture(number, group) for number, group in enumerate(found.architectures[:6], 1))
+    )
+
+
+def _architecture(number: int, group: dict) -> str:
+    rows = "".join(
+        f'<tr><td title="{escape(row["layer"])}">{escape(row["layer"])}</td>'
+        f"<td>{escape(', '.join('×'.join(map(str, shape)) or '1' for shape in row['shapes'].values()))}</td>"
+        f"<td>{row['numbers']:,}</td><td>{row['chunks']}</td><td>{row['padding']:,}</td><td>{row['std']:.3g}</td></tr>"
+        for row in group["layers"][:200]
+    )
+    difference = f'<p class="hint">{escape(group["difference"])}</p>' if group["difference"] else ""
+    return (
+        f'<details class="architecture"{" open" if number == 1 else ""}><summary>Architecture {number}: '
+        f"{views.count(group['checkpoints'], 'checkpoint')} of {group['parameters']:,} numbers</summary>"
+        f'{difference}<div class="scroll" tabindex="0" role="group" aria-label="layers"><table><thead><tr>'
+        "<th>layer</th><th>shapes</th><th>numbers</th><th>chunks</th><th>padding</th><th>spread</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table></div></details>"
+    )
+
+
+def describe_zoo(name: str | None) -> str:
+    """What is in a zoo, as HTML."""
+    if not name:
+        return views.hint("No zoo yet: build one from images above, or give the path of one.")
+    from d2nwg.weights.model_zoo import ModelZoo
+    from d2nwg.weights.open import open_zoo
+
+    try:
+        zoo = open_zoo(zoo_path(name))
+        summary = zoo.summary()
+        if isinstance(zoo, ModelZoo):
+            return _networks(summary)
+        right = zoo.accuracies()
+    except UserError as reason:
+        return views.notice(str(reason))
+    sets = ", ".join(f"{d['name']} ({d['classes']} classes)" for d in summary["datasets"])
+    return (
+        f'<div class="zoo"><p><b>{summary["records"]:,} {summary["probe"]} heads</b> of {summary["min_classes"]} to '
+        f"{summary['max_classes']} classes, right on {views.percent(float(right.mean()))} of held-out images.</p>"
+        f'<p class="hint">{escape(sets)} · {summary["num_images"]:,} images · {escape(summary["encoder"])}</p></div>'
+    )
+
+
+def _networks(summary: dict) -> str:
+    right = summary["accuracy"].get("mean")
+    known = f", right on {views.percent(right)} by what their table says" if right else ""
+    parts = "; ".join(
+        f"{a['checkpoints']:,} of {a['parameters']:,} numbers like {escape(a['first'])}"
+        + (", with BatchNorm" if a["batchnorm"] else "")
+        for a in summary["architectures"][:6]
+    )
+    return (
+        f'<div class="zoo"><p><b>{views.count(summary["checkpoints"], "network")}</b> of '
+        f'{views.count(len(summary["architectures"]), "architecture")}{known}.</p><p class="hint">{parts} · tasks: '
+        f"{escape(', '.join(list(summary['tasks'])[:6]))}</p></div>"
+    )
+
+
+def jobs_html(chosen: str | None) -> str:
+    """The list of jobs, the newest first."""
+    from d2nwg.jobs.job import list_jobs
+
+    cards = [_job(job, job.id == chosen) for job in reversed(list_jobs())]
+    if not cards:
+        return (
+            '<div class="place"><h3>Your jobs will stand here</h3><p>Build a zoo, then train on it. A job is a '
+            "process of its own: it goes on when this page is closed, and one that is killed resumes from its last "
+            "checkpoint.</p></div>"
+        )
+    return f'<ul class="jobs">{"".join(cards)}</ul>'
+
+
+def _job(job, chosen: bool) -> str:
+    state = job.state()
+    name, total, done = state["state"], state.get("total") or 0, state.get("done") or 0
+    words = [escape(state.get("stage") or "starting")] if name in ("running", "paused") else []
+    if name in ("running", "paused") and total:
+        words.append(f"step {done:,} of {total:,}")
+    if name == "running" and state.get("left"):
+        words.append(f"{format_seconds(state['left'])} left of this stage")
+    if name == "queued":
+        words.append("begins when the job before it ends")
+    words += [
+        text
+        for text in (_last(job) if name in ("running", "paused") else "", escape(state.get("message") or ""))
+        if text
+    ]
+    share = 100 * done / total if total else 0
+    bar = f'<div class="bar"><i style="width:{share:.1f}%"></i></div>' if name in ("running", "paused") else ""
+    return (
+        f'<li class="job {name}{" chosen" if chosen else ""}"><div class="head"><b>{escape(job.spec["name"])}</b>'
+        f'<span class="kind">{JOB_KINDS[job.spec["kind"]]}</span><span class="state">{MARKS[name]} {STATES[name]}'
+        f"</span></div>{bar}<p>{' · '.join(words)}</p></li>"
+    )
+
+
+def _last(job) -> str:
+    if job.spec["kind"] != "train":
+        return ""
+    lines = job.metrics()
+    parts = []
+    loss = next((line["loss"] for line in reversed(lines) if "loss" in line), None)
+    if loss is not None:
+        parts.append(f"loss {loss:.4g}")
+    for key, word in (("reconstructed_accuracy", "reconstructions"), ("sampled_accuracy", "samples")):
+        value = next((line[key] for line in reversed(lines) if key in line), None)
+        if value is not None:
+            parts.append(f"{word} right on {views.percent(value)}")
+    return " · ".join(parts)
