@@ -60,7 +60,7 @@ def accuracies_figure(metrics: Sequence[dict]) -> go.Figure:
             before += line["steps"]
         level = line.get("zoo_accuracy", level) if stage != "finished" else level
         for key in ACCURACIES:
-            if key in line and stage != "Finished":
+            if key in line and stage != "finished":
                 step = place.get(stage, 0) + line.get("step", before - place.get(stage, 0))
                 rows.setdefault(key, []).append((step, 100 * line[key]))
     if "held_out_accuracy" in rows:
