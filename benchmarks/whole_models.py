@@ -29,8 +29,9 @@ from d2nwg.training.config import NetworksConfig
 from d2nwg.training.networks import NetworkBatches
 from d2nwg.training.run import train_bundle
 from d2nwg.training.settings import changed, split_setting
+from d2nwg.weights.imports import import_checkpoints
 from d2nwg.weights.layouts import recalibrate
-from d2nwg.weights.model_zoo import ModelZoo, import_checkpoints
+from d2nwg.weights.model_zoo import ModelZoo
 
 ARCHITECTURES = ("plain", "batchnorm")
 

@@ -43,8 +43,8 @@ def add_actions(actions, parent: argparse.ArgumentParser) -> None:
 def run_import(args: argparse.Namespace) -> None:
     """Import, print what was left out and why, and print what the zoo contains."""
     from d2nwg.utils.progress import TerminalProgress
-    from d2nwg.utils.text import number
-    from d2nwg.weights.model_zoo import ModelZoo, import_checkpoints
+    from d2nwg.weights.imports import import_checkpoints
+    from d2nwg.weights.model_zoo import ModelZoo
     from d2nwg.weights.preview import preview
 
     made = import_checkpoints(
@@ -52,14 +52,12 @@ def run_import(args: argparse.Namespace) -> None:
     )
     for _, reason in made.refused:
         print(f"Left out: {reason}")
-    for note in made.notes:
+    for note in (*made.notes, made.account):
         print(note)
     if args.preview:
         for group in preview(made):
             print_architecture(group)
         return
-    if args.append:
-        print(f"Added {number(len(made.records), 'checkpoint')}.")
     print(json.dumps(ModelZoo(args.out).summary(), indent=1, ensure_ascii=False))
 
 

@@ -8,6 +8,7 @@ import bz2
 import contextlib
 import gzip
 import hashlib
+import json
 import lzma
 import os
 import re
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from d2nwg.data.image_set import SUFFIXES
+from d2nwg.data.listing import is_hidden
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.paths import cache_dir, whole_folder
 from d2nwg.utils.progress import Progress, silent
@@ -34,6 +36,7 @@ MAX_RATIO = 100  # unpacked : packed, for what unpacks to more than RATIO_FLOOR
 RATIO_FLOOR = 256 * 2**20
 MAX_HEADER = 4 * 2**20  # a tar's long names and attributes are read into memory whole
 CHUNK = 2**20
+LEFT_OUT = ".left-out.json"  # beside the unpacked files: the members that are not among them
 
 _TAR_SUFFIXES = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
 _DAMAGE = (
@@ -104,10 +107,10 @@ def extract_files(
                 return target
             file.seek(0)
             with _open(file, name) as (members, read):
-                plan = _plan(members, name, packed, suffixes)
+                plan, others = _plan(members, name, packed, suffixes)
                 if not plan:
                     raise UserError(f"{name} {nothing}.")
-                return _write(plan, read, target, name, progress)
+                return _write(plan, others, read, target, name, progress)
     except UserError:
         raise
     except OSError as error:
@@ -118,8 +121,19 @@ def extract_files(
         raise UserError(f"{name} is damaged or incomplete; pack or download it again.") from error
 
 
-def _write(plan: list[tuple[str, _Member]], read, target: Path, name: str, progress: Progress) -> Path:
-    """Write the planned files, all or none, to the folder `target`."""
+def left_out(folder: Path) -> list[str]:
+    """The paths of the members that were not unpacked to this folder of `extract_files`, hidden ones aside; none for
+    any other folder."""
+    try:
+        return list(map(str, json.loads((folder / LEFT_OUT).read_text("utf-8"))))
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def _write(
+    plan: list[tuple[str, _Member]], others: list[str], read, target: Path, name: str, progress: Progress
+) -> Path:
+    """Write the planned files and the names of the others to the folder `target`, all or none."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if sum(member.size for _, member in plan) > shutil.disk_usage(target.parent).free:
         raise UserError(f"{name} does not fit on the disk; make room and try again.")
@@ -142,13 +156,17 @@ def _write(plan: list[tuple[str, _Member]], read, target: Path, name: str, progr
                     sink.write(block)
             if written != member.size:
                 raise UserError(f"{name} is damaged or incomplete at {shown(inside)}; pack or download it again.")
+        (partial / LEFT_OUT).write_text(json.dumps(others), "utf-8")
         progress("Unpacking", len(plan), len(plan))
     return target
 
 
-def _plan(members: Iterator[_Member], name: str, packed: int, suffixes: Collection[str]) -> list[tuple[str, _Member]]:
-    """Check every member. Returns the files to write, as (path inside the target, member)."""
+def _plan(
+    members: Iterator[_Member], name: str, packed: int, suffixes: Collection[str]
+) -> tuple[list[tuple[str, _Member]], list[str]]:
+    """Check every member. Returns the files to write, as (path inside the target, member), and the paths of others."""
     plan: list[tuple[str, _Member]] = []
+    others: list[str] = []
     seen: dict[str, tuple[str, str | None]] = {}
     total = 0
     for count, member in enumerate(members, 1):
@@ -163,7 +181,7 @@ def _plan(members: Iterator[_Member], name: str, packed: int, suffixes: Collecti
             raise UserError(f"{name} unpacks to more than {_gib(MAX_BYTES)}, which is the limit.")
         if total > max(RATIO_FLOOR, MAX_RATIO * packed):
             raise UserError(f"{name} unpacks to more than {MAX_RATIO} times its size, which is the limit.")
-        if any(part.startswith(".") or part == "__MACOSX" for part in parts):
+        if any(map(is_hidden, parts)):
             continue
         for depth in range(1, len(parts) + 1):
             path = "/".join(parts[:depth])
@@ -177,9 +195,12 @@ def _plan(members: Iterator[_Member], name: str, packed: int, suffixes: Collecti
             if other_kind and "file" in (kind, other_kind):
                 raise UserError(f"{name} holds {shown(path)} twice; keep one.")
             seen[folded(path)] = path, kind
-        if parts and member.kind == "file" and Path(parts[-1]).suffix.lower() in suffixes:
-            plan.append(("/".join(parts), member))
-    return plan
+        if parts and member.kind == "file":
+            if Path(parts[-1]).suffix.lower() in suffixes:
+                plan.append(("/".join(parts), member))
+            else:
+                others.append("/".join(parts))
+    return plan, others
 
 
 def _parts(stored: str, archive: str) -> list[str]:

@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import stat
 import warnings
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from d2nwg.utils.errors import UserError
 from d2nwg.utils.text import shown
 
 MAX_PIXELS = 64 * 2**20  # width × height of one image
+MAX_FILE = 2**29  # bytes of one encoded image
 # Pillow reads more formats; some of those start other programs (EPS) or do not hold photographs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 
@@ -33,12 +35,14 @@ def open_image(item: Path | bytes, *, min_side: int | None = None) -> Image.Imag
         min_side: allows a JPEG to be decoded at a half, quarter or eighth of its size, as long as both sides keep at
             least so many pixels.
     Raises:
-        UserError: naming the file: it is no complete image of a common format, or its header declares more than
-            `MAX_PIXELS`, which are then not decoded.
+        UserError: naming the file: it is no regular file or no complete image of a common format, it has more than
+            `MAX_FILE` bytes, or its header declares more than `MAX_PIXELS`, which are then not decoded.
     """
     name = item_name(item)
     if not isinstance(item, (bytes, bytearray, memoryview, os.PathLike, str)):
         raise UserError(f"{name} has no image data.")
+    if isinstance(item, (os.PathLike, str)):
+        _check_file(Path(item), name)
     source = io.BytesIO(item) if isinstance(item, (bytes, bytearray, memoryview)) else item
     if _QUIET not in warnings.filters:  # `catch_warnings` is not safe with threads, and undoes a filter set once
         warnings.filterwarnings("ignore", module=_QUIET[3].pattern)
@@ -52,13 +56,23 @@ def open_image(item: Path | bytes, *, min_side: int | None = None) -> Image.Imag
                 return _rgb(_upright(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         width = height = None
-    except Exception as error:  # decoders raise many types on damaged files
-        if isinstance(error, FileNotFoundError):
-            raise UserError(f"{name} does not exist.") from None
+    except Exception:  # decoders raise many types on damaged files
         what = "it is damaged, cut short or of another format"
         raise UserError(f"{name} cannot be read as an image: {what}.") from None
     size = f"{width} × {height}" if width else f"more than {MAX_PIXELS:,}"
     raise UserError(f"{name} is too large ({size} pixels); the limit is {MAX_PIXELS // 2**20} megapixels.")
+
+
+def _check_file(path: Path, name: str) -> None:
+    """Refuse what `stat` does not call a regular file: a FIFO would block, and a device has no end."""
+    try:
+        found = path.stat()
+    except OSError as reason:
+        raise UserError(f"{name} does not exist.") from reason
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{name} cannot be read as an image: it is no regular file.")
+    if found.st_size > MAX_FILE:
+        raise UserError(f"{name} is larger than {MAX_FILE // 2**20} MiB, which is the limit for an image.")
 
 
 def _upright(image: Image.Image) -> Image.Image:

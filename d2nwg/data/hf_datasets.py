@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from d2nwg.data.image_set import TEST_NAMES, TRAIN_NAMES, ImageSet, labelled_set
+from d2nwg.data.listing import skipped_note, walk
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.paths import cache_dir
 from d2nwg.utils.progress import Progress, silent
@@ -47,6 +48,9 @@ def load_local(folder: Path, *, progress: Progress = silent) -> ImageSet:
 
     name = shown(folder.resolve().name)
     progress("Opening the data set", 0, 0)
+    skipped = [entry for listing in walk(folder, folder) for entry in listing.skipped]
+    if skipped:
+        raise UserError(f"{name} cannot be read as a data set. {' '.join(skipped_note(skipped, folder))}")
     try:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             loaded = datasets.load_from_disk(str(folder))

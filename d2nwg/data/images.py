@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from d2nwg.data import archives
 from d2nwg.data.archives import archive_stem, extract_images
 from d2nwg.data.examples import example_folder
 from d2nwg.data.hf_datasets import is_datasets_folder, is_hub_name, load_hub, load_local
 from d2nwg.data.image_set import SUFFIXES, TEST_NAMES, TRAIN_NAMES, ImageSet, labelled_set
+from d2nwg.data.listing import is_hidden, list_folder, skipped_note, walk
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import folded, is_utf8, number, shown, some
@@ -67,7 +69,7 @@ def load_files(
     if len(paths) == 1 and paths[0].suffix.lower() not in SUFFIXES:
         return load_images(paths[0], into=into, progress=progress)
     images = sorted((p for p in paths if p.suffix.lower() in SUFFIXES), key=lambda p: (p.name, str(p)))
-    others = [p for p in paths if p.suffix.lower() not in SUFFIXES and not _ignored(p.name)]
+    others = [p for p in paths if p.suffix.lower() not in SUFFIXES and not is_hidden(p.name)]
     if others:
         what = "Several archives" if not images else f"{shown(others[0].name)} beside loose images"
         raise UserError(f"{what} cannot be combined; put all images, one folder per class, into one zip.")
@@ -99,15 +101,19 @@ def load_folder(root: Path, *, name: str | None = None) -> ImageSet:
     """
     root = Path(root)
     name = name or shown(root.resolve().name)
+    top, left_out = root, archives.left_out(root)
     for _ in range(4):  # an archive's or a download's single top folder
-        folders, files = _listing(root)
-        if len(folders) != 1 or _images(files) or not _listing(folders[0])[0]:
+        listing = list_folder(root, top)
+        if len(listing.folders) != 1 or _images(listing.files):
             break
-        root = folders[0]
+        if not list_folder(root / listing.folders[0], top).folders:
+            break
+        root = root / listing.folders[0]
     notes: list[str] = []
+    folders = [root / folder for folder in listing.folders]
     by_name = {folder.name.lower(): folder for folder in folders}
-    train = _first_split(by_name, TRAIN_NAMES)
-    test = _first_split(by_name, TEST_NAMES)
+    train = _first_split(by_name, TRAIN_NAMES, top)
+    test = _first_split(by_name, TEST_NAMES, top)
     splits = [(train, False), (test, True)] if train and test else [(root, False)]
     if train and test:
         spare = sorted(f.name for f in folders if f not in (train, test))
@@ -115,10 +121,11 @@ def load_folder(root: Path, *, name: str | None = None) -> ImageSet:
             notes.append(f"Only {train.name} and {test.name} were read; left out: {some(spare)}.")
     labels: list[str] = []
     found: list[tuple[str, Path, bool]] = []
-    others = 0
+    others, skipped = len(left_out), list(listing.skipped) if train and test else []
     for folder, testing in splits:
-        class_folders, loose = _listing(folder)
-        loose = _images(loose)
+        listing = list_folder(folder, top)
+        skipped += listing.skipped
+        class_folders, loose = [folder / name for name in listing.folders], _images(listing.files)
         if loose and not class_folders:
             where = name if folder == root else shown(folder.name)
             raise UserError(f"The images in {where} are in no class folder; put each class in a folder of its own.")
@@ -133,12 +140,14 @@ def load_folder(root: Path, *, name: str | None = None) -> ImageSet:
                     f"The class folders {shown(earlier)} and {shown(class_folder.name)} have the same "
                     "name but for capitals, accents or spaces; rename one or merge them."
                 )
-            images, other = _walk(class_folder)
+            images, other, links = _walk(class_folder, top)
             others += other
+            skipped += links
             labels.append(label)
             found += [(label, path, testing) for path in images]
             if len(found) > MAX_FILES:
                 raise UserError(f"{name} holds more than {MAX_FILES:,} images, which is the limit.")
+    notes += skipped_note(skipped, top)
     if not found:
         raise UserError(
             f"{name} holds no images; it should have one folder of images "
@@ -148,7 +157,7 @@ def load_folder(root: Path, *, name: str | None = None) -> ImageSet:
     if empty:
         notes.append(f"Folders without images were left out: {some(empty)}.")
     if others:
-        notes.append(f"Left out: {number(others, 'file')} that are not images or whose names are not UTF-8.")
+        notes.append(f"Left out, because they are no images or their names not UTF-8: {number(others, 'file')}.")
     return labelled_set(name, [p for _, p, _ in found], [c for c, _, _ in found], [t for _, _, t in found], notes)
 
 
@@ -164,9 +173,10 @@ def load_unlabelled(files: Sequence[Path], *, into: Path | None = None, progress
         if path.is_file() and path.suffix.lower() in SUFFIXES:
             found.append(path)
         elif path.is_file():
-            found += _walk(extract_images(path, into=into, progress=progress))[0]
+            unpacked = extract_images(path, into=into, progress=progress)
+            found += _walk(unpacked, unpacked)[0]
         elif path.is_dir():
-            found += _walk(path)[0]
+            found += _walk(path, path)[0]
         else:
             raise UserError(f"There is no folder or archive at {shown(str(path))}.")
     if not found:
@@ -174,56 +184,37 @@ def load_unlabelled(files: Sequence[Path], *, into: Path | None = None, progress
     return found
 
 
-def _listing(folder: Path) -> tuple[list[Path], list[str]]:
-    """The folders (as paths) and the file names directly in `folder`, sorted, hidden ones left out."""
-    folders, files = [], []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not _ignored(entry.name):
-                    folders.append(Path(entry.path)) if entry.is_dir() else files.append(entry.name)
-    except OSError as error:
-        raise UserError(f"The folder {shown(folder.name)} cannot be read: {error.strerror}.") from None
-    return sorted(folders, key=lambda f: f.name), sorted(files)
+def _walk(folder: Path, root: Path) -> tuple[list[Path], int, list[tuple[str, str]]]:
+    """The image files at any depth under `folder`, sorted; the number of other files; and what was not read, with the
+    reason (see `d2nwg.data.listing`)."""
+    images, others, skipped = [], 0, []
+    for listing in walk(folder, root):
+        skipped += listing.skipped
+        for name in listing.files:
+            path = os.path.join(listing.path, name)
+            if _is_image(name) and is_utf8(path):
+                images.append(path)
+            else:
+                others += 1
+    return [Path(path) for path in sorted(images)], others, skipped
 
 
-def _walk(folder: Path) -> tuple[list[Path], int]:
-    """The image files at any depth under `folder`, sorted, and the number of other files. Links to folders are not
-    followed, so there are no cycles."""
-    images, others, stack = [], 0, [str(folder)]
-    while stack:
-        try:
-            with os.scandir(stack.pop()) as entries:
-                for entry in entries:
-                    if _ignored(entry.name):
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        stack.append(entry.path)
-                    elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and is_utf8(entry.path):
-                        images.append(entry.path)
-                    else:
-                        others += 1
-        except OSError as error:
-            raise UserError(f"The folder {shown(folder.name)} cannot be read: {error.strerror}.") from None
-    return [Path(path) for path in sorted(images)], others
-
-
-def _first_split(by_name: dict[str, Path], names: Sequence[str]) -> Path | None:
+def _first_split(by_name: dict[str, Path], names: Sequence[str], top: Path) -> Path | None:
     """The first folder of these names that holds class folders. One that holds images is a class called "train"."""
     for name in names:
         if name in by_name:
-            folders, files = _listing(by_name[name])
-            if folders and not _images(files):
+            listing = list_folder(by_name[name], top)
+            if listing.folders and not _images(listing.files):
                 return by_name[name]
     return None
 
 
 def _images(files: Sequence[str]) -> list[str]:
-    return [file for file in files if os.path.splitext(file)[1].lower() in SUFFIXES]
+    return [file for file in files if _is_image(file)]
 
 
-def _ignored(name: str) -> bool:
-    return name.startswith(".") or name.lower() in ("__macosx", "thumbs.db", "desktop.ini")
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def _class_name(name: str) -> str:

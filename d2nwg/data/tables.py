@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.text import shown
+from d2nwg.utils.text import is_utf8, shown
 
 TABLES = (".csv", ".jsonl")
 MAX_TABLE = 64 * 2**20  # bytes
@@ -27,6 +27,8 @@ def read_tables(paths: Sequence[Path]) -> dict[str, dict]:
     table: dict[str, dict] = {}
     for path in paths:
         name = shown(path.name)
+        if not path.is_file():  # a FIFO would block
+            raise UserError(f"There is no table at {shown(path)}.")
         try:
             if path.stat().st_size > MAX_TABLE:
                 raise UserError(f"{name} is larger than {MAX_TABLE // 2**20} MiB; is it a table?")
@@ -92,10 +94,10 @@ def as_fact(fact: str, value):
     """A value as a task (str), an epoch (int) or an accuracy (a fraction; above 1 it is read as a percentage), or None
     where it cannot be one."""
     if fact == "task":
-        return str(value)[:200] or None
+        return str(value)[:200] if str(value) and is_utf8(str(value)) else None
     try:
         value = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if fact == "epoch":
         return int(value) if abs(value) < 1e9 else None

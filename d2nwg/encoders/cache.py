@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from d2nwg.data.decode import MAX_FILE
 from d2nwg.utils.paths import cache_dir
 
 
@@ -48,8 +49,10 @@ class FeatureCache:
 
 
 def content_hash(item: Path | bytes) -> bytes | None:
-    """SHA-256 of an encoded image, or None if the file cannot be read."""
+    """SHA-256 of an encoded image, or None if it is no regular file, too large or cannot be read."""
     try:
+        if not isinstance(item, bytes) and (not Path(item).is_file() or Path(item).stat().st_size > MAX_FILE):
+            return None
         data = item if isinstance(item, bytes) else Path(item).read_bytes()
     except OSError:
         return None

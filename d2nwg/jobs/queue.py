@@ -21,7 +21,7 @@ from pathlib import Path
 from d2nwg.jobs.job import FORMAT, Job, jobs_dir, list_jobs
 from d2nwg.jobs.process import PATIENCE, identity, process_state, send_signal
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.paths import cache_dir
+from d2nwg.utils.paths import cache_dir, remove_partial
 
 UNFINISHED = ("queued", "running", "paused")
 RESUMABLE = ("paused", "stopped", "interrupted", "failed")
@@ -221,14 +221,6 @@ def delete(job: Job) -> None:
         remove_partial(job.out)
     shutil.rmtree(job.folder, ignore_errors=True)
     start_next()
-
-
-def remove_partial(out: Path) -> None:
-    """Remove the incomplete folders that a killed process left beside `out`."""
-    if out.parent.is_dir():
-        for path in out.parent.iterdir():
-            if re.fullmatch(rf"\.{re.escape(out.name)}-[a-z0-9_]{{8}}", path.name):
-                shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager

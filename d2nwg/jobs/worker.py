@@ -12,8 +12,9 @@ from pathlib import Path
 
 from d2nwg.jobs.job import Job
 from d2nwg.jobs.process import identity
-from d2nwg.jobs.queue import remove_partial, start_next
+from d2nwg.jobs.queue import start_next
 from d2nwg.utils.errors import Cancelled, UserError
+from d2nwg.utils.paths import remove_partial
 from d2nwg.utils.progress import Progress, TerminalProgress, TimeLeft, format_seconds
 
 EVERY = 0.5  # seconds between two writings of the state
@@ -138,7 +139,6 @@ def _zoo(job: Job, parameters: dict, progress: Progress) -> None:
     from d2nwg.weights.zoo import ZooConfig
 
     out = Path(parameters["out"])
-    remove_partial(out)
     own = job.folder / "data"
     if (out / "zoo.json").is_file():  # killed after the zoo was complete
         shutil.rmtree(own, ignore_errors=True)

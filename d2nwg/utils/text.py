@@ -26,6 +26,6 @@ def some(names: Sequence[object], most: int = 3) -> str:
     return text + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def number(count: int, noun: str) -> str:
-    """``1 image``, ``1,200 images``."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+def number(count: int, noun: str, plural: str | None = None) -> str:
+    """``1 image``, ``1,200 images``; `plural` is the noun and an ``s`` where it is not given."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

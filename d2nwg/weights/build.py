@@ -1,10 +1,9 @@
 """Zoos of heads, built by one process or by several (``accelerate launch … -m d2nwg zoo build …``)."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import repeat
 from pathlib import Path
@@ -20,6 +19,7 @@ from d2nwg.encoders.base import Encoder
 from d2nwg.encoders.cache import content_hash
 from d2nwg.utils.devices import leave_group_at_exit, resolve_device, workers
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.paths import sole_writer, whole_folder
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights.info import HEADS, write_info
 from d2nwg.weights.networks import State, head_shapes
@@ -55,26 +55,21 @@ def build_zoo(
     kind of device.
 
     Raises:
-        UserError: ``out`` exists, or the data sets cannot make such subsets.
+        UserError: ``out`` exists or is being written, or the data sets cannot make such subsets.
     """
     out = Path(out)
     device = resolve_device(device) if device else str(encoder.device)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         _build_in_processes(sources, encoder, config, out, device, progress)
         return Zoo(out)
-    _check(sources, config, out)
-    images = encode_sets(sources, encoder, config, progress)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # Written to a folder beside `out` and renamed at the end, so that an interrupted build leaves no incomplete zoo.
-    part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        save_file(images, part / "features.safetensors")
-        _write_records(sources, images, config, part, device, progress)
-        _write_info(sources, encoder, config, images, part)
-        os.chmod(part, 0o755)
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with sole_writer(out):
+        _check(sources, config, out)
+        images = encode_sets(sources, encoder, config, progress)
+        with whole_folder(out) as part:
+            save_file(images, part / "features.safetensors")
+            _write_records(sources, images, config, part, device, progress)
+            _write_info(sources, encoder, config, images, part)
+            part.chmod(0o755)
     return Zoo(out)
 
 
@@ -89,29 +84,30 @@ def _build_in_processes(
     state = PartialState(cpu=device == "cpu")
     leave_group_at_exit()
     device = "cpu" if device == "cpu" else str(state.device)  # each process has a GPU of its own
-    part = out.with_name(f".{out.name}-building")
+    part = out.with_name(f".{out.name}-building")  # named as by `whole_folder`, but equal in all processes
     refusal: list[UserError | None] = [None]
-    if state.is_main_process:
-        try:
-            _check(sources, config, out)
-            shutil.rmtree(part, ignore_errors=True)  # of a build that was killed
-            part.mkdir(parents=True)
-            images = encode_sets(sources, encoder, config, progress)
-            save_file(images, part / "features.safetensors")
-        except UserError as reason:
-            refusal = [reason]
-    refusal = broadcast_object_list(refusal)
-    if refusal[0] is not None:
-        raise refusal[0]
-    images = load_file(part / "features.safetensors")
-    shown = progress if state.is_main_process else silent
-    _write_records(sources, images, config, part, device, shown, state.process_index, state.num_processes)
-    state.wait_for_everyone()
-    if state.is_main_process:
-        _write_info(sources, encoder, config, images, part)
-        os.chmod(part, 0o755)
-        part.rename(out)
-    state.wait_for_everyone()
+    with ExitStack() as held:
+        if state.is_main_process:
+            try:
+                held.enter_context(sole_writer(out))  # removes `part` of a build that was killed
+                _check(sources, config, out)
+                part.mkdir(parents=True)
+                images = encode_sets(sources, encoder, config, progress)
+                save_file(images, part / "features.safetensors")
+            except UserError as reason:
+                refusal = [reason]
+        refusal = broadcast_object_list(refusal)
+        if refusal[0] is not None:
+            raise refusal[0]
+        images = load_file(part / "features.safetensors")
+        shown = progress if state.is_main_process else silent
+        _write_records(sources, images, config, part, device, shown, state.process_index, state.num_processes)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            _write_info(sources, encoder, config, images, part)
+            part.chmod(0o755)
+            part.rename(out)
+        state.wait_for_everyone()
 
 
 def _check(sources: Sequence[ImageSet], config: ZooConfig, out: Path) -> None:

@@ -55,7 +55,13 @@ def no_zoo(path: str | Path, kind: str) -> UserError:
 
 
 def _load(path: str | Path) -> dict:
-    info = json.loads((Path(path) / "zoo.json").read_text("utf-8"))
+    file = Path(path) / "zoo.json"
+    if not file.is_file():  # a FIFO would block
+        raise FileNotFoundError(file)
+    try:
+        info = json.loads(file.read_text("utf-8"))
+    except RecursionError as reason:
+        raise ValueError("nested too deep") from reason
     if not isinstance(info, dict):
         raise ValueError("not an object")
     return info

@@ -1,13 +1,11 @@
 """Checkpoints before they are imported: layers, chunks, and a histogram of the weights."""
 
-from pathlib import Path
-
 import numpy as np
 
 from d2nwg.utils.text import some
+from d2nwg.weights.imports import Imported
 from d2nwg.weights.layouts import ChunkedLayout
-from d2nwg.weights.model_zoo import Imported, without_prefix
-from d2nwg.weights.statefiles import read_checkpoint
+from d2nwg.weights.model_zoo import without_prefix
 
 BINS = np.linspace(-0.5, 0.5, 81)
 
@@ -24,15 +22,13 @@ def preview(made: Imported, chunk: int = 1024) -> list[dict]:
         ``histogram`` (edges, share of the weights in each bin) and ``difference``, a sentence on how its shapes differ
         from the first architecture's.
     """
-    groups: dict[str, list[dict]] = {}
-    for record in made.records:
-        groups.setdefault(record["architecture"], []).append(record)
+    groups: dict[str, list[int]] = {}
+    for number, record in enumerate(made.records):
+        groups.setdefault(record["architecture"], []).append(number)
     shown_groups, first = [], None
-    for members in sorted(groups.values(), key=lambda group: -len(group)):
-        record = members[0]
-        state = read_checkpoint(Path(record["path"])).state
-        state = without_prefix(state)
-        state = {name: state[name] for name in made.architectures[record["architecture"]]}
+    for architecture, members in sorted(groups.items(), key=lambda group: -len(group[1])):
+        state = without_prefix(made.sources[members[0]].read().state)
+        state = {name: state[name] for name in made.architectures[architecture]}
         layout = ChunkedLayout.of(state, chunk)
         layout.fit([state])
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -43,7 +39,7 @@ def preview(made: Imported, chunk: int = 1024) -> list[dict]:
         shown_groups.append(
             {
                 "checkpoints": len(members),
-                "names": [member["name"] for member in members],
+                "names": [made.records[member]["name"] for member in members],
                 "parameters": sum(layout.numel(layer) for layer in layout.layers),
                 "layers": [_layer(layout, layer) for layer in layout.layers],
                 "counters": [name for name in state if name not in layout.shapes],

@@ -4,70 +4,97 @@
 opened with ``weights_only=True``, which reads tensors and plain containers and refuses all that would call code.
 """
 
-import json
 import pickle
 import re
+import tarfile
 import warnings
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from d2nwg.data.archives import MAX_BYTES, MAX_RATIO
-from d2nwg.data.tables import FACTS, as_fact
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.text import shown
+from d2nwg.utils.text import is_utf8, shown, some
+from d2nwg.weights.containers import Checkpoint, find_state
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt")
 MAX_TENSORS = 20_000
-# The usual keys of a training script's checkpoint for its weights, in the order of preference.
-WEIGHTS = ("state_dict", "model_state_dict", "model", "net", "module", "params", "weights", "ema")
-
-
-@dataclass
-class Checkpoint:
-    """The content of a checkpoint file.
-
-    Attributes:
-        state: stored name → tensor, contiguous and with memory of its own, bit for bit as in the file.
-        facts: those of ``accuracy`` (a fraction), ``epoch`` and ``task`` that the file gives.
-    """
-
-    state: dict[str, Tensor]
-    facts: dict = field(default_factory=dict)
+DTYPES = (
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+)
+LFS = b"version https://git-lfs.github.com/spec/"
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint, or a sharded one by its ``….index.json``.
+    """Read a checkpoint file.
 
     Raises:
-        UserError: it needs code, is damaged, unpacks to too much, holds no weights, or holds NaN or infinite ones.
+        UserError: it is no regular file, needs code, is damaged, unpacks to too much, holds no weights, weights of
+            another than the usual types (`DTYPES`), or NaN or infinite ones.
     """
     name = shown(path.name)
     try:
+        if not path.is_file():
+            raise UserError(f"{name} is no regular file.")
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{name} is larger than {MAX_BYTES // 2**30} GiB, which is the limit.")
-        if path.name.endswith(".index.json"):
-            found = Checkpoint(_sharded(path))
-        else:
-            found = Checkpoint(_safetensors(path)) if path.suffix == ".safetensors" else _pickled(path)
+        with path.open("rb") as file:
+            if file.read(len(LFS)) == LFS:
+                raise UserError(f"{name} is a Git LFS pointer, not the file itself: fetch that with `git lfs pull`.")
+        found = Checkpoint(_safetensors(path)) if path.suffix.lower() == ".safetensors" else _pickled(path)
+        _check(found.state, name)
     except UserError:
         raise
-    except (OSError, SafetensorError, ValueError, KeyError) as reason:
+    except Exception as reason:  # a damaged file can fail in any way
         raise UserError(f"{name} is damaged: what its header says does not fit what it holds.") from reason
-    if not found.state:
+    return found
+
+
+def merge_shards(paths: Sequence[Path], index: dict[str, str] | None, name: str) -> Checkpoint:
+    """Read the shards of one checkpoint.
+
+    Args:
+        paths: of the shards.
+        index: tensor name → file name, of the checkpoint's index where it has one.
+        name: of the index, or of the first shard, for sentences.
+    Raises:
+        UserError: as `read_checkpoint`; or two shards hold the same tensor, or other tensors than the index names.
+    """
+    state: dict[str, Tensor] = {}
+    for path in paths:
+        part = read_checkpoint(path).state
+        if twice := sorted(state.keys() & part.keys()):
+            raise UserError(f"{name}: more than one shard holds {some(twice)}.")
+        state |= part
+    if index is not None:
+        if lost := sorted(index.keys() - state.keys()):
+            raise UserError(f"{name} names {some(lost)}, which no shard holds.")
+        if more := sorted(state.keys() - index.keys()):
+            raise UserError(f"{name} does not name {some(more)}, which a shard holds.")
+    _check(state, name)
+    return Checkpoint(state)
+
+
+def _check(state: dict[str, Tensor], name: str) -> None:
+    """Refuse what is no weights, or no weights that a generator can learn."""
+    if not state:
         raise UserError(f"{name} holds no weights: save a state dict, name → tensor.")
-    if len(found.state) > MAX_TENSORS:
+    if len(state) > MAX_TENSORS:
         raise UserError(f"{name} holds more than {MAX_TENSORS:,} tensors, which is the limit.")
-    for tensor, value in found.state.items():
+    for tensor, value in state.items():
+        if not is_utf8(tensor):
+            raise UserError(f"{name} holds a tensor whose name is not UTF-8, {shown(tensor)}: rename it.")
+        if value.dtype not in DTYPES:
+            kind = str(value.dtype).removeprefix("torch.")
+            raise UserError(f"{name} holds {shown(tensor)} as {kind}, which is not supported: convert it to float16.")
         if value.is_floating_point() and not torch.isfinite(value).all():
             kind = "NaN" if torch.isnan(value).any() else "infinite"
             raise UserError(f"{name} holds {kind} weights, in {shown(tensor)}: leave this checkpoint out.")
-    return found
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
@@ -75,23 +102,14 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
 
 
-def _sharded(index: Path) -> dict[str, Tensor]:
-    files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    state: dict[str, Tensor] = {}
-    for name in files:
-        if not isinstance(name, str) or Path(name).name != name:
-            raise UserError(f"{shown(index.name)} names a file outside its folder, {shown(name)}.")
-        shard = index.with_name(name)
-        if not shard.is_file():
-            raise UserError(f"{shown(index.name)} names {shown(name)}, which is missing.")
-        state |= read_checkpoint(shard).state
-    return state
-
-
 def _pickled(path: Path) -> Checkpoint:
     name = shown(path.name)
     if zipfile.is_zipfile(path):
         _check_packing(path, name)
+    elif tarfile.is_tarfile(path):
+        raise UserError(
+            f"{name} is in the tar format of PyTorch before version 0.1.10: save it again with a later one."
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -108,13 +126,20 @@ def _pickled(path: Path) -> Checkpoint:
         ) from reason
     except Exception as reason:  # a damaged pickle can fail in any way
         raise UserError(f"{name} is damaged, or no checkpoint that PyTorch wrote.") from reason
-    state, facts = _find_state(content), _find_facts(content)
-    for tensor, value in state.items():
-        if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.device.type != "cpu":
+    found = find_state(content, name)
+    for tensor, value in found.state.items():
+        if (
+            value.layout != torch.strided
+            or value.is_nested
+            or value.is_quantized
+            or value.is_complex()
+            or value.device.type != "cpu"
+        ):
             raise UserError(f"{name} holds {shown(tensor)}, which is not a plain dense tensor: convert it first.")
         if value.numel() > value.untyped_storage().nbytes() // max(1, value.element_size()):
             raise UserError(f"{name} is damaged: {shown(tensor)} claims to be larger than its data.")
-    return Checkpoint({n: v.detach().clone(memory_format=torch.contiguous_format) for n, v in state.items()}, facts)
+    state = {n: v.detach().clone(memory_format=torch.contiguous_format) for n, v in found.state.items()}
+    return Checkpoint(state, found.facts, found.left_out)
 
 
 def _check_packing(path: Path, name: str) -> None:
@@ -122,34 +147,12 @@ def _check_packing(path: Path, name: str) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             total = sum(info.file_size for info in archive.infolist())
+            if any(info.filename.endswith("/constants.pkl") for info in archive.infolist()):
+                raise UserError(
+                    f"{name} is a TorchScript archive, which holds code, and code in files is never run: save its "
+                    "weights alone, with torch.save(model.state_dict(), …)."
+                )
     except (zipfile.BadZipFile, UnicodeDecodeError) as reason:
         raise UserError(f"{name} is damaged, or no checkpoint that PyTorch wrote.") from reason
     if total > min(MAX_BYTES, MAX_RATIO * path.stat().st_size):
         raise UserError(f"{name} unpacks to more than {MAX_RATIO} times its size, which is the limit.")
-
-
-def _find_state(content) -> dict[str, Tensor]:
-    """The state dict in a training script's checkpoint: under a usual key (see `WEIGHTS`), or the largest one."""
-    if not isinstance(content, Mapping):
-        return {}
-    own = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    if len(own) > len(content) // 2:
-        return own
-    for key in WEIGHTS:
-        if found := _find_state(content.get(key)):
-            return found
-    inner = [_find_state(value) for key, value in content.items() if "optim" not in str(key)]
-    return max([own, *inner], key=lambda state: sum(value.numel() for value in state.values()))
-
-
-def _find_facts(content) -> dict:
-    facts: dict = {}
-    for fact, keys in FACTS.items():
-        for key in keys:
-            value = content.get(key) if isinstance(content, Mapping) else None
-            if isinstance(value, Tensor) and value.numel() == 1:
-                value = value.item()
-            if isinstance(value, str) if fact == "task" else isinstance(value, (int, float)):
-                facts[fact] = as_fact(fact, value)
-                break
-    return {fact: value for fact, value in facts.items() if value is not None}

@@ -104,7 +104,9 @@ def test_what_is_not_an_image_or_hidden_is_not_written(tmp_path):
         },
     )
     folder = extract_images(path, into=tmp_path / "into")
-    assert sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()) == ["a/1.png", "b/1.png"]
+    assert sorted(str(f.relative_to(folder)) for f in folder.rglob("[!.]*.*")) == ["a/1.png", "b/1.png"]
+    assert archives.left_out(folder) == ["a/run.sh"]
+    assert load_images(path, into=tmp_path / "into").notes[-1].startswith("Left out, because they are no images")
 
 
 def test_windows_separators_and_utf8_without_the_flag(tmp_path):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from d2nwg.data.image_set import ImageSet, check_readable
 from d2nwg.data.images import load_files, load_folder, load_images
@@ -142,8 +143,8 @@ def test_links_to_folders_do_not_loop(tmp_path):
 def test_files_are_listed_without_being_opened(tmp_path, monkeypatch):
     touch(tmp_path, *(f"c{c}/{i}.jpg" for c in range(4) for i in range(200)))
     looked_up, stat = [], os.stat
-    monkeypatch.setattr("builtins.open", lambda *_, **__: pytest.fail("a file was opened"))
-    monkeypatch.setattr(Path, "open", lambda *_, **__: pytest.fail("a file was opened"))
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("an image was opened"))
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("a file was read"))
     monkeypatch.setattr(os, "stat", lambda path, *_, **__: looked_up.append(path) or stat(path, *_, **__))
     assert len(load_images(tmp_path)) == 800
     assert len(looked_up) < 50, "one system call a folder, not one a file"

@@ -14,7 +14,8 @@ from d2nwg.training.config import STAGES, NetworksConfig, UNetConfig
 from d2nwg.training.networks import NetworkBatches, network_space
 from d2nwg.training.run import train_bundle
 from d2nwg.utils.errors import Cancelled, UserError
-from d2nwg.weights.model_zoo import ModelZoo, import_checkpoints
+from d2nwg.weights.imports import import_checkpoints
+from d2nwg.weights.model_zoo import ModelZoo
 from d2nwg.weights.open import open_zoo
 from tests.helpers.networks import network
 from tests.helpers.training import quick_config, stop_at, tensors

@@ -1,9 +1,11 @@
 """Importing checkpoints: real files, odd ones, hostile ones; and giving them back bit for bit."""
 
+import csv
 import io
 import json
 import os
 import pickle
+import shutil
 import struct
 import tarfile
 import zipfile
@@ -16,8 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from d2nwg.cli import main
 from d2nwg.utils.errors import UserError
+from d2nwg.weights.imports import import_checkpoints
 from d2nwg.weights.layouts import ChunkedLayout, recalibrate
-from d2nwg.weights.model_zoo import ModelZoo, export_zoo, import_checkpoints
+from d2nwg.weights.model_zoo import ModelZoo, export_names, export_zoo
 from d2nwg.weights.open import open_zoo
 from d2nwg.weights.preview import preview
 from d2nwg.weights.zoo import Zoo
@@ -110,7 +113,7 @@ def test_append_and_refuse_twins(folder, tmp_path):
     with pytest.raises(UserError, match="exists already: add to it with --append"):
         import_checkpoints(folder, out)
     made = import_checkpoints(folder, out, append=True)
-    assert made.refused == [("b.pt", "b.pt has the same weights as b.pt, which is there already.")]
+    assert made.refused == [("b.pt", "b.pt has the same weights as b.pt, imported already.")]
     assert len(ModelZoo(out)) == 6 and len(list((out / "models").iterdir())) == 6
 
 
@@ -315,13 +318,92 @@ def test_a_wrong_table(folder, text, sentence):
         import_checkpoints(folder, None)
 
 
-def test_names_in_a_zoo_do_not_lead_out(folder, tmp_path):
+@pytest.mark.parametrize(
+    "change, where",
+    [
+        (lambda info: info["records"][0].update(name="../../evil.pt"), "records.0.name"),
+        (lambda info: info["records"][0].update(name="/evil.pt"), "records.0.name"),
+        (lambda info: info["records"][0].update(name=""), "records.0.name"),
+        (lambda info: info["records"][1].update(file="/etc/passwd"), "records.1.file"),
+        (lambda info: info["records"][1].update(file="models/../secret.safetensors"), "records.1.file"),
+        (lambda info: info["records"][1].pop("file"), "records.1.file"),
+        (lambda info: info["records"][0].update(task=[1]), "records.0.task"),
+        (lambda info: info["records"][0].update(accuracy="high"), "records.0.accuracy"),
+        (lambda info: info["records"][0].update(accuracy=7), "records.0.accuracy"),
+        (lambda info: info.update(records={"a": 1}), "records"),
+        (lambda info: info.update(architectures=[]), "architectures"),
+        (lambda info: info.pop("records"), "records"),
+    ],
+)
+def test_a_damaged_record_is_named(change, where, folder, tmp_path):
     import_checkpoints(folder, tmp_path / "zoo")
     info = json.loads((tmp_path / "zoo" / "zoo.json").read_text())
-    info["records"][0]["name"] = "../../evil.pt"
+    change(info)
     (tmp_path / "zoo" / "zoo.json").write_text(json.dumps(info))
-    with pytest.raises(UserError, match="leads out of its folder"):
-        export_zoo(ModelZoo(tmp_path / "zoo"), tmp_path / "out")
+    with pytest.raises(UserError, match=rf"zoo.json of .*zoo is damaged at {where}: import its checkpoints again"):
+        ModelZoo(tmp_path / "zoo")
+
+
+def link(path: Path, target: Path) -> None:
+    path.unlink()
+    path.symlink_to(target)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(path.read_bytes()[:50]),
+        lambda path: link(path, path.parents[2] / "secret.safetensors"),
+        lambda path: (path.unlink(), os.mkfifo(path)),
+        lambda path: save_file({"other": torch.ones(2)}, path),
+    ],
+    ids=["missing", "cut", "link", "fifo", "another"],
+)
+def test_a_damaged_member_is_named_by_every_verb(damage, folder, tmp_path, capsys):
+    import_checkpoints(folder / "b.pt", tmp_path / "zoo")
+    shutil.copyfile(tmp_path / "zoo" / "models" / "00000.safetensors", tmp_path / "secret.safetensors")
+    damage(tmp_path / "zoo" / "models" / "00000.safetensors")
+    zoo, out = str(tmp_path / "zoo"), str(tmp_path / "out")
+    for command in (["info", zoo], ["export", zoo, "--out", out], ["export", zoo, "--out", out, "--format", "pt"]):
+        assert main(["zoo", *command]) == 2
+        assert "at models/00000.safetensors: import its checkpoints again." in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
+def test_exported_names_are_all_different():
+    names = [
+        "x-2.pt",
+        "x.pt",
+        "x.safetensors",
+        "X.th",
+        "x/y.pt",
+        "x.pt/z",
+        "long" * 70,
+        "long" * 70 + "er",
+        "zoo.csv/a",
+    ]
+    for format in ("pt", "safetensors"):
+        paths = export_names(names, format)
+        assert paths[:2] == [f"x-2.{format}", f"x.{format}" if format == "safetensors" else "x-3.pt"]
+        folded = [path.casefold() for path in paths]
+        parents = {str(parent).casefold() for path in paths for parent in Path(path).parents}
+        assert len(set(folded)) == len(names) and not parents & set(folded)
+        assert all(len(part.encode()) <= 255 for path in paths for part in Path(path).parts)
+
+
+def test_nothing_is_lost_between_import_and_export(tmp_path):
+    (tmp_path / "in" / "zoo.csv").mkdir(parents=True)
+    for i, name in enumerate(("x-2.pt", "x.pt", "x.pth", "zoo.csv/a.pt", "n" * 200 + ".pt", "n" * 200 + ".th")):
+        torch.save({"w": torch.full((2,), float(i))}, tmp_path / "in" / name)
+    import_checkpoints(tmp_path / "in", tmp_path / "zoo")
+    out = export_zoo(ModelZoo(tmp_path / "zoo"), tmp_path / "out")
+    back = [load_file(path)["w"][0].item() for path in out.rglob("*.safetensors")]
+    assert sorted(back) == [0, 1, 2, 3, 4, 5]
+    with next(path for path in out.glob("zoo*.csv") if path.is_file()).open(newline="") as table:
+        assert {row["file"] for row in csv.DictReader(table)} == {
+            str(path.relative_to(out)) for path in out.rglob("*.safetensors")
+        }
 
 
 def test_a_zoo_of_models_is_no_zoo_of_heads(folder, tmp_path):

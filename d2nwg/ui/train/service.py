@@ -64,7 +64,7 @@ def look_at_checkpoints(files: list[str] | None, into: Path, progress: Progress 
     Raises:
         UserError: nothing can be imported.
     """
-    from d2nwg.weights.model_zoo import import_checkpoints
+    from d2nwg.weights.imports import import_checkpoints
     from d2nwg.weights.preview import preview
 
     made = import_checkpoints([own_file(file) for file in files or ()], None, into=into, progress=progress)
@@ -81,8 +81,9 @@ def import_zoo(
     """
     from d2nwg.jobs.queue import check_name
     from d2nwg.utils.paths import cache_dir
+    from d2nwg.weights.imports import import_checkpoints
     from d2nwg.weights.info import CHECKPOINTS, zoo_kind
-    from d2nwg.weights.model_zoo import ModelZoo, import_checkpoints
+    from d2nwg.weights.model_zoo import ModelZoo
 
     name = check_name(name)
     out = cache_dir() / "zoos" / name
