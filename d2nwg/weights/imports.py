@@ -93,7 +93,8 @@ def _collect(
     """Read every checkpoint and write those that are imported below `folder`."""
     finds = [find_checkpoints(one, into=into, progress=progress) for one in sources]
     tables = [Path(table)] if table else [file for found in finds for file in found.tables]
-    rows, used = read_tables(tables), set()
+    rows = read_tables(tables)
+    used: set[str] = set()
     checkpoints = [one for found in finds for one in found.checkpoints]
     made, seen = Imported(), {record["sha256"]: record["name"] for record in old}
     if folder is not None:
