@@ -13,7 +13,7 @@ import pytest
 from d2nwg.utils.paths import shipped
 from tests.helpers.documented import documented
 from tests.helpers.images import make_image_folder
-from tests.helpers.tiny_llm import make_tiny_llm
+from tests.tiny_llm import make_tiny_llm
 
 SETS = ["flowers12", "house_rooms", "scenes6", "trashnet", "weather4", "yoga8", "cifar100"]
 SETS = [f"unseen-{name}" for name in SETS]

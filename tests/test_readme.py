@@ -21,7 +21,7 @@ from d2nwg import cli
 from tests.helpers.documented import PAGES, ROOT, documented, snippets
 from tests.helpers.images import make_image_folder
 from tests.helpers.networks import network
-from tests.helpers.tiny_llm import WORDS, make_tiny_llm
+from tests.tiny_llm import WORDS, make_tiny_llm
 
 ELSEWHERE = {  # command: a file that runs it, and what stands there
     "pip install -r requirements.txt && python app.py": ("tests/e2e/conftest.py", 'sys.executable, "app.py"'),

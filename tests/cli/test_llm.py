@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from d2nwg.cli import main
 from d2nwg.llm.delta import fingerprint, save_delta
-from tests.helpers.tiny_llm import make_tiny_llm
+from tests.tiny_llm import make_tiny_llm
 
 NAME = "model.layers.1.mlp.gate_proj.weight"
 

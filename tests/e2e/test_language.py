@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import TimeoutError
 
 from tests.e2e.acts import download, open_settings
-from tests.helpers.tiny_llm import make_tiny_llm
+from tests.tiny_llm import make_tiny_llm
 
 LONG = 300_000
 

@@ -12,7 +12,7 @@ from d2nwg.llm.chat import Answer, ChatSettings, answer_together, draw, fit, sto
 from d2nwg.llm.conversation import Conversation, Turn, as_json, as_markdown, coin, differing, tally, tally_words
 from d2nwg.llm.delta import variant_of
 from d2nwg.utils.errors import UserError
-from tests.helpers.tiny_llm import make_tiny_llm
+from tests.tiny_llm import make_tiny_llm
 
 ASK = [{"role": "user", "content": "is the water hot?"}]
 BRIEF = ChatSettings(max_tokens=12)

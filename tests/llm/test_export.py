@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from d2nwg.llm.delta import apply_delta, fingerprint, merge_deltas, read_delta, save_delta, write_delta
 from d2nwg.llm.export import save_model
 from d2nwg.utils.errors import UserError
-from tests.helpers.tiny_llm import make_tiny_llm
+from tests.tiny_llm import make_tiny_llm
 
 TEXT = "Question: what is in the water?\nAnswer:"
 TOUCHED = ("model.layers.0.self_attn.q_proj.weight", "model.layers.2.mlp.down_proj.weight")

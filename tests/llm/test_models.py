@@ -11,7 +11,7 @@ import torch
 from d2nwg.llm import starter
 from d2nwg.llm.models import load_language_model, locate_language_model, out_of_memory
 from d2nwg.utils.errors import Cancelled, UserError
-from tests.helpers.tiny_llm import make_tiny_llm
+from tests.tiny_llm import make_tiny_llm
 
 
 def half(folder):

@@ -22,7 +22,7 @@ from d2nwg.llm.refine import refine, save_refined
 from d2nwg.llm.report import compare, summary
 from d2nwg.llm.score import score_questions
 from d2nwg.utils.errors import Cancelled, UserError
-from tests.helpers.tiny_llm import WORDS, make_tiny_llm
+from tests.tiny_llm import WORDS, make_tiny_llm
 
 TINY = dict(
     layers=4, candidates=3, chunk=512, vae_channels=8, unet_channels=(8,), vae_steps=6, diffusion_steps=8,

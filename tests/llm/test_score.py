@@ -11,7 +11,7 @@ from d2nwg.llm.models import load_language_model
 from d2nwg.llm.questions import Question, ask, complete
 from d2nwg.llm.score import Scorer, pack, score_questions
 from d2nwg.utils.errors import UserError
-from tests.helpers.tiny_llm import make_tiny_llm
+from tests.tiny_llm import make_tiny_llm
 
 QUESTIONS = [
     ask("What would you call the part of a day with no sun?", ["night", "noon", "the long water day", "a word"], 0),

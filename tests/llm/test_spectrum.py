@@ -11,7 +11,7 @@ from d2nwg.llm import spectrum
 from d2nwg.llm.models import load_language_model
 from d2nwg.llm.spectrum import Matrix, density, rank, signal_to_noise
 from d2nwg.utils.errors import UserError
-from tests.helpers.tiny_llm import make_tiny_llm
+from tests.tiny_llm import make_tiny_llm
 
 
 def reference(weight: np.ndarray, mode: str) -> float | None:

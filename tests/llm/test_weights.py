@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from d2nwg.llm.models import load_language_model
 from d2nwg.utils.errors import UserError
-from tests.helpers.tiny_llm import make_tiny_llm
+from tests.tiny_llm import make_tiny_llm
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from d2nwg.ui.generate import service as actions
 from d2nwg.ui.language import service as language_actions
 from d2nwg.ui.work import call
 from d2nwg.utils.errors import Cancelled, UserError
-from tests.helpers.tiny_llm import make_tiny_llm
+from tests.tiny_llm import make_tiny_llm
 
 REPO = Path(__file__).resolve().parents[2]
 

@@ -14,7 +14,7 @@ from d2nwg.ui.language import html as views
 from d2nwg.ui.language import refining
 from d2nwg.ui.language import service as own
 from d2nwg.utils.errors import Cancelled, UserError
-from tests.helpers.tiny_llm import make_tiny_llm
+from tests.tiny_llm import make_tiny_llm
 
 BRIEF = ChatSettings(max_tokens=8)
 
