@@ -52,6 +52,22 @@ def test_permuting_the_classes_permutes_the_rows_and_changes_nothing_else(pipe, 
         torch.testing.assert_close(other.vectors, first.vectors, rtol=1e-4, atol=1e-5)
 
 
+def test_guidance_goes_from_no_condition_past_the_condition(pipe, monkeypatch):
+    """In one step the latents are linear in the scale: at 0 the images do not matter, at 2 they matter twice."""
+    found = []
+    decode = pipe.vae.decode
+    monkeypatch.setattr(pipe.vae, "decode", lambda latents: found.append(latents) or decode(latents))
+    for scale in (0.0, 1.0, 2.0):
+        sample(pipe, support(seed=1), guidance_scale=scale, num_inference_steps=1)
+    without, plain, twice = found
+    assert not torch.allclose(plain, without, atol=1e-3)
+    torch.testing.assert_close(twice, 2 * plain - without, rtol=1e-4, atol=1e-4)
+    sample(pipe, support(seed=2), guidance_scale=0.0, num_inference_steps=1)
+    torch.testing.assert_close(found[-1], without)
+    first, guided = (sample(pipe, support(), guidance_scale=scale).state["weight"] for scale in (1.0, 2.0))
+    assert not torch.allclose(first, guided, atol=1e-3)
+
+
 def test_the_order_of_the_images_does_not_matter(pipe):
     images = support()
     first, other = sample(pipe, images), sample(pipe, [x.flip(0) for x in images])
