@@ -1,15 +1,25 @@
 """What visitors do in several tabs."""
 
+PATIENCE = 400  # seconds, for whatever is waited for: a busy machine is slow
+
 
 def open_settings(page, button: str, field: str) -> None:
     """Open an accordion and wait until the input `field` in it stands: gradio makes what is in one when it is first
-    opened, and sets its values a moment later, over what was typed before that."""
+    opened, and sets its values some frames later, over what was typed before that."""
     page.click(button)
-    page.wait_for_function(
-        "field => { const input = document.querySelector(field); return input && (input.value || input.placeholder); }",
-        arg=field,
+    page.evaluate(
+        """async field => {
+            for (let calm = 0, last, frame = 0; calm < 30; frame++) {  // frames without a change
+                if (frame > 18_000) throw new Error(`${field} does not stand`);
+                await new Promise(requestAnimationFrame);
+                const input = document.querySelector(field);
+                const now = input && (input.value || input.placeholder);
+                calm = now && now === last ? calm + 1 : 0;
+                last = now;
+            }
+        }""",
+        field,
     )
-    page.wait_for_timeout(500)
 
 
 def download(page, button: str, folder):

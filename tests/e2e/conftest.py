@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.e2e.acts import PATIENCE
+
 REPO = Path(__file__).resolve().parents[2]
 BROWSER_OPTIONS = [
     "--no-sandbox",
@@ -64,7 +66,7 @@ def studio(tmp_path_factory):
             stderr=subprocess.STDOUT,
         )
     try:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 urllib.request.urlopen(running.url, timeout=5).read()
@@ -113,7 +115,7 @@ def visit(studio, chromium):
 
     def open_page(query: str = "", ready: str = "#images .row", width: int = 1280, height: int = 900):
         context = chromium.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
-        context.set_default_timeout(120_000)
+        context.set_default_timeout(1000 * PATIENCE)
         contexts.append(context)
         page = context.new_page()
         page.on("request", see)

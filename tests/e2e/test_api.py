@@ -14,7 +14,8 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from d2nwg.heads import Head
-from tests.tiny_llm import make_tiny_llm
+from tests.e2e.acts import PATIENCE
+from tests.helpers.tiny_llm import make_tiny_llm
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -145,17 +146,17 @@ def test_a_strangers_head_cannot_name_any_encoder(client, made, a_picture, tmp_p
 
 def test_cancelling_a_job_frees_the_slot(client, made):
     job = client.submit(example="digits", num_samples=1000, steps=1000, api_name="/generate")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not (said := job.status().progress_data) or said[-1].desc != "Sampling heads":
         assert time.monotonic() < deadline and not job.done()
         time.sleep(0.05)
     assert job.cancel()
-    assert len(client.submit(example="digits", num_samples=3, api_name="/generate").result(timeout=60)) == 5
+    assert len(client.submit(example="digits", num_samples=3, api_name="/generate").result(timeout=PATIENCE)) == 5
 
 
 def fetch(url: str) -> int:
     try:
-        return urllib.request.urlopen(url, timeout=10).status
+        return urllib.request.urlopen(url, timeout=PATIENCE).status
     except urllib.error.HTTPError as refusal:
         return refusal.code
 

@@ -1,17 +1,20 @@
 """The Generate tab as a visitor uses it."""
 
+import hashlib
 import io
 import json
+import sqlite3
 import subprocess
 import sys
 import time
 import zipfile
+from contextlib import closing
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.e2e.acts import download, open_settings
+from tests.e2e.acts import PATIENCE, download, open_settings
 
 
 def status(page) -> str:
@@ -24,7 +27,7 @@ def generate(page, **fields):
         page.fill(f"#{name} input", str(value))
     page.evaluate("document.querySelector('#status .notice')?.classList.add('earlier')")
     page.click("#go")
-    page.wait_for_selector("#status .notice:is(.good, .bad):not(.earlier)", timeout=300_000)
+    page.wait_for_selector("#status .notice:is(.good, .bad):not(.earlier)")
     assert page.locator("#status .good").count(), status(page)
 
 
@@ -163,8 +166,19 @@ def noise_zip(tmp_path_factory):
     return path
 
 
+def known_images(studio, archive) -> int:
+    """How many images of a zip the app has read so far: those whose features it keeps."""
+    with zipfile.ZipFile(archive) as opened:
+        keys = {hashlib.sha256(opened.read(name)).digest() for name in opened.namelist()}
+    known = 0
+    for path in (studio.cache / "features").glob("*.sqlite"):
+        with closing(sqlite3.connect(path, timeout=PATIENCE)) as db:
+            known += sum(key in keys for (key,) in db.execute("SELECT image FROM features"))
+    return known
+
+
 @pytest.mark.parametrize("how", ["cancel", "close the page"])
-def test_stopping_really_stops(visit, noise_zip, how):
+def test_stopping_really_stops(visit, studio, noise_zip, how):
     page, other = visit(), visit()
     page.set_input_files("#files input[type=file]", noise_zip)
     page.wait_for_selector("#images .summary:has-text('3,000 images')")
@@ -175,18 +189,15 @@ def test_stopping_really_stops(visit, noise_zip, how):
     other.fill("#samples input", "3")
     other.click("#go")  # waits for its turn
     other.wait_for_selector("#status:has-text('Waiting for a free place')")
-    began = time.monotonic()
     if how == "cancel":
         page.click("#stop")
         page.wait_for_selector("#status:has-text('Cancelled.')")
-        assert time.monotonic() - began < 10
         assert page.is_enabled("#go") and not page.is_visible("#stop")
         assert page.is_visible("#places") and not page.is_visible("#result")
     else:
         page.context.close()
-    other.wait_for_selector("#status .working")
-    assert time.monotonic() - began < 20  # the slot was free soon
-    other.wait_for_selector("#status .good")
+    other.wait_for_selector("#status .good")  # the place was free
+    assert 0 < known_images(studio, noise_zip) < 3000
 
 
 def test_two_visitors_do_not_meet(visit, studio, digits_zip):
@@ -203,10 +214,10 @@ def test_two_visitors_do_not_meet(visit, studio, digits_zip):
     folder = link.split("/session-")[1].split("/")[0]
     assert not two.request.get(link.replace(folder, "x" * len(folder))).ok
     one.context.close()
-    deadline = time.monotonic() + 20  # what one visitor made goes with them
-    while two.request.get(link).ok and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert not two.request.get(link).ok
+    deadline = time.monotonic() + PATIENCE
+    while two.request.get(link).ok:  # what one visitor made goes with them
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_a_link_presets_the_controls(visit):

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import time
 import zipfile
 from contextlib import suppress
 
@@ -22,7 +21,7 @@ def explore(page, **fields):
     for name, value in fields.items():
         page.fill(f"#explore-{name} input", str(value))
     page.click("#explore-go")
-    page.wait_for_selector("#explore-status .notice:is(.good, .bad)", timeout=300_000)
+    page.wait_for_selector("#explore-status .notice:is(.good, .bad)")
     assert page.locator("#explore-status .good").count(), page.inner_text("#explore-status")
     page.wait_for_selector("#explore-map .js-plotly-plot .points path")
 
@@ -131,11 +130,9 @@ def test_cancel_keeps_what_was_there(visit):
     open_settings(page, "#explore >> text=Settings", "#explore-steps input")
     page.fill("#explore-steps input", "1000")
     page.click("#explore-go")
-    page.wait_for_selector("#explore-status .working:has-text('sampling heads')", timeout=300_000)
-    began = time.monotonic()
+    page.wait_for_selector("#explore-status .working:has-text('sampling heads')")
     page.click("#explore-stop")
     page.wait_for_selector("#explore-status:has-text('Cancelled.')")
-    assert time.monotonic() - began < 20
     assert page.is_enabled("#explore-go") and page.is_visible("#explore-places")
 
 

@@ -1,7 +1,6 @@
 """The Interpolate tab as a visitor uses it."""
 
 import json
-import time
 import zipfile
 
 import pytest
@@ -40,7 +39,7 @@ def walk(page, **fields):
         page.fill(f"#{name} input", str(value))
     page.evaluate("document.querySelector('#interpolate-status .notice')?.classList.add('earlier')")
     page.click("#interpolate-go")
-    page.wait_for_selector("#interpolate-status .notice:is(.good, .bad):not(.earlier)", timeout=300_000)
+    page.wait_for_selector("#interpolate-status .notice:is(.good, .bad):not(.earlier)")
 
 
 def stand_at(page, alpha: float):
@@ -150,10 +149,9 @@ def test_cancel_keeps_the_path_that_was_there(visit):
         page.fill(f"#{name} input", str(value))
     page.click("#interpolate-go")
     page.wait_for_selector("#interpolate-status .working:has-text('Sampling along the path')")
-    began = time.monotonic()
     page.click("#interpolate-stop")
     page.wait_for_selector("#interpolate-status:has-text('Cancelled. The path you had is still here.')")
-    assert time.monotonic() - began < 60 and page.inner_text("#interpolate-sentence") == said
+    assert page.inner_text("#interpolate-sentence") == said
     assert page.is_enabled("#interpolate-go") and not page.is_visible("#interpolate-stop")
 
 

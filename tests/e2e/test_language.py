@@ -10,8 +10,6 @@ from playwright.sync_api import TimeoutError
 from tests.e2e.acts import download, open_settings
 from tests.tiny_llm import make_tiny_llm
 
-LONG = 300_000
-
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
@@ -75,7 +73,6 @@ def answered(page, number=1):
             && !document.querySelector('#language-chat .caret')
             && !document.querySelector('#language-send').disabled""",
         arg=number,
-        timeout=LONG,
     )
 
 
@@ -92,7 +89,7 @@ def test_look_and_pick(visit, tiny):
     page = open_tab(visit, tiny)
     assert page.is_visible("#language-places") and "93 MB" in page.inner_text("#language-model-hint")
     page.click("#language-look")
-    page.wait_for_selector("#language-sentence:has-text('7 of the 42 matrices of 6 layers are chosen')", timeout=LONG)
+    page.wait_for_selector("#language-sentence:has-text('7 of the 42 matrices of 6 layers are chosen')")
     page.wait_for_selector("#language-spectrum .js-plotly-plot .bars")
     before = page.input_value("#language-matrix input")
     box = page.locator("#language-layers .nsewdrag").bounding_box()
@@ -201,8 +198,8 @@ def test_refine_compare_and_take_it_away(visit, tiny, tmp_path):
         page.click(f"#language-{key} [role=option]:has-text('{words}')")
     page.click("#language-criterion label:has-text('confidence')")
     refine(page, **{"layers-count": 2, "candidates": 4})
-    page.wait_for_selector("#language-figure .js-plotly-plot .points", timeout=LONG)
-    page.wait_for_selector("#language-status .good:has-text('Done in')", timeout=LONG)
+    page.wait_for_selector("#language-figure .js-plotly-plot .points")
+    page.wait_for_selector("#language-status .good:has-text('Done in')")
     said = page.inner_text("#language-answer")
     assert "On the report set the base is right on" in said and "95 % interval" in said and "McNemar" in said
     assert "chosen by 40 questions, judged by 80 others" in said
@@ -218,7 +215,7 @@ def test_refine_compare_and_take_it_away(visit, tiny, tmp_path):
     answered(page)
     assert page.inner_text("#language-pane-right h4") == "refined" and page.is_visible("#language-vote-right")
     page.click("#language-download-model")
-    page.wait_for_selector("#language-download-model:has-text('Download')", timeout=LONG)
+    page.wait_for_selector("#language-download-model:has-text('Download')")
     with zipfile.ZipFile(download(page, "#language-download-model", tmp_path)) as archive:
         archive.extractall(tmp_path)
         folder = tmp_path / archive.namelist()[0].split("/")[0]
@@ -234,17 +231,17 @@ def test_refine_compare_and_take_it_away(visit, tiny, tmp_path):
 def test_cancelling_a_refinement_and_going_on(visit, tiny):
     page = open_tab(visit, tiny)
     refine(page, candidates=20)
-    page.wait_for_selector("#language-log .log tbody tr", timeout=LONG)
+    page.wait_for_selector("#language-log .log tbody tr")
     page.click("#language-cancel")
-    page.wait_for_selector("#language-status .good:has-text('What was accepted is kept')", timeout=LONG)
+    page.wait_for_selector("#language-status .good:has-text('What was accepted is kept')")
     assert "The report set has not been looked at" in page.inner_text("#language-answer")
     before = page.locator("#language-log tbody tr").count()
     page.goto("about:blank")  # another visit finds what was decided before
     page = open_tab(visit, tiny)
     refine(page, candidates=20)
-    page.wait_for_function(f"() => document.querySelectorAll('#language-log tbody tr').length > {before}", timeout=LONG)
+    page.wait_for_function(f"() => document.querySelectorAll('#language-log tbody tr').length > {before}")
     page.click("#language-cancel")
-    page.wait_for_selector("#language-resume:visible", timeout=LONG)
+    page.wait_for_selector("#language-resume:visible")
     assert page.is_enabled("#language-go")
 
 
@@ -297,7 +294,7 @@ def test_a_telephone(visit, tiny):
     page = open_tab(visit, tiny, "&percent=40&__theme=dark", width=390, height=844)
     assert page.input_value("#language-percent input") == "40"
     page.click("#language-look")
-    page.wait_for_selector("#language-spectrum .js-plotly-plot", timeout=LONG)
+    page.wait_for_selector("#language-spectrum .js-plotly-plot")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     for name in ("layers", "spectrum"):
         box = page.locator(f"#language-{name} .js-plotly-plot").bounding_box()

@@ -10,8 +10,6 @@ from PIL import Image
 
 from tests.e2e.acts import open_settings
 
-PATIENCE = 400_000  # milliseconds, on a busy machine
-
 
 def pictures(path: Path, sets: dict[str, list], size: int = 64) -> Path:
     """A zip of class folders."""
@@ -43,7 +41,7 @@ def two_sets(tmp_path_factory) -> list[Path]:
 
 def finished(page, name: str):
     card = page.locator(f"#jobs .job:has(b:text-is('{name}'))")
-    card.locator(".state:has-text('finished'), .state:has-text('failed')").wait_for(timeout=PATIENCE)
+    card.locator(".state:has-text('finished'), .state:has-text('failed')").wait_for()
     assert "finished" in card.inner_text(), card.inner_text()
     return card
 
@@ -53,7 +51,7 @@ def test_from_an_empty_start(visit, two_sets, tmp_path):
     page.get_by_role("tab", name="Train").click()
     page.wait_for_selector("#jobs:has-text('Your jobs will stand here')")
     page.set_input_files("#zoo-files input[type=file]", two_sets)
-    page.wait_for_selector("#zoo-found:has-text('places')", timeout=PATIENCE)
+    page.wait_for_selector("#zoo-found:has-text('places')")
     assert (
         page.inner_text("#zoo-found").count("4 classes") == 2
         and page.input_value("#zoo-name input, #zoo-name textarea") == "digits"
@@ -69,23 +67,23 @@ def test_from_an_empty_start(visit, two_sets, tmp_path):
         page.get_by_label(field, exact=False).filter(visible=True).first.fill(str(value))
     page.fill("#train-name input, #train-name textarea", "mine")
     page.click("#train-go")
-    page.wait_for_selector("#train-status:has-text('in the queue')", timeout=PATIENCE)
+    page.wait_for_selector("#train-status:has-text('in the queue')")
 
     page.reload()  # a job does not mind
     page.get_by_role("tab", name="Train").click()
-    page.wait_for_selector("#jobs .job:has-text('mine')", timeout=PATIENCE)
+    page.wait_for_selector("#jobs .job:has-text('mine')")
     finished(page, "mine")
-    page.wait_for_selector("#job-losses .js-plotly-plot", timeout=PATIENCE)
+    page.wait_for_selector("#job-losses .js-plotly-plot")
     page.wait_for_selector("#job-accuracies .js-plotly-plot")
     page.click("#job-logs button")
     page.wait_for_selector("#job-log:has-text('Training the denoiser')")
     page.click("#job-use")
     page.wait_for_selector("#go", state="visible")
     page.set_input_files("#files input[type=file]", two_sets[0])
-    page.wait_for_selector("#images .summary:has-text('4 classes · 40 images')", timeout=PATIENCE)
+    page.wait_for_selector("#images .summary:has-text('4 classes · 40 images')")
     page.fill("#samples input", "4")
     page.click("#go")
-    page.wait_for_selector("#status .notice:is(.good, .bad)", timeout=PATIENCE)
+    page.wait_for_selector("#status .notice:is(.good, .bad)")
     assert page.locator("#status .good").count(), page.inner_text("#status")
     assert page.input_value("#bundle input") == "mine"
     assert "of 20 images it never saw" in page.inner_text("#sentence")
@@ -99,11 +97,11 @@ def test_checkpoints_are_looked_at_and_imported(visit, tmp_path, studio):
     page.get_by_role("tab", name="Train").click()
     page.click("label:has-text('Import checkpoints')")
     page.set_input_files("#zoo-files input[type=file]", [good, bad])
-    page.wait_for_selector("#zoo-found:has-text('1 checkpoint, 1 architecture')", timeout=PATIENCE)
+    page.wait_for_selector("#zoo-found:has-text('1 checkpoint, 1 architecture')")
     assert "bad.pt needs code to open" in page.inner_text("#zoo-found")
     page.wait_for_selector("#zoo-figure .js-plotly-plot")
     page.click("#zoo-go")
-    page.wait_for_selector("#zoo-status:has-text('1 checkpoint imported as the zoo good')", timeout=PATIENCE)
+    page.wait_for_selector("#zoo-status:has-text('1 checkpoint imported as the zoo good')")
     assert (studio.cache / "zoos" / "good" / "zoo.json").is_file()
 
 
@@ -118,23 +116,23 @@ def test_checkpoints_are_added_and_learnt(visit, tmp_path, studio):
         if turn:
             page.click("#zoo-files button[aria-label='Clear']")
         page.set_input_files("#zoo-files input[type=file]", files)
-        page.wait_for_selector("#zoo-found:has-text('5 checkpoints, 1 architecture')", timeout=PATIENCE)
+        page.wait_for_selector("#zoo-found:has-text('5 checkpoints, 1 architecture')")
         page.fill("#zoo-name input, #zoo-name textarea", "nets")
         page.locator("#zoo-append input").set_checked(bool(turn))
         page.click("#zoo-go")
         words = "5 checkpoints added to the zoo nets, which now has 10" if turn else "5 checkpoints imported"
-        page.wait_for_selector(f"#zoo-status:has-text('{words}')", timeout=PATIENCE)
+        page.wait_for_selector(f"#zoo-status:has-text('{words}')")
     page.fill("#zoo-chosen input", "nets")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#zoo-about:has-text('10 networks of 1 architecture')", timeout=PATIENCE)
-    page.wait_for_selector("#train-generator label.selected:has-text('Networks')", timeout=PATIENCE)
-    page.wait_for_selector("#train-preset", timeout=PATIENCE)
+    page.wait_for_selector("#zoo-about:has-text('10 networks of 1 architecture')")
+    page.wait_for_selector("#train-generator label.selected:has-text('Networks')")
+    page.wait_for_selector("#train-preset")
     open_settings(page, "#train-settings button", "#train-settings :is(input, textarea)")
     for field, value in (("vae steps", 4), ("align steps", 2), ("diffusion steps", 4)):
         page.get_by_label(field, exact=False).filter(visible=True).first.fill(str(value))
     page.fill("#train-name input, #train-name textarea", "whole")
     page.click("#train-go")
     finished(page, "whole")
-    page.wait_for_selector("#job-done", state="visible", timeout=PATIENCE)
-    page.wait_for_selector("#job-done:has-text('d2nwg sample')", timeout=PATIENCE)
+    page.wait_for_selector("#job-done", state="visible")
+    page.wait_for_selector("#job-done:has-text('d2nwg sample')")
     assert not page.locator("#job-use").is_visible(), "the Generate tab is for heads"
