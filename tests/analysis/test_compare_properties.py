@@ -60,10 +60,10 @@ def test_a_set_beside_itself_has_no_energy(a):
 @few
 @given(samples(4), samples(4))
 def test_sets_far_apart_have_most_of_it(a, b):
-    """The energy coefficient goes to 1, and no permutation of more than a handful of points reaches it but itself."""
+    """The energy coefficient goes to 1; of the permutations only those that part the points as they are reach it."""
     near, far = test(a, b), test(a, b + 1e4)
     assert far.statistic > 0.99 and far.statistic >= near.statistic - 1e-6
-    assert far.p <= near.p + 1e-9 or far.p < 0.3
+    assert far.p <= 0.2
 
 
 @given(samples(2), st.data())

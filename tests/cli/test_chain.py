@@ -88,7 +88,7 @@ def test_heads_for_unseen_classes(work):
         "cpu",
     ]
     process = subprocess.run(
-        [sys.executable, "-m", "d2nwg", *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "d2nwg", *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=900
     )
     assert process.returncode == 0, process.stderr
     report = json.loads((work / "out" / "report.json").read_text())
@@ -131,7 +131,7 @@ features = torch.linspace(-1, 1, head.in_features)
 print(json.dumps([head(features).tolist(), classes, preprocessing["size"]]))
 """
     process = subprocess.run(
-        [sys.executable, "-c", code], cwd=work / "out", capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], cwd=work / "out", capture_output=True, text=True, timeout=900
     )
     assert process.returncode == 0, process.stderr
     logits, classes, size = json.loads(process.stdout)

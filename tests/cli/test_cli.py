@@ -22,7 +22,7 @@ def run(*args, python=(), **options) -> subprocess.CompletedProcess:
         cwd=ROOT,
         text=True,
         capture_output=True,
-        timeout=120,
+        timeout=900,
         **options,
     )
 
@@ -178,7 +178,7 @@ def test_a_reader_that_has_gone_is_no_problem():
         stdout=writer,
         stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
+        timeout=900,
         env=buffered,
     )
     os.close(writer)

@@ -7,6 +7,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from d2nwg.data import archives
@@ -315,7 +316,7 @@ def test_a_sparse_tar(tmp_path):
     header[148:156] = b"        "
     header[148:156] = b"%06o\0 " % sum(header)
     path.write_bytes(bytes(header) + b"\0" * 10240)
-    refused(path, tmp_path)
+    assert "sparse" in refused(path, tmp_path)
 
 
 # ---------------------------------------- damage
@@ -335,7 +336,7 @@ def test_what_is_no_archive(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"])
 def test_archives_that_are_cut_short(tmp_path, suffix):
-    members = [(f"{c}/{i}.png", os.urandom(3000)) for c in "ab" for i in range(4)]
+    members = [(f"{c}/{i}.png", np.random.bytes(3000)) for c in "ab" for i in range(4)]
     path = tmp_path / f"x.{suffix}"
     if suffix == "zip":
         make_zip(path, members)
@@ -350,7 +351,7 @@ def test_archives_that_are_cut_short(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"])
 def test_archives_with_damaged_bytes(tmp_path, suffix):
     """Noise anywhere is a sentence or, where it only hits pixels of a tar, goes unnoticed; it never escapes."""
-    members = [(f"{c}/{i}.png", os.urandom(600)) for c in "ab" for i in range(4)]
+    members = [(f"{c}/{i}.png", np.random.bytes(600)) for c in "ab" for i in range(4)]
     path = tmp_path / f"x.{suffix}"
     if suffix == "zip":
         make_zip(path, members, compression=zipfile.ZIP_DEFLATED)

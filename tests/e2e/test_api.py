@@ -15,7 +15,7 @@ from gradio_client.exceptions import AppError
 
 from d2nwg.heads import Head
 from tests.e2e.acts import PATIENCE
-from tests.helpers.tiny_llm import make_tiny_llm
+from tests.tiny_llm import make_tiny_llm
 
 REPO = Path(__file__).resolve().parents[2]
 

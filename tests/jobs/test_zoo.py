@@ -71,7 +71,7 @@ def test_a_killed_building_begins_again(cache, patterns, cheap_encoder, tmp_path
     monkeypatch.setattr(jobs, "_start", start)
     monkeypatch.setattr(jobs, "worker_command", lambda job: [sys.executable, "-c", BUILD, str(job.folder), ""])
     resume(job)
-    wait(job, "finished", seconds=300)
+    wait(job, "finished")
     assert [path.name for path in job.out.parent.iterdir()] == ["mine"] and not (job.folder / "data").exists()
     names = sorted(path.name for path in undisturbed.path.iterdir())
     assert names == sorted(path.name for path in job.out.iterdir())

@@ -73,7 +73,7 @@ def test_two_processes_do_what_one_does(tiny_zoo, patterns, cheap_encoder, tmp_p
         str(tmp_path),
         str(tiny_zoo.path),
     ]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("refused: ") == 2 and done.stdout.count("bundle exists already") == 2
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -167,45 +167,65 @@ def test_only_own_files(root, tmp_path):
 # ------------------------------------------------------------------------------------------------------- work
 
 
-def slow(progress, steps=1000, each=0.01):
-    for i in range(steps):
-        progress("Counting", i, steps)
-        time.sleep(each)
-    return steps
+@dataclass
+class Slow:
+    """A call that counts for minutes; it says that it has begun, and in which thread."""
+
+    begun: threading.Event = field(default_factory=threading.Event)
+    thread: threading.Thread | None = None
+
+    def __call__(self, progress):
+        self.thread = threading.current_thread()
+        for i in range(100_000):
+            progress("Counting", i, 100_000)
+            self.begun.set()
+            time.sleep(0.005)
 
 
 def test_work_reports_and_returns():
-    stages = []
-    assert asyncio.run(call(lambda progress: slow(progress, 5, 0.06), lambda *stage: stages.append(stage))) == 5
-    assert ("Counting", 0, 5) in stages or ("Counting", 1, 5) in stages
+    seen, told = [], threading.Event()
+
+    def count(progress):
+        progress("Counting", 2, 5)
+        assert told.wait(600)
+        return 5
+
+    def tell(*stage):
+        seen.append(stage)
+        if stage == ("Counting", 2, 5):
+            told.set()
+
+    assert asyncio.run(call(count, tell)) == 5
+    assert seen[-1] == ("Counting", 2, 5)
 
 
 def test_work_stops_when_asked():
-    work, threads = Work(slow), threading.active_count()
+    slow = Slow()
+    work = Work(slow)
 
     async def watch():
         async for stage in work.watch():
             if stage.done > 3:
                 work.cancel()
 
-    began = time.monotonic()
     asyncio.run(watch())
-    assert time.monotonic() - began < 5 and threading.active_count() == threads
+    assert not slow.thread.is_alive()
     with pytest.raises(Cancelled):
         work.result()
 
 
 def test_work_stops_when_nobody_watches():
+    slow = Slow()
+
     async def main():
         task = asyncio.create_task(call(slow))
-        await asyncio.sleep(0.3)
+        assert await asyncio.to_thread(slow.begun.wait, 600)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    threads = threading.active_count()
     asyncio.run(main())
-    assert threading.active_count() == threads
+    assert not slow.thread.is_alive()
 
 
 def test_failures_become_sentences(caplog):
