@@ -420,7 +420,7 @@ def test_a_unet_bundle_cannot_use_them(data, tiny_bundle):
 
 def test_no_unlabelled_images(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no unlabelled images"):
+    with pytest.raises(UserError, match="hold no images"):
         load_unlabelled([tmp_path / "empty"])
     with pytest.raises(UserError, match="no folder or archive"):
         load_unlabelled([tmp_path / "nowhere"])
