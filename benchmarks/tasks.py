@@ -307,7 +307,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     config, pictures = UNetConfig(**SMALL), (4000, 1000)
     if args.smoke:
-        args.each, args.fit_steps, args.samples, args.seeds, pictures = 4, 4, 3, 1, (400, 50)
+        args.each, args.fit_steps, args.samples, args.seeds, pictures = 8, 4, 3, 1, (400, 50)
         config = UNetConfig(**SMALL | dict(vae_steps=4, align_steps=4, diffusion_steps=4, batch_size=4))
     progress = TerminalProgress()
     tasks = Tasks(args.archives, args.width, *pictures, seed=0)

@@ -73,7 +73,7 @@ def test_a_generator_is_offered_in_the_train_tab(toy):
     from d2nwg.ui.app import build_app
 
     blocks = build_app().blocks.values()
-    radio = next(block for block in blocks if isinstance(block, gr.Radio) and block.elem_id == "recipe-generator")
+    radio = next(block for block in blocks if isinstance(block, gr.Radio) and block.elem_id == "train-generator")
     assert ("A toy", "toy") in [tuple(choice) for choice in radio.choices]
     assert any(isinstance(block, gr.Textbox) and block.label == "colour" for block in blocks)
 

@@ -100,7 +100,7 @@ def test_what_it_cannot_do_is_refused(pipe, tiny_bundle):
         pipe.for_tasks([names(1, 2), names(1, 2, 3)])
     with pytest.raises(UserError, match="has not seen patterns/zebra"):
         pipe.for_tasks([[*names(1), "patterns/zebra"]])
-    with pytest.raises(UserError, match="is shown images"):
+    with pytest.raises(UserError, match="is conditioned on images"):
         WeightGenerationPipeline.from_pretrained(tiny_bundle).for_tasks([names(1, 2)])
 
 
@@ -152,7 +152,7 @@ def test_the_benchmark_runs(tmp_path, monkeypatch, capsys):
         )
     out = tmp_path / "bundle"
     archives = [str(tmp_path / f"{name}.npz") for name in ("gray-one",)]
-    small = ["--out", str(out), "--quick", "--width", "16", "--hidden", "8"]
+    small = ["--out", str(out), "--smoke", "--width", "16", "--hidden", "8"]
     monkeypatch.setattr("sys.argv", ["tasks", *archives, *small])
     tasks.main()
     assert "| 3 unseen, composed id | one turned 22 |" in capsys.readouterr().out

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2nwg.data.archives import extract_images
+from d2nwg.data.archives import LEFT_OUT, extract_images
 from d2nwg.utils.errors import UserError
 
 ROOT = "ROOT"  # stands for the folder of the test, which absolute names lead into
@@ -72,8 +72,9 @@ def write_tar(path: Path, members: list[tuple[str, str]], target: Path, form: in
 
 
 def tree(root: Path) -> dict[str, bytes | None]:
-    """Every path below ``root``, with the content of files."""
-    return {str(path.relative_to(root)): path.read_bytes() if path.is_file() else None for path in root.rglob("*")}
+    """Every path below ``root``, with the content of files; not the list of members that were left out."""
+    paths = [path for path in root.rglob("*") if path.name != LEFT_OUT]
+    return {str(path.relative_to(root)): path.read_bytes() if path.is_file() else None for path in paths}
 
 
 def check(write, members: list[tuple[str, str]], is_file) -> None:
