@@ -111,8 +111,8 @@ def scoring(name: str, questions: list[Question], config: RefineConfig, device: 
 def memory(name: str, questions: str, config: RefineConfig) -> dict:
     """Peak resident memory of a refinement in a process of its own, in MiB."""
     with tempfile.TemporaryDirectory() as folder:
-        source = str(Path(questions).resolve()) if Path(questions).is_file() else questions
-        command = [sys.executable, "-c", PEAK, name, source, f"{folder}/run", json.dumps(config.to_config())]
+        paths = [str(Path(text).resolve()) if Path(text).exists() else text for text in (name, questions)]
+        command = [sys.executable, "-c", PEAK, *paths, f"{folder}/run", json.dumps(config.to_config())]
         done = subprocess.run(command, cwd=REPO, check=True, capture_output=True, text=True)
     before, peak = json.loads(done.stdout.splitlines()[-1])
     model = load_language_model(name, fresh=True)

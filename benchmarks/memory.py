@@ -25,7 +25,7 @@ from pathlib import Path
 from d2nwg.training.config import UNetConfig
 from d2nwg.training.run import train_bundle
 from d2nwg.weights.zoo import Zoo
-zoo, out, steps, limit = sys.argv[1:]
+zoo, out, few, limit = sys.argv[1:]
 if int(limit):
     resource.setrlimit(resource.RLIMIT_DATA, (int(limit) * 2**20,) * 2)
 most = {"RssAnon": 0, "RssFile": 0}
@@ -35,8 +35,7 @@ def look(stage, done, total):
             name, _, value = line.partition(":")
             if name in most:
                 most[name] = max(most[name], int(value.split()[0]) // 1024)
-few = dict(vae_steps=int(steps), align_steps=2, diffusion_steps=20, batch_size=64, checkpoint_every=10**6)
-train_bundle(Zoo(zoo), UNetConfig.preset("tiny", **few), Path(out), device="cpu", progress=look)
+train_bundle(Zoo(zoo), UNetConfig.preset("tiny", **json.loads(few)), Path(out), device="cpu", progress=look)
 print(json.dumps(most))
 """
 
@@ -61,12 +60,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--limit", type=int, default=0, help="MiB of own memory allowed (no limit)")
     parser.add_argument("--work", type=Path, help="a folder on the disk to write to")
+    parser.add_argument("--smoke", action="store_true", help="a step of everything, to see that it runs")
     args = parser.parse_args(argv)
+    few = dict(vae_steps=args.steps, align_steps=2, diffusion_steps=20, batch_size=64, checkpoint_every=10**6)
+    if args.smoke:
+        few |= dict(vae_steps=1, align_steps=1, diffusion_steps=1, batch_size=2)
     for times in args.times:
         with tempfile.TemporaryDirectory(dir=args.work) as folder:
             size = enlarge(args.zoo, times, Path(folder) / "zoo")
             done = subprocess.run(
-                [sys.executable, "-c", CHILD, f"{folder}/zoo", f"{folder}/bundle", str(args.steps), str(args.limit)],
+                [sys.executable, "-c", CHILD, f"{folder}/zoo", f"{folder}/bundle", json.dumps(few), str(args.limit)],
                 cwd=REPO, capture_output=True, text=True,
             )  # fmt: skip
             if done.returncode:

@@ -18,7 +18,7 @@ from tests.tiny_llm import make_tiny_llm
 SETS = ["flowers12", "house_rooms", "scenes6", "trashnet", "weather4", "yoga8", "cifar100"]
 SETS = [f"unseen-{name}" for name in SETS]
 UNSEEN = "--seeds 1 --seeds-many 1 --shots 1 --ways 2 --num-samples 2 --query 2 --unlabelled 1"
-WHOLE = "--count 4 --epochs 1 --samples 2 --set vae_steps=2 --set align_steps=2 --set diffusion_steps=2"
+WHOLE = "--count 6 --epochs 1 --samples 2 --set vae_steps=2 --set align_steps=2 --set diffusion_steps=2"
 SMALLEST = {  # documented command: options that make it small; the last one counts
     "python -m benchmarks.unseen DATA... --bundles BUNDLE --out unseen.json --write-card": UNSEEN,
     "python -m benchmarks.unseen DATA... --bundles heads-dual --out unseen.json": UNSEEN,
@@ -26,10 +26,10 @@ SMALLEST = {  # documented command: options that make it small; the last one cou
     "--readme": UNSEEN,
     "python -m benchmarks.speed --zoo zoo --images photos/ --out speed.json": "--smoke --only probes encoder",
     "python -m benchmarks.speed --only encoder --num-images 512": "--smoke",
-    "python -m benchmarks.speed --only heads": "--smoke",
+    "python -m benchmarks.speed --only heads": "--smoke --data flowers",
     "python -m benchmarks.speed --only probes --zoo zoo": "--smoke",
     "python -m benchmarks.speed --zoo zoo --images photos/ --data flowers/": "--smoke --only heads classes",
-    "python -m benchmarks.speed --only sampler --bundle heads-efficientnet-lite0": "--smoke",
+    "python -m benchmarks.speed --only sampler --bundle heads-efficientnet-lite0": "--smoke --data flowers",
     "python -m benchmarks.explore --out explore.json": "--heads 100 --numbers 50 --samples 20",
     "python -m benchmarks.training --zoo zoo --presets tiny small --processes 1 2 --repeat 2 --out training.json": (
         "--presets tiny --processes 1 --repeat 1 --seconds 60"
@@ -37,7 +37,7 @@ SMALLEST = {  # documented command: options that make it small; the last one cou
     "python -m benchmarks.training --zoo zoo --presets tiny small standard paper --processes 1 2 --seconds 85": (
         "--presets tiny --processes 1 --seconds 0"
     ),
-    "python -m benchmarks.memory --zoo zoo --times 1 4 12 --steps 250": "--times 2 --steps 1",
+    "python -m benchmarks.memory --zoo zoo --times 1 4 12 --steps 250": "--times 2 --smoke",
     "python -m benchmarks.whole_models gray-mnist.npz gray-notmnist.npz --out whole.json": WHOLE,
     "python -m benchmarks.whole_models gray-mnist.npz gray-notmnist.npz --starts common --set diffusion_steps=2500": (
         f"{WHOLE} --work common"

@@ -46,7 +46,9 @@ SMALLEST = {  # command: options that make it small, in the order in which the c
     "python -m d2nwg zoo build birds/ tools.zip --subsets 10000 --classes 2-20 --out zoo": FEW,
     "python -m d2nwg train --zoo zoo --generator dual --out my-bundle": DUAL,
     "python -m d2nwg generate flowers/ --bundle my-bundle --out flowers-head": "--num-samples 3",
-    "python -m d2nwg explore --data example:digits --num-samples 200 --out explored": "--num-samples 6",
+    "python -m d2nwg explore --data example:digits --num-samples 200 --out explored": (
+        "--num-samples 6 --num-trained 4 --max-query 10 --shots 1"
+    ),
     "python -m d2nwg interpolate task:digits task:digits-turned-45 --bundle tasks-small-networks --out path": (
         "--points 3 --seeds 1 --num-samples 2 --max-query 20"
     ),
@@ -130,8 +132,11 @@ def fill(folder: Path) -> None:
     shutil.copy(folder / "flowers" / "red" / "00.png", folder / "picture.jpg")
     for name in ("caltech101", "clothing10", "fruits3var", "grocery", "gtsrb", "pacs", "tiny_imagenet"):
         shutil.copytree(folder / "birds", folder / f"train-{name}")
-    for name, count in (("arc_easy", 404), ("openbookqa", 128), ("arc_challenge", 2), ("piqa", 2), ("winogrande", 2)):
-        (folder / f"{name}.jsonl").write_text(questions(count, len(name)))
+    counts = {"arc_easy": 404, "openbookqa": 128, "arc_challenge": 2, "piqa": 2, "winogrande": 2}
+    for seed, (name, count) in enumerate(counts.items()):
+        (folder / f"{name}.jsonl").write_text(questions(count, seed))
+    for seed, name in enumerate(("select", "report"), len(counts)):
+        (folder / f"{name}.jsonl").write_text(questions(8, seed))
     for name, seeds in (("checkpoints", range(6)), ("more", range(6, 8))):
         (folder / name).mkdir()
         for seed in seeds:
