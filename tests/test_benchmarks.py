@@ -18,7 +18,7 @@ from tests.tiny_llm import make_tiny_llm
 SETS = ["flowers12", "house_rooms", "scenes6", "trashnet", "weather4", "yoga8", "cifar100"]
 SETS = [f"unseen-{name}" for name in SETS]
 UNSEEN = "--seeds 1 --seeds-many 1 --shots 1 --ways 2 --num-samples 2 --query 2 --unlabelled 1"
-WHOLE = "--count 6 --epochs 1 --samples 2 --set vae_steps=2 --set align_steps=2 --set diffusion_steps=2"
+WHOLE = "--count 12 --epochs 1 --samples 2 --set vae_steps=2 --set align_steps=2 --set diffusion_steps=2"
 SMALLEST = {  # documented command: options that make it small; the last one counts
     "python -m benchmarks.unseen DATA... --bundles BUNDLE --out unseen.json --write-card": UNSEEN,
     "python -m benchmarks.unseen DATA... --bundles heads-dual --out unseen.json": UNSEEN,

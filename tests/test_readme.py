@@ -35,7 +35,7 @@ ELSEWHERE = {  # command: a file that runs it, and what stands there
 FEW = "--subsets 24 --classes 2-3 --images 2 --max-per-class 4"
 STEPS = "--preset tiny --set vae_steps=2 --set align_steps=2 --set diffusion_steps=2 --set batch_size=4"
 DUAL = "--preset tiny --set steps=2 --set validate_every=1 --held-out birds"
-REFINE = "--preset tiny --layers 1 --candidates 1 --select-questions 4 --report-questions 4"
+REFINE = "--preset tiny --layers 2 --candidates 3 --criterion confidence"  # by which one is kept
 SMALLEST = {  # command: options that make it small, in the order in which the commands are run; the last one counts
     "python -m d2nwg generate flowers/ --shots 5 --num-samples 50 --out flowers-head": "--num-samples 3",
     "python -m d2nwg generate flowers/ --shots 1 --unlabelled more-flowers/ --out flowers-head": "--num-samples 3",
