@@ -35,25 +35,23 @@ def bundle_generator(path: Path) -> Generator | None:
     """The generator that made a bundle: by the name in its ``training.json``, or else one whose pipeline it is for.
     None for what is no bundle, or of a generator that is not registered."""
     try:
-        index = json.loads((path / "model_index.json").read_text())["_class_name"]
+        index = json.loads((path / "model_index.json").read_text())
+        pipeline = index["_class_name"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, UserError):
         return get_generator(json.loads((path / "training.json").read_text())["generator"])
-    fitting = [one for one in GENERATORS.values() if one.pipeline.endswith(f":{index}")]
-    return fitting[0] if fitting else None
+    if pipeline == "WeightGenerationPipeline":  # of format 1, when both kinds of heads had one pipeline
+        pipeline = "DualHeadPipeline" if "DualDenoiser" in index.get("denoiser", ()) else "LatentHeadPipeline"
+    elif pipeline == "ModelGenerationPipeline":
+        pipeline = "NetworkGenerationPipeline"
+    return next((one for one in GENERATORS.values() if one.pipeline.endswith(f":{pipeline}")), None)
 
 
 def _makes(path: Path) -> str | None:
     """What the samples of a bundle are, or None for what is no bundle."""
     generator = bundle_generator(path)
-    if generator is not None:
-        return generator.makes
-    try:  # of format 1, before its generators had pipelines of their own
-        index = json.loads((path / "model_index.json").read_text())["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return {"WeightGenerationPipeline": "head", "ModelGenerationPipeline": "network"}.get(index)
+    return generator.makes if generator else None
 
 
 def find_network_bundle(bundle: str | Path) -> Path:
@@ -79,16 +77,15 @@ def load_bundle(bundle: str | Path | None = None) -> "BundlePipeline":
         UserError: there is none, or it is damaged or of another version.
     """
     from d2nwg.pipelines.base import find_folder
-    from d2nwg.pipelines.heads import WeightGenerationPipeline
-    from d2nwg.pipelines.networks import NetworkGenerationPipeline
 
     path = Path(bundle).expanduser() if bundle else None
     if path is None or not _makes(path):
         known = path is None or str(bundle) in list_bundles() or path.exists() or str(bundle).count("/") != 1
         path = resolve_bundle(bundle) if known else find_folder(str(bundle))
     generator = bundle_generator(path)
-    old = NetworkGenerationPipeline if _makes(path) == "network" else WeightGenerationPipeline
-    return (generator.part("pipeline") if generator else old).from_pretrained(path)
+    if generator is None:
+        raise UserError(f"The bundle {path} cannot be opened: its model_index.json names no pipeline known here.")
+    return generator.part("pipeline").from_pretrained(path)
 
 
 def load_pipeline(path: Path, device: str | None = None) -> "WeightGenerationPipeline":

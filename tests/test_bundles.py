@@ -77,7 +77,7 @@ def test_a_damaged_bundle_is_refused(damage, tiny_bundle, tmp_path):
         weights.write_bytes(weights.read_bytes()[:-1000])
     else:
         (path / "vae" / "config.json").unlink()
-    with pytest.raises(UserError, match="bundle (cannot be opened|has no condition_encoder)") as said:
+    with pytest.raises(UserError, match="bundle cannot be opened") as said:
         load_pipeline(path, "cpu")
     assert "\n" not in str(said.value)
 
