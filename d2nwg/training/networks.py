@@ -16,9 +16,8 @@ from d2nwg.training.config import NetworksConfig
 from d2nwg.training.loop import Run
 from d2nwg.training.stages import Stages, make_denoiser
 from d2nwg.utils.errors import UserError
-from d2nwg.weights.model_zoo import ModelZoo
+from d2nwg.weights.model_zoo import UNKNOWN_TASK, ModelZoo
 
-UNKNOWN_TASK = "not told"  # the task of checkpoints without one, as bundles name it
 ZOO_SAMPLE = 1024  # zoo members whose latents a bundle keeps
 CACHED = 2**26  # numbers of zoo members that stay in memory; the others are read again from disk
 

@@ -40,6 +40,7 @@ from d2nwg.weights.networks import State
 from d2nwg.weights.statefiles import SUFFIXES
 
 MAX_CHECKPOINTS = 100_000
+UNKNOWN_TASK = "unknown"  # of records without a task
 PREFIX = "module."  # of all tensor names, where DataParallel wrote the checkpoint
 
 
@@ -132,7 +133,7 @@ class ModelZoo:
         return {
             "kind": CHECKPOINTS,
             "checkpoints": len(self),
-            "tasks": dict(Counter(record.get("task", "unknown") for record in self.records)),
+            "tasks": dict(Counter(record.get("task", UNKNOWN_TASK) for record in self.records)),
             "accuracy": {"known": len(rights), **_spread(rights)},
             "architectures": [self._describe(members) for members in self.architectures().values()],
         }

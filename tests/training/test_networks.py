@@ -182,3 +182,10 @@ def test_what_networks_share_is_taken_away(bundle, model_zoo):
     for group in space.group(space.zoo_members).unique():
         kept = latents[space.group(space.zoo_members) == group]
         torch.testing.assert_close(kept.mean(0), torch.zeros(latents.shape[1:]), atol=1e-3, rtol=0)
+
+
+def test_a_bundle_knows_the_tasks_that_its_card_names(model_zoo, monkeypatch):
+    """Also where the table of the checkpoints has none."""
+    bare = [{key: value for key, value in record.items() if key != "task"} for record in model_zoo.records]
+    monkeypatch.setattr(model_zoo, "records", bare)
+    assert network_space(model_zoo, NetworksConfig(chunk=16)).config.tasks == list(model_zoo.summary()["tasks"])
