@@ -6,13 +6,12 @@ import torch
 
 from d2nwg.conditions import get_conditioner
 from d2nwg.models.schedulers import make_scheduler
-from d2nwg.models.vae import WeightVAE
 from d2nwg.pipelines.heads import LatentHeadPipeline
 from d2nwg.training.config import UNetConfig
 from d2nwg.training.data import ZooBatches
 from d2nwg.training.loop import Run
 from d2nwg.training.space import fit_layout, weight_space
-from d2nwg.training.stages import Stages, make_denoiser
+from d2nwg.training.stages import Stages, make_denoiser, make_vae
 from d2nwg.weights.zoo import Zoo
 
 
@@ -30,14 +29,7 @@ def train(zoos: list[Zoo], config: UNetConfig, run: Run) -> tuple[LatentHeadPipe
         config = replace(config, patch=(1, 64, 64), vae_channels=levels, latent_channels=4, condition_channels=8)
     conditioner = get_conditioner(config.condition)
     data = ZooBatches(zoo, layout, config.shots, device, conditioner.sorts_classes)
-    vae = WeightVAE(
-        size=layout.size,
-        tokens=layout.tokens,
-        patch=config.patch,
-        channels=config.vae_channels,
-        latent_channels=config.latent_channels,
-        skip=config.vae_skip,
-    ).to(device)
+    vae = make_vae(config, layout.size, layout.tokens).to(device)
     stages = Stages(config, data, run)
     measured = stages.train_vae(vae)
     encoder = conditioner.for_zoo(zoo, config, torch.Size(vae.latent_shape).numel()).to(device)

@@ -14,7 +14,7 @@ from d2nwg.models.vae import WeightVAE
 from d2nwg.pipelines.networks import NetworkGenerationPipeline
 from d2nwg.training.config import NetworksConfig
 from d2nwg.training.loop import Run
-from d2nwg.training.stages import Stages, make_denoiser
+from d2nwg.training.stages import Stages, make_denoiser, make_vae
 from d2nwg.utils.errors import UserError
 from d2nwg.weights.model_zoo import UNKNOWN_TASK, ModelZoo
 
@@ -155,14 +155,7 @@ def train(zoos: list[ModelZoo], config: NetworksConfig, run: Run) -> tuple[Netwo
     if len(data.train) < 5:
         raise UserError(f"The zoo {zoo.path} has too few networks to learn from: import at least five.")
     tokens = space.config.tokens
-    vae = WeightVAE(
-        size=space.size,
-        tokens=tokens,
-        patch=config.patch,
-        channels=config.vae_channels,
-        latent_channels=config.latent_channels,
-        skip=config.vae_skip,
-    ).to(device)
+    vae = make_vae(config, space.size, tokens).to(device)
     stages = NetworkStages(config, data, run)
     measured = stages.train_vae(vae)
     encoder = TaskIndex(space.names, config.encoder_width, torch.Size(vae.latent_shape).numel()).to(device)

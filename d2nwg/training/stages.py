@@ -17,6 +17,18 @@ from d2nwg.training.config import StagesConfig
 from d2nwg.training.loop import Run, run_stage, step_rng
 
 
+def make_vae(config: StagesConfig, size: int, tokens: int) -> WeightVAE:
+    """An untrained VAE for vectors of ``size`` numbers in ``tokens`` equal pieces."""
+    return WeightVAE(
+        size=size,
+        tokens=tokens,
+        patch=config.patch,
+        channels=config.vae_channels,
+        latent_channels=config.latent_channels,
+        skip=config.vae_skip,
+    )
+
+
 def make_denoiser(config: StagesConfig, vae: WeightVAE, encoder: Conditioner, num_classes: int) -> ConditionalUNet:
     """An untrained denoiser for the VAE's latents and the conditioner's embeddings of ``num_classes`` slots."""
     return ConditionalUNet(
