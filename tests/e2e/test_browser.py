@@ -272,3 +272,15 @@ def test_a_task_told_by_its_name(visit):
     page.click("#bundle input")
     page.click("ul[role=listbox] li:has-text('heads-dual')")
     page.wait_for_selector("#task", state="hidden")
+
+
+def test_the_steps_are_those_of_the_sampler(visit):
+    page = visit()
+    open_settings(page, "text=Settings", "#steps input")
+    assert page.input_value("#steps input") == "5"
+    page.click("#sampler label:has-text(\"the paper's\")")
+    page.wait_for_function("document.querySelector('#steps input').value === '1024'")
+    page.click("#sampler label:has-text('fast')")
+    page.wait_for_function("document.querySelector('#steps input').value === '5'")
+    generate(page, samples=3)
+    assert page.is_visible("#sentence .answer")

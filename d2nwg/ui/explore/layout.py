@@ -8,7 +8,7 @@ from d2nwg.ui import html as views
 from d2nwg.ui.events import Components
 from d2nwg.ui.explore import html
 from d2nwg.ui.explore.service import CHOICES, DEFAULTS
-from d2nwg.ui.generate.settings import SAMPLER_CHOICES, STEPS_INFO
+from d2nwg.ui.generate.settings import SAMPLER_CHOICES, STEPS_OF
 from d2nwg.ui.parts import Upload
 from d2nwg.ui.settings import example_names
 
@@ -86,9 +86,9 @@ class Choices(Components):
                         DEFAULTS["seed"], label="Seed", info="same seed, same heads", elem_id="explore-seed"
                     )
                     self.steps = number(
-                        DEFAULTS["steps"],
+                        STEPS_OF[DEFAULTS["sampler"]],
                         label="Steps",
-                        info=STEPS_INFO,
+                        info="denoising steps",
                         elem_id="explore-steps",
                     )
                 self.sampler = gr.Radio(

@@ -14,6 +14,7 @@ from d2nwg.ui.explore.picking import wire_picking, wire_sending
 from d2nwg.ui.explore.service import CHOICES, Explored
 from d2nwg.ui.explore.state import ExploreState
 from d2nwg.ui.frame import Frame
+from d2nwg.ui.generate.settings import steps_of
 from d2nwg.ui.generate.state import GenerateState
 from d2nwg.ui.link import keep_in_address
 from d2nwg.ui.run import Run
@@ -48,6 +49,7 @@ def _wire_link(frame: Frame, choices: Choices, results: Results) -> None:
 
     frame.demo.load(preset, None, list(controls.values()), **PRIVATE)
     keep_in_address(controls)
+    choices.sampler.input(steps_of, choices.sampler, choices.steps, queue=False, **PRIVATE)
     choices.data.change(
         lambda data: gr.update(visible=data == "own"), choices.data, choices.files, queue=False, **PRIVATE
     )

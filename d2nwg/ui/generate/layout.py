@@ -7,7 +7,7 @@ import gradio as gr
 from d2nwg.ui import html as views
 from d2nwg.ui.events import Components
 from d2nwg.ui.generate import html
-from d2nwg.ui.generate.settings import DEFAULTS, SAMPLER_CHOICES, STEPS_INFO
+from d2nwg.ui.generate.settings import DEFAULTS, SAMPLER_CHOICES, STEPS_OF
 from d2nwg.ui.parts import Picture, Upload
 from d2nwg.ui.settings import example_names
 
@@ -47,7 +47,9 @@ class Choices(Components):
             with gr.Accordion("Settings", open=False):
                 with gr.Row(elem_classes="pair"):
                     self.seed = number(DEFAULTS["seed"], label="Seed", info="same seed, same heads", elem_id="seed")
-                    self.steps = number(DEFAULTS["steps"], label="Steps", info=STEPS_INFO, elem_id="steps")
+                    self.steps = number(
+                        STEPS_OF[DEFAULTS["sampler"]], label="Steps", info="denoising steps", elem_id="steps"
+                    )
                 self.sampler = gr.Radio(
                     list(SAMPLER_CHOICES.items()), value=DEFAULTS["sampler"], label="Sampler", elem_id="sampler"
                 )

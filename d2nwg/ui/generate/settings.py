@@ -14,7 +14,14 @@ DEFAULTS: dict[str, Any] = dict(
     example="digits", shots=5, samples=50, seed=0, steps=None, max_query=1000, sampler=DEFAULT
 )
 SAMPLER_CHOICES = {"fast": DEFAULT, "the paper's": ANCESTRAL}
-STEPS_INFO = f"empty: {DEFAULT_STEPS}; the paper's sampler: 1,024"
+# What the Steps field shows. It cannot stand empty for "the sampler's own": gradio makes 0 of an empty number when
+# the accordion around it is opened.
+STEPS_OF = {DEFAULT: DEFAULT_STEPS, ANCESTRAL: LIMITS["steps"][2]}
+
+
+def steps_of(sampler: str) -> int:
+    """The number of denoising steps that a sampler takes unless another one is asked for."""
+    return STEPS_OF[sampler]
 
 
 def check_settings(

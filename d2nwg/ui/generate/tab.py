@@ -11,7 +11,7 @@ from d2nwg.ui.generate import html, service
 from d2nwg.ui.generate.api import add_endpoints
 from d2nwg.ui.generate.layout import Choices, Results
 from d2nwg.ui.generate.result import ResultView
-from d2nwg.ui.generate.settings import DEFAULTS, check_settings, from_link
+from d2nwg.ui.generate.settings import DEFAULTS, check_settings, from_link, steps_of
 from d2nwg.ui.generate.state import GenerateState
 from d2nwg.ui.link import keep_in_address
 from d2nwg.ui.run import Run
@@ -101,6 +101,7 @@ def _wire_images(frame: Frame, choices: Choices, run: Run) -> None:
             takes_over=True,
         )
     frame.bundle.change(_tasks, frame.bundle, choices.task, **PRIVATE)
+    choices.sampler.input(steps_of, choices.sampler, choices.steps, queue=False, **PRIVATE)
     keep_in_address(linked)
 
 
