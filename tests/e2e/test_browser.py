@@ -212,12 +212,14 @@ def test_two_visitors_do_not_meet(visit, studio, digits_zip):
     link = waiting.value.url
     assert one.request.get(link).ok
     folder = link.split("/session-")[1].split("/")[0]
+    assert list(studio.files.glob(f"*/session-{folder}"))
     assert not two.request.get(link.replace(folder, "x" * len(folder))).ok
     one.context.close()
     deadline = time.monotonic() + PATIENCE
-    while two.request.get(link).ok:  # what one visitor made goes with them
+    while list(studio.files.glob(f"*/session-{folder}")):  # what one visitor made goes with them
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    assert not two.request.get(link).ok
 
 
 def test_a_link_presets_the_controls(visit):
@@ -263,7 +265,7 @@ def test_a_task_told_by_its_name(visit):
     page.wait_for_selector("#task input")
     generate(page, samples=4)
     said = page.inner_text("#sentence")
-    assert "told “digits”" in said and "Told the task's name only." in said
+    assert "task “digits”" in said and "Made from the task's name only." in said
     page.fill("#task input", "0.5 digits + 0.5 fish")
     page.keyboard.press("Enter")
     page.evaluate("document.querySelector('#status .notice')?.classList.add('earlier')")
