@@ -9,8 +9,8 @@
 - classes: seconds and memory of 50 samples against the number of classes, five images each (dual bundles).
 - sampler: the 1024 ancestral steps of the paper against the default sampler, seconds and accuracy.
 
-Rivals take turns within each repetition, so that a busy machine slows all of them; numbers are medians. Every rival
-runs in each way it could (threads, batch sizes, memory layouts) and counts with its fastest.
+What is compared takes turns within each repetition, so that a busy machine slows all of it; numbers are medians. Every
+baseline runs in each way it could (threads, batch sizes, memory layouts) and counts with its fastest.
 """
 
 import argparse
@@ -46,7 +46,7 @@ from d2nwg.weights import build
 from d2nwg.weights import zoo as zoos
 
 PROBE_CLASSES = (2, 5, 8, 11, 14, 17, 20)  # stand for the zoo's uniform draw of 2 to 20
-RIVAL_PROBES = 4  # fits of the rival a repetition and number of classes
+FITS = 4  # of the baseline a repetition and number of classes
 BATCH_SIZES = (1, 8, 16, 32, 64)  # of the bare forward pass, besides the encoder's own
 CLASSES = (2, 5, 10, 20, 50, 100, 200, 500, 1500)
 PIXELS = 500  # longer side of the encoder's files
@@ -82,7 +82,7 @@ class Features:
 
 
 def measure_probes(args) -> dict:
-    """Probes a second, one number a way of making them, and the accuracy of ours and the rival's on held-out images."""
+    """Probes a second, one number a way of making them, and the accuracy of ours and the baseline on held-out images."""
     from sklearn.linear_model import LogisticRegression
 
     data, rng, progress = Features(args.zoo, args.data), np.random.default_rng(args.seed), TerminalProgress()
@@ -97,7 +97,7 @@ def measure_probes(args) -> dict:
     for repeat in range(args.repeats + 1):  # the first one warms up
         for count in counts:
             config = zoos.ZooConfig(min_classes=count, max_classes=count)
-            again = copy.deepcopy(rng)  # draws the same subsets a second time, for the rival
+            again = copy.deepcopy(rng)  # draws the same subsets a second time, for the baseline
             call = (zoos.BATCH, data.projected, data.table, data.owner, config)
             started = time.perf_counter()
             with workers("cpu") as pool:
@@ -108,11 +108,11 @@ def measure_probes(args) -> dict:
             assert torch.equal(made["support"].long(), support)
             labels = torch.arange(count)[:, None]
             tasks = []
-            for some in (support[:RIVAL_PROBES], query[:RIVAL_PROBES]):
+            for some in (support[:FITS], query[:FITS]):
                 tasks.append([(task[task >= 0], labels.expand_as(task)[task >= 0].numpy()) for task in some])
             for threads in thread_counts():
                 with threadpool_limits(threads):
-                    for name, features, number in (("projected", data.projected, RIVAL_PROBES), ("full", data.full, 1)):
+                    for name, features, number in (("projected", data.projected, FITS), ("full", data.full, 1)):
                         started = time.perf_counter()
                         heads = [fit(features[i].numpy(), y, config.l2) for i, y in tasks[0][:number]]
                         spent[f"{name}, {threads} threads"] = (time.perf_counter() - started) / number
@@ -120,8 +120,8 @@ def measure_probes(args) -> dict:
                             scores = [
                                 h.score(features[i].numpy(), y) for h, (i, y) in zip(heads, tasks[1], strict=True)
                             ]
-                            right["rival"] += scores
-                            right["ours"] += made["accuracy"][:RIVAL_PROBES, -1].tolist()
+                            right["baseline"] += scores
+                            right["ours"] += made["accuracy"][:FITS, -1].tolist()
             for name, value in spent.items() if repeat else ():
                 times[name][count].append(value)
             progress("Probes", repeat * len(counts) + counts.index(count) + 1, (args.repeats + 1) * len(counts))
@@ -337,7 +337,7 @@ def machine() -> dict:
 
 
 def table(results: dict) -> str:
-    """Markdown: what, ours, the rival, ratio."""
+    """Markdown: what, ours, the baseline, ratio."""
     rows = []
     if (r := results.get("probes")) is not None:
         rate = {
@@ -347,7 +347,7 @@ def table(results: dict) -> str:
         rows += [
             (
                 "probes a second of `zoo build`, against a loop of LogisticRegression on the same subsets and "
-                f"128 features (right on {right['ours']:.1%} and {right['rival']:.1%} of held-out images)",
+                f"128 features (right on {right['ours']:.1%} and {right['baseline']:.1%} of held-out images)",
                 f"{rate['ours']:.0f}",
                 f"{rate['proj']:.1f}",
                 f"{r['ratio_projected']:.0f}×",
@@ -406,7 +406,7 @@ def table(results: dict) -> str:
             )
         )
     return "\n".join(
-        ["| what | ours | rival | ratio |", "|---|---|---|---|", *("| " + " | ".join(r) + " |" for r in rows)]
+        ["| what | ours | baseline | ratio |", "|---|---|---|---|", *("| " + " | ".join(r) + " |" for r in rows)]
     )
 
 

@@ -246,7 +246,7 @@ def goals(summary: dict, first: str) -> dict:
             gains[data].append(gain)
         result[str(shots or "all")] = {
             "lead": {r: round(v, 2) for r, v in lead.items()},
-            "against_best_rival_of_each_set": {d: round(v, 2) for d, v in worst.items()},
+            "against_best_baseline_of_each_set": {d: round(v, 2) for d, v in worst.items()},
             "unlabelled_gain": round(statistics.mean(more), 2) if more else None,
             "unlabelled_gain_by_set": {d: round(statistics.mean(v), 2) for d, v in gains.items()},
         }

@@ -43,8 +43,8 @@ def test_the_index_gives_a_condition():
         index.numbers(["c/9"])
 
 
-def test_records_of_one_task_are_no_rivals():
-    """Were a task its own rival, equal records could not be aligned at all: the loss would stay at log 2."""
+def test_records_of_one_task_are_not_against_each_other():
+    """Did a task count against itself, equal records could not be aligned at all: the loss would stay at log 2."""
     index = TaskIndex(["a", "b"], width=4, latent_size=2)
     latents = torch.randn(4, 1, 1, 2)
     classes = torch.tensor([[0], [0], [1], [1]])
