@@ -82,7 +82,7 @@ class Features:
 
 
 def measure_probes(args) -> dict:
-    """Probes a second, one number a way of making them, and the accuracy of ours and the baseline on held-out images."""
+    """Probes a second, a number a way of making them, and the accuracy of ours and the baseline on held-out images."""
     from sklearn.linear_model import LogisticRegression
 
     data, rng, progress = Features(args.zoo, args.data), np.random.default_rng(args.seed), TerminalProgress()

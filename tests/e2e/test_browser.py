@@ -280,7 +280,7 @@ def test_the_steps_are_those_of_the_sampler(visit):
     page = visit()
     open_settings(page, "text=Settings", "#steps input")
     assert page.input_value("#steps input") == "5"
-    page.click("#sampler label:has-text(\"the paper's\")")
+    page.click('#sampler label:has-text("the paper\'s")')
     page.wait_for_function("document.querySelector('#steps input').value === '1024'")
     page.click("#sampler label:has-text('fast')")
     page.wait_for_function("document.querySelector('#steps input').value === '5'")
