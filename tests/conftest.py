@@ -1,10 +1,10 @@
-"""What all tests share: a cache of their own, no network, few threads, a small zoo and bundles trained on it."""
+"""What all tests share: a cache of their own, no network, one thread each, a small zoo and bundles trained on it."""
 
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for each other crawl on a busy machine
 
 import random
 import sys

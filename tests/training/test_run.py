@@ -154,7 +154,7 @@ def test_two_layer_heads_train_and_sample(tiny_mlp_bundle):
         "2.bias": (2, 3),
     }
     x = torch.rand(5, 48)
-    torch.testing.assert_close(samples.modules[1](x), logits(samples.state, x)[1])
+    torch.testing.assert_close(samples.modules[1](x), logits(samples.state, x)[1], rtol=1e-4, atol=1e-3)
 
 
 def test_presets():
