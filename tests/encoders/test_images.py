@@ -198,21 +198,6 @@ def test_weights_that_no_longer_match_are_no_puzzle():
     assert network.weight.sum() == 6
 
 
-@pytest.fixture
-def small_clip(monkeypatch):
-    """An open_clip architecture small enough to make here."""
-    import open_clip
-    from open_clip import factory
-
-    config = {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
-        "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    }
-    monkeypatch.setitem(factory._MODEL_CONFIGS, "tiny-for-tests", config)
-    return open_clip.create_model("tiny-for-tests")
-
-
 def test_a_local_open_clip_checkpoint(small_clip, tmp_path, pictures):
     path = tmp_path / "clip.pt"
     torch.save(small_clip.state_dict(), path)
