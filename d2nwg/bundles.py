@@ -1,15 +1,18 @@
 """Where bundles are found: the shipped ones, one's own, or any path."""
 
 import contextlib
+import glob
 import json
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from d2nwg.conditions.task_names import tasks_of
+from d2nwg.data.listing import walk
 from d2nwg.generators import GENERATORS, Generator, get_generator
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.paths import cache_dir, shipped
+from d2nwg.utils.paths import cache_dir, shipped, sole_writer, whole_file
+from d2nwg.utils.text import shown
 
 if TYPE_CHECKING:
     from d2nwg.pipelines.base import BundlePipeline
@@ -158,23 +161,40 @@ def bundle_tasks(path: Path) -> dict[str, tuple[str, ...]]:
     return tasks_of(config["names"]) if config.get("_class_name") == "TaskIndex" else {}
 
 
+def bundle_files(path: Path) -> list[Path]:
+    """The files of a bundle, which may leave this machine.
+
+    Raises:
+        UserError: one is a link that leads out of the bundle, or a special file.
+    """
+    found = []
+    for listing in walk(path, path):
+        if listing.skipped:
+            file, why = listing.skipped[0]
+            raise UserError(f"The bundle {path} holds {shown(Path(file).name)}, which is {why}: remove it first.")
+        found += [Path(listing.path) / name for name in listing.files]
+    return found
+
+
 def pack_bundle(path: Path, into: Path) -> Path:
     """A bundle as one zip in the folder `into`, stored without compression: weights do not compress.
 
     Raises:
-        UserError: it is no bundle, or the disk is full.
+        UserError: it is no bundle or holds links that lead out of it, it is being packed already, or the disk is full.
     """
     import zipfile
 
     path = resolve_bundle(path)
     target = into / f"{path.name}.zip"
     try:
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-            for file in sorted(path.rglob("*")):
-                if file.is_file():
-                    archive.write(file, Path(path.name) / file.relative_to(path))
+        with (
+            sole_writer(target),
+            whole_file(target) as part,
+            zipfile.ZipFile(part, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive,
+        ):
+            for file in bundle_files(path):
+                archive.write(file, Path(path.name) / file.relative_to(path))
     except OSError as reason:
-        target.unlink(missing_ok=True)
         raise UserError(f"The bundle could not be packed: {(reason.strerror or str(reason)).lower()}.") from reason
     return target
 
@@ -196,9 +216,13 @@ def push_bundle(path: Path, name: str) -> str:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     try:
+        files = [str(file.relative_to(path)) for file in bundle_files(path)]
         api = HfApi()
         made = api.create_repo(name, exist_ok=True)
-        api.upload_folder(repo_id=made.repo_id, folder_path=path, commit_message="Upload a D2NWG bundle")
+        patterns = [glob.escape(file) for file in files]
+        api.upload_folder(
+            repo_id=made.repo_id, folder_path=path, allow_patterns=patterns, commit_message="Upload a D2NWG bundle"
+        )
     except HFValidationError as reason:
         raise UserError(f"{name} cannot be the name of a repository: write for instance me/my-bundle.") from reason
     except HfHubHTTPError as reason:

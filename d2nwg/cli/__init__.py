@@ -14,6 +14,7 @@ from d2nwg import __version__
 from d2nwg.cli import evaluate, explore, generate, interpolate, jobs, llm, predict, sample, train, zoo
 from d2nwg.cli.common import Parser, parent_parser
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.outputs import AGAIN, disk_error
 
 VERBS = (zoo, train, jobs, sample, generate, explore, interpolate, evaluate, predict, llm)
 
@@ -52,10 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has gone: leave without a word
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as problem:
-        if problem.filename is None:
-            raise
-        return _say(f"{problem.filename}: {problem.strerror}.", 2)
+    except Exception as problem:
+        if why := disk_error(problem):
+            return _say(f"{why[0].upper()}{why[1:]}: {AGAIN}.", 2)
+        if isinstance(problem, OSError) and problem.filename is not None:
+            return _say(f"{problem.filename}: {problem.strerror}.", 2)
+        raise
 
 
 def _say(sentence: str, code: int) -> int:

@@ -86,10 +86,12 @@ def print_info(zoo: str) -> None:
 
 def run_export(args: argparse.Namespace) -> None:
     """Export, and print the folder."""
+    from d2nwg.utils.outputs import claimed
     from d2nwg.utils.progress import TerminalProgress
     from d2nwg.utils.text import number
     from d2nwg.weights.model_zoo import ModelZoo, export_zoo
 
-    zoo = ModelZoo(args.zoo)
-    folder = export_zoo(zoo, args.out, format=args.format, progress=TerminalProgress())
-    print(f"{number(len(zoo), 'checkpoint')} in {folder}.")
+    with claimed(args.out):
+        zoo = ModelZoo(args.zoo)
+        export_zoo(zoo, args.out, format=args.format, progress=TerminalProgress())
+    print(f"{number(len(zoo), 'checkpoint')} in {args.out}.")

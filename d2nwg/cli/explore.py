@@ -47,8 +47,6 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Explore, write the files, and print how close samples are to the zoo."""
-    from pathlib import Path
-
     from d2nwg.data.images import load_images
     from d2nwg.exploration.explore import explore
     from d2nwg.exploration.look import look
@@ -56,41 +54,42 @@ def run(args: argparse.Namespace) -> None:
     from d2nwg.figures.explore import all_figures, write_html
     from d2nwg.figures.explore_map import map_figure
     from d2nwg.utils.errors import UserError
+    from d2nwg.utils.outputs import new_folder
     from d2nwg.utils.progress import TerminalProgress
 
     if args.tasks > 1 and len(args.data) > 1:
         raise UserError("--tasks draws tasks from one data set: give one with --data, or leave out --tasks.")
     progress = TerminalProgress()
-    found = explore(
-        [load_images(data, progress=progress) for data in args.data],
-        bundle=args.bundle,
-        tasks=args.tasks,
-        classes=args.classes,
-        shots=args.shots,
-        num_samples=args.num_samples,
-        num_trained=args.num_trained,
-        seed=args.seed,
-        steps=args.steps,
-        sampler=args.sampler,
-        max_query=args.max_query,
-        device=args.device,
-        progress=progress,
-    )
-    view = look(
-        found,
-        where=args.space,
-        part=args.part,
-        perplexity=args.perplexity,
-        seed=args.seed,
-        all_counts=args.all_counts,
-        progress=progress,
-    )
-    folder = Path(args.out)
-    save(found, view, folder)
-    words = verdict(found, view)
-    figures = all_figures(found, view)
-    figures["map-pca"] = map_figure(found, view, "pca")
-    for name, figure in figures.items():
-        write_html(figure, folder / f"{name}.html", name.removesuffix("-pca"), words[0], script="directory")
+    with new_folder(args.out, empty=True) as folder:
+        found = explore(
+            [load_images(data, progress=progress) for data in args.data],
+            bundle=args.bundle,
+            tasks=args.tasks,
+            classes=args.classes,
+            shots=args.shots,
+            num_samples=args.num_samples,
+            num_trained=args.num_trained,
+            seed=args.seed,
+            steps=args.steps,
+            sampler=args.sampler,
+            max_query=args.max_query,
+            device=args.device,
+            progress=progress,
+        )
+        view = look(
+            found,
+            where=args.space,
+            part=args.part,
+            perplexity=args.perplexity,
+            seed=args.seed,
+            all_counts=args.all_counts,
+            progress=progress,
+        )
+        save(found, view, folder)
+        words = verdict(found, view)
+        figures = all_figures(found, view)
+        figures["map-pca"] = map_figure(found, view, "pca")
+        for name, figure in figures.items():
+            write_html(figure, folder / f"{name}.html", name.removesuffix("-pca"), words[0], script="directory")
     print("\n".join(words))
-    print(f"The figures and tables are in {folder}.")
+    print(f"The figures and tables are in {args.out}.")

@@ -50,30 +50,33 @@ def run(args: argparse.Namespace) -> None:
     """Generate, write the files, and print how accurate the head is."""
     from d2nwg.data.images import load_images, load_unlabelled
     from d2nwg.generate import generate_heads
+    from d2nwg.utils.outputs import new_folder
     from d2nwg.utils.progress import TerminalProgress
 
     progress = TerminalProgress()
-    images = load_images(args.data, progress=progress)
-    made = generate_heads(
-        images,
-        bundle=args.bundle,
-        shots=args.shots,
-        num_samples=args.num_samples,
-        seed=args.seed,
-        steps=args.steps,
-        sampler=args.sampler,
-        max_query=args.max_query,
-        encoder=args.encoder,
-        unlabelled=load_unlabelled(args.unlabelled, progress=progress) if args.unlabelled else (),
-        task=args.task,
-        device=args.device,
-        progress=progress,
-    )
-    folder, right = made.save(args.out), made.report.query_accuracy
+    with new_folder(args.out, empty=True) as folder:
+        images = load_images(args.data, progress=progress)
+        made = generate_heads(
+            images,
+            bundle=args.bundle,
+            shots=args.shots,
+            num_samples=args.num_samples,
+            seed=args.seed,
+            steps=args.steps,
+            sampler=args.sampler,
+            max_query=args.max_query,
+            encoder=args.encoder,
+            unlabelled=load_unlabelled(args.unlabelled, progress=progress) if args.unlabelled else (),
+            task=args.task,
+            device=args.device,
+            progress=progress,
+        )
+        made.save(folder)
+    right = made.report.query_accuracy
     for note in made.report.notes:
         print(note)
     print(
         f"The chosen head is right on {right.chosen:.1%} of {made.report.num_query} images it never saw (class mean "
         f"{right.class_mean:.1%}, ridge {right.ridge:.1%}, logistic regression {right.logistic_regression:.1%}, random "
-        f"{right.random:.1%}). It is in {folder}."
+        f"{right.random:.1%}). It is in {args.out}."
     )

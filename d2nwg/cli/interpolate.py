@@ -56,27 +56,29 @@ def run(args: argparse.Namespace) -> None:
     from d2nwg.figures.interpolate import save_figures
     from d2nwg.interpolation.endpoints import read_source
     from d2nwg.interpolation.path import interpolate
+    from d2nwg.utils.outputs import new_folder
     from d2nwg.utils.progress import TerminalProgress
     from d2nwg.utils.text import number
 
     progress = TerminalProgress()
-    made = interpolate(
-        [read_source(args.a, progress), read_source(args.b, progress)],
-        methods=args.method,
-        bundle=args.bundle,
-        points=args.points,
-        seeds=args.seeds,
-        shots=args.shots,
-        num_samples=args.num_samples,
-        seed=args.seed,
-        steps=args.steps,
-        max_query=args.max_query,
-        device=args.device,
-        progress=progress,
-    )
-    folder = made.save(args.out)
-    save_figures(made, folder)
+    with new_folder(args.out, empty=True) as folder:
+        made = interpolate(
+            [read_source(args.a, progress), read_source(args.b, progress)],
+            methods=args.method,
+            bundle=args.bundle,
+            points=args.points,
+            seeds=args.seeds,
+            shots=args.shots,
+            num_samples=args.num_samples,
+            seed=args.seed,
+            steps=args.steps,
+            max_query=args.max_query,
+            device=args.device,
+            progress=progress,
+        )
+        made.save(folder)
+        save_figures(made, folder)
     for note in (*made.endpoints.notes, *made.missing.values()):
         print(note)
     sampled = f"{number(args.points, 'point')} of the path, {number(made.mixer.steps, 'denoising step')}"
-    print(" ".join(made.sentences()), f"All of it ({sampled}) is in {folder}.")
+    print(" ".join(made.sentences()), f"All of it ({sampled}) is in {args.out}.")

@@ -1,6 +1,7 @@
 """``llm spectrum``, ``llm refine`` and ``llm evaluate``: which layers carry the most, and better ones for them."""
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +73,16 @@ def run_spectrum(args: argparse.Namespace) -> None:
 
     from d2nwg.llm.models import load_language_model
     from d2nwg.llm.spectrum import TYPES, measure, rank
+    from d2nwg.utils.outputs import claimed
     from d2nwg.utils.paths import write_whole
     from d2nwg.utils.progress import TerminalProgress
 
     progress = TerminalProgress()
-    model = load_language_model(args.model, device=args.device, progress=progress)
-    ranked = rank(measure(model, progress=progress), args.mode, args.percent)
-    facts = {"model": model.name, "mode": args.mode, "percent": args.percent}
-    write_whole(Path(args.out), json.dumps({**facts, "matrices": [row.to_json() for row in ranked]}, indent=1) + "\n")
+    with claimed(args.out) as out:
+        model = load_language_model(args.model, device=args.device, progress=progress)
+        ranked = rank(measure(model, progress=progress), args.mode, args.percent)
+        facts = {"model": model.name, "mode": args.mode, "percent": args.percent}
+        write_whole(out, json.dumps({**facts, "matrices": [row.to_json() for row in ranked]}, indent=1) + "\n")
     for kind in TYPES:
         layers = [row.matrix.layer for row in sorted(ranked, key=lambda r: r.rank or 0) if row.chosen]
         mine = {row.matrix.layer for row in ranked if row.chosen and row.matrix.type == kind}
@@ -88,17 +91,22 @@ def run_spectrum(args: argparse.Namespace) -> None:
 
 def run_refine(args: argparse.Namespace) -> int:
     """Refine, save, and print the comparison with base and noise."""
+    from d2nwg.llm.export import THERE
+    from d2nwg.utils.outputs import claimed
+
+    with claimed(args.out, empty=True, there=THERE, advice="make room and go on with --resume") as out:
+        return _refine(args, out)
+
+
+def _refine(args: argparse.Namespace, out: Path) -> int:
     import shutil
     from functools import partial
 
-    from d2nwg.llm.export import check_empty
     from d2nwg.llm.presets import RefineConfig
     from d2nwg.llm.questions import load_questions
     from d2nwg.llm.refine import refine, save_refined
     from d2nwg.utils.progress import TerminalProgress
 
-    out = Path(args.out)
-    check_empty(out)
     chosen = ("candidates", "layers", "criterion", "select_questions", "report_questions")
     changes = {key: getattr(args, key) for key in chosen if getattr(args, key) is not None}
     config = RefineConfig.of(args.preset, seed=args.seed, mode=args.mode, normalise=args.normalise, **changes)
@@ -125,7 +133,7 @@ def run_refine(args: argparse.Namespace) -> int:
     for name, row in rows.items():
         low, high = row["interval"]
         print(f"{name:>8}: {row['accuracy']:.1%} right ({low:.1%} to {high:.1%})")
-    print(" ".join(made.report["words"]), f"It is in {out}.")
+    print(" ".join(made.report["words"]), f"It is in {args.out}.")
     return 0
 
 
@@ -148,28 +156,31 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from d2nwg.llm.questions import load_questions
     from d2nwg.llm.report import accuracy_interval
     from d2nwg.llm.score import score_questions
+    from d2nwg.utils.outputs import claimed
     from d2nwg.utils.paths import write_whole
     from d2nwg.utils.progress import TerminalProgress
 
     progress = TerminalProgress()
-    sets = {file: load_questions(file) for file in args.file}
-    model = load_language_model(args.model, device=args.device, progress=progress)
-    result: dict[str, Any] = {"model": model.name, "sets": {}}
-    for file, questions in sets.items():
-        scores = score_questions(model, questions, progress=progress)
-        facts: dict[str, Any] = {"questions": len(questions)}
-        for key, normalise in (("acc", False), ("acc_norm", True)):
-            right = scores.correct(normalise)
-            facts[key], facts[f"{key}_interval"] = float(right.mean()), accuracy_interval(right)
-        low, high = facts["acc_interval"]
-        print(
-            f"{file}: {len(questions)} questions, acc {facts['acc']:.1%} ({low:.1%} to {high:.1%}), "
-            f"acc_norm {facts['acc_norm']:.1%}",
-            flush=True,
-        )
-        items = [
-            {"likelihoods": v.tolist(), "answer": int(a)} for v, a in zip(scores.choices, scores.answers, strict=True)
-        ]
-        result["sets"][file] = {**facts, "items": items}
-    if args.out:
-        write_whole(Path(args.out), json.dumps(result, indent=1) + "\n")
+    with claimed(args.out) if args.out else nullcontext() as out:
+        sets = {file: load_questions(file) for file in args.file}
+        model = load_language_model(args.model, device=args.device, progress=progress)
+        result: dict[str, Any] = {"model": model.name, "sets": {}}
+        for file, questions in sets.items():
+            scores = score_questions(model, questions, progress=progress)
+            facts: dict[str, Any] = {"questions": len(questions)}
+            for key, normalise in (("acc", False), ("acc_norm", True)):
+                right = scores.correct(normalise)
+                facts[key], facts[f"{key}_interval"] = float(right.mean()), accuracy_interval(right)
+            low, high = facts["acc_interval"]
+            print(
+                f"{file}: {len(questions)} questions, acc {facts['acc']:.1%} ({low:.1%} to {high:.1%}), "
+                f"acc_norm {facts['acc_norm']:.1%}",
+                flush=True,
+            )
+            items = [
+                {"likelihoods": v.tolist(), "answer": int(a)}
+                for v, a in zip(scores.choices, scores.answers, strict=True)
+            ]
+            result["sets"][file] = {**facts, "items": items}
+        if out:
+            write_whole(out, json.dumps(result, indent=1) + "\n")

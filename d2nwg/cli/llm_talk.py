@@ -1,6 +1,7 @@
 """``llm chat`` and ``llm apply``: talk with language models in the terminal, and put a delta on its base."""
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 from d2nwg.cli.common import positive
@@ -42,28 +43,41 @@ def add_actions(actions, parent: argparse.ArgumentParser) -> None:
 def run_apply(args: argparse.Namespace) -> None:
     """Apply a delta, or the average of several, and save the model."""
     from d2nwg.llm.delta import apply_delta, check_base, merge_deltas, read_delta
-    from d2nwg.llm.export import check_empty, save_model
+    from d2nwg.llm.export import THERE, save_model
     from d2nwg.llm.models import load_language_model
+    from d2nwg.utils.outputs import claimed
     from d2nwg.utils.progress import TerminalProgress
 
-    out = Path(args.out)
-    check_empty(out)
-    deltas = [read_delta(path) for path in args.delta]
-    dtype = str(deltas[0].dtype).removeprefix("torch.")
-    progress = TerminalProgress()
-    base = load_language_model(args.model, device=args.device, dtype=dtype, fresh=True, progress=progress)
-    delta = merge_deltas(deltas, base.model) if len(deltas) > 1 else deltas[0]
-    check_base(delta, base.model.state_dict())
-    apply_delta(delta, base.model)
-    report = {**delta.facts, "licence": base.licence}
-    save_model(
-        base.model, base.tokenizer, out, base=delta.base, source=base.folder, report=report, dtype=base.stored_dtype
-    )
-    print(f"The refined model is in {out}.")
+    with claimed(args.out, empty=True, there=THERE):
+        deltas = [read_delta(path) for path in args.delta]
+        dtype = str(deltas[0].dtype).removeprefix("torch.")
+        progress = TerminalProgress()
+        base = load_language_model(args.model, device=args.device, dtype=dtype, fresh=True, progress=progress)
+        delta = merge_deltas(deltas, base.model) if len(deltas) > 1 else deltas[0]
+        check_base(delta, base.model.state_dict())
+        apply_delta(delta, base.model)
+        save_model(
+            base.model,
+            base.tokenizer,
+            args.out,
+            base=delta.base,
+            source=base.folder,
+            report={**delta.facts, "licence": base.licence},
+            dtype=base.stored_dtype,
+        )
+    print(f"The refined model is in {args.out}.")
 
 
 def run_chat(args: argparse.Namespace) -> None:
     """Read lines, print answers."""
+    from d2nwg.utils.outputs import claimed
+
+    with claimed(args.save) if args.save else nullcontext() as file:
+        _talk(args, file)
+
+
+def _talk(args: argparse.Namespace, file: Path | None) -> None:
+    """The conversation, kept in ``file`` after each answer."""
     import sys
 
     from d2nwg.llm.chat import ChatSettings
@@ -91,8 +105,8 @@ def run_chat(args: argparse.Namespace) -> None:
         print("Write a message; an empty line ends the conversation.")
     while message := _next():
         talk.turns.append(_answer(speakers, talk, message, settings))
-        if args.save:
-            write_whole(Path(args.save), as_markdown(talk) if args.save.endswith(".md") else as_json(talk))
+        if file:
+            write_whole(file, as_markdown(talk) if file.suffix == ".md" else as_json(talk))
 
 
 def _is_delta(path: Path) -> bool:

@@ -38,21 +38,23 @@ def run(args: argparse.Namespace) -> None:
 
     from d2nwg.bundles import find_network_bundle, load_bundle
     from d2nwg.utils.devices import resolve_device
+    from d2nwg.utils.outputs import claimed
     from d2nwg.utils.progress import TerminalProgress
     from d2nwg.utils.text import number
 
-    pipe = load_bundle(find_network_bundle(args.bundle)).to(resolve_device(args.device))
-    samples = pipe(
-        int(args.architecture) if args.architecture.isdigit() else args.architecture,
-        args.task,
-        args.num_samples,
-        generator=torch.Generator().manual_seed(args.seed),
-        num_inference_steps=args.steps,
-        around=args.around,
-        progress=TerminalProgress(),
-    )
-    out = samples.save(args.out)
-    near = float(samples.distance.median())
+    with claimed(args.out):
+        pipe = load_bundle(find_network_bundle(args.bundle)).to(resolve_device(args.device))
+        samples = pipe(
+            int(args.architecture) if args.architecture.isdigit() else args.architecture,
+            args.task,
+            args.num_samples,
+            generator=torch.Generator().manual_seed(args.seed),
+            num_inference_steps=args.steps,
+            around=args.around,
+            progress=TerminalProgress(),
+        )
+        out = samples.save(args.out)
+        near = float(samples.distance.median())
     print(f"{number(len(samples), 'network')} in {out}.")
     if near == near:
         print(f"Half of them are within {near:.2f} of the distance between neighbours in the zoo; 0 would be a copy.")

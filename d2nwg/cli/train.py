@@ -65,8 +65,9 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Train, and say where the bundle is."""
     from d2nwg.training.cards import command_line
-    from d2nwg.training.run import train_bundle
+    from d2nwg.training.run import THERE, train_bundle
     from d2nwg.training.settings import changed, split_setting
+    from d2nwg.utils.outputs import claimed_alone
     from d2nwg.utils.progress import TerminalProgress
     from d2nwg.weights.info import zoo_kind
     from d2nwg.weights.open import open_zoo
@@ -82,15 +83,16 @@ def run(args: argparse.Namespace) -> None:
         job = submit_training(args.job, args.zoo, config, args.out, args.device)
         print(f"The job {job.id} is {job.state()['state']}; `python -m d2nwg jobs show {job.id}` says how far it is.")
         return
-    bundle = train_bundle(
-        [open_zoo(path) for path in args.zoo],
-        config,
-        args.out,
-        resume=args.resume,
-        device=args.device,
-        command=command_line(args.arguments),
-        progress=TerminalProgress(),
-    )
+    with claimed_alone(args.out, there=THERE):
+        bundle = train_bundle(
+            [open_zoo(path) for path in args.zoo],
+            config,
+            args.out,
+            resume=args.resume,
+            device=args.device,
+            command=command_line(args.arguments),
+            progress=TerminalProgress(),
+        )
     import os
 
     if os.environ.get("RANK", "0") != "0":  # of several processes one speaks

@@ -83,6 +83,7 @@ def run_build(args: argparse.Namespace) -> None:
     """Build the zoo and print its summary."""
     from d2nwg.data.images import load_images
     from d2nwg.encoders.images import load_encoder
+    from d2nwg.utils.outputs import claimed_alone
     from d2nwg.utils.progress import TerminalProgress
     from d2nwg.weights.build import build_zoo
     from d2nwg.weights.zoo import ZooConfig
@@ -97,9 +98,10 @@ def run_build(args: argparse.Namespace) -> None:
         max_per_class=args.max_per_class,
         seed=args.seed,
     )
-    sources = [load_images(source, progress=progress) for source in args.data]
-    encoder = load_encoder(args.encoder, args.device)
-    zoo = build_zoo(sources, encoder, config, args.out, device=args.device, progress=progress)
+    with claimed_alone(args.out):
+        sources = [load_images(source, progress=progress) for source in args.data]
+        encoder = load_encoder(args.encoder, args.device)
+        zoo = build_zoo(sources, encoder, config, args.out, device=args.device, progress=progress)
     if os.environ.get("RANK", "0") == "0":  # of several processes the first one prints
         _print(zoo)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from d2nwg.llm.spectrum import place
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.paths import whole_file
 
 WRITERS = ("o", "down")  # write to the residual stream: their columns are its vectors
 
@@ -121,10 +122,6 @@ def save_matrices(tensors: Mapping[str, Tensor], path: Path) -> Path:
     """Write matrices as one safetensors file, whole or not at all."""
     from safetensors.torch import save_file
 
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with whole_file(path) as part:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     return path

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.outputs import explained
+from d2nwg.utils.paths import whole_file
 from d2nwg.utils.text import number, shown
 
 if TYPE_CHECKING:
@@ -90,17 +92,13 @@ def write_delta(delta: Delta, out: str | Path) -> Path:
     path = path if path.suffix == ".safetensors" else path / FILE
     head = {"version": VERSION, "base": delta.base, "hashes": delta.hashes, "facts": delta.facts}
     tensors = {key: value.detach().cpu().clone().contiguous() for key, value in delta.tensors.items()}
-    part = path.with_name(f".{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, part, {"format": "pt", KEY: json.dumps(head)})
-        part.replace(path)
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(path) as part:
+                save_file(tensors, part, {"format": "pt", KEY: json.dumps(head)})
     except OSError as reason:
-        raise UserError(
-            f"The delta could not be written to {path}: {(reason.strerror or str(reason)).lower()}."
-        ) from reason
-    finally:
-        part.unlink(missing_ok=True)
+        raise UserError(f"{path} could not be written: {(reason.strerror or str(reason)).lower()}.") from reason
     return path
 
 

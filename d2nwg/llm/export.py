@@ -7,15 +7,14 @@ alone, without the model, is a delta: see `d2nwg.llm.delta`.
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from d2nwg.llm.card import model_card
 from d2nwg.llm.sources import quietly
-from d2nwg.utils.errors import UserError
-from d2nwg.utils.paths import whole_folder
+from d2nwg.utils.outputs import new_folder, resolved
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SHARD = "5GB"
+THERE = "is there already: give the name of a new folder"
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -50,6 +50,7 @@ def save_model(
     report: dict | None = None,
     dtype: "torch.dtype | None" = None,
     shard: str = SHARD,
+    beside: Sequence[Path] = (),
 ) -> Path:
     """Write a model as a folder, whole or not at all; returns it.
 
@@ -64,28 +65,25 @@ def save_model(
         dtype: the number format to write, that of `model` unless given. It is used only where it loses nothing: a
             checkpoint in bfloat16 that was worked on in float32 keeps its size, and another one keeps its numbers.
         shard: the most bytes of a weight file.
+        beside: further files to copy into the folder.
 
     Raises:
-        UserError: `out` holds something, or cannot be written.
+        UserError: as `new_folder`.
     """
     out = Path(out)
-    check_empty(out)
-    try:
-        with whole_folder(out) as folder:
-            with _saveable(model), quietly():
-                state = _in_format(model.state_dict(), dtype)
-                model.save_pretrained(folder, max_shard_size=shard, state_dict=state)
-            if dtype is not None:
-                _say_format(folder / "config.json", state)
-            _save_generation(model, folder)
-            _save_tokenizer(tokenizer, tokenizer_folder(tokenizer, source), folder)
-            if report:
-                (folder / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False), "utf-8")
-            (folder / "README.md").write_text(model_card(out.name, base, model.config, report or {}), "utf-8")
-    except OSError as reason:
-        raise UserError(
-            f"The model could not be written to {out}: {(reason.strerror or str(reason)).lower()}."
-        ) from reason
+    with new_folder(out, empty=True, there=THERE) as folder:
+        with _saveable(model), quietly():
+            state = _in_format(model.state_dict(), dtype)
+            model.save_pretrained(folder, max_shard_size=shard, state_dict=state)
+        if dtype is not None:
+            _say_format(folder / "config.json", state)
+        _save_generation(model, folder)
+        _save_tokenizer(tokenizer, tokenizer_folder(tokenizer, source), folder)
+        if report:
+            (folder / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False), "utf-8")
+        (folder / "README.md").write_text(model_card(resolved(out).name, base, model.config, report or {}), "utf-8")
+        for path in beside:
+            shutil.copyfile(path, folder / path.name)
     return out
 
 
@@ -107,12 +105,6 @@ def _say_format(path: Path, state: "dict[str, Tensor]") -> None:
     kinds = {str(value.dtype).removeprefix("torch.") for value in state.values() if value.is_floating_point()}
     config["dtype"] = kinds.pop() if len(kinds) == 1 else "float32"
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
-
-
-def check_empty(out: Path) -> None:
-    """Raises UserError where a folder to be made holds something already."""
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out} is there already: give the name of a new folder.")
 
 
 def tokenizer_folder(tokenizer, source: str | Path | None = None) -> Path | None:

@@ -7,7 +7,6 @@ and the same search with Gaussian noise are compared on a report set.
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +28,8 @@ from d2nwg.llm.score import Scorer, Scores
 from d2nwg.llm.search import ARMS, Log, Search, noise_like
 from d2nwg.llm.spectrum import TYPES, measure, rank
 from d2nwg.utils.errors import Cancelled, UserError
-from d2nwg.utils.paths import write_whole
+from d2nwg.utils.outputs import explained, resolved
+from d2nwg.utils.paths import sole_writer, write_whole
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import shown
 
@@ -99,8 +99,10 @@ def refine(
     check_disjoint(selection, report)
     selection = draw(selection, config.select_questions, config.seed)
     report = draw(report, config.report_questions, config.seed)
+    folder = resolved(folder)
     try:
-        return _refine(str(model), selection, report, config, Path(folder), resume, device, progress, on_event)
+        with explained(folder, "make room and resume"), sole_writer(folder):
+            return _refine(str(model), selection, report, config, folder, resume, device, progress, on_event)
     except Exception as reason:
         if not out_of_memory(reason):
             raise
@@ -276,11 +278,9 @@ def save_refined(made: Refined, out: str | Path, *, model: str | Path) -> Path:
     with torch.no_grad():
         for name, weights in made.tensors.items():
             parameters[name].copy_(weights)
-    out = save_model(own.model, own.tokenizer, out, base=own.hub_id or made.name, source=own.folder, report=made.report)
-    for path in (made.folder / "log.jsonl", made.delta):
-        if path and path.exists():
-            shutil.copyfile(path, out / path.name)
-    return out
+    beside = [path for path in (made.folder / "log.jsonl", made.delta) if path and path.exists()]
+    about = {"base": own.hub_id or made.name, "source": own.folder, "report": made.report}
+    return save_model(own.model, own.tokenizer, out, beside=beside, **about)
 
 
 def _bytes(model: LanguageModel) -> int:

@@ -176,7 +176,8 @@ class Scorer:
         if total > self._keep_bytes:
             self._folder = self._folder or tempfile.TemporaryDirectory(prefix="d2nwg-activations-")
             path = Path(self._folder.name) / f"{number}.pt"
-            torch.save(states.cpu(), path)
+            with path.open("wb") as file:  # torch's own writer does not say why it failed
+                torch.save(states.cpu(), file)
             states = path
         if number < len(self._kept):
             self._kept[number] = states

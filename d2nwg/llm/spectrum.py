@@ -10,10 +10,10 @@ singular values, and SNR = ΣS>ε / ΣS≤ε:
 Where no value lies below ε (or only zeros), the ratio is undefined (None), and the matrix is not chosen.
 """
 
+import contextlib
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ import numpy as np
 
 from d2nwg.utils.devices import workers
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.paths import cache_dir
+from d2nwg.utils.paths import cache_dir, whole_file
 from d2nwg.utils.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -253,11 +253,7 @@ def _read(keep: Path, found) -> tuple[dict[str, np.ndarray], dict[str, float]] |
 
 
 def _write(keep: Path, values: Mapping[str, np.ndarray], stds: Mapping[str, float]) -> None:
-    part = keep.with_name(f".{keep.stem}-{os.getpid()}.part.npz")
-    try:
+    with contextlib.suppress(OSError):  # a full disk: it will be measured again
         keep.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
+        with whole_file(keep) as part, part.open("wb") as file:
             np.savez(file, std=np.array(json.dumps(stds)), **values)
-        part.replace(keep)
-    except OSError:
-        part.unlink(missing_ok=True)  # a full disk: it will be measured again

@@ -15,6 +15,7 @@ from d2nwg.models.vae import WeightVAE
 from d2nwg.pipelines.base import BundlePipeline
 from d2nwg.pipelines.denoise import denoise
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.outputs import new_folder
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights.networks import State, pick
 
@@ -42,20 +43,14 @@ class NetworkSamples:
         return [pick(self.state, i) for i in range(len(self))]
 
     def save(self, out: str | Path) -> Path:
-        """Write each as ``000.safetensors`` … in the folder ``out``. Raises UserError if it exists."""
+        """Write each as ``000.safetensors`` … in the new folder ``out``. Raises UserError as `new_folder`."""
         from safetensors.torch import save_file
 
-        from d2nwg.utils.paths import whole_folder
-
-        out = Path(out)
-        if out.exists():
-            raise UserError(f"{out} exists already: choose another name, or remove it.")
-        with whole_folder(out) as part:
+        with new_folder(out) as part:
             for number, state in enumerate(self.states()):
                 tensors = {name: value.contiguous().clone() for name, value in state.items()}
                 save_file(tensors, part / f"{number:03}.safetensors")
-            part.chmod(0o755)
-        return out
+        return Path(out)
 
 
 class NetworkGenerationPipeline(BundlePipeline):

@@ -18,6 +18,7 @@ from d2nwg.training.config import DualConfig
 from d2nwg.training.episodes import Episode, ZooEpisodes
 from d2nwg.training.loop import Run, run_stage, step_rng
 from d2nwg.training.space import fit_layout, weight_space
+from d2nwg.utils.paths import whole_file
 from d2nwg.weights.zoo import Zoo
 
 VALIDATION = [(ways, shots, unlabelled) for ways in (5, 10, 20) for shots in (1, 5) for unlabelled in (0, 15)]
@@ -70,9 +71,8 @@ def train_denoiser(
         ema.copy_to(model.parameters())
         measured = held_out_accuracy(model, episodes, last)
         if measured and measured["accuracy"] > _accuracy(best):
-            part = best.with_suffix(".part")  # a kill while writing loses nothing
-            save_file(model.state_dict(), part, metadata={"measured": json.dumps(measured | {"step": number})})
-            part.replace(best)
+            with whole_file(best) as part:
+                save_file(model.state_dict(), part, metadata={"measured": json.dumps(measured | {"step": number})})
         log(stage="generator", step=number, **{f"held_out_{k}": v for k, v in measured.items()})
         ema.restore(model.parameters())
 

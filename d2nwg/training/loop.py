@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from d2nwg.training.config import STAGES
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.paths import write_whole
+from d2nwg.utils.paths import whole_file, write_whole
 from d2nwg.utils.progress import Progress, silent
 
 # step number, part of the batch -> loss, and other numbers to log
@@ -127,7 +126,6 @@ def run_stage(
 def _save(checkpoint: Path, step: int, modules, optimiser, ema, accelerator) -> None:
     """Write beside the last checkpoint, then rename: a kill while writing loses nothing."""
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    part = checkpoint.with_suffix(".part")
     state = {
         "step": step,
         "modules": {name: accelerator.unwrap_model(m).state_dict() for name, m in modules.items()},
@@ -135,13 +133,9 @@ def _save(checkpoint: Path, step: int, modules, optimiser, ema, accelerator) -> 
         "ema": ema.state_dict() if ema is not None else None,
     }
     try:
-        with part.open("wb") as file:
+        with whole_file(checkpoint) as part, part.open("wb") as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(checkpoint)
     except (OSError, RuntimeError) as reason:  # torch's writer turns the one into the other
-        part.unlink(missing_ok=True)
         free = shutil.disk_usage(checkpoint.parent).free / 2**20
         raise UserError(
             f"The checkpoint of step {step} could not be written to {checkpoint.parent}, where {free:,.0f} MB are "

@@ -3,9 +3,9 @@
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import torch
@@ -18,11 +18,13 @@ from d2nwg.training.config import Config
 from d2nwg.training.loop import MetricsLog, Run, clear_checkpoints
 from d2nwg.utils.devices import leave_group_at_exit, resolve_device
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.outputs import claimed, explained, new_folder, resolved
 from d2nwg.utils.paths import write_whole
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights.model_zoo import ModelZoo
 from d2nwg.weights.zoo import Zoo
 
+THERE = "exists already: choose another name for the bundle, or remove it"
 FORMAT = 2  # of unfinished runs. 1: without a number, stages named by what a person read
 
 
@@ -47,40 +49,42 @@ def train_bundle(
         config: its type says which generator (`d2nwg.generators`).
         command: the command line that makes this bundle, for its card.
     Raises:
-        UserError: ``out`` exists, or an unfinished run lies there and ``resume`` is False, or the reverse; or the zoos
-            do not suit the generator; or there is no such device.
+        UserError: ``out`` exists or is being trained, or an unfinished run lies there and ``resume`` is False, or the
+            reverse; the zoos do not suit the generator; there is no such device; or the disk is full.
     """
     zoos: list[Zoo | ModelZoo] = [zoo] if isinstance(zoo, (Zoo, ModelZoo)) else list(zoo)
     generator, device = generator_of(config), resolve_device(device)
     _check_zoos(zoos, generator)
     if ":" in device:  # accelerate takes the current one
         torch.cuda.set_device(device)
-    out = Path(out)
-    work = out.with_name(out.name + ".training")
+    named, out = Path(out), resolved(out)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if config.accumulate < 1 or getattr(config, "batch_size", 10**9) < config.accumulate * processes:
         raise UserError("A batch can be worked on in 1 part or more, of at least one record for each process.")
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=config.mixed_precision)
     leave_group_at_exit()
-    config = _open_run(accelerator, out, work, zoos, config, resume)
-    accelerator.gradient_accumulation_steps = config.accumulate  # a resumed run's own
-    torch.manual_seed(config.seed)
-    started = time.monotonic()
-    log = MetricsLog(work / "metrics.jsonl", accelerator)
-    pipe, measured = generator.part("trainer")(zoos, config, Run(work, accelerator, log, progress))
-    measured |= {"seconds": round(time.monotonic() - started)}
-    log(stage="finished", **measured)
-    if accelerator.is_main_process:
-        about = {
-            "generator": generator.name,
-            "config": config.to_config(),
-            "zoos": [zoo.summary() for zoo in zoos],
-            "measured": measured,
-        }
-        card = model_card(out.name, generator, zoos, config, measured, command)
-        _write_bundle(pipe.to("cpu"), out, work, about, card)
-    accelerator.wait_for_everyone()
-    return out
+    with ExitStack() as held:
+        work = out.with_name(out.name + ".training")
+        config = _open_run(held, accelerator, out, work, zoos, config, resume)
+        held.enter_context(explained(out, "make room and go on with --resume"))
+        accelerator.gradient_accumulation_steps = config.accumulate  # a resumed run's own
+        torch.manual_seed(config.seed)
+        started = time.monotonic()
+        log = MetricsLog(work / "metrics.jsonl", accelerator)
+        pipe, measured = generator.part("trainer")(zoos, config, Run(work, accelerator, log, progress))
+        measured |= {"seconds": round(time.monotonic() - started)}
+        log(stage="finished", **measured)
+        if accelerator.is_main_process:
+            about = {
+                "generator": generator.name,
+                "config": config.to_config(),
+                "zoos": [zoo.summary() for zoo in zoos],
+                "measured": measured,
+            }
+            card = model_card(out.name, generator, zoos, config, measured, command)
+            _write_bundle(pipe.to("cpu"), out, work, about, card)
+        accelerator.wait_for_everyone()
+    return named
 
 
 def _check_zoos(zoos: list[Zoo | ModelZoo], generator: Generator) -> None:
@@ -97,12 +101,14 @@ def _check_zoos(zoos: list[Zoo | ModelZoo], generator: Generator) -> None:
         raise UserError(f"This generator is trained on one zoo: give one, or choose --generator {several}.")
 
 
-def _open_run(accelerator: Accelerator, out, work, zoos, config, resume):
-    """`_open_files` in the first of several processes; all of them get its answer, or its refusal."""
+def _open_run(held: ExitStack, accelerator: Accelerator, out, work, zoos, config, resume):
+    """`_open_files` in the first of several processes, which holds the bundle from now on; all of them get its answer,
+    or its refusal."""
     answer: list = [None]
     if accelerator.is_main_process:
         try:
-            answer = [_open_files(out, work, zoos, config, resume)]
+            held.enter_context(claimed(out, there=THERE))
+            answer = [_open_files(work, zoos, config, resume)]
         except UserError as reason:
             answer = [reason]
     if accelerator.num_processes > 1:
@@ -112,14 +118,15 @@ def _open_run(accelerator: Accelerator, out, work, zoos, config, resume):
     return answer[0]
 
 
-def _open_files(out: Path, work: Path, zoos: list, config: Config, resume: bool) -> Config:
-    if out.exists():
-        raise UserError(f"{out} exists already: choose another name for the bundle, or remove it.")
+def _open_files(work: Path, zoos: list, config: Config, resume: bool) -> Config:
     saved, paths = work / "config.json", [str(zoo.path.resolve()) for zoo in zoos]
     if saved.exists():
         if not resume:
             raise UserError(f"An unfinished run lies in {work}: go on with --resume, or remove that folder.")
-        run = json.loads(saved.read_text())
+        try:
+            run = json.loads(saved.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as reason:
+            raise UserError(f"The unfinished run in {work} is damaged: remove that folder and train anew.") from reason
         if run.get("format") != FORMAT:
             raise UserError(
                 f"The unfinished run in {work} was begun by another version: remove that folder and train anew."
@@ -129,21 +136,23 @@ def _open_files(out: Path, work: Path, zoos: list, config: Config, resume: bool)
         return get_generator(run["generator"]).config_class.from_config(run["config"])
     if resume:
         raise UserError(f"There is no unfinished run in {work} to resume: leave out --resume to start one.")
-    work.mkdir(parents=True, exist_ok=True)
+    if work.exists() and not (work.is_dir() and all(path.name.startswith(".") for path in work.iterdir())):
+        raise UserError(f"{work} is there and no unfinished run: choose another name for the bundle, or remove it.")
+    work.mkdir(exist_ok=True)
     about = {"format": FORMAT, "zoos": paths, "generator": generator_of(config).name, "config": config.to_config()}
-    write_whole(saved, json.dumps(about, indent=1))
+    try:
+        write_whole(saved, json.dumps(about, indent=1))
+    except OSError:
+        with suppress(OSError):
+            work.rmdir()
+        raise
     return config
 
 
 def _write_bundle(pipe, out: Path, work: Path, about: dict, card: str) -> None:
-    part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with new_folder(out) as part:
         pipe.save_pretrained(part)
         shutil.copy(work / "metrics.jsonl", part / "metrics.jsonl")
-        (part / "training.json").write_text(json.dumps(about, indent=1))
-        (part / "README.md").write_text(card)
-        os.chmod(part, 0o755)
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        (part / "training.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+        (part / "README.md").write_text(card, encoding="utf-8")
     clear_checkpoints(work)

@@ -1,15 +1,23 @@
 """The cache folder, and files and folders that are written completely or not at all."""
 
+import contextlib
+import errno
+import glob
 import hashlib
 import os
 import re
 import shutil
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from d2nwg.utils.errors import UserError
+
+DAY = 86_400.0  # seconds
+_held = threading.local()
 
 
 def cache_dir() -> Path:
@@ -21,7 +29,8 @@ def cache_dir() -> Path:
 
 @contextmanager
 def sole_writer(target: Path) -> Iterator[None]:
-    """Hold the lock on an output while it is written, and remove what a killed process left of it.
+    """Hold the lock on an output while it is written, and remove what a killed process left of it. A thread that holds
+    the lock may take it again.
 
     The lock file is in the cache, not beside `target`; the system releases it when the process ends.
 
@@ -31,6 +40,9 @@ def sole_writer(target: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     target = target.expanduser().resolve()
+    if target in _mine():
+        yield
+        return
     folder = cache_dir() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f"{hashlib.sha256(os.fsencode(target)).hexdigest()[:32]}.lock")
@@ -38,49 +50,133 @@ def sole_writer(target: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(f"{target} is being written already: wait for that, or choose another name.") from None
+    _mine().add(target)
     try:
         remove_partial(target)
         yield
     finally:
+        _mine().discard(target)
         lock.release()
 
 
+def _mine() -> set[Path]:
+    """What this thread holds the lock on."""
+    if not hasattr(_held, "targets"):
+        _held.targets = set()
+    return _held.targets
+
+
 @contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """Yields an empty folder, which is renamed to `target` at the end of the ``with``, or removed on an exception. A
-    `target` that another process made meanwhile stays as it is."""
+def whole_folder(target: Path, *, keep: bool = False) -> Iterator[Path]:
+    """Yields an empty folder, which becomes `target` at the end of the ``with``, or is removed on an exception. A
+    `target` that is empty already is filled: it may be a mount, to which nothing can be renamed.
+
+    Args:
+        keep: where another program made `target` meanwhile, keep both: the new folder gets a number. Without it, the
+            other one is taken to be as good.
+    Raises:
+        UserError: ``keep``, and another program made `target` meanwhile; the sentence says where the folder is.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name[:200]}-", dir=target.parent))
-    try:
+    remove_partial(target, older=DAY)
+    fill = target.is_dir() and not any(target.iterdir())
+    with partial_folder(target, inside=fill) as partial:
         yield partial
+        if fill:
+            _move_all(partial, target)
+            return
         try:
             os.replace(partial, target)
         except OSError:
-            if not target.is_dir():
+            if not (target.exists() if keep else target.is_dir()):
                 raise
-    finally:  # renamed, or to be removed
-        shutil.rmtree(partial, ignore_errors=True)
+            if keep:
+                number = next(n for n in range(2, 10**6) if not target.with_name(f"{target.name}-{n}").exists())
+                os.replace(partial, other := target.with_name(f"{target.name}-{number}"))
+                raise UserError(f"Another program made {target} meanwhile: the result is in {other}.") from None
 
 
-def remove_partial(target: Path) -> None:
-    """Remove the incomplete folders that killed processes left beside `target` (see `whole_folder`)."""
-    if target.parent.is_dir():
-        for path in target.parent.iterdir():
-            if re.fullmatch(rf"\.{re.escape(target.name[:200])}-[a-z0-9_]{{8}}", path.name):
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file atomically: a reader finds the old text or the new one, also after a kill or on a full disk."""
-    part = path.with_name(f".{path.name}-{os.getpid()}.part")
+@contextmanager
+def partial_folder(target: Path, *, inside: bool = False) -> Iterator[Path]:
+    """An empty folder beside `target`, or inside it, which is removed at the end where it is still there; after a kill
+    by `remove_partial`."""
+    prefix, place = (_prefix(""), target) if inside else (_prefix(target.name), target.parent)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _move_all(folder: Path, target: Path) -> None:
+    """Move what is in a folder to `target`, all or nothing.
+
+    Raises:
+        OSError: something of such a name is there already.
+    """
+    moved: list[Path] = []
+    try:
+        for path in sorted(folder.iterdir()):
+            if (target / path.name).exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target / path.name))
+            os.replace(path, target / path.name)
+            moved.append(path)
+    except OSError:
+        for path in moved:
+            os.replace(target / path.name, path)
+        raise
+
+
+def remove_partial(target: Path, older: float = 0.0) -> None:
+    """Remove the incomplete folders that killed processes left of `target` (see `whole_folder`), those that nothing was
+    added to for so many seconds."""
+    for folder, name in ((target.parent, target.name), (target, "")):
+        if not folder.is_dir():
+            continue
+        with contextlib.suppress(OSError):
+            for path in folder.iterdir():
+                left = re.fullmatch(re.escape(_prefix(name)) + "[a-z0-9_]{8}", path.name)
+                if left and time.time() - path.lstat().st_mtime >= older:
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+def partial_name(target: Path, end: str) -> Path:
+    """An incomplete folder of `target` under a name that several processes know; ``end`` has eight characters."""
+    return target.with_name(_prefix(target.name) + end)
+
+
+def _prefix(name: str) -> str:
+    """How the names of incomplete folders begin, with place for eight more characters in 255 bytes."""
+    if len(os.fsencode(name)) > 200:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+    return f".{name}.partial-" if name else ".partial-"
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yields the path of a file to write, which takes the place of `path` at the end of the ``with``, or is removed on
+    an exception: a reader finds the old content or the new one, also after a kill or on a full disk."""
+    import psutil
+
+    stem = _prefix(path.name)
+    for left in path.parent.glob(f"{glob.escape(stem)}*.file"):  # of killed processes
+        pid = left.name[len(stem) :].partition("-")[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            left.unlink(missing_ok=True)
+    part = path.with_name(f"{stem}{os.getpid()}-{threading.get_ident()}.file")
+    try:
+        yield part
+        with part.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file with `whole_file`."""
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def shipped(name: str) -> Path:

@@ -1,6 +1,7 @@
 """Zoos of heads, built by one process or by several (``accelerate launch … -m d2nwg zoo build …``)."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
@@ -19,7 +20,8 @@ from d2nwg.encoders.base import Encoder
 from d2nwg.encoders.cache import content_hash
 from d2nwg.utils.devices import leave_group_at_exit, resolve_device, workers
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.paths import sole_writer, whole_folder
+from d2nwg.utils.outputs import claimed, new_folder, resolved
+from d2nwg.utils.paths import partial_name
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights.info import HEADS, write_info
 from d2nwg.weights.networks import State, head_shapes
@@ -62,14 +64,12 @@ def build_zoo(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         _build_in_processes(sources, encoder, config, out, device, progress)
         return Zoo(out)
-    with sole_writer(out):
-        _check(sources, config, out)
+    with new_folder(out) as part:
+        _check(sources, config)
         images = encode_sets(sources, encoder, config, progress)
-        with whole_folder(out) as part:
-            save_file(images, part / "features.safetensors")
-            _write_records(sources, images, config, part, device, progress)
-            _write_info(sources, encoder, config, images, part)
-            part.chmod(0o755)
+        save_file(images, part / "features.safetensors")
+        _write_records(sources, images, config, part, device, progress)
+        _write_info(sources, encoder, config, images, part)
     return Zoo(out)
 
 
@@ -84,14 +84,16 @@ def _build_in_processes(
     state = PartialState(cpu=device == "cpu")
     leave_group_at_exit()
     device = "cpu" if device == "cpu" else str(state.device)  # each process has a GPU of its own
-    part = out.with_name(f".{out.name}-building")  # named as by `whole_folder`, but equal in all processes
+    out = resolved(out)
+    part = partial_name(out, "building")
     refusal: list[UserError | None] = [None]
     with ExitStack() as held:
         if state.is_main_process:
             try:
-                held.enter_context(sole_writer(out))  # removes `part` of a build that was killed
-                _check(sources, config, out)
-                part.mkdir(parents=True)
+                held.enter_context(claimed(out))  # removes `part` of a build that was killed
+                held.callback(shutil.rmtree, part, ignore_errors=True)
+                _check(sources, config)
+                part.mkdir()
                 images = encode_sets(sources, encoder, config, progress)
                 save_file(images, part / "features.safetensors")
             except UserError as reason:
@@ -110,9 +112,7 @@ def _build_in_processes(
         state.wait_for_everyone()
 
 
-def _check(sources: Sequence[ImageSet], config: ZooConfig, out: Path) -> None:
-    if out.exists():
-        raise UserError(f"{out} exists already: choose another name for the zoo, or remove it.")
+def _check(sources: Sequence[ImageSet], config: ZooConfig) -> None:
     for source in sources:
         if len(source.classes) < config.min_classes:
             raise UserError(f"{source.name} has {len(source.classes)} classes, fewer than {config.min_classes}.")

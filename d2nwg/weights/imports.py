@@ -1,6 +1,7 @@
 """Import of checkpoints to a zoo: every file is imported completely, or named with the reason why it is not."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from d2nwg.data.tables import facts_of, read_tables
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.paths import sole_writer, whole_folder
+from d2nwg.utils.outputs import explained, new_folder, resolved
+from d2nwg.utils.paths import partial_folder, remove_partial, sole_writer
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import number, shown, some
 from d2nwg.weights.checkpoint_files import CheckpointFiles, Found, find_checkpoints
@@ -65,20 +67,34 @@ def import_checkpoints(
     sources = [source] if isinstance(source, (str, Path)) else list(source)
     if out is None:
         return _collect(sources, table, None, [], into, progress)
-    out = Path(out)
-    with sole_writer(out):
-        old = ModelZoo(out) if append else None
-        if old is not None:
-            made = _collect(sources, table, out, old.records, into, progress)
-            records = [*old.records, *made.records]
-            write_info(out, CHECKPOINTS, {"architectures": {**made.architectures, **old.orders}, "records": records})
-            return made
-        if out.exists():
-            raise UserError(f"{out} exists already: add to it with --append, choose another name, or remove it.")
-        with whole_folder(out) as part:
-            made = _collect(sources, table, part, [], into, progress)
-            write_info(part, CHECKPOINTS, {"architectures": made.architectures, "records": made.records})
-            part.chmod(0o755)
+    if append:
+        return _append(sources, table, resolved(out), into, progress)
+    with new_folder(out, there="exists already: add to it with --append, choose another name, or remove it") as part:
+        made = _collect(sources, table, part, [], into, progress)
+        write_info(part, CHECKPOINTS, {"architectures": made.architectures, "records": made.records})
+    return made
+
+
+def _append(sources: Sequence[str | Path], table, out: Path, into: Path | None, progress: Progress) -> Imported:
+    """Add to a zoo. It stays as it was until all is read and written; files that a killed run moved into it belong to
+    no record, and are replaced by the next one."""
+    with explained(out), sole_writer(out):
+        zoo, models = ModelZoo(out), out / "models"
+        if models.is_symlink() or not models.is_dir():
+            raise UserError(f"The zoo {out} is damaged at models: import its checkpoints again.")
+        remove_partial(models)
+        with partial_folder(models) as part:
+            made = _collect(sources, table, part, zoo.records, into, progress)
+            records, orders = [*zoo.records, *made.records], {**made.architectures, **zoo.orders}
+            try:
+                for record in made.records:
+                    os.replace(part / record["file"], out / record["file"])
+                write_info(out, CHECKPOINTS, {"architectures": orders, "records": records})
+            except BaseException:
+                if len(ModelZoo(out)) == len(zoo):  # not written
+                    for record in made.records:
+                        (out / record["file"]).unlink(missing_ok=True)
+                raise
     return made
 
 
@@ -97,6 +113,7 @@ def _collect(
     used: set[str] = set()
     checkpoints = [one for found in finds for one in found.checkpoints]
     made, seen = Imported(), {record["sha256"]: record["name"] for record in old}
+    first = max((int(Path(record["file"]).stem) + 1 for record in old), default=0)
     if folder is not None:
         (folder / "models").mkdir(exist_ok=True)
     for done, files in enumerate(checkpoints):
@@ -116,7 +133,7 @@ def _collect(
         facts = {**checkpoint.facts, **facts_of(rows, files.path, used)}
         shape = architecture(checkpoint.state)
         made.architectures.setdefault(shape, list(without_prefix(checkpoint.state)))
-        file = f"models/{len(old) + len(made.records):05d}.safetensors"
+        file = f"models/{first + len(made.records):05d}.safetensors"
         made.records.append({"file": file, "name": files.name, "architecture": shape, "sha256": digest, **facts})
         made.sources.append(files)
         if folder is not None:

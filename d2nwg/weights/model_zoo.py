@@ -31,7 +31,7 @@ from torch import Tensor
 
 from d2nwg.data.tables import FACTS
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.paths import sole_writer, whole_folder
+from d2nwg.utils.outputs import new_folder
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import is_utf8, shown
 from d2nwg.weights.info import CHECKPOINTS, read_info
@@ -170,17 +170,12 @@ def export_zoo(zoo: ModelZoo, out: str | Path, *, format: str = "safetensors", p
     Args:
         format: ``"safetensors"``, or ``"pt"`` for state dicts that `torch.load` reads.
     Raises:
-        UserError: ``out`` exists or is being written.
+        UserError: as `new_folder`, or the zoo is damaged.
     """
-    out = Path(out)
-    with sole_writer(out):
-        if out.exists():
-            raise UserError(f"{out} exists already: choose another name, or remove it.")
-        with whole_folder(out) as part:
-            _export(zoo, part, format, progress)
-            part.chmod(0o755)
+    with new_folder(out) as part:
+        _export(zoo, part, format, progress)
     progress("Exporting", len(zoo), len(zoo))
-    return out
+    return Path(out)
 
 
 def _export(zoo: ModelZoo, folder: Path, format: str, progress: Progress) -> None:
@@ -190,7 +185,8 @@ def _export(zoo: ModelZoo, folder: Path, format: str, progress: Progress) -> Non
         state, target = zoo.state(number), folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if format == "pt":
-            torch.save(state, target)
+            with target.open("xb") as file:  # torch's own writer does not say why it failed
+                torch.save(state, file)
         else:
             shutil.copyfile(zoo.path / record["file"], target)
     tables = (folder / f"zoo{number}.csv" for number in ("", *range(2, len(names) + 3)))

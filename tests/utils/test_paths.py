@@ -64,15 +64,16 @@ def test_one_writer_at_a_time_between_threads(tmp_path):
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
-    left = tmp_path / ".out-a1b2c3d4"
+    left = tmp_path / ".out.partial-a1b2c3d4"
     (left / "models").mkdir(parents=True)
-    for other in (".out-two-a1b2c3d4", "out-a1b2c3d4", ".another-a1b2c3d4"):
+    others = {".out-original", ".out.partial-two-a1b2c3d4", "out.partial-a1b2c3d4", ".another.partial-a1b2c3d4"}
+    for other in others:
         (tmp_path / other).mkdir()
     with sole_writer(tmp_path / "out"):
         assert not left.exists()
         with whole_folder(tmp_path / "out") as part:
-            assert part.parent == tmp_path and part.name.startswith(".out-")
+            assert part.parent == tmp_path and part.name.startswith(".out.partial-")
             (part / "file").write_text("x")
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"cache", "out", ".out-two-a1b2c3d4", "out-a1b2c3d4", ".another-a1b2c3d4"}
+    assert names == {"cache", "out", *others}
     remove_partial(tmp_path / "nowhere" / "out")
