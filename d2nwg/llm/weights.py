@@ -23,11 +23,12 @@ def read_weights(folder: str | Path, label: str, **options) -> "PreTrainedModel"
         label: the name of the model in sentences.
         options: of `AutoModelForCausalLM.from_pretrained`.
     Raises:
-        UserError: tensors (tied ones aside) are missing, of another shape, left over, or not finite. transformers would
-            use random numbers for the first two.
+        UserError: tensors (tied ones aside) are missing, of another shape, left over, or not finite (transformers would
+            use random numbers for the first two), or an index names files that are not in the folder.
     """
     from transformers import AutoModelForCausalLM
 
+    check_index(Path(folder), label)
     model, found = AutoModelForCausalLM.from_pretrained(
         folder, output_loading_info=True, ignore_mismatched_sizes=True, **SAFE, **options
     )
@@ -43,6 +44,18 @@ def read_weights(folder: str | Path, label: str, **options) -> "PreTrainedModel"
             )
     check_finite(model, label)
     return model
+
+
+def check_index(folder: Path, label: str) -> None:
+    """Raises UserError where an index of shards names anything but files of the folder: transformers would read it."""
+    for file in folder.glob("*.index.json"):
+        try:
+            shards = set(json.loads(file.read_bytes())["weight_map"].values())
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            continue  # what transformers cannot read either
+        outside = [name for name in shards if not isinstance(name, str) or name != Path(name).name]
+        if outside:
+            raise UserError(f"The {file.name} of {label} names weights outside of its folder: {some(outside)}.")
 
 
 def check_finite(model: "PreTrainedModel", label: str) -> None:

@@ -32,7 +32,7 @@ def refusals() -> Iterator[None]:
         yield
     except UserError as reason:
         raise Refusal(str(reason)) from None
-    except Refusal:
+    except gr.Error:
         raise
     except Exception as reason:
         log.exception("Unforeseen")

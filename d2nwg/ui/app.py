@@ -3,24 +3,25 @@ that shows what another one made puts a `Receiver` into ``frame.receivers``; one
 ``frame.when_built``."""
 
 import asyncio
-import re
 from html import escape
 from pathlib import Path
 
 import gradio as gr
-from starlette.middleware import Middleware
 
+from d2nwg.ui.arguments import CheckedBlocks
 from d2nwg.ui.events import PRIVATE
 from d2nwg.ui.explore import tab as explore
 from d2nwg.ui.frame import Frame
 from d2nwg.ui.generate import tab as generate
 from d2nwg.ui.gpu import device_words
+from d2nwg.ui.http import app_options
 from d2nwg.ui.interpolate import tab as interpolate
 from d2nwg.ui.language import tab as language
 from d2nwg.ui.session import close, page_closed, private_root
 from d2nwg.ui.settings import bundle_names, default_bundle
 from d2nwg.ui.theme import studio_theme
 from d2nwg.ui.train import tab as train
+from d2nwg.ui.visitor import STORED_AS
 from d2nwg.utils.paths import shipped
 
 TABS = [generate, explore, interpolate, language, train]
@@ -63,14 +64,15 @@ ASKED = '() => window.askedTab ?? new URL(location.href).searchParams.get("tab")
 def build_app() -> gr.Blocks:
     """The whole app, ready for `launch`."""
     private_root()
-    with gr.Blocks(title=NAME, analytics_enabled=False, delete_cache=(3600, DAY), fill_width=True) as demo:
+    with CheckedBlocks(title=NAME, analytics_enabled=False, delete_cache=(3600, DAY), fill_width=True) as demo:
         session = gr.State(None, delete_callback=close)
+        token = gr.BrowserState(storage_key=STORED_AS, secret=STORED_AS)  # not encrypted to anybody: it is theirs
         with gr.Row(elem_id="top"):
             gr.HTML(BRAND, elem_id="brand")
             bundle = gr.Dropdown(bundle_names(), value=default_bundle(), label="Bundle", elem_id="bundle", scale=0)
             tools = gr.HTML(TOOLS % "", elem_id="tools")
         with gr.Tabs(elem_id="tabs") as tabs:
-            frame = Frame(demo, session, bundle, tabs)
+            frame = Frame(demo, session, token, bundle, tabs)
             for tab in TABS:
                 with gr.Tab(tab.LABEL, id=tab.KEY) as page:
                     tab.build_tab(frame)
@@ -98,22 +100,8 @@ def launch_options() -> dict:
         allowed_paths=[],
         blocked_paths=_blocked(),
         show_error=False,
-        app_kwargs={"middleware": [Middleware(OnlyOwnFiles)]},
+        app_kwargs=app_options(),
     )
-
-
-class OnlyOwnFiles:
-    """ASGI middleware: gradio would also fetch any public address named after ``file=`` and pass it on."""
-
-    def __init__(self, app):
-        self.app = app
-
-    async def __call__(self, scope, receive, send):
-        if re.search(r"/(file|proxy)[=/]+https?:", scope.get("path", ""), re.IGNORECASE):
-            await send({"type": "http.response.start", "status": 403, "headers": []})
-            await send({"type": "http.response.body"})
-        else:
-            await self.app(scope, receive, send)
 
 
 def _blocked() -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any
 import gradio as gr
 from gradio.blocks import Block
 
+from d2nwg.jobs.owner import Viewer
 from d2nwg.ui.settings import bundle_names
 
 PRIVATE: dict[str, Any] = dict(api_visibility="private", show_progress="hidden")  # of every event of the page
@@ -24,7 +25,8 @@ class Components:
         return [part for group in groups for part in group]
 
 
-def bundle_update(chosen: str | None = None) -> dict:
-    """The update of a choice of bundles to those at hand, some trained since the app was started, perhaps; `chosen` is
-    then chosen, if given."""
-    return gr.update(choices=bundle_names(), value=chosen) if chosen else gr.update(choices=bundle_names())
+def bundle_update(viewer: Viewer, chosen: str | None = None) -> dict:
+    """The update of a choice of bundles to those that a visitor may use, some trained since the app was started,
+    perhaps; `chosen` is then chosen, if given."""
+    names = bundle_names(viewer)
+    return gr.update(choices=names, value=chosen) if chosen else gr.update(choices=names)

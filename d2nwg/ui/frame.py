@@ -27,6 +27,7 @@ class Frame:
     Attributes:
         demo: the whole app.
         session: holds the visitor's `Session`, or None after a page was left alone for long.
+        token: the token in the visitor's browser, which `d2nwg.ui.visitor.visitor` knows them by.
         bundle: the choice of a bundle, above the tabs.
         tabs: the tabs; a tab is selected by its key.
         receivers: by a tab's key, how it shows what another one made.
@@ -35,6 +36,7 @@ class Frame:
 
     demo: gr.Blocks
     session: gr.State
+    token: gr.BrowserState
     bundle: gr.Dropdown
     tabs: gr.Tabs
     receivers: dict[str, Receiver] = field(default_factory=dict)

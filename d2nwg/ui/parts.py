@@ -1,7 +1,7 @@
 """Gradio components with our manners: files are uploaded, never fetched from an address, nor decoded unseen."""
 
 import gradio as gr
-from gradio_client.utils import is_http_url_like
+from gradio_client.utils import is_http_url_like, is_valid_file
 
 REFUSED = "not possible"  # the title of a refusal; gradio's own is a word we do not use
 
@@ -13,15 +13,23 @@ class Refusal(gr.Error):
         super().__init__(sentence, title=REFUSED, print_exception=False)
 
 
+NOT_FETCHED = "Upload the file itself: addresses are not fetched."
+
+
 class _Uploaded:
     async def async_move_resource_to_block_cache(self, path):
         if path is not None and is_http_url_like(str(path)):
-            raise Refusal("Upload the file itself: addresses are not fetched.")
+            raise Refusal(NOT_FETCHED)
         return await super().async_move_resource_to_block_cache(path)
 
 
 class Upload(_Uploaded, gr.File):
     """A drop zone; handlers get paths."""
+
+    def _process_single_file(self, f) -> str:  # gradio's leaves an empty temporary file for each
+        if self.file_types and not is_valid_file(f.path, self.file_types):
+            raise Refusal(f"Give a file of one of these kinds: {', '.join(self.file_types)}.")
+        return f.path
 
     def get_block_name(self) -> str:
         return "file"
@@ -34,4 +42,6 @@ class Picture(_Uploaded, gr.Image):
         return "image"
 
     def preprocess(self, payload) -> str | None:
+        if payload and payload.path is None:
+            raise Refusal(NOT_FETCHED)
         return payload.path if payload else None

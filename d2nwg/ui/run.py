@@ -11,6 +11,7 @@ from gradio.components import Component
 from d2nwg.ui import html
 from d2nwg.ui.events import COMPUTE, PRIVATE
 from d2nwg.ui.session import Session
+from d2nwg.ui.visitor import visitor
 from d2nwg.ui.work import UNEXPECTED, Work
 from d2nwg.utils.errors import Cancelled, UserError
 
@@ -95,7 +96,7 @@ class Run:
         owner = object()
 
         def start(request: gr.Request, visit: Session | None, *values):
-            visit = visit or Session()
+            visit = visit or Session(viewer=visitor(request))
             visit.page = request.session_hash
             before = visit.works.get(self.key)
             if before and not takes_over and (before.started or before.owner is not owner):

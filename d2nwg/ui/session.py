@@ -19,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from d2nwg.jobs.owner import STRANGER, Viewer
 from d2nwg.ui.work import Work
 
 State = TypeVar("State")
@@ -77,13 +78,14 @@ class Session:
 
     Attributes:
         page: gradio's name for the page the visitor has open.
+        viewer: who the visitor is.
         folder: the visitor's own, for everything made for them.
         uploads: the visitor's files that gradio keeps outside the folder.
         works: what waits or runs, by the key of its `d2nwg.ui.run.Run`.
     """
 
-    def __init__(self, page: str | None = None):
-        self.page = page
+    def __init__(self, page: str | None = None, viewer: Viewer = STRANGER):
+        self.page, self.viewer = page, viewer
         self.folder = new_folder("session")
         self.uploads: set[Path] = set()
         self.works: dict[str, Work] = {}

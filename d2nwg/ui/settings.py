@@ -1,10 +1,13 @@
 """What the controls of several tabs offer, and what they accept."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from d2nwg.bundles import bundle_tasks, list_bundles, resolve_bundle
 from d2nwg.data.examples import EXAMPLES
+from d2nwg.jobs.owner import STRANGER, Viewer
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.text import shown
 
 LIMITS = {  # what a number is called in a sentence, its least and its greatest value
     "shots": ("Images per class", 1, 1000),
@@ -20,10 +23,15 @@ def example_names() -> list[tuple[str, str]]:
     return [(example.title, key) for key, example in EXAMPLES.items()]
 
 
-def bundle_names() -> list[str]:
-    """The bundles at hand, the default one first."""
-    first = default_bundle()
-    return [first, *(name for name in list_bundles() if name != first)] if first else list(list_bundles())
+def bundles(viewer: Viewer) -> dict[str, Path]:
+    """Name → folder of the bundles that a visitor may use: those that are nobody's, and their own."""
+    return {name: path for name, path in list_bundles().items() if viewer.sees(path)}
+
+
+def bundle_names(viewer: Viewer = STRANGER) -> list[str]:
+    """The names of `bundles`, the default one first."""
+    first, known = default_bundle(), bundles(viewer)
+    return [first, *(name for name in known if name != first)] if first else list(known)
 
 
 def default_bundle() -> str | None:
@@ -34,20 +42,20 @@ def default_bundle() -> str | None:
         return None
 
 
-def task_names(bundle: str | None) -> list[str]:
-    """The tasks that a bundle knows by name; none for one that is shown images."""
-    path = list_bundles().get(bundle or default_bundle() or "")
+def task_names(bundle: str | None, viewer: Viewer = STRANGER) -> list[str]:
+    """The tasks that a bundle knows by name; none for one that is shown images, or that the visitor may not use."""
+    path = bundles(viewer).get(bundle or default_bundle() or "")
     return list(bundle_tasks(path)) if path else []
 
 
-def check_bundle(bundle: str | None) -> str | None:
+def check_bundle(bundle: str | None, viewer: Viewer = STRANGER) -> str | None:
     """The name of a bundle, or None for the default one.
 
     Raises:
-        UserError: it is not here.
+        UserError: it is not here, or somebody else's; the sentence is the same.
     """
-    if bundle is not None and bundle not in list_bundles():
-        raise UserError(f"There is no bundle {bundle} here; choose one from the list.")
+    if bundle is not None and bundle not in bundles(viewer):
+        raise UserError(f"There is no bundle {shown(bundle)} here; choose one from the list.")
     return bundle
 
 
@@ -57,7 +65,8 @@ def whole(value, name: str, low: int, high: int) -> int:
     Raises:
         UserError: it is not one.
     """
-    if not isinstance(value, (int, float)) or not low <= value <= high or int(value) != value:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not low <= value <= high or int(value) != value:
         raise UserError(f"{name} should be a whole number from {low:,} to {high:,}.")
     return int(value)
 

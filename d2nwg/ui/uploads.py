@@ -7,6 +7,7 @@ from pathlib import Path
 from d2nwg.ui.session import private_root
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
+from d2nwg.utils.text import shown
 
 
 def own_file(path: str) -> Path:
@@ -15,10 +16,13 @@ def own_file(path: str) -> Path:
     Raises:
         UserError: it is not one, or is gone.
     """
-    file = Path(path).resolve()
-    if not file.is_relative_to(private_root()) or not file.is_file():
-        raise UserError(f"The uploaded file {file.name} is no longer here; please choose it again.")
-    return file
+    try:
+        file = Path(path).resolve()
+        if file.is_relative_to(private_root()) and file.is_file():
+            return file
+    except (OSError, ValueError, RuntimeError, TypeError):  # no path at all
+        pass
+    raise UserError(f"The uploaded file {shown(Path(str(path)).name)} is no longer here; please choose it again.")
 
 
 @contextmanager

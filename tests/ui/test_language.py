@@ -24,19 +24,6 @@ def tiny(tmp_path_factory):
     return str(make_tiny_llm(tmp_path_factory.mktemp("llm") / "tiny"))
 
 
-def test_models_that_may_be_asked_for(monkeypatch):
-    assert own.check_model(" org/name ") == "org/name" and own.check_model("default") == "default"
-    words, name = own.model_choices()[0]
-    assert name == own.check_model(words) == "default" and "93 MB" in words and "93 MB" in own.model_hint()
-    with pytest.raises(UserError, match="Choose a model"):
-        own.check_model("  ")
-    monkeypatch.setenv("SPACE_ID", "me/space")
-    assert own.check_model("default") == "default" and "folder" not in own.model_hint()
-    for stranger in ("/etc", "org/name", "x.gguf"):
-        with pytest.raises(UserError, match="On this shared machine only the default model"):
-            own.check_model(stranger)
-
-
 def test_links_name_no_models():
     assert own.from_link({"mode": "spectrum", "percent": "40", "model": "/etc"}) == {"mode": "spectrum", "percent": 40}
     assert own.from_link({"mode": "x", "percent": "200"}) == own.from_link({"percent": "much"}) == {}
@@ -129,7 +116,10 @@ def test_what_a_refinement_may_be_asked():
     assert (len(asked.selection), len(asked.report), asked.layers) == (80, 80, 4)
     for changed, numbers, words in (
         ({"select": ("own", None)}, ("tiny", 4, 3, 0), "Drop a JSONL file with the selection questions"),
-        ({"select": ("/etc/passwd", None)}, ("tiny", 4, 3, 0), "Choose the built-in questions"),
+        *(
+            ({"select": (path, None)}, ("tiny", 4, 3, 0), "Choose the built-in questions")
+            for path in ("/etc/passwd", "built-in/../x.jsonl", "built-in.jsonl", "lm-eval:/etc/x.yaml", "lm-eval:../x")
+        ),
         ({"select": ("built-in:report", None)}, ("tiny", 4, 3, 0), "80 questions in common"),
         ({}, ("vast", 4, 3, 0), "one of the presets"),
         ({}, ("tiny", 4, 0, 0), "Candidates should be a whole number"),

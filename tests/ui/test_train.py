@@ -2,6 +2,8 @@
 
 import json
 import os
+import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,10 @@ import pytest
 from d2nwg.bundles import list_bundles, pack_bundle
 from d2nwg.figures.train import accuracies_figure, losses_figure
 from d2nwg.jobs import queue as jobs
+from d2nwg.jobs.owner import EVERYTHING, Viewer
 from d2nwg.jobs.process import identity
 from d2nwg.training.estimate import estimate
+from d2nwg.ui.access import ACCESS
 from d2nwg.ui.train import html
 from d2nwg.ui.train import service as training
 from d2nwg.utils.errors import UserError
@@ -37,11 +41,14 @@ def test_off_on_a_space(monkeypatch):
 
 
 def test_jobs_in_words(still, tiny_zoo):
-    assert "Your jobs will stand here" in html.jobs_html(None)
+    assert "Your jobs will stand here" in html.jobs_html(None, EVERYTHING)
     job = jobs.submit_training("mine", [tiny_zoo.path], quick_config())
-    assert "waiting" in html.jobs_html(None) and training.job_choices() == [("mine (training)", "train-mine")]
+    assert "waiting" in html.jobs_html(None, EVERYTHING) and training.job_choices(EVERYTHING) == [
+        ("mine (training)", "train-mine")
+    ]
     job.write(state="failed", message=NASTY)
-    assert "<img" not in html.jobs_html(job.id) and "failed" in html.jobs_html(job.id)
+    shown = html.jobs_html(job.id, EVERYTHING)
+    assert "<img" not in shown and "failed" in shown
     me = os.getpid()
     job.write(
         state="running",
@@ -57,25 +64,33 @@ def test_jobs_in_words(still, tiny_zoo):
     (job.work / "metrics.jsonl").write_text(
         '{"stage": "Training the VAE", "step": 5, "steps": 20, "loss": 0.5, "reconstructed_accuracy": 0.75}\n{"torn'
     )
-    shown = html.jobs_html(job.id)
+    shown = html.jobs_html(job.id, EVERYTHING)
     for words in ("step 5 of 20", "1 min 15 s left", "loss 0.5", "reconstructions right on 75.0", "width:25.0%"):
         assert words in shown
     job.write(state="stopped", pid=None)
 
 
-def test_a_zoo_in_words(tiny_zoo, tmp_path):
-    assert "300 linear heads" in html.describe_zoo(str(tiny_zoo.path))
-    assert "is no zoo" in html.describe_zoo(str(tmp_path / "none"))
-    assert "No zoo yet" in html.describe_zoo(None)
+@pytest.fixture
+def allowed(tiny_zoo, monkeypatch):
+    """The app was started with the folder of the tiny zoo."""
+    monkeypatch.setattr(ACCESS, "folders", (tiny_zoo.path.resolve().parent,))
+
+
+def test_a_zoo_in_words(tiny_zoo, allowed, tmp_path):
+    assert "300 linear heads" in html.describe_zoo(str(tiny_zoo.path), EVERYTHING)
+    (tiny_zoo.path.parent / "empty").mkdir(exist_ok=True)
+    assert "is no zoo" in html.describe_zoo(str(tiny_zoo.path.parent / "empty"), EVERYTHING)
+    assert "That zoo is not to be had here" in html.describe_zoo(str(tmp_path), EVERYTHING)
+    assert "No zoo yet" in html.describe_zoo(None, EVERYTHING)
     with pytest.raises(UserError, match="Choose a zoo"):
-        training.zoo_path(None)
+        training.zoo_path(None, EVERYTHING)
 
 
 def test_settings(still):
     with pytest.raises(UserError, match="Choose the images first"):
-        training.submit_zoo(None, "x", 10, 2, 3, 5, 0)
+        training.submit_zoo(None, "x", 10, 2, 3, 5, 0, EVERYTHING)
     with pytest.raises(UserError, match="Heads should be a whole number from 5"):
-        training.submit_zoo(["x.zip"], "x", 1, 2, 3, 5, 0)
+        training.submit_zoo(["x.zip"], "x", 1, 2, 3, 5, 0, EVERYTHING)
     assert training.training_config("unet", "tiny", {"vae_steps": "7", "ema": ""}).vae_steps == 7
     assert training.training_config("dual", "tiny", {"held_out": "a, b"}).held_out == ("a", "b")
     with pytest.raises(UserError, match="'x' cannot be the vae_steps: write for instance 200"):
@@ -105,8 +120,6 @@ def test_time_and_memory_are_measured(tiny_zoo):
 
 
 def test_a_bundle_as_one_archive(tiny_bundle, tmp_path, monkeypatch):
-    import zipfile
-
     packed = pack_bundle(tiny_bundle, tmp_path)
     monkeypatch.setenv("D2NWG_CACHE", str(tmp_path / "cache"))
     zipfile.ZipFile(packed).extractall(tmp_path / "cache" / "bundles")
@@ -125,23 +138,51 @@ def test_checkpoints_added_to_a_zoo(still, tmp_path):
     files = [tmp_path / f"{i}.pt" for i in range(3)]
     for i, file in enumerate(files):
         torch.save(torch.nn.Linear(2 + i // 2, 2).state_dict(), file)
+    me, other = Viewer("me"), Viewer("other")
+
+    def take(files, append: bool, viewer=me):
+        return training.import_zoo([str(file) for file in files], "mine", tmp_path / "a", append, viewer)
+
     with pytest.raises(UserError, match="no zoo of checkpoints mine to add to"):
-        training.import_zoo([str(files[0])], "mine", tmp_path / "a", append=True)
-    assert "1 checkpoint imported" in training.import_zoo([str(files[0])], "mine", tmp_path / "a")
+        take(files[:1], True)
+    assert "1 checkpoint imported" in take(files[:1], False).sentence
     with pytest.raises(UserError, match="a zoo mine already: choose another name, or tick"):
-        training.import_zoo([str(files[1])], "mine", tmp_path / "a")
-    said = training.import_zoo([str(file) for file in files], "mine", tmp_path / "a", append=True)
-    assert said.startswith("2 checkpoints added to the zoo mine, which now has 3; 1 left out: 0.pt has the same w")
+        take(files[1:2], False)
+    for append, words in ((True, "You have no zoo of checkpoints mine"), (False, "The name mine is taken")):
+        with pytest.raises(UserError, match=words):
+            take(files, append, other)
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for file in files:
+            archive.write(file, file.name)
+        archive.writestr("log.txt", "no checkpoint")
+    made = take([tmp_path / "all.zip"], True)
+    assert made.sentence == "2 checkpoints added to the zoo mine, which now has 3."
+    shown = html.imported(made)
+    assert "4 files: 2 imported as 2 checkpoints, 1 left out" in shown and "log.txt" in shown
+    assert "<li>0.pt has the same w" in shown
     assert [r["name"] for r in ModelZoo(tmp_path / "cache" / "zoos" / "mine").records] == ["0.pt", "1.pt", "2.pt"]
-    assert training.zoo_names() == ["mine"]
-    assert "3 networks</b> of 2 architectures" in html.describe_zoo("mine")
+    assert training.zoo_names(me) == training.zoo_names(EVERYTHING) == ["mine"] and not training.zoo_names(other)
+    assert "3 networks</b> of 2 architectures" in html.describe_zoo("mine", me)
+    assert "not to be had here" in html.describe_zoo("mine", other)
 
 
-def test_the_generator_suits_the_zoo(still, tiny_zoo, tmp_path):
+def test_the_account_of_a_look(still, tmp_path):
     import torch
 
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "a.pt")
-    training.import_zoo([str(tmp_path / "a.pt")], "models", tmp_path / "a")
+    torch.save({"code": os.system}, tmp_path / "b.pt")
+    found = training.look_at_checkpoints([str(tmp_path / name) for name in ("a.pt", "b.pt")], tmp_path / "a")
+    shown = html.checkpoints(found)
+    assert "2 files: 1 imported as 1 checkpoint, 1 left out" in shown and "b.pt needs code" in shown
+
+
+def test_the_generator_suits_the_zoo(still, tiny_zoo, allowed, tmp_path):
+    import torch
+
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "a.pt")
+    training.import_zoo([str(tmp_path / "a.pt")], "models", tmp_path / "a", False, EVERYTHING)
+    suiting = partial(training.suiting, viewer=EVERYTHING)
     heads = str(tiny_zoo.path)
-    assert training.suiting("models", "dual") == "networks" and training.suiting(heads, "dual") == "dual"
-    assert training.suiting(heads, "networks") == "unet" and training.suiting(None, "unet") == "unet"
+    assert suiting("models", "dual") == "networks" and suiting(heads, "dual") == "dual"
+    assert suiting(heads, "networks") == "unet" and suiting(None, "unet") == "unet"
+    assert suiting("/etc", "networks") == suiting("/nowhere", "networks") == "networks"

@@ -13,10 +13,12 @@ from d2nwg.ui.parts import Upload
 from d2nwg.ui.session import call_folder
 from d2nwg.ui.settings import bundle_names, default_bundle, example_names
 from d2nwg.ui.uploads import read_images
+from d2nwg.ui.visitor import visitor
 from d2nwg.ui.work import call
 
 
 async def explore(
+    request: gr.Request,
     files: list[str] | None = None,
     example: str | None = None,
     bundle: str | None = None,
@@ -36,7 +38,10 @@ async def explore(
 ) -> tuple[str, dict, str, str, str]:
     folder = call_folder()
     with refusals():
-        settings = own.check(bundle, tasks, classes, num_samples, num_trained, shots, seed, steps, max_query, sampler)
+        viewer = visitor(request)
+        settings = own.check(
+            bundle, tasks, classes, num_samples, num_trained, shots, seed, steps, max_query, sampler, viewer
+        )
         view = own.check_view(space, part, perplexity, seed, False)
         images = await call(partial(read_images, files=files, example=example, into=folder), reports_to(progress))
         make = partial(own.make, {"images": images}, settings, view, folder / "result", exact=True)
@@ -56,7 +61,7 @@ def add_endpoints() -> None:
     with gr.Column(visible=False):
         files = Upload(label="An archive with one folder a class, or pictures named by class", file_count="multiple")
         example = gr.Dropdown(example_names(), value=None, label="An example, where no files are given")
-        bundle = gr.Dropdown(bundle_names(), value=default_bundle(), label="Bundle")
+        bundle = gr.Dropdown(bundle_names(), value=default_bundle(), label="Bundle", allow_custom_value=True)
         numbers = [
             gr.Number(value, precision=0, label=label)
             for value, label in (

@@ -72,7 +72,8 @@ def wire_picking(frame: Frame, results: Results) -> None:
     def on_map(visit: Session | None, colour: str, method: str, event: gr.EventData):
         state = current(visit)
         data = event._data if isinstance(event._data, dict) else {}
-        points = [int(p) for p in data.get("points", ()) if isinstance(p, (int, float))]
+        given = data.get("points")
+        points = [p for p in given if isinstance(p, int)] if isinstance(given, list) else []
         if state is None or (data.get("kind") == "one" and not points):
             return gr.skip()
         if data.get("kind") == "one":

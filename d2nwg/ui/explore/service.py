@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from d2nwg.data.examples import EXAMPLES
+from d2nwg.jobs.owner import STRANGER, Viewer
 from d2nwg.pipelines import DEFAULT
 from d2nwg.ui.generate import service as generate
 from d2nwg.ui.gpu import on_gpu
@@ -60,14 +61,24 @@ class Explored(NamedTuple):
 
 
 def check(
-    bundle: str | None, tasks, classes, explored, trained, shots, seed, steps, most, sampler: str | None = None
+    bundle: str | None,
+    tasks,
+    classes,
+    explored,
+    trained,
+    shots,
+    seed,
+    steps,
+    most,
+    sampler: str | None = None,
+    viewer: Viewer = STRANGER,
 ) -> dict:
     """The keyword arguments of `d2nwg.exploration.explore.explore`. Without ``steps`` the sampler takes its own number.
 
     Raises:
         UserError: a number out of its limits, or a bundle that is not here.
     """
-    check_bundle(bundle)
+    check_bundle(bundle, viewer)
     values = dict(
         tasks=tasks,
         classes=classes,

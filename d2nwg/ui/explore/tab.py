@@ -60,7 +60,7 @@ def _wire_run(frame: Frame, choices: Choices, results: Results) -> None:
     run = Run(frame.session, KEY, choices.go, choices.stop, choices.status)
 
     def ask(visit: Session, bundle: str | None, data: str, files: list[str] | None, *numbers):
-        settings, view = own.check(bundle, *numbers[:9]), own.check_view(*numbers[9:])
+        settings, view = own.check(bundle, *numbers[:9], viewer=visit.viewer), own.check_view(*numbers[9:])
         source = _source(visit, data, files)
         visit.state(ExploreState).asked = view
         return partial(own.make, source, settings, view, visit.subfolder())

@@ -14,6 +14,7 @@ from d2nwg.ui.parts import Picture, Upload
 from d2nwg.ui.session import call_folder
 from d2nwg.ui.settings import bundle_names, default_bundle, example_names
 from d2nwg.ui.uploads import read_images
+from d2nwg.ui.visitor import visitor
 from d2nwg.ui.work import call
 
 
@@ -27,6 +28,7 @@ async def load_images(files: list[str] | None = None, example: str | None = None
 
 
 async def generate(
+    request: gr.Request,
     files: list[str] | None = None,
     example: str | None = None,
     bundle: str | None = None,
@@ -42,7 +44,7 @@ async def generate(
 ) -> tuple[str, dict, str, str, str]:
     folder = call_folder()
     with refusals():
-        settings = check_settings(bundle, shots, num_samples, seed, steps, max_query, task, sampler)
+        settings = check_settings(bundle, shots, num_samples, seed, steps, max_query, task, sampler, visitor(request))
         read = partial(read_images, files=files, example=example, into=folder)
         images = await call(read, reports_to(progress))
         make = partial(service.generate, images, settings, folder / "result", unlabelled)
@@ -66,7 +68,7 @@ def add_endpoints() -> None:
     with gr.Column(visible=False):
         files = Upload(label="An archive with one folder a class, or pictures named by class", file_count="multiple")
         example = gr.Dropdown(example_names(), value=None, label="An example, where no files are given")
-        bundle = gr.Dropdown(bundle_names(), value=default_bundle(), label="Bundle")
+        bundle = gr.Dropdown(bundle_names(), value=default_bundle(), label="Bundle", allow_custom_value=True)
         numbers = [
             gr.Number(DEFAULTS[key], precision=0, label=label)
             for key, label in (

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from d2nwg.bundles import bundle_tasks, list_bundles, resolve_bundle
+from d2nwg.bundles import bundle_tasks, resolve_bundle
 from d2nwg.conditions.task_names import read_mix
 from d2nwg.data.examples import EXAMPLES
+from d2nwg.jobs.owner import STRANGER, Viewer
 from d2nwg.pipelines import ANCESTRAL, DEFAULT, DEFAULT_STEPS
-from d2nwg.ui.settings import LIMITS, check_bundle, whole, whole_numbers
+from d2nwg.ui.settings import LIMITS, bundles, check_bundle, whole, whole_numbers
 from d2nwg.utils.errors import UserError
 
 DEFAULTS: dict[str, Any] = dict(
@@ -25,14 +26,22 @@ def steps_of(sampler: str) -> int:
 
 
 def check_settings(
-    bundle: str | None, shots, samples, seed, steps, max_query, task: str | None = None, sampler: str | None = None
+    bundle: str | None,
+    shots,
+    samples,
+    seed,
+    steps,
+    max_query,
+    task: str | None = None,
+    sampler: str | None = None,
+    viewer: Viewer = STRANGER,
 ) -> dict:
     """The keyword arguments of ``generate_heads``. Without ``steps`` the sampler takes its own number of them.
 
     Raises:
         UserError: a number out of its limits, a bundle that is not here, or a task that it does not know.
     """
-    check_bundle(bundle)
+    check_bundle(bundle, viewer)
     numbers = dict(shots=shots, samples=samples, seed=seed, max_query=max_query)
     checked = whole_numbers(numbers if steps is None else {**numbers, "steps": steps})
     if task := (task or "").strip():
@@ -41,11 +50,11 @@ def check_settings(
     return {**chosen, "sampler": sampler or DEFAULT, "steps": None, **checked}
 
 
-def from_link(query: Mapping[str, str]) -> tuple[dict, str]:
+def from_link(query: Mapping[str, str], viewer: Viewer = STRANGER) -> tuple[dict, str]:
     """The control values that a link's query asks for, and a sentence on what it asks for in vain."""
     values: dict[str, object] = {}
     missing = []
-    for key, known in (("bundle", list_bundles()), ("example", EXAMPLES)):
+    for key, known in (("bundle", bundles(viewer)), ("example", EXAMPLES)):
         if key in query:
             if query[key] in known:
                 values[key] = query[key]

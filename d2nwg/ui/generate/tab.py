@@ -4,6 +4,7 @@ from functools import partial
 
 import gradio as gr
 
+from d2nwg.jobs.owner import STRANGER, owner_of
 from d2nwg.ui import html as views
 from d2nwg.ui.events import PRIVATE, bundle_update
 from d2nwg.ui.frame import Frame, Receiver
@@ -17,6 +18,7 @@ from d2nwg.ui.link import keep_in_address
 from d2nwg.ui.run import Run
 from d2nwg.ui.session import Session
 from d2nwg.ui.settings import task_names
+from d2nwg.ui.visitor import new_token, visitor
 from d2nwg.utils.errors import UserError
 
 KEY, LABEL = "generate", "Generate"
@@ -47,11 +49,12 @@ def _wire_images(frame: Frame, choices: Choices, run: Run) -> None:
         "seed": choices.seed,
     }
 
-    def open_page(request: gr.Request):
-        visit = Session(request.session_hash)
-        values, visit.state(GenerateState).news = from_link(dict(request.query_params))
-        values["bundle"] = bundle_update(values.get("bundle"))
-        return {frame.session: visit, **{linked[key]: value for key, value in values.items()}}
+    def open_page(request: gr.Request, token):
+        token = token if owner_of(token) else new_token()
+        visit = Session(request.session_hash, visitor(request, token))
+        values, visit.state(GenerateState).news = from_link(dict(request.query_params), visit.viewer)
+        values["bundle"] = bundle_update(visit.viewer, values.get("bundle"))
+        return {frame.session: visit, frame.token: token, **{linked[key]: value for key, value in values.items()}}
 
     def read_example(visit: Session, example: str):
         if example == "own":
@@ -82,7 +85,7 @@ def _wire_images(frame: Frame, choices: Choices, run: Run) -> None:
     def kept(visit: Session) -> str:
         return html.kept(images=visit.state(GenerateState).images)
 
-    opened = frame.demo.load(open_page, None, [frame.session, *linked.values()], **PRIVATE)
+    opened = frame.demo.load(open_page, frame.token, [frame.session, frame.token, *linked.values()], **PRIVATE)
     for trigger, ask, inputs in (
         (opened.then, read_example, [choices.example]),
         (choices.example.input, read_example, [choices.example]),
@@ -100,7 +103,7 @@ def _wire_images(frame: Frame, choices: Choices, run: Run) -> None:
             slot={},
             takes_over=True,
         )
-    frame.bundle.change(_tasks, frame.bundle, choices.task, **PRIVATE)
+    frame.bundle.change(_tasks, [frame.session, frame.bundle], choices.task, **PRIVATE)
     choices.sampler.input(steps_of, choices.sampler, choices.steps, queue=False, **PRIVATE)
     keep_in_address(linked)
 
@@ -110,9 +113,9 @@ def _read(key: str, progress, **source) -> tuple:
     return key, *service.read_and_show(progress=progress, **source)
 
 
-def _tasks(bundle: str | None):
+def _tasks(visit: Session | None, bundle: str | None):
     """The tasks to choose from, where the bundle knows them by name."""
-    names = task_names(bundle)
+    names = task_names(bundle, visit.viewer if visit else STRANGER)
     return gr.update(choices=names, value=None, visible=bool(names))
 
 
@@ -123,7 +126,7 @@ def _wire_generate(frame: Frame, choices: Choices, view: ResultView, run: Run) -
         images = visit.state(GenerateState).images
         if images is None:
             raise UserError("This page was left alone for long; choose the images again.")
-        settings = check_settings(bundle, *numbers)
+        settings = check_settings(bundle, *numbers, viewer=visit.viewer)
         visit.uploaded(free)
         return partial(service.make_result, images, settings, visit.subfolder(), free)
 

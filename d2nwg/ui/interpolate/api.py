@@ -11,10 +11,12 @@ from d2nwg.ui.interpolate.settings import DEFAULTS, check, default_bundle
 from d2nwg.ui.parts import Upload
 from d2nwg.ui.session import call_folder
 from d2nwg.ui.settings import bundle_names, example_names
+from d2nwg.ui.visitor import visitor
 from d2nwg.ui.work import call
 
 
 async def interpolate(
+    request: gr.Request,
     files_a: list[str] | None = None,
     files_b: list[str] | None = None,
     example_a: str | None = None,
@@ -29,7 +31,7 @@ async def interpolate(
 ) -> tuple[str, dict, str]:
     folder = call_folder()
     with refusals():
-        settings = check(bundle, points, seeds, num_samples, shots, seed)
+        settings = check(bundle, points, seeds, num_samples, shots, seed, visitor(request))
         endpoints = [
             ("own" if files and not (example or "").startswith("task:") else example or "", files)
             for files, example in ((files_a, example_a), (files_b, example_b))
@@ -56,7 +58,7 @@ def add_endpoint() -> None:
             )
             for letter in "AB"
         ]
-        bundle = gr.Dropdown(bundle_names(), value=default_bundle(), label="Bundle")
+        bundle = gr.Dropdown(bundle_names(), value=default_bundle(), label="Bundle", allow_custom_value=True)
         numbers = [
             gr.Number(DEFAULTS[key], precision=0, label=label)
             for key, label in (

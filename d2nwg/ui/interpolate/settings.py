@@ -5,7 +5,8 @@ from typing import Any
 
 from d2nwg.bundles import list_bundles
 from d2nwg.interpolation.methods import CONDITION, METHODS
-from d2nwg.ui.settings import LIMITS, check_bundle, example_names, task_names, whole_numbers
+from d2nwg.jobs.owner import STRANGER, Viewer
+from d2nwg.ui.settings import LIMITS, bundles, check_bundle, example_names, task_names, whole_numbers
 
 DEFAULTS: dict[str, Any] = dict(
     a="digits-on-black",
@@ -31,32 +32,32 @@ def default_bundle() -> str | None:
     return PREFERRED if PREFERRED in list_bundles() else None
 
 
-def choices(bundle: str | None) -> tuple[list[tuple[str, str]], dict[str, str]]:
+def choices(bundle: str | None, viewer: Viewer = STRANGER) -> tuple[list[tuple[str, str]], dict[str, str]]:
     """What an endpoint can be with a bundle, as (title, key), and what each endpoint is at first: examples and one's
     own images, or the tasks that the bundle knows by name."""
-    tasks = [(name, f"task:{name}") for name in task_names(bundle)]
+    tasks = [(name, f"task:{name}") for name in task_names(bundle, viewer)]
     if not tasks:
         return [*example_names(), OWN], {letter: DEFAULTS[letter] for letter in LETTERS}
     return [*tasks, OWN], {"a": tasks[0][1], "b": tasks[min(1, len(tasks) - 1)][1], "c": NONE[1]}
 
 
-def check(bundle: str | None, points, seeds, samples, shots, seed) -> dict:
+def check(bundle: str | None, points, seeds, samples, shots, seed, viewer: Viewer = STRANGER) -> dict:
     """The keyword arguments of `d2nwg.interpolation.path.interpolate`.
 
     Raises:
         UserError: a number out of its limits, or a bundle that is not here.
     """
     values = dict(points=points, seeds=seeds, samples=samples, shots=shots, seed=seed)
-    checked = {"bundle": check_bundle(bundle), **whole_numbers(values, OWN_LIMITS)}
+    checked = {"bundle": check_bundle(bundle, viewer), **whole_numbers(values, OWN_LIMITS)}
     return {"num_samples": checked.pop("samples"), **checked}
 
 
-def from_link(query: Mapping[str, str]) -> dict:
+def from_link(query: Mapping[str, str], viewer: Viewer = STRANGER) -> dict:
     """The control values that a link's query asks for; what is not to be had is left out."""
     values: dict = {}
-    if query.get("with") in list_bundles():
+    if query.get("with") in bundles(viewer):
         values["bundle"] = query["with"]
-    can_be = {key for _, key in choices(values.get("bundle", default_bundle()))[0]} - {OWN[1]}
+    can_be = {key for _, key in choices(values.get("bundle", default_bundle()), viewer)[0]} - {OWN[1]}
     for key, letter in (("from", "a"), ("to", "b"), ("third", "c")):
         if query.get(key) in can_be:
             values[letter] = query[key]

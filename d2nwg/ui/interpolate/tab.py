@@ -6,6 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from d2nwg.jobs.owner import Viewer
 from d2nwg.ui import html as views
 from d2nwg.ui.events import PRIVATE, bundle_update
 from d2nwg.ui.frame import Frame, Receiver
@@ -19,6 +20,7 @@ from d2nwg.ui.interpolate.state import InterpolateState
 from d2nwg.ui.link import keep_in_address
 from d2nwg.ui.run import Run
 from d2nwg.ui.session import Session
+from d2nwg.ui.visitor import visitor
 from d2nwg.ui.work import UNEXPECTED
 from d2nwg.utils.errors import UserError
 
@@ -62,29 +64,32 @@ def _wire_link(frame: Frame, left: Choices, results: Results) -> None:
         "with": left.bundle,
     }
 
-    def open_page(request: gr.Request):
-        values = from_link(dict(request.query_params))
+    def open_page(request: gr.Request, token):
+        viewer = visitor(request, token)
+        values = from_link(dict(request.query_params), viewer)
         return {
             **{
                 part: values[key]
                 for key, part in (("method", results.method), ("alpha", results.alpha))
                 if key in values
             },
-            left.bundle: bundle_update(values.get("bundle")),
-            **_endpoints(left, values.get("bundle", default_bundle()), values),
+            left.bundle: bundle_update(viewer, values.get("bundle")),
+            **_endpoints(left, values.get("bundle", default_bundle()), values, viewer),
         }
 
     shown = [*left.strip.values(), *left.drop.values()]
-    frame.demo.load(open_page, None, [*shown, *linked.values()], **PRIVATE)
-    left.bundle.input(
-        lambda bundle: _endpoints(left, bundle, {}), left.bundle, [*shown, *left.choose.values()], **PRIVATE
-    )
+
+    def choose(request: gr.Request, token, bundle: str | None):
+        return _endpoints(left, bundle, {}, visitor(request, token))
+
+    frame.demo.load(open_page, frame.token, [*shown, *linked.values()], **PRIVATE)
+    left.bundle.input(choose, [frame.token, left.bundle], [*shown, *left.choose.values()], **PRIVATE)
     keep_in_address(linked, shown_in="#interpolate")
 
 
-def _endpoints(left: Choices, bundle: str | None, values: dict) -> dict:
+def _endpoints(left: Choices, bundle: str | None, values: dict, viewer: Viewer) -> dict:
     """The update to the endpoints that a bundle can have, as a link asks for them or as they are at first."""
-    names, first = choices(bundle)
+    names, first = choices(bundle, viewer)
     by_name = names[0][1].startswith("task:")
     update: dict = {}
     for letter in LETTERS:
@@ -142,7 +147,7 @@ def _wire_run(frame: Frame, left: Choices, results: Results) -> None:
     """Making the heads between the endpoints."""
 
     def ask(visit: Session, bundle, points, seeds, samples, shots, seed, *endpoints):
-        settings = check(bundle, points, seeds, samples, shots, seed)
+        settings = check(bundle, points, seeds, samples, shots, seed, visit.viewer)
         chosen = [(kind, files) for kind, files in zip(endpoints[:3], endpoints[3:], strict=True) if kind != NONE[1]]
         return partial(service.interpolate, chosen, settings, visit.subfolder())
 

@@ -7,23 +7,31 @@ import gradio as gr
 
 from d2nwg.llm.conversation import Turn
 from d2nwg.llm.questions import BUILT_IN
+from d2nwg.ui.access import on_a_space
 from d2nwg.ui.api import PROGRESS, refusals, reports_to
 from d2nwg.ui.events import COMPUTE
 from d2nwg.ui.language import refining
 from d2nwg.ui.language import service as own
 from d2nwg.ui.language.chat import NAMES, TALKING
+from d2nwg.ui.language.models import DEFAULT, UPLOAD, check_model
 from d2nwg.ui.language.refine import REFINING
-from d2nwg.ui.language.service import DEFAULT, DEFAULTS, MODES
+from d2nwg.ui.language.service import DEFAULTS, MODES
 from d2nwg.ui.parts import Upload
 from d2nwg.ui.session import call_folder
 from d2nwg.ui.work import call
 from d2nwg.utils.errors import UserError
 
 
-async def spectrum(model: str = DEFAULT, mode: str = "paper", percent: float = 25, progress=PROGRESS) -> dict:
+async def spectrum(
+    model: str = DEFAULT,
+    mode: str = "paper",
+    percent: float = 25,
+    model_file: str | None = None,
+    progress=PROGRESS,
+) -> dict:
     with refusals():
         asked = own.check_look(mode, percent)
-        looked = await call(partial(own.look, own.check_model(model), **asked), reports_to(progress))
+        looked = await call(partial(own.look, _model(model, model_file), **asked), reports_to(progress))
     return {
         "model": looked.model,
         "mode": mode,
@@ -42,11 +50,12 @@ async def chat(
     top_p: float = DEFAULTS["top_p"],
     seed: int = 0,
     longest: int = DEFAULTS["longest"],
+    model_file: str | None = None,
     progress=PROGRESS,
 ) -> tuple[str, str | None, dict]:
     with refusals():
         text, settings = own.check_message(message), own.chat_settings(system, temperature, top_p, seed, longest)
-        name = own.check_model(model)
+        name = _model(model, model_file)
         variant = await call(partial(own.variant_from_file, delta, name)) if delta else None
         talk = own.new_talk(name, NAMES if variant else NAMES[:1])
         talk.kept.turns = _history(history, len(talk.kept.names))
@@ -68,21 +77,29 @@ async def refine(
     seed: int = 0,
     mode: str = "paper",
     percent: float = 25,
+    model_file: str | None = None,
     progress=PROGRESS,
 ) -> tuple[str, dict, str | None, str]:
     with refusals():
-        if own.on_a_space():
+        if on_a_space():
             raise UserError(refining.CLOSED)
         sets = {
             "select": (refining.OWN, selection) if selection else (f"{BUILT_IN}:selection", None),
             "report": (refining.OWN, report) if report else (f"{BUILT_IN}:report", None),
         }
         asked = refining.check(
-            own.check_model(model), own.check_look(mode, percent), sets, preset, layers, candidates, seed
+            _model(model, model_file), own.check_look(mode, percent), sets, preset, layers, candidates, seed
         )
         made = await call(partial(refining.make, asked, call_folder() / "refined", []), reports_to(progress))
         delta, report = refining.files_of(made, call_folder())
     return " ".join(made.report["words"]), made.report, str(delta) if delta else None, str(report)
+
+
+def _model(name: str | None, file: str | None) -> str:
+    """The model that a call is for. Raises UserError for one that may not be asked for, and for two."""
+    if file and name not in (None, "", DEFAULT, UPLOAD):
+        raise UserError("Give a model or a model_file, not both.")
+    return check_model(UPLOAD if file else name, file)
 
 
 def _history(text: str, models: int) -> list[Turn]:
@@ -110,7 +127,8 @@ def _history(text: str, models: int) -> list[Turn]:
 def add_endpoints() -> None:
     """Declare the endpoints. Their components are never shown: they give names, types and defaults."""
     with gr.Column(visible=False):
-        model = gr.Textbox(DEFAULT, label="Model: default, a Hub id, a folder, or a GGUF file")
+        model = gr.Textbox(DEFAULT, label="Model: default, a Hub id, or one in a folder that the app was started with")
+        model_file = Upload(label="A model of your own instead: a GGUF file, or a zip of a folder with config.json")
         mode = gr.Dropdown(list(MODES.values()), value=DEFAULTS["mode"], label="Signal-to-noise ratio")
         percent = gr.Number(DEFAULTS["percent"], label="Matrices chosen of each type, in percent")
         message = gr.Textbox(label="Message")
@@ -136,7 +154,7 @@ def add_endpoints() -> None:
         run = gr.Button()
     run.click(
         spectrum,
-        [model, mode, percent],
+        [model, mode, percent, model_file],
         found,
         api_name="language_spectrum",
         **COMPUTE,
@@ -147,7 +165,7 @@ def add_endpoints() -> None:
     )
     run.click(
         refine,
-        [model, *sets, preset, layers, candidates, seed, mode, percent],
+        [model, *sets, preset, layers, candidates, seed, mode, percent, model_file],
         [words, measured, *made],
         api_name="language_refine",
         **REFINING,
@@ -160,7 +178,7 @@ def add_endpoints() -> None:
     )
     run.click(
         chat,
-        [message, history, model, delta, system, temperature, top_p, seed, longest],
+        [message, history, model, delta, system, temperature, top_p, seed, longest, model_file],
         [*answers, facts],
         api_name="language_chat",
         **TALKING,

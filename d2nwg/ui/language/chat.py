@@ -13,9 +13,11 @@ from d2nwg.ui.frame import Frame
 from d2nwg.ui.language import html
 from d2nwg.ui.language import service as own
 from d2nwg.ui.language.layout import Chat, LookChoices
+from d2nwg.ui.language.models import check_model
 from d2nwg.ui.language.state import Asking, LanguageState
 from d2nwg.ui.run import Run
 from d2nwg.ui.session import Session
+from d2nwg.ui.visitor import visitor
 from d2nwg.ui.work import Stage
 from d2nwg.utils.errors import UserError
 
@@ -71,7 +73,7 @@ def wire_chat(frame: Frame, choices: LookChoices, chat: Chat) -> None:
     run = Run(frame.session, "language-chat", chat.send, chat.stop, chat.status, stop_stays=True)
     _wire_run(run, choices, chat)
     _wire_looks(frame, chat)
-    session, model, looks = frame.session, choices.model, [chat.blind, chat.marked]
+    session, looks = frame.session, [chat.blind, chat.marked]
 
     def new(visit: Session | None, blind: bool, marked: bool):
         if visit is None or run.under_way(visit):
@@ -81,13 +83,13 @@ def wire_chat(frame: Frame, choices: LookChoices, chat: Chat) -> None:
             state.talk = own.new_talk(state.talk.model, state.talk.kept.names, state.talk)
         return {**paint(chat, state.talk, blind, marked), chat.status: ""}
 
-    def take(visit: Session | None, name, path: str | None, blind: bool, marked: bool):
-        visit = visit or Session()
+    def take(request: gr.Request, visit: Session | None, name, file, path: str | None, blind: bool, marked: bool):
+        visit = visit or Session(viewer=visitor(request))
         if not path:
             return {session: visit}
         visit.uploaded([path])
         try:
-            name = own.check_model(name)
+            name = check_model(name, file)
             tensors = own.variant_from_file(path, name)
         except UserError as reason:
             return {session: visit, chat.status: views.notice(str(reason)), chat.delta: None}
@@ -103,7 +105,7 @@ def wire_chat(frame: Frame, choices: LookChoices, chat: Chat) -> None:
     chat.new.click(new, [session, *looks], [*painted(chat), chat.status], queue=False, **PRIVATE)
     chat.delta.upload(
         take,
-        [session, model, chat.delta, *looks],
+        [session, choices.model, choices.file, chat.delta, *looks],
         [session, *painted(chat), chat.status, chat.delta],
         **TALKING,
         **PRIVATE,
@@ -113,9 +115,9 @@ def wire_chat(frame: Frame, choices: LookChoices, chat: Chat) -> None:
 def _wire_run(run: Run, choices: LookChoices, chat: Chat) -> None:
     """Sending a message, and having the last one answered again."""
 
-    def ask(visit: Session, name, text, *values):
+    def ask(visit: Session, name, file, text, *values):
         text, settings = own.check_message(text), own.chat_settings(*values)
-        return answer(visit, Asking(meet(visit, own.check_model(name)), text, settings))
+        return answer(visit, Asking(meet(visit, check_model(name, file)), text, settings))
 
     def ask_again(visit: Session, system, temperature, top_p, seed, longest):
         talk = _talk_of(visit)
@@ -160,9 +162,10 @@ def _wire_run(run: Run, choices: LookChoices, chat: Chat) -> None:
         own.finish(talk, turn, blind)
         return {**paint(chat, talk, blind, marked), **_files(visit, chat, talk)}
 
+    model = [choices.model, choices.file]
     settings = [chat.system, chat.temperature, chat.top_p, chat.seed, chat.longest]
     for trigger, asks, inputs in (
-        (partial(gr.on, [chat.send.click, chat.message.submit]), ask, [choices.model, chat.message, *settings]),
+        (partial(gr.on, [chat.send.click, chat.message.submit]), ask, [*model, chat.message, *settings]),
         (chat.retry.click, ask_again, settings),
     ):
         run.on(

@@ -3,11 +3,13 @@
 import gradio as gr
 
 from d2nwg.ui import html as views
+from d2nwg.ui.access import on_a_space
 from d2nwg.ui.events import Components
 from d2nwg.ui.explore.html import tools
 from d2nwg.ui.language import html, refining
 from d2nwg.ui.language import service as own
-from d2nwg.ui.language.service import DEFAULT, DEFAULTS, MODES
+from d2nwg.ui.language.models import DEFAULT, model_choices, model_hint
+from d2nwg.ui.language.service import DEFAULTS, MODES
 from d2nwg.ui.parts import Upload
 
 MAP = (
@@ -48,13 +50,16 @@ class LookChoices(Components):
         with gr.Column(elem_classes="card"):
             gr.HTML(views.title("1 · Look", "Which of the model's layers have learnt the most?"))
             self.model = gr.Dropdown(
-                own.model_choices(),
-                value=DEFAULT,
-                label="Model",
-                elem_id="language-model",
-                allow_custom_value=not own.on_a_space(),
+                model_choices(), value=DEFAULT, label="Model", elem_id="language-model", allow_custom_value=True
             )
-            self.hint = gr.HTML(views.hint(own.model_hint()), elem_id="language-model-hint")
+            self.hint = gr.HTML(views.hint(model_hint()), elem_id="language-model-hint")
+            self.file = Upload(
+                label="A model of your own: a GGUF file, or a zip of a folder with config.json",
+                height=84,
+                elem_id="language-model-file",
+                elem_classes="drop",
+                visible=not on_a_space(),
+            )
             self.mode = gr.Radio(
                 list(MODES.items()),
                 value=DEFAULTS["mode"],
@@ -104,7 +109,7 @@ class Refining(Components):
     def __init__(self) -> None:
         self.questions: dict[str, gr.Dropdown] = {}
         self.question_file: dict[str, Upload] = {}
-        closed = own.on_a_space()
+        closed = on_a_space()
         with gr.Row(elem_classes="tab", elem_id="language-refine"):
             with gr.Column(elem_classes="choose", min_width=320):
                 with gr.Column(elem_classes="card"):

@@ -10,9 +10,11 @@ from d2nwg.ui.frame import Frame
 from d2nwg.ui.language import html
 from d2nwg.ui.language import service as own
 from d2nwg.ui.language.layout import LookChoices, LookResults
+from d2nwg.ui.language.models import DEFAULT, UPLOAD, check_model, model_choices, model_hint
 from d2nwg.ui.language.state import LanguageState
 from d2nwg.ui.run import Run
 from d2nwg.ui.session import Session
+from d2nwg.ui.visitor import visitor
 from d2nwg.utils.errors import UserError
 
 
@@ -20,12 +22,20 @@ def wire_look(frame: Frame, choices: LookChoices, results: LookResults) -> None:
     """Loading, measuring, ranking anew, and picking a matrix."""
     session = frame.session
 
-    def ask(visit: Session, name, mode, percent):
-        return partial(own.look, own.check_model(name), **own.check_look(mode, percent))
+    def ask(visit: Session, name, file, mode, percent):
+        return partial(own.look, check_model(name, file), **own.check_look(mode, percent))
 
     def show(visit: Session, looked: own.Looked) -> dict:
         visit.state(LanguageState).looked = looked
-        return {**_looked(results, looked), choices.hint: views.hint(own.model_hint())}
+        return {**_looked(results, looked), choices.hint: views.hint(model_hint())}
+
+    def take(visit: Session | None, file: str | None, request: gr.Request):
+        visit = visit or Session(viewer=visitor(request))
+        visit.uploaded([file] if file else [])
+        return {session: visit, choices.model: gr.update(choices=model_choices(file), value=UPLOAD)}
+
+    def drop():
+        return gr.update(choices=model_choices(), value=DEFAULT)
 
     def kept(visit: Session) -> str:
         return "What you had is still here." if visit.state(LanguageState).looked else ""
@@ -59,7 +69,7 @@ def wire_look(frame: Frame, choices: LookChoices, results: LookResults) -> None:
     Run(session, "language-look", choices.go, choices.stop, choices.status).on(
         choices.go.click,
         ask,
-        [choices.model, *ranking],
+        [choices.model, choices.file, *ranking],
         show,
         [*results.components, choices.hint],
         kept=kept,
@@ -73,6 +83,8 @@ def wire_look(frame: Frame, choices: LookChoices, results: LookResults) -> None:
         trigger_mode="always_last",
         **PRIVATE,
     )
+    choices.file.upload(take, [session, choices.file], [session, choices.model], queue=False, **PRIVATE)
+    choices.file.clear(drop, None, choices.model, queue=False, **PRIVATE)
     picked = [results.about, results.spectrum]
     results.events.click(on_map, session, [results.chosen, *picked], queue=False, **PRIVATE)
     results.chosen.input(from_list, [session, results.chosen], picked, queue=False, **PRIVATE)

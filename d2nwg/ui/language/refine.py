@@ -7,12 +7,14 @@ from typing import Any
 import gradio as gr
 
 from d2nwg.ui import html as views
+from d2nwg.ui.access import on_a_space
 from d2nwg.ui.events import PRIVATE
 from d2nwg.ui.frame import Frame
 from d2nwg.ui.language import html, refining
 from d2nwg.ui.language import service as own
 from d2nwg.ui.language.chat import meet, paint, painted
 from d2nwg.ui.language.layout import Chat, LookChoices, Refining
+from d2nwg.ui.language.models import check_model
 from d2nwg.ui.language.state import LanguageState
 from d2nwg.ui.run import Run
 from d2nwg.ui.session import Session
@@ -38,7 +40,7 @@ def wire_refine(frame: Frame, choices: LookChoices, refine: Refining, chat: Chat
         queue=False,
         **PRIVATE,
     )
-    if own.on_a_space():
+    if on_a_space():
         return
     _wire_run(frame, choices, refine, chat)
 
@@ -60,10 +62,10 @@ def _wire_run(frame: Frame, choices: LookChoices, refine: Refining, chat: Chat) 
     stopping = "Stopping; what was accepted is kept …"
     run = Run(frame.session, "language-refine", refine.go, refine.stop, refine.status, stopping)
 
-    def ask(visit: Session, name, mode, percent, select, report, select_file, report_file, *numbers):
+    def ask(visit: Session, name, file, mode, percent, select, report, select_file, report_file, *numbers):
         visit.uploaded(path for path in (select_file, report_file) if path)
         sets = {"select": (select, select_file), "report": (report, report_file)}
-        asked = refining.check(own.check_model(name), own.check_look(mode, percent), sets, *numbers)
+        asked = refining.check(check_model(name, file), own.check_look(mode, percent), sets, *numbers)
         state = visit.state(LanguageState)
         state.asked, state.folder, state.refined = asked, visit.subfolder(), None
         return ask_again(visit)
@@ -120,7 +122,7 @@ def _wire_run(frame: Frame, choices: LookChoices, refine: Refining, chat: Chat) 
 
     sets = [*refine.questions.values(), *refine.question_file.values()]
     numbers = [refine.preset, refine.layers, refine.candidates, refine.seed, refine.criterion]
-    ranking = [choices.model, choices.mode, choices.percent]
+    ranking = [choices.model, choices.file, choices.mode, choices.percent]
     results = [refine.places, refine.made, refine.sentence, refine.reported, refine.rows, refine.figure, refine.log]
     files = [refine.files, refine.pack, refine.delta, refine.json, refine.resume]
     for trigger, asks, inputs in (

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import importlib.util
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from d2nwg.llm.presets import CRITERIA
 from d2nwg.llm.questions import BUILT_IN, HARNESS, check_disjoint, load_questions, read_questions
+from d2nwg.ui.language.models import located, named
 from d2nwg.ui.libraries import import_libraries
 from d2nwg.ui.settings import whole_numbers
 from d2nwg.ui.uploads import own_file
@@ -18,6 +20,7 @@ from d2nwg.utils.paths import cache_dir
 from d2nwg.utils.progress import Progress, format_seconds, silent
 
 OWN = "own"
+SOURCE = re.compile(rf"{BUILT_IN}(:\w{{1,40}})?|{HARNESS}\w[\w.-]{{0,100}}", re.ASCII)  # no paths: they are opened
 KEPT = 8  # refinements whose state stays on the disk
 DEFAULTS: dict[str, Any] = dict(preset="quick")
 WORDS = {
@@ -83,7 +86,7 @@ def check(model: str, ranking: dict, sets: dict, preset, layers, candidates, see
             questions[key], names[key] = read_questions(path), path.name
         else:
             source = str(source or "").strip()
-            if not source.startswith((BUILT_IN, HARNESS)):
+            if not SOURCE.fullmatch(source):
                 raise UserError("Choose the built-in questions, a file, or a task such as lm-eval:arc_easy.")
             questions[key], names[key] = load_questions(source), source
     check_disjoint(questions["select"], questions["report"])
@@ -139,13 +142,14 @@ def make(asked: Asked, spare: Path, log: list, progress: Progress = silent):
         criterion=asked.criterion,
         **asked.ranking,
     )
-    source = locate_language_model(asked.model, progress=progress)
+    place = located(asked.model, progress)
+    source = locate_language_model(place, progress=progress)
     files = sorted(source.glob("*.safetensors"))
     weights = [(file.name, (facts := file.stat()).st_size, facts.st_mtime_ns) for file in files]
     run = repr((FORMAT, str(source), weights, asked.selection, asked.report, config)).encode()
     folder = cache_dir() / "refinements" / hashlib.sha256(run).hexdigest()[:24]
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as held, named(asked.model, place):
         try:
             held.enter_context(FileLock(f"{folder}.lock", timeout=0))
             folder.touch()
@@ -153,7 +157,7 @@ def make(asked: Asked, spare: Path, log: list, progress: Progress = silent):
         except Timeout:
             folder = spare
         return refine(
-            asked.model,
+            place,
             asked.selection,
             asked.report,
             config,
@@ -213,7 +217,7 @@ def pack(made, model: str, folder: Path) -> Path:
     from d2nwg.llm.refine import save_refined
 
     name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in Path(made.name).name).strip("-.")
-    out = save_refined(made, folder / f"{name or 'model'}-refined", model=model)
+    out = save_refined(made, folder / f"{name or 'model'}-refined", model=located(model))
     target = out.parent / f"{out.name}.zip"
     try:
         with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:

@@ -1,7 +1,7 @@
 """What the Language tab does, without gradio: library calls, and the files they leave."""
 
 import contextlib
-import os
+import math
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 
 from d2nwg.llm.chat import Answer, ChatSettings, answer_together, stopped
 from d2nwg.llm.conversation import Conversation, Turn
+from d2nwg.ui.access import on_a_space
 from d2nwg.ui.gpu import on_gpu
+from d2nwg.ui.language.models import located, named
 from d2nwg.ui.libraries import import_libraries
 from d2nwg.ui.uploads import own_file
 from d2nwg.utils.errors import Cancelled, UserError
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import shown
 
-DEFAULT = "default"
 MODES = {"paper's": "paper", "Spectrum's": "spectrum"}
 DEFAULTS: dict[str, Any] = dict(mode="paper", percent=25, temperature=0, top_p=0.9, seed=0, longest=200)
 LINKED = ("model", "mode", "percent")  # what a link may hold
@@ -62,50 +63,6 @@ class Talk:
         return Conversation(self.kept.names, [*self.before, *self.kept.turns])
 
 
-def on_a_space() -> bool:
-    """Whether the app runs as a Space of the Hugging Face Hub, for strangers."""
-    return bool(os.environ.get("SPACE_ID"))
-
-
-def model_choices() -> list[tuple[str, str]]:
-    """The models that the picker offers, as (words, name); another one can be typed."""
-    from d2nwg.llm.starter import NAME, is_fetched
-
-    return [(f"{NAME} ({'ready' if is_fetched() else '93 MB'})", DEFAULT)]
-
-
-def model_hint() -> str:
-    """What the picker takes, in a sentence."""
-    from d2nwg.llm.starter import NAME, is_fetched
-
-    here = (
-        f"{NAME} is on this machine already."
-        if is_fetched()
-        else f"{NAME} is fetched from PyPI the first time: 93 MB, once."
-    )
-    if on_a_space():
-        return here
-    return f"{here} Or write a Hub id (org/name), a folder with config.json, or a GGUF file of this machine."
-
-
-def check_model(name: str | None) -> str:
-    """A model's name as it may be asked for here.
-
-    Raises:
-        UserError: none is given, or this is a shared machine and it is not the default.
-    """
-    name = (name or "").strip()
-    if not name:
-        raise UserError("Choose a model, or write a Hub id, a folder, or a GGUF file.")
-    if name in {words for words, _ in model_choices()}:
-        return DEFAULT
-    if on_a_space() and name != DEFAULT:
-        raise UserError("On this shared machine only the default model is at hand; run the app on your own for others.")
-    if len(name) > 1000:
-        raise UserError("That is too long for the name of a model.")
-    return name
-
-
 def check_look(mode, percent) -> dict:
     """The settings of a look. Raises UserError for a number out of its limits."""
     if mode not in MODES.values():
@@ -132,15 +89,17 @@ def fetch(name: str, progress: Progress = silent) -> None:
         import_libraries()
         from d2nwg.llm.models import locate_language_model
 
-        locate_language_model(name, progress=progress)
+        locate_language_model(located(name, progress), progress=progress)
 
 
 def load(name: str, progress: Progress = silent):
-    """The model of this name, shared by all visitors."""
+    """A model that `check_model` let pass, shared by all visitors."""
     import_libraries()
     from d2nwg.llm.models import load_language_model
 
-    return load_language_model(name, progress=progress)
+    place = located(name, progress)
+    with named(name, place):
+        return load_language_model(place, progress=progress)
 
 
 def look(name: str, mode: str, percent: float, progress: Progress = silent) -> Looked:
@@ -214,8 +173,9 @@ def chat_settings(system, temperature, top_p, seed, longest) -> ChatSettings:
     """What the controls say. Raises UserError for a number out of its limits."""
     if len(system or "") > MOST_MESSAGE:
         raise UserError(f"The system prompt may have {MOST_MESSAGE:,} characters.")
-    if not isinstance(seed, (int, float)) or not isinstance(longest, (int, float)):
-        raise UserError("Seed and the longest answer should be whole numbers.")
+    numbers = (temperature, top_p, seed, longest)
+    if not all(isinstance(n, (int, float)) and not isinstance(n, bool) and math.isfinite(n) for n in numbers):
+        raise UserError("Temperature and top-p should be numbers, the seed and the longest answer whole numbers.")
     return ChatSettings((system or "").strip(), temperature, top_p, int(seed), int(longest))
 
 

@@ -10,6 +10,7 @@ from d2nwg.ui.language.api import add_endpoints
 from d2nwg.ui.language.chat import wire_chat
 from d2nwg.ui.language.layout import Chat, LookChoices, LookResults, Refining
 from d2nwg.ui.language.look import wire_look
+from d2nwg.ui.language.models import model_choices, model_hint
 from d2nwg.ui.language.refine import wire_refine
 from d2nwg.ui.link import keep_in_address
 
@@ -45,7 +46,7 @@ def _wire_link(frame: Frame, choices: LookChoices) -> None:
     keep_in_address(controls)
     # Whether the model has to be fetched is looked up when the page opens, not when the app was built.
     frame.demo.load(
-        lambda: (gr.update(choices=own.model_choices()), views.hint(own.model_hint())),
+        lambda: (gr.update(choices=model_choices()), views.hint(model_hint())),
         None,
         [choices.model, choices.hint],
         **PRIVATE,

@@ -1,9 +1,11 @@
 """The Train tab's words and pieces of HTML. Whatever comes from a visitor is escaped here."""
 
+from collections.abc import Sequence
 from html import escape
 
+from d2nwg.jobs.owner import Viewer, jobs_of
 from d2nwg.ui import html as views
-from d2nwg.ui.train.service import JOB_KINDS, Checkpoints, zoo_path
+from d2nwg.ui.train.service import JOB_KINDS, Checkpoints, ImportedZoo, zoo_path
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import format_seconds
 
@@ -29,14 +31,23 @@ MARKS = {
 
 def checkpoints(found: Checkpoints) -> str:
     """What an import of checkpoints would keep."""
-    notes = "".join(f"<li>{escape(note)}</li>" for note in found.notes[:20])
-    more = f"<li>and {len(found.notes) - 20:,} more</li>" if len(found.notes) > 20 else ""
     return (
         f'<p class="summary"><b>{views.count(found.number, "checkpoint")}</b>, '
-        f"{views.count(len(found.architectures), 'architecture')}</p>"
-        + (f'<ul class="notes">{notes}{more}</ul>' if notes else "")
+        f"{views.count(len(found.architectures), 'architecture')}</p>{views.hint(found.account)}"
+        f"{_notes(found.notes)}"
         + "".join(_architecture(number, group) for number, group in enumerate(found.architectures[:6], 1))
     )
+
+
+def imported(made: ImportedZoo) -> str:
+    """What an import of checkpoints has made: what of the files is in the zoo, and what is not, and why."""
+    return f"{views.notice(f'{made.sentence} {made.account}', 'good')}{_notes(made.notes)}"
+
+
+def _notes(sentences: Sequence[str]) -> str:
+    notes = "".join(f"<li>{escape(note)}</li>" for note in sentences[:20])
+    more = f"<li>and {len(sentences) - 20:,} more</li>" if len(sentences) > 20 else ""
+    return f'<ul class="notes">{notes}{more}</ul>' if notes else ""
 
 
 def _architecture(number: int, group: dict) -> str:
@@ -56,15 +67,15 @@ def _architecture(number: int, group: dict) -> str:
     )
 
 
-def describe_zoo(name: str | None) -> str:
+def describe_zoo(name: str | None, viewer: Viewer) -> str:
     """What is in a zoo, as HTML."""
     if not name:
-        return views.hint("No zoo yet: build one from images above, or give the path of one.")
+        return views.hint("No zoo yet: build one from images above, or import checkpoints.")
     from d2nwg.weights.model_zoo import ModelZoo
     from d2nwg.weights.open import open_zoo
 
     try:
-        zoo = open_zoo(zoo_path(name))
+        zoo = open_zoo(zoo_path(name, viewer))
         summary = zoo.summary()
         if isinstance(zoo, ModelZoo):
             return _networks(summary)
@@ -73,8 +84,9 @@ def describe_zoo(name: str | None) -> str:
         return views.notice(str(reason))
     sets = ", ".join(f"{d['name']} ({d['classes']} classes)" for d in summary["datasets"])
     return (
-        f'<div class="zoo"><p><b>{summary["records"]:,} {summary["probe"]} heads</b> of {summary["min_classes"]} to '
-        f"{summary['max_classes']} classes, right on {views.percent(float(right.mean()))} of held-out images.</p>"
+        f'<div class="zoo"><p><b>{summary["records"]:,} {escape(summary["probe"])} heads</b> of '
+        f"{summary['min_classes']} to {summary['max_classes']} classes, right on "
+        f"{views.percent(float(right.mean()))} of held-out images.</p>"
         f'<p class="hint">{escape(sets)} · {summary["num_images"]:,} images · {escape(summary["encoder"])}</p></div>'
     )
 
@@ -94,11 +106,9 @@ def _networks(summary: dict) -> str:
     )
 
 
-def jobs_html(chosen: str | None) -> str:
-    """The list of jobs, the newest first."""
-    from d2nwg.jobs.job import list_jobs
-
-    cards = [_job(job, job.id == chosen) for job in reversed(list_jobs())]
+def jobs_html(chosen: str | None, viewer: Viewer) -> str:
+    """The list of the jobs that a viewer may see, the newest first."""
+    cards = [_job(job, job.id == chosen) for job in reversed(jobs_of(viewer))]
     if not cards:
         return (
             '<div class="place"><h3>Your jobs will stand here</h3><p>Build a zoo, then train on it. A job is a '

@@ -1,16 +1,16 @@
 """The Train tab's third card: the jobs, how far each is, and what it has made."""
 
-from functools import partial
-
 import gradio as gr
 
 from d2nwg.generators import get_generator
+from d2nwg.jobs.owner import STRANGER, find_job
 from d2nwg.ui import html as views
 from d2nwg.ui.events import PRIVATE, Components, bundle_update
 from d2nwg.ui.frame import Frame
 from d2nwg.ui.session import Session
 from d2nwg.ui.settings import bundle_names
 from d2nwg.ui.train import html, service
+from d2nwg.ui.visitor import visitor
 from d2nwg.utils.errors import UserError
 
 EVERY = 1.5  # seconds between two looks at the jobs
@@ -30,7 +30,7 @@ class JobsCard(Components):
     def __init__(self) -> None:
         with gr.Column(elem_classes="card"):
             gr.HTML(views.title("3 · Jobs", "Each is a process of its own; close this page and it goes on."))
-            self.listing = gr.HTML(html.jobs_html(None), elem_id="jobs")
+            self.listing = gr.HTML(html.jobs_html(None, STRANGER), elem_id="jobs")
             with gr.Column(visible=False) as self.one:
                 self.pick = gr.Dropdown([], value=None, label="Job", elem_id="job")
                 with gr.Row(elem_classes="do verbs"):
@@ -75,16 +75,20 @@ class JobsCard(Components):
 def wire_jobs(frame: Frame, chosen: gr.Dropdown, jobs: JobsCard) -> None:
     """Looking at the jobs again and again; `chosen` is the choice of a zoo, which then shows new ones."""
 
-    def look(picked: str | None, before: dict, zoo: str | None) -> dict:
+    def look(
+        request: gr.Request, token, visit: Session | None, picked: str | None, before: dict, zoo: str | None
+    ) -> dict:
         """Everything that may have changed since the last look."""
         from d2nwg.jobs import queue
-        from d2nwg.jobs.job import get_job
 
+        viewer = visitor(request, token)
+        if visit:  # the token may be there later than the session
+            visit.viewer = viewer
         queue.start_next()
-        choices, zoos, bundles = service.job_choices(), service.zoo_names(), bundle_names()
+        choices, zoos, bundles = service.job_choices(viewer), service.zoo_names(viewer), bundle_names(viewer)
         ids = [key for _, key in choices]
         picked = picked if picked in ids else next(iter(ids), None)
-        job = get_job(picked) if picked else None
+        job = find_job(picked, viewer) if picked else None
         state = job.state()["state"] if job else ""
         lines = job.metrics() if job and job.spec["kind"] == "train" else []
         now = {
@@ -103,24 +107,27 @@ def wire_jobs(frame: Frame, chosen: gr.Dropdown, jobs: JobsCard) -> None:
             "lines": lambda: _figures(jobs, job, lines),
             "log": lambda: {jobs.log: service.log_end(job) if job else ""},
         }
-        update = {jobs.listing: html.jobs_html(picked), jobs.one: gr.update(visible=bool(ids)), jobs.seen: now}
+        update = {jobs.listing: html.jobs_html(picked, viewer), jobs.one: gr.update(visible=bool(ids)), jobs.seen: now}
         for name, value in now.items():
-            if value != before.get(name):
+            if value != (before or {}).get(name):
                 update |= updates[name]()
         return update
 
-    def act(verb: str, picked: str | None) -> str:
-        from d2nwg.jobs import queue
-        from d2nwg.jobs.job import get_job
+    def acting(verb: str):
+        def act(request: gr.Request, token, picked: str | None) -> str:
+            from d2nwg.jobs import queue
 
-        try:
-            job = get_job(picked or "")
-            getattr(queue, verb)(job)
-        except UserError as reason:
-            return views.notice(str(reason))
-        return views.notice(f"{job.spec['name']} is deleted.", "note") if verb == "delete" else ""
+            try:
+                job = find_job(picked or "", visitor(request, token))
+                name = job.id.partition("-")[2]
+                getattr(queue, verb)(job)
+            except UserError as reason:
+                return views.notice(str(reason))
+            return views.notice(f"{name} is deleted.", "note") if verb == "delete" else ""
 
-    inputs = [jobs.pick, jobs.seen, chosen]
+        return act
+
+    inputs = [frame.token, frame.session, jobs.pick, jobs.seen, chosen]
     outputs = [jobs.listing, jobs.one, jobs.pick, chosen, frame.bundle, *jobs.verbs.values()]
     outputs += [jobs.done, jobs.ready, jobs.use, jobs.logs, jobs.figures, jobs.good, jobs.losses, jobs.accuracies]
     outputs += [jobs.log, jobs.seen]
@@ -129,7 +136,8 @@ def wire_jobs(frame: Frame, chosen: gr.Dropdown, jobs: JobsCard) -> None:
     jobs.pick.change(look, inputs, outputs, **PRIVATE)
     frame.demo.load(look, inputs, outputs, **PRIVATE)
     for verb, button in jobs.verbs.items():
-        button.click(partial(act, verb), jobs.pick, jobs.said, **PRIVATE).then(look, inputs, outputs, **PRIVATE)
+        acted = button.click(acting(verb), [frame.token, jobs.pick], jobs.said, **PRIVATE)
+        acted.then(look, inputs, outputs, **PRIVATE)
     _wire_results(frame, jobs)
 
 
@@ -174,23 +182,36 @@ def _figures(jobs: JobsCard, job, lines: list[dict]) -> dict:
 
 def _wire_results(frame: Frame, jobs: JobsCard) -> None:
     """What can be done with a finished job."""
-    from d2nwg.jobs.job import get_job
 
-    def use(picked: str | None):
-        name = get_job(picked or "").out.name
-        return bundle_update(name), gr.Tabs(selected="generate")
+    def doing(does):
+        """The handler of a button: ``does(visit, job)`` gives its update."""
 
-    def pack(visit: Session | None, picked: str | None):
+        def click(request: gr.Request, token, visit: Session | None, picked: str | None) -> dict:
+            visit = visit or Session(viewer=visitor(request, token))
+            try:
+                update = does(visit, find_job(picked or "", visitor(request, token)))
+            except UserError as reason:
+                update = {jobs.said: views.notice(str(reason))}
+            return {frame.session: visit, **update}
+
+        return click
+
+    def use(visit: Session, job) -> dict:
+        return {frame.bundle: bundle_update(visit.viewer, job.out.name), frame.tabs: gr.Tabs(selected="generate")}
+
+    def pack(visit: Session, job) -> dict:
         from d2nwg.bundles import pack_bundle
 
-        visit = visit or Session()
-        made = pack_bundle(get_job(picked or "").out, visit.subfolder())
-        return visit, gr.update(value=str(made), label=f"Download {made.name}")
+        made = pack_bundle(job.out, visit.subfolder())
+        return {jobs.pack: gr.update(value=str(made), label=f"Download {made.name}")}
 
-    def log(visit: Session | None, picked: str | None):
-        visit = visit or Session()
-        return visit, str(service.download_log(get_job(picked or ""), visit.subfolder()))
+    def log(visit: Session, job) -> dict:
+        return {jobs.download: str(service.download_log(job, visit.subfolder()))}
 
-    jobs.use.click(use, jobs.pick, [frame.bundle, frame.tabs], **PRIVATE)
-    jobs.pack.click(pack, [frame.session, jobs.pick], [frame.session, jobs.pack], **PRIVATE)
-    jobs.download.click(log, [frame.session, jobs.pick], [frame.session, jobs.download], **PRIVATE)
+    for button, does, shown in (
+        (jobs.use, use, [frame.bundle, frame.tabs]),
+        (jobs.pack, pack, [jobs.pack]),
+        (jobs.download, log, [jobs.download]),
+    ):
+        inputs = [frame.token, frame.session, jobs.pick]
+        button.click(doing(does), inputs, [frame.session, jobs.said, *shown], **PRIVATE)

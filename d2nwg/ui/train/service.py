@@ -2,11 +2,14 @@
 
 import os
 import time
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from d2nwg.jobs.owner import Viewer, claim, jobs_of, release, result_owner, taken
 from d2nwg.ui import html as views
+from d2nwg.ui.access import allowed_path, folders
 from d2nwg.ui.settings import whole_numbers
 from d2nwg.ui.uploads import own_file
 from d2nwg.utils.errors import UserError
@@ -55,7 +58,16 @@ class Checkpoints(NamedTuple):
 
     number: int
     architectures: list[dict]  # as `d2nwg.weights.preview.preview` describes them
+    account: str  # how many files would be imported, and how many not
     notes: list[str]  # why others are refused, and what else is to be known
+
+
+class ImportedZoo(NamedTuple):
+    """What an import of checkpoints has made."""
+
+    sentence: str
+    account: str  # how many files were imported, and how many were not
+    notes: list[str]  # why others were refused, and what else is to be known
 
 
 def look_at_checkpoints(files: list[str] | None, into: Path, progress: Progress = silent) -> Checkpoints:
@@ -68,13 +80,13 @@ def look_at_checkpoints(files: list[str] | None, into: Path, progress: Progress 
     from d2nwg.weights.preview import preview
 
     made = import_checkpoints([own_file(file) for file in files or ()], None, into=into, progress=progress)
-    return Checkpoints(len(made.records), preview(made), [reason for _, reason in made.refused] + made.notes)
+    return Checkpoints(len(made.records), preview(made), made.account, _notes(made))
 
 
 def import_zoo(
-    files: list[str] | None, name: str, into: Path, append: bool = False, progress: Progress = silent
-) -> str:
-    """Import uploaded checkpoints as a zoo of that name, or add them to it; a sentence.
+    files: list[str] | None, name: str, into: Path, append: bool, viewer: Viewer, progress: Progress = silent
+) -> ImportedZoo:
+    """Import uploaded checkpoints as a zoo of that name, which is then the viewer's, or add them to it.
 
     Raises:
         UserError: what `import_checkpoints` and `check_name` refuse.
@@ -85,24 +97,49 @@ def import_zoo(
     from d2nwg.weights.info import CHECKPOINTS, zoo_kind
     from d2nwg.weights.model_zoo import ModelZoo
 
-    name = check_name(name)
+    name, uploads = check_name(name), [own_file(file) for file in files or ()]
     out = cache_dir() / "zoos" / name
-    if out.exists() and not append:
-        raise UserError(f"There is a zoo {name} already: choose another name, or tick “Add to it”.")
-    if append and zoo_kind(out) != CHECKPOINTS:
-        raise UserError(f"There is no zoo of checkpoints {name} to add to: choose the name of one, or untick “Add”.")
-    made = import_checkpoints(
-        [own_file(file) for file in files or ()], out, append=append, into=into, progress=progress
-    )
-    count = views.count(len(made.records), "checkpoint")
+    count = partial(views.count, noun="checkpoint")
     if append:
-        left = f"; {len(made.refused)} left out: {made.refused[0][1]}" if made.refused else "."
-        return f"{count} added to the zoo {name}, which now has {len(ModelZoo(out)):,}{left}"
-    return f"{count} imported as the zoo {name}; `zoo export` gives them back."
+        if not viewer.owns(result_owner(out)) or zoo_kind(out) != CHECKPOINTS:
+            raise UserError(
+                f"You have no zoo of checkpoints {name} to add to: choose the name of one, or untick “Add”."
+            )
+        made = import_checkpoints(uploads, out, append=True, into=into, progress=progress)
+        said = f"{count(len(made.records))} added to the zoo {name}, which now has {len(ModelZoo(out)):,}."
+        return ImportedZoo(said, made.account, _notes(made))
+    if out.exists() and viewer.owns(result_owner(out)):
+        raise UserError(f"There is a zoo {name} already: choose another name, or tick “Add to it”.")
+    if out.exists():
+        raise taken(name)
+    claimed = claim(out, viewer.owner)
+    try:
+        made = import_checkpoints(uploads, out, into=into, progress=progress)
+    except BaseException:
+        if claimed:
+            release(out)
+        raise
+    said = f"{count(len(made.records))} imported as the zoo {name}; `zoo export` gives them back."
+    return ImportedZoo(said, made.account, _notes(made))
 
 
-def submit_zoo(files: list[str] | None, name: str, subsets, low, high, images, seed, progress: Progress = silent):
-    """Put the building of a zoo in the queue: the `Job`.
+def _notes(made) -> list[str]:
+    return [reason for _, reason in made.refused] + made.notes
+
+
+def may_submit(viewer: Viewer) -> None:
+    """Raises UserError for a visitor who could not see what they started."""
+    if not viewer.everything and viewer.owner is None:
+        raise UserError(
+            "Your browser keeps no data of this page, so nothing started here could be known as yours: let it keep "
+            "them, reload the page, and try again."
+        )
+
+
+def submit_zoo(
+    files: list[str] | None, name: str, subsets, low, high, images, seed, viewer: Viewer, progress: Progress = silent
+):
+    """Put the building of a zoo in the queue: the `Job`, which is the viewer's.
 
     Raises:
         UserError: a value is wrong, or what `submit` refuses.
@@ -118,36 +155,45 @@ def submit_zoo(files: list[str] | None, name: str, subsets, low, high, images, s
     values = dict(subsets=subsets, min_classes=low, max_classes=high, images=images, seed=seed)
     config = ZooConfig(**whole_numbers(values, ZOO_LIMITS))
     parameters: dict[str, Any] = {"data": [], "encoder": DEFAULT_ENCODER, "config": asdict(config), "device": None}
-    return submit("zoo", name, parameters, [own_file(file) for file in files])
+    return submit("zoo", name, parameters, [own_file(file) for file in files], owner=viewer.owner)
 
 
-def zoo_names() -> list[str]:
-    """The zoos in the cache, the newest first."""
+def _zoos(viewer: Viewer) -> dict[str, Path]:
     from d2nwg.bundles import list_zoos
 
-    found = [(path.stat().st_mtime, name) for name, path in list_zoos().items()]
+    return {name: path for name, path in list_zoos().items() if viewer.sees(path)}
+
+
+def zoo_names(viewer: Viewer) -> list[str]:
+    """The zoos in the cache that a viewer may use, the newest first."""
+    found = [(path.stat().st_mtime, name) for name, path in _zoos(viewer).items()]
     return [name for _, name in sorted(found, reverse=True)]
 
 
-def zoo_path(name: str | None) -> Path:
-    """The folder of a zoo in the cache, or of a path.
+def zoo_path(name: str | None, viewer: Viewer) -> Path:
+    """The folder of a zoo: of one in the cache that a viewer may use, or below an allowed folder.
 
     Raises:
-        UserError: none is chosen.
+        UserError: none is chosen, or another one; the sentence is the same whether there is one or not.
     """
-    from d2nwg.bundles import list_zoos
-
     if not name:
         raise UserError("Choose a zoo to train on, or build one first.")
-    return list_zoos().get(name) or Path(name).expanduser()
+    if path := _zoos(viewer).get(name) or allowed_path(name):
+        return path
+    others = ", or give one in a folder that the app was started with (python app.py --models DIR)"
+    raise UserError(f"That zoo is not to be had here: choose one from the list{others if folders() else ''}.")
 
 
-def suiting(name: str | None, generator: str) -> str:
-    """The generator for this zoo: the one chosen if it can learn from it."""
+def suiting(name: str | None, generator: str, viewer: Viewer) -> str:
+    """The generator for this zoo: the one chosen if it can learn from it, or if there is no such zoo."""
     from d2nwg.generators import for_zoo
     from d2nwg.weights.info import zoo_kind
 
-    fitting = [one.name for one in for_zoo(zoo_kind(zoo_path(name)) if name else None)]
+    try:
+        kind = zoo_kind(zoo_path(name, viewer)) if name else None
+    except UserError:
+        return generator
+    fitting = [one.name for one in for_zoo(kind)]
     return generator if generator in fitting else fitting[0]
 
 
@@ -165,13 +211,13 @@ def training_config(generator: str, preset: str, values: dict[str, str]):
     )
 
 
-def measure(zoo: str | None, config, progress: Progress = silent) -> str:
+def measure(zoo: Path, config, progress: Progress = silent) -> str:
     """How long a training takes here and how much memory: a sentence."""
     from d2nwg.training.estimate import estimate
 
-    found = estimate([zoo_path(zoo)], config, progress=progress)
+    found = estimate([zoo], config, progress=progress)
     least = "" if found["whole"] else "at least "
-    parts = ", ".join(f"{escape(name)} {format_seconds(seconds)}" for name, seconds in found["stages"].items())
+    parts = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in found["stages"].items())
     memory = f" and {found['memory'] / 2**30:.1f} GB of memory" if found["memory"] else ""
     return (
         f"On this machine this takes {least}about {format_seconds(found['seconds'])}{memory}. Measured just now, a "
@@ -179,11 +225,9 @@ def measure(zoo: str | None, config, progress: Progress = silent) -> str:
     )
 
 
-def job_choices() -> list[tuple[str, str]]:
-    """(words, id) of every job, the newest first."""
-    from d2nwg.jobs.job import list_jobs
-
-    return [(f"{job.spec['name']} ({JOB_KINDS[job.spec['kind']]})", job.id) for job in reversed(list_jobs())]
+def job_choices(viewer: Viewer) -> list[tuple[str, str]]:
+    """(words, id) of every job that a viewer may see, the newest first."""
+    return [(f"{job.spec['name']} ({JOB_KINDS[job.spec['kind']]})", job.id) for job in reversed(jobs_of(viewer))]
 
 
 def log_end(job) -> str:

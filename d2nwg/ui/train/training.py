@@ -6,6 +6,7 @@ from functools import partial
 import gradio as gr
 
 from d2nwg.generators import GENERATORS
+from d2nwg.jobs.owner import Viewer
 from d2nwg.training.settings import as_text, meanings
 from d2nwg.ui import html as views
 from d2nwg.ui.events import PRIVATE, Components
@@ -13,6 +14,7 @@ from d2nwg.ui.frame import Frame
 from d2nwg.ui.run import Run
 from d2nwg.ui.session import Session
 from d2nwg.ui.train import service
+from d2nwg.ui.visitor import visitor
 from d2nwg.utils.errors import UserError
 
 FIRST = "unet"  # the generator that is chosen at first
@@ -99,25 +101,32 @@ def wire_training(frame: Frame, chosen: gr.Dropdown, card: TrainingCard, job: gr
         }
 
     def ask(visit: Session, zoo: str | None, generator: str, preset: str, *texts):
-        return partial(service.measure, zoo, card.config(generator, preset, texts))
+        return partial(service.measure, service.zoo_path(zoo, visit.viewer), card.config(generator, preset, texts))
 
     def measured(visit: Session, said: str) -> dict:
         return {card.time: views.notice(said, "note")}
 
-    async def go(zoo: str | None, name: str, generator: str, preset: str, *texts) -> dict:
+    def submit(viewer: Viewer, zoo: str | None, name: str, generator: str, preset: str, *texts):
         from d2nwg.jobs.queue import submit_training
 
+        service.may_submit(viewer)
+        path, config = service.zoo_path(zoo, viewer), card.config(generator, preset, texts)
+        return submit_training(name, [path], config, owner=viewer.owner)
+
+    async def go(request: gr.Request, token, *values) -> dict:
+        viewer = visitor(request, token)
         try:
-            made = await asyncio.to_thread(
-                lambda: submit_training(name, [service.zoo_path(zoo)], card.config(generator, preset, texts))
-            )
+            made = await asyncio.to_thread(submit, viewer, *values)
         except UserError as reason:
             return {card.status: views.notice(str(reason))}
         said = f"The training {made.spec['name']} is in the queue: see Jobs."
         return {
             card.status: views.notice(said, "good"),
-            job: gr.update(choices=service.job_choices(), value=made.id),
+            job: gr.update(choices=service.job_choices(viewer), value=made.id),
         }
+
+    def suit(request: gr.Request, token, zoo: str | None, generator: str) -> str:
+        return service.suiting(zoo, generator, visitor(request, token))
 
     config = [card.generator, card.preset, *card.all_boxes]
     gr.on(
@@ -127,8 +136,8 @@ def wire_training(frame: Frame, chosen: gr.Dropdown, card: TrainingCard, job: gr
         [card.preset, card.time, *card.groups.values(), *card.all_boxes],
         **PRIVATE,
     )
-    chosen.change(service.suiting, [chosen, card.generator], card.generator, **PRIVATE)
+    chosen.change(suit, [frame.token, chosen, card.generator], card.generator, **PRIVATE)
     Run(frame.session, "train-measure", card.measure, card.stop, card.time).on(
         card.measure.click, ask, [chosen, *config], measured, [], slot=dict(concurrency_limit=1)
     )
-    card.go.click(go, [chosen, card.name, *config], [card.status, job], **PRIVATE)
+    card.go.click(go, [frame.token, chosen, card.name, *config], [card.status, job], **PRIVATE)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from d2nwg.jobs.owner import STRANGER
 from d2nwg.ui import html as views
 from d2nwg.ui.events import PRIVATE, Components
 from d2nwg.ui.frame import Frame
@@ -12,6 +13,7 @@ from d2nwg.ui.parts import Upload
 from d2nwg.ui.run import Run
 from d2nwg.ui.session import Session
 from d2nwg.ui.train import html, service
+from d2nwg.ui.visitor import visitor
 
 BUILD, IMPORT = "build", "import"
 SOURCES = [("Build from images", BUILD), ("Import checkpoints", IMPORT)]
@@ -58,11 +60,11 @@ class ZooCard(Components):
                 [],
                 value=None,
                 label="Zoo to train on",
-                info="one of these, or the path of a folder",
+                info="one of these, or one in a folder that the app was started with",
                 allow_custom_value=True,
                 elem_id="zoo-chosen",
             )
-            self.about = gr.HTML(html.describe_zoo(None), elem_id="zoo-about")
+            self.about = gr.HTML(html.describe_zoo(None, STRANGER), elem_id="zoo-about")
 
 
 def wire_zoo(frame: Frame, zoo: ZooCard, job: gr.Dropdown) -> None:
@@ -71,23 +73,27 @@ def wire_zoo(frame: Frame, zoo: ZooCard, job: gr.Dropdown) -> None:
     _wire_files(run, zoo)
 
     def ask(visit: Session, source: str, files: list[str] | None, name: str, append: bool, *numbers):
+        service.may_submit(visit.viewer)
         if source == BUILD:
-            return partial(service.submit_zoo, files, name, *numbers)
-        return partial(service.import_zoo, files, name, visit.subfolder(), append)
+            return partial(service.submit_zoo, files, name, *numbers, viewer=visit.viewer)
+        return partial(service.import_zoo, files, name, visit.subfolder(), append, visit.viewer)
 
     def show(visit: Session, made, source: str) -> dict:
         if source == IMPORT:
-            return {zoo.status: views.notice(made, "good")}
+            return {zoo.status: html.imported(made)}
         said = f"The zoo {made.spec['name']} is in the queue: see Jobs."
         return {
             zoo.status: views.notice(said, "good"),
-            job: gr.update(choices=service.job_choices(), value=made.id),
+            job: gr.update(choices=service.job_choices(visit.viewer), value=made.id),
         }
+
+    def describe(request: gr.Request, token, name: str | None) -> str:
+        return html.describe_zoo(name, visitor(request, token))
 
     inputs = [zoo.source, zoo.files, zoo.name, zoo.append, *zoo.numbers]
     made = run.on(zoo.go.click, ask, inputs, show, [job], looks=[zoo.source], slot={})
-    made.then(html.describe_zoo, zoo.chosen, zoo.about, **PRIVATE)
-    zoo.chosen.change(html.describe_zoo, zoo.chosen, zoo.about, **PRIVATE)
+    made.then(describe, [frame.token, zoo.chosen], zoo.about, **PRIVATE)
+    zoo.chosen.change(describe, [frame.token, zoo.chosen], zoo.about, **PRIVATE)
 
 
 def _wire_files(run: Run, zoo: ZooCard) -> None:
