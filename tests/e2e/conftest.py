@@ -59,7 +59,7 @@ def studio(tmp_path_factory):
     }
     with running.log.open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "app.py", "--no-browser", "--port", str(port)],
+            [sys.executable, "app.py", "--no-browser", "--port", str(port), "--models", tmp_path_factory.getbasetemp()],
             cwd=REPO,
             env=env,
             stdout=log,
