@@ -124,7 +124,7 @@ def generate_heads(
     clock.lap("opening")
     data = read_split(images, opened.encoder, shots, seed, max_query, progress)
     labelled = [images.items[i] for i in np.concatenate([data.support_index, data.query_index])]
-    free, notes = read_unlabelled(unlabelled, opened.encoder, labelled, progress)
+    free, notes = read_unlabelled(unlabelled, opened.encoder, labelled, progress, images.pixels.scale())
     clock.lap("features")
     generator = torch.Generator().manual_seed(seed)
     given, kept = _selection_split(opened, data, shots, seed)
@@ -159,7 +159,9 @@ def generate_heads(
         device=str(opened.encoder.device),
         notes=[*images.notes, *data.notes, *notes, *_on_trust(samples)],
     )
-    return _generation(opened.encoder, data, samples, choice, scores, report)
+    made = _generation(opened.encoder, data, samples, choice, scores, report)
+    made.head.keep_scale(images.pixels.scale())
+    return made
 
 
 class _Clock:

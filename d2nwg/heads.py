@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from d2nwg.data.deep import PixelScale
 from d2nwg.evaluation.accuracy import confusion_matrix, per_class_accuracy
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
@@ -53,6 +54,16 @@ class Head:
         self.state = {name: tensor.detach().cpu().float().contiguous() for name, tensor in self.state.items()}
         if reason := self._flaw():
             raise UserError(f"The head cannot be used because {reason}.")
+
+    @property
+    def scale(self) -> PixelScale:
+        """On which images of more than 8 bits a channel become 8 bits, as those that the head was made from did."""
+        return PixelScale.from_json(self.info.get("pixel_scale"))
+
+    def keep_scale(self, scale: PixelScale) -> None:
+        """Have ``info`` hold the scale of the images that the head was made from, where there is one."""
+        if scale:
+            self.info["pixel_scale"] = scale.to_json()
 
     @property
     def num_features(self) -> int:
@@ -99,11 +110,18 @@ class Head:
 
     @torch.inference_mode()
     def probabilities(
-        self, items: Sequence[Path | bytes], *, device: str | None = None, progress: Progress = silent
+        self,
+        items: Sequence[Path | bytes],
+        *,
+        device: str | None = None,
+        progress: Progress = silent,
+        scale: PixelScale | None = None,
     ) -> tuple[Tensor, np.ndarray]:
         """Class probabilities (n, C) float32 of images, and a bool array (n,): False and a row of zeros where an
         image could not be read.
 
+        Args:
+            scale: of images of more than 8 bits a channel, for kinds that the head's own lacks.
         Raises:
             UserError: the encoder is not available, or is not the one this head was made for.
         """
@@ -120,7 +138,8 @@ class Head:
                 f"This head was made with another preprocessing than {self.encoder} has here: make "
                 "the head again, or install the timm or open_clip version it was made with."
             )
-        features, readable = encoder.encode(items, progress=progress)
+        scale = self.scale | (scale or PixelScale())
+        features, readable = encoder.encode(items, progress=progress, **scale.option)
         probabilities = self.module()(features).softmax(1)
         probabilities[torch.from_numpy(~readable)] = 0
         return probabilities, readable
@@ -166,12 +185,14 @@ def evaluate_head(head: Head, images: "ImageSet", *, device: str | None = None, 
             f"{some(head.classes, 8)}."
         )
     items = [images.items[int(i)] for i in chosen]
-    probabilities, readable = head.probabilities(items, device=device, progress=progress)
+    scale = images.pixels.scale(progress)
+    probabilities, readable = head.probabilities(items, device=device, progress=progress, scale=scale)
     if not readable.any():
         raise UserError(f"None of the {len(chosen)} images in {images.name} can be read.")
     truth = np.array([row.get(name, -1) for name in images.classes])[images.labels[chosen[readable]]]
     confusion = confusion_matrix(truth, probabilities.argmax(1).numpy()[readable], len(head.classes))
     per_class, notes = per_class_accuracy(confusion, head.classes), list(images.notes)
+    notes += (head.scale | scale).of(scale.ranges).notes()
     if not images.is_test.any():
         notes.append(
             "There is no test folder, so every image was scored: where the head was made from some of "

@@ -91,5 +91,5 @@ def run(args: argparse.Namespace) -> None:
         figures["map-pca"] = map_figure(found, view, "pca")
         for name, figure in figures.items():
             write_html(figure, folder / f"{name}.html", name.removesuffix("-pca"), words[0], script="directory")
-    print("\n".join(words))
+    print("\n".join([*found.notes, *words]))
     print(f"The figures and tables are in {args.out}.")

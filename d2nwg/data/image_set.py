@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from d2nwg.data.pixels import Pixels
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.text import number, shown, some
 
@@ -26,6 +27,7 @@ class ImageSet:
         labels: (n,) int64, index into `classes`.
         is_test: (n,) bool, True for the images of the test split; all False where there is none.
         notes: sentences for the user: what was left out and why.
+        pixels: the scale of images of more than 8 bits a channel; a part of a data set has that of the whole.
     """
 
     name: str
@@ -34,6 +36,11 @@ class ImageSet:
     labels: np.ndarray
     is_test: np.ndarray
     notes: tuple[str, ...] = ()
+    pixels: Pixels = None  # type: ignore[assignment]  # filled in below
+
+    def __post_init__(self):
+        if self.pixels is None:
+            object.__setattr__(self, "pixels", Pixels(self.items))
 
     def __len__(self) -> int:
         return len(self.labels)

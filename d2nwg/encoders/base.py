@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 
 from d2nwg.data.decode import open_image
+from d2nwg.data.deep import PixelScale
+from d2nwg.data.pixels import measure
 from d2nwg.encoders.cache import FeatureCache, content_hash
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
@@ -43,11 +45,11 @@ class Encoder:
         self.batch_size = 8 if self.device.type == "cpu" else READ_AHEAD
         self._key = f"{json.dumps([name, preprocessing])}\n{fingerprint(network)}".encode()
 
-    def preprocess(self, item: Path | bytes | Image.Image) -> np.ndarray:
+    def preprocess(self, item: Path | bytes | Image.Image, scale: PixelScale | None = None) -> np.ndarray:
         """One image → (size, size, 3) uint8: shorter side resized to ``size / crop_pct``, then the central square."""
         size = self.preprocessing["size"]
         side = round(size / self.preprocessing["crop_pct"])
-        image = item if isinstance(item, Image.Image) else open_image(item, min_side=side)
+        image = item if isinstance(item, Image.Image) else open_image(item, min_side=side, scale=scale)
         scale = side / min(image.size)
         width, height = (max(size, round(edge * scale)) for edge in image.size)
         left, top = (width - size) / 2, (height - size) / 2
@@ -69,7 +71,12 @@ class Encoder:
         return self.network(x.permute(0, 3, 1, 2).to(self.dtype)).float().cpu()
 
     def encode(
-        self, items: Sequence[Path | bytes], *, progress: Progress = silent, cache: bool = True
+        self,
+        items: Sequence[Path | bytes],
+        *,
+        progress: Progress = silent,
+        cache: bool = True,
+        scale: PixelScale | None = None,
     ) -> tuple[torch.Tensor, np.ndarray]:
         """Features of images, read from the cache where they are known.
 
@@ -77,17 +84,21 @@ class Encoder:
             items: files or encoded bytes.
             progress: called with the stage ``"Reading images"``.
             cache: keep and reuse features on disk, by image content, encoder weights and preprocessing.
+            scale: of the data set, for images of more than 8 bits a channel; those of kinds that it lacks are scaled
+                by the largest value among ``items``.
         Returns:
             features (n, num_features) float32, and a bool array (n,) that is False where an image could not be read
             (its row is zero).
         """
         features = torch.zeros(len(items), self.num_features)
         readable = np.ones(len(items), bool)
+        scale = scale or PixelScale()
+        scale |= measure(items, progress, known=scale.ranges)
         store = FeatureCache(self._key) if cache else None
         keys: list[bytes | None] = [None] * len(items)
         if store:
             with ThreadPoolExecutor() as pool:
-                keys = list(pool.map(content_hash, items))
+                keys = list(pool.map(lambda item: content_hash(item, scale.key if scale else b""), items))
             known = store.get([k for k in keys if k])
         else:
             known = {}
@@ -101,7 +112,7 @@ class Encoder:
                 missing.append(i)
         done = len(items) - len(missing)
         progress("Reading images", done, len(items))
-        for indices, pixels in self._batches(items, missing):
+        for indices, pixels in self._batches(items, missing, scale):
             good = [i for i, p in zip(indices, pixels, strict=True) if p is not None]
             readable[[i for i, p in zip(indices, pixels, strict=True) if p is None]] = False
             if good:
@@ -112,7 +123,7 @@ class Encoder:
             progress("Reading images", done, len(items))
         return features, readable
 
-    def _batches(self, items, missing) -> Iterator[tuple[list[int], list[np.ndarray | None]]]:
+    def _batches(self, items, missing, scale) -> Iterator[tuple[list[int], list[np.ndarray | None]]]:
         """Batches in order, decoded and resized by threads, `READ_AHEAD` images at a time.
 
         With a GPU the next images are decoded while it encodes these. On a CPU both need the same cores, and decoding
@@ -121,7 +132,7 @@ class Encoder:
 
         def read(i: int) -> np.ndarray | None:
             try:
-                return self.preprocess(items[i])
+                return self.preprocess(items[i], scale)
             except UserError:
                 return None
 

@@ -49,12 +49,13 @@ class FeatureCache:
             db.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
 
 
-def content_hash(item: Path | bytes) -> bytes | None:
-    """SHA-256 of an encoded image, or None if it is no regular file, too large or cannot be read."""
+def content_hash(item: Path | bytes, more: bytes = b"") -> bytes | None:
+    """SHA-256 of an encoded image, with ``more`` that its features depend on, or None if it is no regular file, too
+    large or cannot be read."""
     try:
         if not isinstance(item, bytes) and (not Path(item).is_file() or Path(item).stat().st_size > MAX_FILE):
             return None
         data = item if isinstance(item, bytes) else Path(item).read_bytes()
     except OSError:
         return None
-    return hashlib.sha256(data).digest()
+    return hashlib.sha256(data + more if more else data).digest()

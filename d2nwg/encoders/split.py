@@ -9,12 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from d2nwg.data.deep import PixelScale
 from d2nwg.data.image_set import ImageSet, check_readable
 from d2nwg.data.split import candidates, split_support_query
 from d2nwg.encoders.base import Encoder
 from d2nwg.encoders.cache import content_hash
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import number
+
+PLAIN = PixelScale()  # of images of 8 bits a channel
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def read_split(
     Raises:
         UserError: most images are unreadable, or a class has too few that can be read.
     """
-    features = torch.zeros(len(images), encoder.num_features)
+    scale, features = images.pixels.scale(progress), torch.zeros(len(images), encoder.num_features)
     looked, readable = np.zeros((2, len(images)), bool)
     split: dict[str, Any] = {"seed": seed, "max_query": max_query}
     while True:
@@ -63,11 +66,13 @@ def read_split(
         wanted = wanted[~looked[wanted]]
         if not len(wanted):
             break
-        features[wanted], readable[wanted] = encoder.encode([images.items[i] for i in wanted], progress=progress)
+        items = [images.items[i] for i in wanted]
+        features[wanted], readable[wanted] = encoder.encode(items, progress=progress, **scale.option)
         looked[wanted] = True
         notes = check_readable(images, np.flatnonzero(looked), readable)
     support, query = split_support_query(images, shots, readable=readable, **split)
     labels = torch.from_numpy(images.labels)
+    notes = (*notes, *scale.notes())
     return SplitFeatures(features[support], labels[support], features[query], labels[query], support, query, notes)
 
 
@@ -76,6 +81,7 @@ def read_unlabelled(
     encoder: Encoder,
     labelled: Sequence[Path | bytes],
     progress: Progress = silent,
+    scale: PixelScale = PLAIN,
 ) -> tuple[Tensor, list[str]]:
     """Features (u, D) of images without labels, and sentences on those left out.
 
@@ -84,12 +90,13 @@ def read_unlabelled(
         labelled: support and query images. Those among ``items`` are left out: an image that scores a head must not
             help to make it.
         progress: stage "Reading images".
+        scale: of the labelled images.
     """
     if not items:
         return torch.zeros(0, encoder.num_features), []
     taken = {content_hash(item) for item in labelled}
     fresh = [item for item in items if content_hash(item) not in taken]
-    features, readable = encoder.encode(fresh, progress=progress)
+    features, readable = encoder.encode(fresh, progress=progress, **scale.option)
     notes, unread = [], int((~readable).sum())
     if len(fresh) < len(items):
         notes.append(f"{number(len(items) - len(fresh), 'unlabelled image')} left out: also labelled here.")

@@ -58,6 +58,11 @@ class Exploration:
     seconds: float
 
     @property
+    def notes(self) -> list[str]:
+        """Sentences on what was left out of the tasks' images, and how they were read."""
+        return list(dict.fromkeys(note for task in self.tasks for note in task.generation.report.notes))
+
+    @property
     def spaces(self) -> list[str]:
         """The spaces that heads are points of: ``weights``, and ``latent`` where the bundle has a VAE."""
         return ["weights", "latent"] if self.vae is not None else ["weights"]

@@ -172,6 +172,7 @@ def summary(found: Exploration, view: View) -> dict:
         "map": view.projection.words,
         "variance_of_two_components": float(view.projection.explained[:2].sum()),
         "words": verdict(found, view),
+        "notes": found.notes,
         "settings": found.settings,
         "seconds": round(found.seconds, 3),
     }

@@ -1,7 +1,7 @@
 """The endpoints of a path between tasks: data sets, saved heads and named tasks that have classes in common."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from d2nwg.conditions.task_names import name_classes, read_mix
+from d2nwg.data.deep import PixelScale
 from d2nwg.data.examples import EXAMPLES
 from d2nwg.data.image_set import ImageSet
 from d2nwg.data.images import load_images
@@ -70,6 +71,7 @@ class Endpoints:
         classes: the C classes that all endpoints have; class i is row i of every head.
         encoder, preprocessing: of the features that the heads read.
         notes: sentences for the user.
+        scale: of images of more than 8 bits a channel; that of the first endpoint which has one.
     """
 
     members: tuple[Endpoint, ...]
@@ -77,6 +79,7 @@ class Endpoints:
     encoder: str
     preprocessing: dict
     notes: tuple[str, ...] = ()
+    scale: PixelScale = field(default_factory=PixelScale)
 
     @property
     def scored(self) -> list[int]:
@@ -143,11 +146,12 @@ def read_endpoints(
     for source in sources:
         if isinstance(source, Head) and (source.encoder, source.num_features) != (encoder.name, encoder.num_features):
             raise UserError(f"The head is for {source.encoder}, and the bundle for {encoder.name}: both must agree.")
-    members = []
+    members, scale = [], PixelScale()
     for source, name in zip(sources, names, strict=True):
         endpoint, images = Endpoint(name), _images(source)
         members.append(endpoint)
         if isinstance(source, Head):
+            scale |= source.scale
             endpoint.head = select_classes(source.state, torch.tensor(_rows(source.classes, classes)))
         if isinstance(source, NamedTask):
             endpoint.task = name_classes(tasks, source.text, classes)
@@ -158,13 +162,14 @@ def read_endpoints(
         def read(stage: str, done: int, total: int, name=name) -> None:
             progress(f"{stage} of {name}", done, total)
 
+        scale |= images.pixels.scale(read)
         data = read_split(images, encoder, shots, seed, max_query, read)
         if endpoint.task is None:
             endpoint.support = data.by_class()
         endpoint.query, endpoint.labels = data.query, data.query_labels
         endpoint.items = [images.items[i] for i in data.query_index]
         notes += [*images.notes, *data.notes]
-    return Endpoints(tuple(members), classes, encoder.name, encoder.preprocessing, tuple(notes))
+    return Endpoints(tuple(members), classes, encoder.name, encoder.preprocessing, tuple(notes), scale)
 
 
 def _named(source: ImageSet | Head | NamedTask, tasks: Mapping[str, Sequence[str]]) -> ImageSet | Head | NamedTask:

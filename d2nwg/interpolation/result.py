@@ -116,7 +116,9 @@ class Interpolation:
             "seed": self.settings["seeds"][seed],
             "query_accuracy": {name: round(value, 6) for name, value in scores.items()},
         }
-        return Head(state, self.endpoints.encoder, self.endpoints.classes, self.endpoints.preprocessing, info)
+        made = Head(state, self.endpoints.encoder, self.endpoints.classes, self.endpoints.preprocessing, info)
+        made.keep_scale(self.endpoints.scale)
+        return made
 
     def in_weights(self) -> tuple[Tensor, dict[str, Tensor]] | None:
         """The paths among the zoo's heads, in the standardised weight space that Explore shows.

@@ -126,7 +126,11 @@ def _write_info(
         "config": asdict(config),
         "encoder": encoder.name,
         "preprocessing": encoder.preprocessing,
-        "datasets": [{"name": s.name, "classes": list(s.classes)} for s in sources],
+        "datasets": [
+            {"name": s.name, "classes": list(s.classes)}
+            | ({"notes": notes} if (notes := s.pixels.scale().notes()) else {})
+            for s in sources
+        ],
         "num_images": len(images["label"]),
         "num_records": config.subsets,
     }
@@ -145,10 +149,12 @@ def encode_sets(
     features, labels, first = [], [], 0
     for source in sources:
         chosen = _choose_images(source, config.max_per_class)
-        found, readable = encoder.encode(
-            [source.items[i] for i in chosen],
-            progress=lambda stage, done, total, name=source.name: progress(f"{stage} of {name}", done, total),
-        )
+
+        def report(stage: str, done: int, total: int, name: str = source.name) -> None:
+            progress(f"{stage} of {name}", done, total)
+
+        items, scale = [source.items[i] for i in chosen], source.pixels.scale(report)
+        found, readable = encoder.encode(items, progress=report, **scale.option)
         kept = source.labels[chosen][readable]
         few = np.flatnonzero(np.bincount(kept, minlength=len(source.classes)) < 3)
         if len(few):

@@ -162,7 +162,7 @@ class Zoo:
             "records": self.num_records,
             **{name: getattr(self.config, name) for name in ("probe", "min_classes", "max_classes", "images")},
             "num_images": self.num_images,
-            "datasets": [{"name": d["name"], "classes": len(d["classes"])} for d in self.datasets],
+            "datasets": [{**d, "classes": len(d["classes"])} for d in self.datasets],
         }
 
     def command(self) -> str:
