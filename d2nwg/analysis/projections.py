@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from d2nwg.data.tables import as_cell
+
 COMPONENTS = 50  # kept before t-SNE
 LANDMARKS = 3000  # points that t-SNE itself places
 NEIGHBOURS = 5  # landmarks that place each of the others
@@ -145,4 +147,4 @@ def write_projector(folder: str | Path, matrix: np.ndarray, columns: Mapping[str
 def _cell(value) -> str:
     if isinstance(value, (float, np.floating)):
         return "" if np.isnan(value) else f"{value:.6g}"
-    return " ".join(str(value).split())
+    return str(as_cell(" ".join(str(value).split())))

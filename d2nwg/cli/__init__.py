@@ -9,12 +9,15 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from typing import cast
 
 from d2nwg import __version__
 from d2nwg.cli import evaluate, explore, generate, interpolate, jobs, llm, predict, sample, train, zoo
 from d2nwg.cli.common import Parser, parent_parser
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.outputs import AGAIN, disk_error
+from d2nwg.utils.text import Printable, printable
 
 VERBS = (zoo, train, jobs, sample, generate, explore, interpolate, evaluate, predict, llm)
 
@@ -43,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             args = build_parser().parse_args(argv)
             args.arguments = list(sys.argv[1:] if argv is None else argv)  # a model card shows them
-            return args.run(args) or 0
+            with redirect_stdout(cast(io.TextIOBase, Printable(sys.stdout))):  # names and texts come from files
+                return args.run(args) or 0
         finally:
             sys.stdout.flush()  # a reader that has gone is noticed here, not while Python shuts down
     except UserError as mistake:
@@ -63,5 +67,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _say(sentence: str, code: int) -> int:
     clear = "\r\033[K" if sys.stderr.isatty() else ""  # over a progress line left standing
-    print(clear + " ".join(sentence.split()), file=sys.stderr)
+    print(clear + printable(" ".join(sentence.split())), file=sys.stderr)
     return code

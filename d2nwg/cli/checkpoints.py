@@ -63,17 +63,17 @@ def run_import(args: argparse.Namespace) -> None:
 
 def print_architecture(group: dict) -> None:
     """A table of one architecture's layers."""
-    from d2nwg.utils.text import number, some
+    from d2nwg.utils.text import number, shown, some
 
     print(f"\n{number(group['checkpoints'], 'checkpoint')} of {group['parameters']:,} numbers: {some(group['names'])}")
     if group["difference"]:
         print(group["difference"])
     print(f"{'layer':32} {'numbers':>10} {'chunks':>6} {'padding':>7} {'mean':>9} {'std':>9}  shapes")
     for row in group["layers"]:
-        shapes = ", ".join(f"{name} {'×'.join(map(str, shape)) or '1'}" for name, shape in row["shapes"].items())
+        shapes = ", ".join(f"{shown(name)} {'×'.join(map(str, shape)) or '1'}" for name, shape in row["shapes"].items())
         print(
-            f"{row['layer'][-32:]:32} {row['numbers']:10,} {row['chunks']:6} {row['padding']:7} {row['mean']:9.4f} "
-            f"{row['std']:9.4f}  {shapes}"
+            f"{shown(row['layer'])[-32:]:32} {row['numbers']:10,} {row['chunks']:6} {row['padding']:7} "
+            f"{row['mean']:9.4f} {row['std']:9.4f}  {shapes}"
         )
 
 

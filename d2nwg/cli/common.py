@@ -5,6 +5,7 @@ import re
 from typing import NoReturn
 
 from d2nwg.pipelines import DEFAULT, DEFAULT_STEPS, SAMPLERS
+from d2nwg.utils.text import printable
 
 
 class Parser(argparse.ArgumentParser):
@@ -16,6 +17,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**kwargs)
 
     def error(self, message: str) -> NoReturn:
+        message = " ".join(printable(message).split())
         self.exit(2, f"{message[0].upper()}{message[1:]} (see {self.prog} --help).\n")
 
 

@@ -36,15 +36,17 @@ def run_list(args: argparse.Namespace) -> None:
     from d2nwg.jobs.job import list_jobs, unreadable_jobs
     from d2nwg.jobs.queue import start_next
     from d2nwg.utils.progress import format_seconds
+    from d2nwg.utils.text import shown
 
     start_next()
     for job in list_jobs():
         state = job.state()
         step = f"{state['done']}/{state['total']}" if state.get("total") else ""
         left = f"{format_seconds(state['left'])} left" if state.get("left") and state["state"] == "running" else ""
-        print("\t".join((job.id, state["state"], state.get("stage") or "", step, left or state.get("message", ""))))
+        row = (job.id, state["state"], state.get("stage") or "", step, left or state.get("message", ""))
+        print("\t".join(shown(field, None) for field in row))
     for name, reason in unreadable_jobs().items():
-        print("\t".join((name, "unreadable", "", "", reason)))
+        print("\t".join((shown(name), "unreadable", "", "", shown(reason, None))))
 
 
 def run_action(args: argparse.Namespace) -> None:

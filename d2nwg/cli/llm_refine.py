@@ -159,6 +159,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from d2nwg.utils.outputs import claimed
     from d2nwg.utils.paths import write_whole
     from d2nwg.utils.progress import TerminalProgress
+    from d2nwg.utils.text import shown
 
     progress = TerminalProgress()
     with claimed(args.out) if args.out else nullcontext() as out:
@@ -173,7 +174,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
                 facts[key], facts[f"{key}_interval"] = float(right.mean()), accuracy_interval(right)
             low, high = facts["acc_interval"]
             print(
-                f"{file}: {len(questions)} questions, acc {facts['acc']:.1%} ({low:.1%} to {high:.1%}), "
+                f"{shown(file, None)}: {len(questions)} questions, acc {facts['acc']:.1%} ({low:.1%} to {high:.1%}), "
                 f"acc_norm {facts['acc_norm']:.1%}",
                 flush=True,
             )

@@ -86,6 +86,7 @@ def _talk(args: argparse.Namespace, file: Path | None) -> None:
     from d2nwg.llm.models import load_language_model
     from d2nwg.utils.paths import write_whole
     from d2nwg.utils.progress import TerminalProgress
+    from d2nwg.utils.text import shown
 
     settings = ChatSettings(args.system, args.temperature, args.top_p, args.seed, args.max_tokens)
     progress = TerminalProgress()
@@ -100,7 +101,7 @@ def _talk(args: argparse.Namespace, file: Path | None) -> None:
         second = load_language_model(args.against, device=args.device, progress=progress)
         speakers.append((second.model, second.tokenizer))
         names.append(str(second.name) if second.name != first.name else f"{second.name} (2)")
-    talk = Conversation(tuple(names))
+    talk = Conversation(tuple(map(shown, names)))
     if sys.stdin.isatty():
         print("Write a message; an empty line ends the conversation.")
     while message := _next():

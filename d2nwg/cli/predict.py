@@ -20,6 +20,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print a line an image."""
     from d2nwg.heads import Head, predict_images
+    from d2nwg.utils.text import shown
 
     for row in predict_images(Head.load(args.head), args.images, top=1, device=args.device):
-        print(row["image"], row["label"], f"{row['probability']:.4f}", sep="\t")
+        print(shown(row["image"], None), shown(row["label"], None), f"{row['probability']:.4f}", sep="\t")

@@ -1,8 +1,10 @@
-"""Tables of checkpoints: the task, accuracy and epoch of each, from CSV or JSONL."""
+"""Tables: the task, accuracy and epoch of checkpoints, from CSV or JSONL; and CSV files for people to open."""
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from d2nwg.utils.errors import UserError
@@ -16,6 +18,31 @@ FACTS = {
     "epoch": ("epoch", "epochs"),
     "task": ("task", "dataset", "data"),
 }
+
+
+# What a spreadsheet would take for a formula, unless it is a number; behind any apostrophes, so that one more can be
+# taken away again.
+_FORMULA = re.compile(r"(?!'*[+-]?\d+(\.\d*)?([eE][+-]?\d+)?$)'*[=+\-@\t\r\n＝＋－＠]")
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> Path:
+    """A CSV file that can be opened in a spreadsheet: texts that it would take for a formula begin with an apostrophe,
+    and unknown numbers are empty."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([as_cell(value) for value in row] for row in rows)
+    return path
+
+
+def as_cell(value: object) -> object:
+    """A value as `write_csv` writes it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return ""
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def from_cell(value: object) -> object:
+    """The reverse of `as_cell`."""
+    return value[1:] if isinstance(value, str) and value[:1] == "'" and _FORMULA.match(value) else value
 
 
 def read_tables(paths: Sequence[Path]) -> dict[str, dict]:
@@ -71,7 +98,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict]]:
     else:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            yield from ((reader.line_num, row) for row in reader)
+            yield from ((reader.line_num, {key: from_cell(value) for key, value in row.items()}) for row in reader)
 
 
 def facts_of(table: dict[str, dict], relative: Path, used: set[str]) -> dict:

@@ -1,6 +1,5 @@
 """The result of an exploration as sentences, as a dictionary and as files."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from d2nwg.analysis.populations import SAMPLE, TRAINED, WHOLE, ZOO
 from d2nwg.analysis.projections import write_projector
+from d2nwg.data import tables
 from d2nwg.exploration.explore import Exploration
 from d2nwg.exploration.look import View
 from d2nwg.utils.text import number
@@ -188,13 +188,8 @@ def _finite(value):
 
 
 def write_csv(path: Path, columns: dict[str, list]) -> Path:
-    """A CSV file with a header; unknown numbers are empty."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        for row in zip(*columns.values(), strict=True):
-            writer.writerow(["" if isinstance(v, float) and not np.isfinite(v) else v for v in row])
-    return path
+    """A CSV file with a header, see `d2nwg.data.tables.write_csv`."""
+    return tables.write_csv(path, [columns, *zip(*columns.values(), strict=True)])
 
 
 def save(found: Exploration, view: View, folder: str | Path) -> dict[str, list[Path]]:

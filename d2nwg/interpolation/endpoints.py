@@ -214,7 +214,7 @@ def _rows(own: Sequence[str], classes: Sequence[str]) -> list[int]:
 
 def _name(source: ImageSet | Head | NamedTask) -> str:
     if isinstance(source, Head):
-        return f"head for {source.info.get('data', 'images')}"
+        return f"head for {shown(source.info.get('data', 'images'))}"
     return source.text if isinstance(source, NamedTask) else source.name
 
 

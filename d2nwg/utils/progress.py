@@ -8,6 +8,8 @@ import sys
 import time
 from typing import Protocol
 
+from d2nwg.utils.text import shown
+
 
 class Progress(Protocol):
     """Called as ``progress("Reading images", 120, 960)``; ``total`` is 0 while it is unknown."""
@@ -50,7 +52,7 @@ class TerminalProgress:
         if now - self._last < (0.2 if tty else 10.0) and not (finished and tty):
             return
         self._last = now
-        text = stage + (f" {done}/{total}" if total else "")
+        text = shown(stage) + (f" {done}/{total}" if total else "")
         if left is not None and not finished:
             text += f", {format_seconds(left)} left"
         self.stream.write(f"\r\033[K{text}" + ("\n" if finished else "") if tty else text + "\n")

@@ -1,7 +1,12 @@
 """Names of files and classes: compared, and shown in sentences."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
+
+# Control characters but for line feed and tab; other ends of lines; embeddings, overrides and isolates of the direction
+# of writing; halves of characters.
+_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def is_utf8(text: str) -> bool:
@@ -14,10 +19,31 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def shown(text: object, limit: int = 120) -> str:
-    """A name as it may stand in a sentence: printable, UTF-8 and not too long."""
+def shown(text: object, limit: int | None = 120) -> str:
+    """A name as it may stand in a sentence: in one line, printable, UTF-8 and not too long."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    return text if limit is None or len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def printable(text: str) -> str:
+    """A text of several lines as it may be printed on a terminal: what would move the cursor, colour, hide or reorder
+    is written out, as JSON writes it (a JSON text stays the same value)."""
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class Printable:
+    """A text stream that writes what is `printable`."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Returns the number of characters of ``text``."""
+        self._stream.write(printable(text))
+        return len(text)
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
 
 
 def some(names: Sequence[object], most: int = 3) -> str:

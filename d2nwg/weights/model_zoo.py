@@ -12,7 +12,6 @@ Unlike a zoo of heads (`d2nwg.weights.zoo`) it is a folder of
 With one file a checkpoint, a zoo larger than memory can be read in pieces, and appended to.
 """
 
-import csv
 import hashlib
 import json
 import os
@@ -29,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from d2nwg.data.tables import FACTS
+from d2nwg.data.tables import FACTS, write_csv
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.outputs import new_folder
 from d2nwg.utils.progress import Progress, silent
@@ -191,10 +190,8 @@ def _export(zoo: ModelZoo, folder: Path, format: str, progress: Progress) -> Non
             shutil.copyfile(zoo.path / record["file"], target)
     tables = (folder / f"zoo{number}.csv" for number in ("", *range(2, len(names) + 3)))
     table = next(path for path in tables if not path.exists())  # it can be the name of a folder
-    with table.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerow(["file", *FACTS])
-        for record, name in zip(zoo.records, names, strict=True):
-            csv.writer(file).writerow([name, *(record.get(fact, "") for fact in FACTS)])
+    facts = ([record.get(fact, "") for fact in FACTS] for record in zoo.records)
+    write_csv(table, [["file", *FACTS], *([name, *row] for name, row in zip(names, facts, strict=True))])
 
 
 def export_names(names: Sequence[str], format: str) -> list[str]:
