@@ -2,6 +2,8 @@
 
 from dataclasses import asdict, dataclass
 
+from d2nwg.utils.text import markdown, shown
+
 
 @dataclass(frozen=True)
 class QueryAccuracy:
@@ -156,10 +158,10 @@ head = torch.nn.Sequential(
 def readme(report: Report, probe: str) -> str:
     """The README.md that is saved with generated heads; ``probe`` is ``"linear"`` or ``"mlp"``."""
     right = report.query_accuracy
-    return f"""# A generated head for {report.data}
+    return f"""# A generated head for {markdown(report.data)}
 
-`head.safetensors` is a classifier for {len(report.classes)} classes on the features of `{report.encoder}`. It was right
-on {right.chosen:.1%} of {report.num_query} images that generation never saw. Baselines fitted to the same
+`head.safetensors` is a classifier for {len(report.classes)} classes on the features of {markdown(report.encoder)}.
+It was right on {right.chosen:.1%} of {report.num_query} images that generation never saw. Baselines fitted to the same
 {report.num_support} images: class mean {right.class_mean:.1%}, ridge {right.ridge:.1%}, logistic regression
 {right.logistic_regression:.1%}. Chosen: {report.selection}.
 
@@ -180,7 +182,7 @@ with safe_open("head.safetensors", "pt") as f:
     classes = json.loads(f.metadata()["classes"])
     preprocessing = json.loads(f.metadata()["preprocessing"])
 {_MODULES[probe]}
-head.load_state_dict(state)  # its input: the pooled features of {report.encoder}
+head.load_state_dict(state)  # its input: the pooled features of {shown(report.encoder)}
 ```
 
 `samples.safetensors` holds all {report.num_samples} sampled heads with a leading axis; `report.json` all numbers.

@@ -50,10 +50,11 @@ pio.templates["d2nwg"] = go.layout.Template(
 
 
 def label(text: str, width: int | None = None) -> str:
-    """A name escaped for plotly, shortened in the middle to `width` characters."""
+    """A name escaped for plotly, which knows no entity for quotes, shortened in the middle to `width` characters. It
+    may stand in any text but a template, where ``%{`` has a meaning: there ``%{meta}`` and the like bring it in."""
     if width and len(text) > width:
         text = f"{text[: width - width // 3 - 1]}…{text[-(width // 3) :]}"
-    return html.escape(text)
+    return html.escape(text, quote=False)
 
 
 def percent(fraction: float) -> str:

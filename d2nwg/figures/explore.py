@@ -62,7 +62,8 @@ def density_figure(found: Exploration) -> go.Figure:
                 fillcolor="rgba(111,134,166,0.18)",
                 row=1,
                 col=number,
-                hovertemplate=f"{NAMES[origin]}<br>{tensor} = %{{x:.3f}}<br>density %{{y:.2f}}<extra></extra>",
+                meta=label(tensor),
+                hovertemplate=f"{NAMES[origin]}<br>%{{meta}} = %{{x:.3f}}<br>density %{{y:.2f}}<extra></extra>",
             )
         figure.update_xaxes(title=f"value of {label(tensor)}", row=1, col=number)
     figure.update_yaxes(title="density", row=1, col=1)
@@ -105,7 +106,7 @@ def novelty_figure(found: Exploration, picked: Sequence[int] = ()) -> go.Figure:
                 opacity=0.75,
                 line=dict(color=STRONG, width=[2.5 if row in picked else 0 for row in rows.tolist()]),
             ),
-            hovertext=[f"<b>{found.name(i)}</b><br>{label(found.task_name(i), 48)}" for i in rows.tolist()],
+            hovertext=[f"<b>{label(found.name(i))}</b><br>{label(found.task_name(i), 48)}" for i in rows.tolist()],
             hovertemplate="%{hovertext}<br>right on %{y:.1f} %<br>distance %{x:.2f}<extra></extra>",
         )
     chance = float(np.mean([1 / task.count for task in found.tasks]))
@@ -187,7 +188,7 @@ def similarity_figure(found: Exploration, view: View) -> go.Figure:
     values, rows = view.similarity
     n = len(rows)
     origin = found.heads.origin[rows]
-    names = [f"{found.name(i)}, {label(found.task_name(i), 32)}" for i in rows.tolist()]
+    names = [f"{label(found.name(i))}, {label(found.task_name(i), 32)}" for i in rows.tolist()]
     figure = go.Figure(
         go.Heatmap(
             z=values,

@@ -136,7 +136,7 @@ def _hover(columns: dict[str, list]) -> list[str]:
     for head, task, right, far in zip(
         columns["head"], columns["task"], columns["accuracy"], columns["distance_to_nearest_zoo_head"], strict=True
     ):
-        lines = [f"<b>{head}</b>", label(task, 48)]
+        lines = [f"<b>{label(head)}</b>", label(task, 48)]
         if np.isfinite(right):
             lines.append(f"right on {percent(right)}")
         if np.isfinite(far):

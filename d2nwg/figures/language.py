@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
-from d2nwg.figures.base import ACCENT, BASELINE, INK, STRONG, ZOO
+from d2nwg.figures.base import ACCENT, BASELINE, INK, STRONG, ZOO, label
 
 if TYPE_CHECKING:
     from d2nwg.llm.spectrum import Matrix, Ranked
@@ -73,7 +73,7 @@ def layers_figure(ranked: "Sequence[Ranked]", mode: str) -> go.Figure:
     figure.update_layout(
         template="d2nwg",
         height=110 + 34 * len(types),
-        xaxis=dict(title=f"layer · ratio: {mode}", showgrid=False, dtick=1 if len(layers) <= 12 else 5),
+        xaxis=dict(title=f"layer · ratio: {label(mode)}", showgrid=False, dtick=1 if len(layers) <= 12 else 5),
         yaxis=dict(autorange="reversed", showgrid=False),
     )
     return figure
@@ -137,7 +137,7 @@ def search_figure(lines: Sequence[Mapping], criterion: str) -> go.Figure:
     scale, unit = 100, "selection questions right, %"
     if criterion != "accuracy":
         scale, unit = 1, "mean log-probability of the right choice"
-    named = {line["number"]: f"{line['layer']} {line['type']}" for line in lines}
+    named = {line["number"]: label(f"{line['layer']} {line['type']}") for line in lines}
     for arm in ("noise", "refined"):
         mine = [line for line in lines if line["arm"] == arm]
         if not mine:

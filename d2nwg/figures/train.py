@@ -6,7 +6,7 @@ from itertools import pairwise
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from d2nwg.figures.base import ACCENT, BASELINE, INK, ZOO, percent
+from d2nwg.figures.base import ACCENT, BASELINE, INK, ZOO, label, percent
 
 SHORT = {"vae": "VAE", "condition": "condition", "denoiser": "denoiser", "generator": "generator"}  # titles
 
@@ -26,7 +26,9 @@ def losses_figure(metrics: Sequence[dict]) -> go.Figure:
     for line in metrics:
         if line.get("loss") is not None and "step" in line:
             stages.setdefault(line["stage"], []).append((line["step"], line["loss"]))
-    figure = make_subplots(1, max(1, len(stages)), subplot_titles=[SHORT.get(name, name) for name in stages] or None)
+    figure = make_subplots(
+        1, max(1, len(stages)), subplot_titles=[SHORT.get(name) or label(name) for name in stages] or None
+    )
     for column, points in enumerate(stages.values(), 1):
         points = points[:: -(-len(points) // MOST)]
         steps, losses = zip(*points, strict=True)

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import shlex
 import shutil
 import signal
 import time
@@ -118,7 +119,7 @@ def _train(job: Job, parameters: dict, progress: Progress) -> None:
         for name, value in config.to_config().items()
         if value != default[name]
     ]
-    zoos = " ".join(Path(zoo).name for zoo in parameters["zoos"])
+    zoos = shlex.join(Path(zoo).name for zoo in parameters["zoos"])
     command = f"python -m d2nwg train --zoo {zoos} --generator {generator.name}"
     train_bundle(
         [open_zoo(zoo) for zoo in parameters["zoos"]],

@@ -1,5 +1,6 @@
 """The model card of a bundle: what it is, how it was made, what training measured."""
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 from d2nwg.conditions import get_conditioner
 from d2nwg.generators import Generator
 from d2nwg.training.config import Config, DualConfig, NetworksConfig, UNetConfig
+from d2nwg.utils.text import markdown
 from d2nwg.weights.model_zoo import ModelZoo
 from d2nwg.weights.zoo import Zoo
 
@@ -92,7 +94,7 @@ def _heads(zoos: list[Zoo]) -> str:
             f"images, features of `{about['encoder']}`, learnt on {zoo.config.width} principal components."
         )
     names = list(dict.fromkeys((d["name"], len(d["classes"])) for zoo in zoos for d in zoo.datasets))
-    rows = "\n".join(f"| {data} | {classes} |" for data, classes in names)
+    rows = "\n".join(f"| {markdown(data)} | {classes} |" for data, classes in names)
     return f"{' '.join(sentences)}\n\n| data set | classes |\n|---|---|\n{rows}"
 
 
@@ -121,8 +123,8 @@ the support images drawn by diffusion (`d2nwg.models.dual`). Trained on features
 without labels help (`unlabelled=`)."""
     training = f"""{config.steps} steps of {config.tasks} tasks, {measured["seconds"]} s."""
     if config.held_out:
-        training += f""" {", ".join(config.held_out)} took no part in training: of the moving averages every
-{config.validate_every} steps the one is kept that is best on them (step {measured["step"]}, right on
+        training += f""" {", ".join(map(markdown, config.held_out))} took no part in training: of the moving averages
+every {config.validate_every} steps the one is kept that is best on them (step {measured["step"]}, right on
 {measured["accuracy"]:.1%} over 5, 10 and 20 ways, 1 and 5 shots, with and without 15 unlabelled images a class)."""
     return CardText(what, get_conditioner("dataset").example(zoos[0]), _heads(zoos), training)
 
@@ -131,17 +133,18 @@ def networks_card(zoos: list[ModelZoo], config: NetworksConfig, measured: dict) 
     """The card of a generator of networks."""
     about = zoos[0].summary()
     rows = "\n".join(
-        f"| {number} | `{a['first']}` | {a['checkpoints']} | {a['parameters']:,} | {'yes' * a['batchnorm'] or 'no'} |"
+        f"| {number} | {markdown(a['first'])} | {a['checkpoints']} | {a['parameters']:,} | "
+        f"{'yes' * a['batchnorm'] or 'no'} |"
         for number, a in enumerate(about["architectures"])
     )
     statistics = "travel with the weights" if config.batchnorm == "travel" else "are to be recalibrated on data"
     right = about["accuracy"].get("mean")
     what = f"""Generates whole networks of {len(about["architectures"])} architectures for the tasks {
-        ", ".join(about["tasks"])
+        ", ".join(map(markdown, about["tasks"]))
     }, as a
 zoo of {about["checkpoints"]} checkpoints holds them{f", right on {right:.1%} on average" if right else ""}. D2NWG (Soro
 et al., ICLR 2025), `{config.layout}` layout; BatchNorm statistics {statistics}."""
-    use = f"""samples = pipe(architecture=0, task="{next(iter(about["tasks"]))}", num_samples=10)
+    use = f"""samples = pipe(architecture=0, task={json.dumps(next(iter(about["tasks"])))}, num_samples=10)
 network.load_state_dict(samples.states()[0])"""
     held_out = f" and {measured['lost_aside']:.2%} of held-out ones" if "lost_aside" in measured else ""
     training = f"""Stages: {config.vae_steps} VAE, {config.align_steps} alignment and {config.diffusion_steps} diffusion

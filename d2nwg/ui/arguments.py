@@ -19,6 +19,7 @@ from d2nwg.utils.text import is_utf8, shown, some
 
 MOST_TEXT = 1_000_000  # characters
 MOST_FILES = 20_000
+MOST_TOKEN = 1000  # characters that a page keeps in the browser
 MOST_NUMBER = 1e15  # beyond it, floats are no whole numbers any more
 
 
@@ -75,6 +76,8 @@ def checked(called: Sequence[str], parts: Sequence[Component], values, optional:
 def _checked(name: str, part: Component, value):
     if value is None or part.stateful:
         return value
+    if isinstance(part, gr.BrowserState):
+        return value if isinstance(value, str) and len(value) < MOST_TOKEN else None
     if isinstance(part, (Upload, Picture)):
         return _files(name, value, getattr(part, "file_count", "single") != "single")
     if isinstance(part, (gr.Number, gr.Slider)):

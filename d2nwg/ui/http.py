@@ -54,8 +54,8 @@ class BoundedCalls:
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http" or UPLOAD.search(scope["path"]):
             return await self.app(scope, receive, send)
-        headers = dict(scope["headers"])
-        if int(headers.get(b"content-length", b"0") or 0) > MOST_BODY:
+        declared = dict(scope["headers"]).get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > MOST_BODY:
             return await _sentence(f"A call may have {MOST_BODY >> 20} MB.", 413)(scope, receive, send)
         left = MOST_BODY
 

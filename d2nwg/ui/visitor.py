@@ -32,7 +32,9 @@ def at_home(request: gr.Request) -> bool:
     another site, and through no proxy. On a Space and behind ``--share`` nobody is."""
     if on_a_space() or ACCESS.tunnelled:
         return False
-    headers = _headers(request)
+    headers, scope = _headers(request), getattr(getattr(request, "request", None), "scope", {})
+    if scope.get("http_version") == "1.0":  # no browser speaks it, but nginx does, and may say nothing else of itself
+        return False
     if any(name in PROXIED or name.startswith("x-forwarded") for name in headers):
         return False
     places = f"//{headers.get('host', '')}", headers.get("origin", "//localhost")

@@ -46,6 +46,11 @@ class Printable:
         return getattr(self._stream, name)
 
 
+def markdown(name: object) -> str:
+    """A name as it may stand in a Markdown page: neither Markdown nor HTML in it has a meaning."""
+    return re.sub(r"([\\`*\[\]<>&|~])", r"\\\1", shown(name))
+
+
 def some(names: Sequence[object], most: int = 3) -> str:
     """``a, b, c and 4 more``."""
     text = ", ".join(shown(name) for name in names[:most])

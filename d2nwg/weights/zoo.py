@@ -13,6 +13,7 @@ A zoo is a folder, which `d2nwg.weights.build` writes:
 Shards are memory-mapped, so that a zoo larger than memory can be read in pieces.
 """
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -171,7 +172,7 @@ class Zoo:
             return self._command
         c = self.config
         return (
-            f"python -m d2nwg zoo build {' '.join(d['name'] for d in self.datasets)} --encoder {self.encoder} "
+            f"python -m d2nwg zoo build {shlex.join(d['name'] for d in self.datasets)} --encoder {self.encoder} "
             f"--subsets {c.subsets} --classes {c.min_classes}-{c.max_classes} --images {c.images} "
             f"--max-per-class {c.max_per_class} --probe {c.probe} --seed {c.seed} --out {self.path.name}"
         )

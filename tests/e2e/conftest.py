@@ -39,6 +39,7 @@ class Studio:
     log: Path
     cache: Path  # its D2NWG_CACHE
     files: Path  # the folder it makes its own in
+    models: Path  # the folder that visitors may use models of
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +49,9 @@ def studio(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    running = Studio(f"http://127.0.0.1:{port}", folder / "log.txt", folder / "cache", folder / "files")
+    places = [folder / name for name in ("log.txt", "cache", "files", "models")]
+    running = Studio(f"http://127.0.0.1:{port}", *places)
+    running.models.mkdir()
     # GRADIO_IS_E2E_TEST: a closed page's session ends after a second, not an hour.
     env = {
         **os.environ,
@@ -59,7 +62,7 @@ def studio(tmp_path_factory):
     }
     with running.log.open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "app.py", "--no-browser", "--port", str(port), "--models", tmp_path_factory.getbasetemp()],
+            [sys.executable, "app.py", "--no-browser", "--port", str(port), "--models", str(running.models)],
             cwd=REPO,
             env=env,
             stdout=log,
@@ -105,7 +108,7 @@ def chromium():
 @pytest.fixture
 def visit(studio, chromium):
     """A function that opens the app as a new visitor: ``visit(query="", ready=..., **viewport)`` → page, once
-    what ``ready`` selects is there. Nothing that a page
+    what ``ready`` selects is there; ``away=True`` is one of another machine, behind a proxy. Nothing that a page
     asks for may lie elsewhere than in the app, and nothing may go wrong in its scripts."""
     contexts, elsewhere, failures = [], [], []
 
@@ -113,8 +116,14 @@ def visit(studio, chromium):
         if urlsplit(request.url).hostname not in (None, "", "127.0.0.1", "localhost"):
             elsewhere.append(request.url)
 
-    def open_page(query: str = "", ready: str = "#images .row", width: int = 1280, height: int = 900):
-        context = chromium.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
+    def open_page(
+        query: str = "", ready: str = "#images .row", width: int = 1280, height: int = 900, away: bool = False
+    ):
+        context = chromium.new_context(
+            viewport={"width": width, "height": height},
+            accept_downloads=True,
+            extra_http_headers={"X-Forwarded-For": "203.0.113.9"} if away else {},
+        )
         context.set_default_timeout(1000 * PATIENCE)
         contexts.append(context)
         page = context.new_page()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 import urllib.error
 import urllib.parse
@@ -55,6 +56,7 @@ def test_load_images(client, digits_zip, a_picture):
     assert client.predict(files=loose, api_name="/load_images")["classes"] == {"1": 2, "2": 2}
     with pytest.raises(AppError, match="only one class"):
         client.predict(files=loose[:2], api_name="/load_images")
+    assert client.predict(files=handle_file(digits_zip), api_name="/load_images") == found, "one file is a list of one"
 
 
 def test_generate(made):
@@ -101,8 +103,8 @@ def test_explore(client, tmp_path):
         client.predict(example="digits", num_samples=4, max_query=40, part="row 99", api_name="/explore")
 
 
-def test_language(client, tmp_path):
-    folder = str(make_tiny_llm(tmp_path / "tiny"))
+def test_language(client, studio, tmp_path):
+    folder = str(make_tiny_llm(studio.models / "small"))
     found = client.predict(model=folder, percent=50, api_name="/language_spectrum")
     assert len(found["matrices"]) == 21 and sum(row["chosen"] for row in found["matrices"]) == 7
     assert {row["type"] for row in found["matrices"]} == {"q", "k", "v", "o", "up", "gate", "down"}
@@ -114,8 +116,16 @@ def test_language(client, tmp_path):
     assert client.predict(message="is it hot?", history=history, **said)[0] != first
     with pytest.raises(AppError, match="The history should be JSON such as"):
         client.predict(message="so?", history="[1]", **said)
-    with pytest.raises(AppError, match="There is no /nowhere"):
-        client.predict(message="so?", api_name="/language_chat", model="/nowhere")
+    said = set()
+    for path in ("/nowhere", "/etc", "/etc/passwd", "~", "../..", str(tmp_path), "file:///etc/passwd"):
+        for call in (dict(message="so?", api_name="/language_chat"), dict(api_name="/language_spectrum")):
+            with pytest.raises(AppError, match="A model is the default one, a Hub id") as refusal:
+                client.predict(model=path, **call)
+            said.add(str(refusal.value))
+    assert len(said) == 1, "the server does not tell what is there"
+    archive = shutil.make_archive(str(tmp_path / "mine"), "zip", folder)
+    own = client.predict(model_file=handle_file(archive), percent=50, api_name="/language_spectrum")
+    assert own["model"] == "mine" and own["matrices"] == found["matrices"]
     with pytest.raises(AppError, match="Candidates should be a whole number"):
         client.predict(model=folder, candidates=0, api_name="/language_refine")
 
@@ -129,6 +139,8 @@ def test_mistakes_are_sentences(client, made, a_picture, tmp_path):
         (dict(head=handle_file(made[2]), image=handle_file(made[4]), api_name="/predict"), "cannot be read"),
         (dict(head=handle_file(made[2]), samples=handle_file(made[4]), api_name="/sample"), "report.json is not"),
         (dict(head=handle_file(made[2]), image=None, api_name="/predict"), "Give a head file and a picture"),
+        (dict(example="digits", shots="x", api_name="/generate"), "shots should be a number"),
+        (dict(example=["digits"], api_name="/generate"), "example should be a text"),
     ):
         with pytest.raises(AppError, match=words) as said:
             client.predict(**call)

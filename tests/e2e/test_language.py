@@ -12,14 +12,14 @@ from tests.tiny_llm import make_tiny_llm
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A small model's folder, and a delta on it."""
+def tiny(studio):
+    """A small model's folder, where visitors may use it, and a delta on it."""
     import torch
     from transformers import AutoModelForCausalLM
 
     from d2nwg.llm.delta import save_delta
 
-    folder = make_tiny_llm(tmp_path_factory.mktemp("llm") / "tiny", layers=6)
+    folder = make_tiny_llm(studio.models / "tiny", layers=6)
     state = AutoModelForCausalLM.from_pretrained(folder).state_dict()
     name = "model.layers.2.mlp.up_proj.weight"
     changed = state[name] + 0.5 * torch.randn(state[name].shape, generator=torch.Generator().manual_seed(1))
@@ -115,8 +115,20 @@ def test_look_and_pick(visit, tiny):
     page.fill("#language-model input", "/nowhere/at/all")
     page.keyboard.press("Enter")
     page.click("#language-look")
-    page.wait_for_selector("#language-look-status .bad:has-text('There is no /nowhere/at/all')")
+    page.wait_for_selector("#language-look-status .bad:has-text('A model is the default one, a Hub id')")
     assert page.is_visible("#language-looked")  # what was there is kept
+
+
+def test_a_model_of_ones_own(visit, tiny, tmp_path):
+    page = visit("?tab=language", ready="#language-look")
+    with zipfile.ZipFile(tmp_path / "mine.zip", "w") as archive:
+        for file in tiny[0].iterdir():
+            archive.write(file, f"mine/{file.name}")
+    page.set_input_files("#language-model-file input[type=file]", tmp_path / "mine.zip")
+    page.wait_for_function("() => document.querySelector('#language-model input').value.includes('mine.zip')")
+    page.click("#language-look")
+    page.wait_for_selector("#language-sentence:has-text('7 of the 42 matrices of 6 layers are chosen')")
+    assert "from the file mine.zip" in page.inner_text("#language-sentence")
 
 
 def test_side_by_side_blind_vote_again_and_files(visit, tiny, tmp_path):

@@ -9,6 +9,9 @@ import pytest
 
 from d2nwg.jobs.owner import EVERYTHING
 from d2nwg.ui import access
+from d2nwg.ui.explore import service as explore
+from d2nwg.ui.generate import settings as generate
+from d2nwg.ui.interpolate import settings as interpolate
 from d2nwg.ui.language import models
 from d2nwg.ui.language import service as own
 from d2nwg.ui.session import private_root
@@ -139,6 +142,20 @@ def test_the_default_model(monkeypatch):
 def test_folders_that_are_none_are_refused_at_the_start(tmp_path):
     with pytest.raises(UserError, match="There is no folder"):
         access.open_to_visitors([tmp_path / "none"])
+
+
+def test_a_link_names_no_file(served):
+    """gradio's own links keep what they show in files."""
+    client = served.client()
+    places = ("../../../../etc/passwd", "..", "/etc/passwd", "nothing", "a" * 64, "%2e%2e%2fx")
+    assert {client.get("/config", params={"deep_link": place}).json()["deep_link_state"] for place in places} == {
+        "invalid"
+    }
+    keys = ("bundle", "example", "with", "from", "to", "third", "data", "model", "zoo", "file", "task", "mode")
+    for place in ("/etc/passwd", "../../x", "task:/etc/passwd", "own"):
+        query = dict.fromkeys(keys, place)
+        assert generate.from_link(query)[0] == explore.from_link(query) == {}
+        assert interpolate.from_link(query) == own.from_link(query) == {}
 
 
 # ---------------------------------------------------------------------------------------------------- uploads

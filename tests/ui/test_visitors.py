@@ -86,7 +86,7 @@ def test_the_owner_sees_their_own(job, visits):
         assert said.status_code == 200 and (answer in said.text or number == 0), said.text
 
 
-@pytest.mark.parametrize("token", [B, None, "", "short", 3, {"x": 1}, A[:-1], owner_of(A)])
+@pytest.mark.parametrize("token", [B, None, "", "short", 3, {"x": 1}, [[A]], A[:-1], owner_of(A), A * 100])
 def test_another_visitor_sees_nothing_and_can_do_nothing(job, visits, token):
     page = visits(token)
     said = everything(page)
@@ -162,6 +162,14 @@ def test_who_comes_through_a_proxy_or_another_site_is_not_at_this_machine(job, v
 @pytest.mark.parametrize("address", [ELSEWHERE, ("192.168.0.2", 5), ("testclient", 5), ("10.0.0.1", 5), ("0.0.0.0", 5)])
 def test_another_machine_is_another_machine(job, visits, address):
     assert NAME not in visits(B, address, "http://127.0.0.1:7860").look()
+
+
+def test_a_proxy_that_says_nothing_of_itself():
+    """nginx with nothing but ``proxy_pass`` asks by the app's own address."""
+    ours = dict(client=SimpleNamespace(host="127.0.0.1"), headers={"Host": "127.0.0.1:7860"}, session_hash="x")
+    for version, home in (("1.1", True), ("1.0", False)):
+        request = SimpleNamespace(**ours, request=SimpleNamespace(scope={"http_version": version}))
+        assert who.at_home(request) == home
 
 
 def test_on_a_space_nobody_is_at_home(job, visits, monkeypatch):

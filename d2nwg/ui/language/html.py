@@ -172,9 +172,9 @@ def log_table(log: list[dict], criterion: str) -> str:
         best = max(tried["score"] for tried in line["candidates"])
         kept = "✓ kept" if line["accepted"] else "as it was"
         arm = "noise · " if line["arm"] == "noise" else ""
+        place = f"{arm}layer {line['layer']} · {TYPES.get(line['type'], line['type'])}"
         rows.append(
-            f'<tr class="{"kept" if line["accepted"] else ""}"><td>{arm}'
-            f"layer {line['layer']} · {TYPES.get(line['type'], line['type'])}</td>"
+            f'<tr class="{"kept" if line["accepted"] else ""}"><td>{escape(place)}</td>'
             f"<td>{_score(line['before'], criterion)}</td><td>{_score(best, criterion)}</td><td>{kept}</td>"
             f"<td>{line['seconds']:.1f} s</td></tr>"
         )

@@ -1,0 +1,235 @@
+"""Texts of files and visitors in HTML: whatever stands in them, they change no element of the page."""
+
+import inspect
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from d2nwg.data.image_set import labelled_set
+from d2nwg.jobs import queue as jobs
+from d2nwg.jobs.owner import EVERYTHING
+from d2nwg.llm.chat import Answer, ChatSettings
+from d2nwg.llm.conversation import Conversation, Turn
+from d2nwg.ui import html as views
+from d2nwg.ui.explore import html as explore
+from d2nwg.ui.generate import html as generate
+from d2nwg.ui.interpolate import html as interpolate
+from d2nwg.ui.language import html as language
+from d2nwg.ui.language.service import Looked, Talk
+from d2nwg.ui.train import html as train
+from d2nwg.ui.train import service as training
+from d2nwg.ui.train.service import Checkpoints, ImportedZoo
+from d2nwg.ui.work import Stage
+from tests.helpers.images import make_image_folder
+from tests.helpers.reports import make_report
+
+HOSTILE = [
+    '<img src=x onerror="alert(1)">',
+    '"><script>alert(1)</script>',
+    "' onmouseover='alert(1)' x='",
+    "</div></li></td></p><a href='javascript:alert(1)'>here</a>",
+    "&lt;b&gt;&amp;&quot;",
+    "<!-- <style>*{display:none}</style>",
+    "${alert(1)}{{alert(1)}}%{x}<br>",
+    "<svg/onload=alert(1)>",
+]
+MODULES = (views, explore, generate, interpolate, language, train)
+NO_HTML = {  # words and numbers, which something else escapes
+    views: {"percent", "count", "thumbnail"},
+    generate: {"result_sentences", "kept", "table"},
+    language: {"matrix_name", "voted"},
+}
+NO_NAMES = {  # nothing of files or visitors comes in
+    explore: {"nothing_picked", "places", "tools"},
+    generate: {"places"},
+    interpolate: {"places"},
+    language: {"looking_places", "refining_places", "matrix_words"},
+}
+
+
+class Structure(HTMLParser):
+    """The elements of some HTML with the names of their attributes, and the texts."""
+
+    def __init__(self, markup: str):
+        super().__init__()
+        self.elements: list = []
+        self.texts: list[str] = []
+        self.feed(markup)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, *(name for name, _ in attrs)))
+        self.texts += [value for _, value in attrs if value]
+
+    def handle_endtag(self, tag):
+        self.elements.append(f"/{tag}")
+
+    def handle_data(self, data):
+        if data.strip():
+            self.texts.append(data)
+
+    def handle_comment(self, data):
+        self.elements.append("comment")
+
+    handle_decl = handle_pi = unknown_decl = handle_comment
+
+
+def images(name: str, folder):
+    items = sorted(make_image_folder(folder).rglob("*.png"))[:4]
+    return labelled_set(name, items, [name, name, "other", "other"], [False] * 4, [name])
+
+
+def talk(name: str) -> Talk:
+    said = [Answer(f"{name} one", 3, 1.0, name, name), Answer(f"two {name}", 3, 1.0, "length", None)]
+    made = Talk("m", Conversation((name, "refined"), [Turn(name, said, ChatSettings(), vote=1)]))
+    made.writing, made.answers = name, [Answer(name), Answer(name)]
+    return made
+
+
+def interpolated(name: str):
+    """What the fragments need of a path."""
+    member = SimpleNamespace(name=name, query=torch.zeros(1, 2), labels=torch.tensor([0]), task=None)
+    paths = SimpleNamespace(accuracy=torch.ones(2, 1, 1), outside=None)
+    found = SimpleNamespace(
+        endpoints=SimpleNamespace(members=[member] * 3, classes=(name, "b"), notes=[name]),
+        missing={"x": name},
+        paths={"weights": paths},
+        scored=[name, name],
+        alpha=torch.zeros(1),
+        settings={"seeds": [0], "shots": 5, "num_samples": 2},
+        seconds=1.0,
+        sentences=lambda: [name, name],
+    )
+    return SimpleNamespace(found=found, pictures={0: ([0], ["data:image/webp;base64,"])})
+
+
+def row():
+    matrix = SimpleNamespace(layer=0, type="q", shape=(2, 2), values=[1.0], name="n")
+    return SimpleNamespace(matrix=matrix, chosen=True, snr=None, rank=None, threshold=0.5)
+
+
+def job(name: str, state: str) -> None:
+    made = jobs.submit("train", f"a-{state}", {"zoos": [], "generator": "dual", "config": {}, "device": None})
+    spec = json.loads((made.folder / "job.json").read_text())
+    (made.folder / "job.json").write_text(json.dumps({**spec, "name": name}))
+    made.write(state=state, message=name, stage=name, done=1, total=2)
+
+
+def zoo(name: str, patch, kind):
+    heads = {"records": 3, "probe": name, "min_classes": 2, "max_classes": 3, "num_images": 4, "encoder": name}
+    heads["datasets"] = [{"name": name, "classes": 2}]
+    architecture = {"checkpoints": 1, "parameters": 2, "first": name, "batchnorm": True}
+    networks = {"checkpoints": 1, "architectures": [architecture], "tasks": {name: 1}, "accuracy": {}}
+    made = object.__new__(kind)
+    patch.setattr(kind, "summary", lambda self: heads if kind.__name__ == "Zoo" else networks)
+    patch.setattr(kind, "accuracies", lambda self: torch.ones(2), raising=False)
+    patch.setattr("d2nwg.weights.open.open_zoo", lambda path: made)
+    patch.setattr(train, "zoo_path", lambda name, viewer: name)
+
+
+@pytest.fixture
+def cases(tmp_path, monkeypatch):
+    """``cases(name)``: module and function → its HTML, with this name in every place for a text."""
+    monkeypatch.setattr(jobs, "_start", lambda job: None)
+
+    def make(name: str) -> dict:
+        from d2nwg.weights.model_zoo import ModelZoo
+        from d2nwg.weights.zoo import Zoo
+
+        place = tmp_path / str(len(list(tmp_path.iterdir())))
+        monkeypatch.setenv("D2NWG_CACHE", str(place / "cache"))
+        for state in ("running", "failed"):
+            job(name, state)
+        seen, chosen = images(name, place / "images"), "train-a-failed"
+        report = make_report(data=name, classes=[name, "b"], notes=[name], selection=name, task=name)
+        about = dict(head=name, task=name, origin="zoo", classes=name, accuracy=0.5, neighbours=[(name, 1.0, 0.5)])
+        layer = dict(layer=name, shapes={name: (2, 3)}, numbers=6, chunks=1, padding=0, std=0.1)
+        group = dict(checkpoints=1, parameters=6, difference=name, layers=[layer])
+        line = dict(arm="noise", layer=name, type=name, before=0.5, accepted=True, candidates=[{"score": 1}], seconds=1)
+        made = SimpleNamespace(name=name, report={**REFINED, "words": [name, name]})
+        described = []
+        for kind in (Zoo, ModelZoo):
+            with monkeypatch.context() as patch:
+                zoo(name, patch, kind)
+                described.append(train.describe_zoo("x", EVERYTHING))
+        said = talk(name)
+        panes = [language.pane(said, side, blind, True) for side in (0, 1) for blind in (True, False)]
+        return {
+            (views, "title"): [views.title(name, name)],
+            (views, "notice"): [views.notice(name)],
+            (views, "hint"): [views.hint(name)],
+            (views, "progress"): [views.progress(Stage(name, 1, 2, 3.0))],
+            (views, "thumbnails"): [views.thumbnails(seen)],
+            (generate, "result"): [generate.result(report), generate.result(replace(report, task=None))],
+            (generate, "seen"): [generate.seen(name, {name: 0.9, "b": 0.1}, name)],
+            (generate, "likeliest"): [generate.likeliest({name: 0.9, "b": 0.1})],
+            (explore, "answer"): [explore.answer([name] * 4)],
+            (explore, "point"): [explore.point(about)],
+            (interpolate, "endpoint_strip"): [interpolate.endpoint_strip(f"task:{name}")],
+            (interpolate, "strip"): [interpolate.strip(seen)],
+            (interpolate, "looked"): [interpolate.looked(interpolated(name), HEAD)],
+            (interpolate, "point"): [interpolate.point(interpolated(name), "weights", 0)],
+            (interpolate, "mixed"): [interpolate.mixed(None, SimpleNamespace(info={"data": name}), {name: 0.5})],
+            (interpolate, "answer"): [interpolate.answer(interpolated(name))],
+            (language, "looked_words"): [language.looked_words(Looked(name, name, 5, [], [row()], "paper"))],
+            (language, "pane"): panes,
+            (language, "votes"): [language.votes(said, False), language.votes(said, True)],
+            (language, "log_table"): [language.log_table([line], "accuracy")],
+            (language, "refined_words"): [language.refined_words(made)],
+            (train, "checkpoints"): [train.checkpoints(Checkpoints(1, [group], name, [name] * 30))],
+            (train, "imported"): [train.imported(ImportedZoo(name, name, [name] * 30))],
+            (train, "describe_zoo"): described,
+            (train, "jobs_html"): [train.jobs_html(chosen, EVERYTHING)],
+        }
+
+    return make
+
+
+HEAD = {"weight": torch.zeros(2, 2), "bias": torch.zeros(2)}
+REFINED = {
+    "accepted": 1,
+    "tried": 2,
+    "config": {"seed": 0, "candidates": 1},
+    "select_questions": 1,
+    "report_questions": 1,
+}
+
+
+def test_every_function_that_writes_html_is_tested(cases):
+    tested = cases("cat")
+    for module in MODULES:
+        own = {name for name, f in inspect.getmembers(module, inspect.isfunction) if f.__module__ == module.__name__}
+        left = {name for name in own if not name.startswith("_")}
+        left -= {name for known, name in tested if known is module}
+        assert left == NO_HTML.get(module, set()) | NO_NAMES.get(module, set()), module.__name__
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_are_only_text(cases, name):
+    harmless, hostile = cases("cat"), cases(name)
+    for (module, function), pieces in hostile.items():
+        which = f"{module.__name__}.{function}"
+        for plain, piece in zip(harmless[module, function], pieces, strict=True):
+            assert Structure(piece).elements == Structure(plain).elements, which
+        shown = "".join("".join(Structure(piece).texts) for piece in pieces)
+        spaceless = "".join(shown.split())
+        if function not in ("votes", "endpoint_strip"):
+            assert any("".join(text.split()) in spaceless for text in (name, name.capitalize())), which
+
+
+def test_a_look_at_archives_escapes_their_names(tmp_path, monkeypatch):
+    seen = images(HOSTILE[0], tmp_path / "x")
+    monkeypatch.setattr(training, "own_file", lambda file: file)
+    monkeypatch.setattr("d2nwg.data.images.load_images", lambda *args, **kwargs: seen)
+    assert "<img src=x" not in training.describe_sets(["x"], tmp_path)
+
+
+def test_tools_and_places_are_constants():
+    for piece in (explore.tools("a", "b"), explore.places(), generate.places(), interpolate.places()):
+        assert "<script" not in piece and "javascript:" not in piece
+    assert np.isfinite(len(language.looking_places() + language.refining_places()))
