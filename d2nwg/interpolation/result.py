@@ -206,12 +206,12 @@ class Interpolation:
 
     def save(self, folder: str | Path) -> Path:
         """Write ``path.json`` and ``heads/METHOD-ALPHA.safetensors``, the head of the first seed at every point."""
-        folder = Path(folder)
+        folder, digits = Path(folder), max(3, len(str(len(self.alpha) - 1)))  # so many that all names differ
         (folder / "heads").mkdir(parents=True, exist_ok=True)
         (folder / "path.json").write_text(json.dumps(self.report(), indent=1, ensure_ascii=False), encoding="utf-8")
         for method in self.paths:
             for point, alpha in enumerate(self.alpha.tolist()):
-                self.head(method, point).save(folder / "heads" / f"{method}-{alpha:.3f}.safetensors")
+                self.head(method, point).save(folder / "heads" / f"{method}-{alpha:.{digits}f}.safetensors")
         return folder
 
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 from d2nwg.llm.card import model_card
 from d2nwg.llm.sources import quietly
+from d2nwg.utils.errors import UserError
 from d2nwg.utils.outputs import new_folder, resolved
+from d2nwg.utils.text import shown
 
 if TYPE_CHECKING:
     import torch
@@ -68,9 +70,11 @@ def save_model(
         beside: further files to copy into the folder.
 
     Raises:
-        UserError: as `new_folder`.
+        UserError: as `new_folder` and `copied_files`.
     """
     out = Path(out)
+    if place := tokenizer_folder(tokenizer, source):
+        copied_files(place)
     with new_folder(out, empty=True, there=THERE) as folder:
         with _saveable(model), quietly():
             state = _in_format(model.state_dict(), dtype)
@@ -78,7 +82,7 @@ def save_model(
         if dtype is not None:
             _say_format(folder / "config.json", state)
         _save_generation(model, folder)
-        _save_tokenizer(tokenizer, tokenizer_folder(tokenizer, source), folder)
+        _save_tokenizer(tokenizer, place, folder)
         if report:
             (folder / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False), "utf-8")
         (folder / "README.md").write_text(model_card(resolved(out).name, base, model.config, report or {}), "utf-8")
@@ -135,12 +139,30 @@ def _save_tokenizer(tokenizer, source: Path | None, folder: Path) -> None:
     if source is None:
         tokenizer.save_pretrained(folder)
         return
-    for name in (*TOKENIZER_FILES, *LICENCES):
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
-    for path in source.glob("chat_templates/*.jinja"):  # a model may have several
-        (folder / "chat_templates").mkdir(exist_ok=True)
-        shutil.copyfile(path, folder / "chat_templates" / path.name)
+    for path in copied_files(source):
+        target = folder / path.relative_to(source)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, target)
+
+
+def copied_files(source: Path) -> list[Path]:
+    """What an export copies from a model's folder: the files of its tokenizer, and its licence.
+
+    Raises:
+        UserError: one of them is a link that leads out of the folder, to anywhere but the cache of the Hub.
+    """
+    from huggingface_hub import constants
+
+    known = [source / name for name in (*TOKENIZER_FILES, *LICENCES)]
+    found = [path for path in (*known, *source.glob("chat_templates/*.jinja")) if path.is_file()]
+    places = [source.resolve(), Path(constants.HF_HUB_CACHE).resolve()]
+    for path in found:
+        if not any(place in path.resolve().parents for place in places):
+            raise UserError(
+                f"{shown(path, 500)} is a link that leads out of the model's folder: put the file itself there, so "
+                "that it can be copied."
+            )
+    return found
 
 
 def _save_generation(model, folder: Path) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from d2nwg.llm.checks import check_reconstruction, same_when_reused
 from d2nwg.llm.chunks import MatrixChunks, save_matrices
+from d2nwg.llm.export import copied_files, save_model
 from d2nwg.llm.generator import ChunkGenerator
 from d2nwg.llm.models import DEFAULT, LanguageModel, load_language_model, out_of_memory
 from d2nwg.llm.presets import RefineConfig, smaller
@@ -114,6 +115,7 @@ def refine(
 def _refine(name, selection, report, config, folder, resume, device, progress, on_event) -> Refined:
     started = time.monotonic()
     own = load_language_model(name, device=device, fresh=True, progress=progress)
+    copied_files(own.folder)  # what could not be saved in the end is refused now
     ranked = choose(own, config, progress)
     matrices = [row.matrix.name for row in ranked]
     _open(folder, config, own, matrices, selection, report, resume)
@@ -271,8 +273,6 @@ def save_refined(made: Refined, out: str | Path, *, model: str | Path) -> Path:
     Raises:
         UserError: `out` holds something, or cannot be written.
     """
-    from d2nwg.llm.export import save_model
-
     own = load_language_model(model, device="cpu", dtype="auto", fresh=True)
     parameters = dict(own.model.named_parameters())
     with torch.no_grad():

@@ -2,10 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, ValidationError
 
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.formats import check_format
 from d2nwg.utils.paths import write_whole
+from d2nwg.utils.text import is_utf8, shown
 
 HEADS, CHECKPOINTS = "heads", "checkpoints"
 _FORMATS = {HEADS: (1,), CHECKPOINTS: (1, 2)}  # those that can be read, the last one is written
@@ -49,9 +53,24 @@ def write_info(path: Path, kind: str, content: dict) -> None:
     write_whole(path / "zoo.json", json.dumps(info, indent=1, ensure_ascii=False))
 
 
-def no_zoo(path: str | Path, kind: str) -> UserError:
-    """The refusal of a folder that holds no zoo of this kind, or a damaged one."""
-    return UserError(f"{path} is no {_WHAT[kind]}: {_REMAKE[kind]}.")
+def no_zoo(path: str | Path, kind: str, reason: ValidationError | None = None) -> UserError:
+    """The refusal of a folder that holds no zoo of this kind, or one whose ``zoo.json`` does not fit its schema."""
+    where = f"; its zoo.json is damaged at {place_of(reason)}" if reason else ""
+    return UserError(f"{path} is no {_WHAT[kind]}: {_REMAKE[kind]}{where}.")
+
+
+def place_of(reason: ValidationError) -> str:
+    """Where the first error is, such as ``records.0.file``."""
+    return shown(".".join(map(str, reason.errors(include_input=False, include_context=False)[0]["loc"])))
+
+
+def _utf8(text: str) -> str:
+    if not is_utf8(text):
+        raise ValueError("half a character")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_utf8)]  # what can be written to a file again
 
 
 def _load(path: str | Path) -> dict:

@@ -32,8 +32,8 @@ from d2nwg.data.tables import FACTS, write_csv
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.outputs import new_folder
 from d2nwg.utils.progress import Progress, silent
-from d2nwg.utils.text import is_utf8, shown
-from d2nwg.weights.info import CHECKPOINTS, read_info
+from d2nwg.utils.text import folded, is_utf8
+from d2nwg.weights.info import CHECKPOINTS, Text, place_of, read_info
 from d2nwg.weights.layouts import ChunkedLayout
 from d2nwg.weights.networks import State
 from d2nwg.weights.statefiles import SUFFIXES
@@ -53,17 +53,17 @@ def _inside(name: str) -> str:
 class Record(BaseModel):
     """One checkpoint in ``zoo.json``."""
 
-    file: Annotated[str, Field(pattern=r"^models/[0-9]+\.safetensors$")]
+    file: Annotated[str, Field(pattern=r"^models/[0-9]{1,12}\.safetensors$")]
     name: Annotated[str, AfterValidator(_inside)]
-    architecture: str
-    sha256: str
-    task: str | None = None
-    accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    architecture: Text
+    sha256: Text
+    task: Text | None = None
+    accuracy: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     epoch: int | None = None
 
 
 class _Info(BaseModel):
-    architectures: dict[str, list[str]]
+    architectures: dict[Text, list[Text]]
     records: list[Record]
 
 
@@ -77,9 +77,8 @@ class ModelZoo:
         try:
             checked = _Info.model_validate(info)
         except ValidationError as reason:
-            where = ".".join(map(str, reason.errors()[0]["loc"]))
             raise UserError(
-                f"The zoo.json of {self.path} is damaged at {shown(where)}: import its checkpoints again."
+                f"The zoo.json of {self.path} is damaged at {place_of(reason)}: import its checkpoints again."
             ) from reason
         self.records = [record.model_dump(exclude_none=True) for record in checked.records]
         self.orders = checked.architectures
@@ -196,25 +195,31 @@ def _export(zoo: ModelZoo, folder: Path, format: str, progress: Progress) -> Non
 
 def export_names(names: Sequence[str], format: str) -> list[str]:
     """A relative path for each checkpoint, from the name that it was imported by: all different, also where capitals
-    do not count, none a folder of another, and no part longer than file systems allow."""
+    or the composition of accents do not count, none a folder of another, and no part longer than file systems allow."""
     stems = []
     for name in names:
         path = Path(name)
         path = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
-        room = 255 - len(f".{format}") - 8  # bytes, with place for a number
-        stems.append(str(path.with_name(os.fsencode(path.name)[:room].decode("utf-8", "ignore"))))
-    wanted = {f"{stem}.{format}".casefold() for stem in stems}
-    folders = {str(parent).casefold() for stem in stems for parent in Path(stem).parents}
-    taken: set[str] = set()
+        stems.append(
+            "/".join([*(_cut(part, 255) for part in path.parent.parts), _cut(path.name, 255 - len(f".{format}") - 8)])
+        )
+    wanted = {folded(f"{stem}.{format}") for stem in stems}
+    folders = {folded(str(parent)) for stem in stems for parent in Path(stem).parents}
+    taken, last = set(folders), dict.fromkeys(map(folded, stems), 1)
     paths = []
     for stem in stems:
-        path, number = f"{stem}.{format}", 1
-        while path.casefold() in taken | folders or (number > 1 and path.casefold() in wanted):
-            number += 1
-            path = f"{stem}-{number}.{format}"
-        taken.add(path.casefold())
+        path, key = f"{stem}.{format}", folded(stem)
+        while folded(path) in taken or (last[key] > 1 and folded(path) in wanted):
+            last[key] += 1
+            path = f"{stem}-{last[key]}.{format}"
+        taken.add(folded(path))
         paths.append(path)
     return paths
+
+
+def _cut(part: str, room: int) -> str:
+    """The beginning of a name, of at most so many bytes."""
+    return os.fsencode(part)[:room].decode("utf-8", "ignore")
 
 
 def _spread(values: list[float]) -> dict:

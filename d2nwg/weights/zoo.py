@@ -15,21 +15,23 @@ Shards are memory-mapped, so that a zoo larger than memory can be read in pieces
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from torch import Tensor
 
 from d2nwg.utils.errors import UserError
-from d2nwg.weights.info import HEADS, no_zoo, read_info
+from d2nwg.weights.info import HEADS, Text, no_zoo, read_info
 from d2nwg.weights.networks import State, head_shapes
+from d2nwg.weights.zoo_files import Shape, check_finite, check_labels, check_range, damaged, open_member
 
 BATCH = 128  # probes trained in one optimisation, all with the same number of classes
+FEATURES, RECORDS = "features.safetensors", "one of its records"
 QUERY = 15  # held-out images a class that score a probe
 
 
@@ -73,6 +75,30 @@ class ZooConfig:
                 raise UserError(f"The zoo's {name.replace('_', ' ')} must be at least 1.")
 
 
+class _Dataset(BaseModel):
+    name: Text
+    classes: Annotated[list[Text], Field(min_length=1)]
+    notes: list[Text] = []
+
+
+def _known_fields(config: object) -> object:
+    if isinstance(config, dict) and set(config) - {one.name for one in fields(ZooConfig)}:
+        raise ValueError("of a newer version, or no zoo")
+    return config
+
+
+class _Info(BaseModel):
+    """``zoo.json``."""
+
+    config: Annotated[ZooConfig, BeforeValidator(_known_fields)]
+    encoder: Text
+    preprocessing: dict
+    datasets: Annotated[list[_Dataset], Field(min_length=1)]
+    num_images: Annotated[int, Field(ge=1)]
+    num_records: Annotated[int, Field(ge=1)]
+    command: Text = ""
+
+
 @dataclass
 class Records:
     """B records of a zoo, one checkpoint each.
@@ -98,19 +124,14 @@ class Zoo:
     def __init__(self, path: str | Path):
         """Raises UserError if ``path`` holds no zoo of heads, or one in a format that this version does not read."""
         self.path = Path(path)
-        info = read_info(self.path, HEADS)
         try:
-            self.config = ZooConfig(**info["config"])
-            self.encoder, self.preprocessing = info["encoder"], info["preprocessing"]
-            self.datasets: list[dict] = info["datasets"]
-            self.num_records: int = info["num_records"]
-            self.num_images: int = info["num_images"]
-            self.class_names = [(d["name"], c) for d in self.datasets for c in d["classes"]]
-        except UserError:
-            raise
-        except (ValueError, KeyError, TypeError) as reason:
-            raise no_zoo(self.path, HEADS) from reason
-        self._command: str = info.get("command", "")
+            info = _Info.model_validate(read_info(self.path, HEADS))
+        except ValidationError as reason:
+            raise no_zoo(self.path, HEADS, reason) from reason
+        self.config, self.encoder, self.preprocessing = info.config, info.encoder, info.preprocessing
+        self.datasets = [one.model_dump(exclude_defaults=True) for one in info.datasets]
+        self.num_records, self.num_images, self._command = info.num_records, info.num_images, info.command
+        self.class_names = [(d["name"], c) for d in self.datasets for c in d["classes"]]
 
     def __len__(self) -> int:
         return self.num_records
@@ -118,10 +139,17 @@ class Zoo:
     @cached_property
     def images(self) -> dict[str, Tensor]:
         """``features`` (N, D) float16, ``label`` (N,), ``mean`` (D,), ``projection`` (k, D)."""
-        try:
-            return load_file(self.path / "features.safetensors")
-        except (OSError, SafetensorError) as reason:
-            raise UserError(f"The zoo {self.path} is incomplete: build it again.") from reason
+        shapes: dict[str, Shape] = {"features": (self.num_images, None), "label": (self.num_images,)}
+        file = open_member(self.path, FEATURES, {**shapes, "mean": (None,), "projection": (None, None)})
+        found = {name: file.get_tensor(name) for name in (*shapes, "mean", "projection")}
+        if (
+            found["projection"].shape[1] != found["features"].shape[1]
+            or found["mean"].shape != found["features"][0].shape
+        ):
+            raise damaged(self.path, FEATURES)
+        check_finite({name: found[name] for name in ("features", "mean", "projection")}, self.path, FEATURES)
+        check_labels(found["label"], len(self.class_names), self.path, FEATURES)
+        return found
 
     @cached_property
     def projected(self) -> Tensor:
@@ -142,13 +170,21 @@ class Zoo:
 
     @cached_property
     def _shards(self) -> list:
-        try:
-            shards = [safe_open(p, "pt") for p in sorted(self.path.glob("records-*.safetensors"))]
-            found = sum(shard.get_slice("accuracy").get_shape()[0] for shard in shards)
-        except (OSError, SafetensorError) as reason:
-            raise UserError(f"The zoo {self.path} is incomplete: build it again.") from reason
-        if found != self.num_records:
-            raise UserError(f"The zoo {self.path} is incomplete: build it again.")
+        config, first = self.config, open_member(self.path, FEATURES, {"projection": (None, None)})
+        width = first.get_slice("projection").get_shape()[0]
+        shapes: dict[str, Shape] = {
+            name: (None, config.checkpoints, *shape)
+            for name, shape in head_shapes(config.probe, width, config.max_classes, config.hidden).items()
+        }
+        shapes |= {"classes": (None, config.max_classes), "support": (None, config.max_classes, config.images)}
+        shapes |= {"accuracy": (None, config.checkpoints)}
+        names = sorted(path.name for path in self.path.glob("records-*.safetensors"))
+        shards = [open_member(self.path, name, shapes) for name in names]
+        for shard, name in zip(shards, names, strict=True):
+            if len({shard.get_slice(tensor).get_shape()[0] for tensor in shapes}) != 1:
+                raise damaged(self.path, name)
+        if sum(shard.get_slice("accuracy").get_shape()[0] for shard in shards) != self.num_records:
+            raise damaged(self.path, RECORDS)
         return shards
 
     @cached_property
@@ -179,11 +215,14 @@ class Zoo:
 
     def accuracies(self) -> Tensor:
         """(R,) accuracy of each record's last checkpoint on images it was not trained on."""
-        return torch.cat([shard.get_slice("accuracy")[:, -1] for shard in self._shards])
+        found = torch.cat([shard.get_slice("accuracy")[:, -1] for shard in self._shards])
+        check_finite({"accuracy": found}, self.path, RECORDS)
+        return found
 
     def record_classes(self) -> Tensor:
         """(R, C_max) global class numbers of every record, -1 for padding."""
-        return torch.cat([shard.get_slice("classes")[:] for shard in self._shards]).long()
+        found = torch.cat([shard.get_slice("classes")[:] for shard in self._shards])
+        return check_range(found, -1, len(self.class_names), self.path, RECORDS)
 
     def records(self, indices: Sequence[int], checkpoint: int | Sequence[int] = -1) -> Records:
         """Read records by number, each at one of its checkpoints (-1: the last)."""
@@ -197,12 +236,14 @@ class Zoo:
                 value = shard.get_slice(name)[row]
                 kept.append(value if name in ("classes", "support") else value[step])
         data = {name: torch.stack(kept) for name, kept in rows.items()}
-        classes = data["classes"].long()
+        classes = check_range(data["classes"], -1, len(self.class_names), self.path, RECORDS)
+        counts = check_range((classes >= 0).sum(1), 2, self.config.max_classes + 1, self.path, RECORDS)
+        check_finite({name: data[name] for name in (*names, "accuracy")}, self.path, RECORDS)
         return Records(
             state={name: data[name].float() for name in names},
-            counts=(classes >= 0).sum(1),
+            counts=counts,
             classes=classes,
-            support=data["support"].long(),
+            support=check_range(data["support"], -1, self.num_images, self.path, RECORDS),
             accuracy=data["accuracy"],
         )
 
