@@ -43,7 +43,7 @@ def test_many_equal_names_take_no_time():
     assert len(set(export_names(["x.pt"] * 20_000, "pt"))) == 20_000
 
 
-@pytest.mark.parametrize("order", permutations(range(3)))
+@pytest.mark.parametrize("order", list(permutations(range(3))))
 def test_real_names_are_kept(order):
     """A made-up name gives way to a real one, whichever comes first."""
     names = [("x-2.pt", "x.pt", "x.safetensors")[i] for i in order]
