@@ -109,7 +109,7 @@ def _check_hub(repo: str) -> None:
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
-    if constants.is_offline_mode():
+    if constants.HF_HUB_OFFLINE:
         return
     try:
         HfApi().dataset_info(repo, timeout=TIMEOUT)

@@ -127,7 +127,8 @@ def test_missing_columns(tmp_path):
 
 
 def test_the_label_column_with_the_usual_name_wins(tmp_path):
-    data = table([0, 1]).add_column("split_id", [0, 0], feature=datasets.ClassLabel(names=["x", "y"]))
+    data = table([0, 1]).add_column("split_id", [0, 0])
+    data = data.cast_column("split_id", datasets.ClassLabel(names=["x", "y"]))
     data.select_columns(["split_id", "label", "image"]).save_to_disk(tmp_path / "pets")
     assert load_images(tmp_path / "pets").classes == ("cat", "dog")
 
