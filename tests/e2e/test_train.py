@@ -102,6 +102,8 @@ def test_checkpoints_are_looked_at_and_imported(visit, tmp_path, studio):
     page.wait_for_selector("#zoo-figure .js-plotly-plot")
     page.click("#zoo-go")
     page.wait_for_selector("#zoo-status:has-text('1 checkpoint imported as the zoo good')")
+    said = page.inner_text("#zoo-status")
+    assert "2 files: 1 imported as 1 checkpoint, 1 left out" in said and "bad.pt needs code to open" in said
     assert (studio.cache / "zoos" / "good" / "zoo.json").is_file()
 
 
