@@ -273,9 +273,9 @@ def test_again_at_temperature_0_says_why_nothing_changes(visit, tiny):
     assert page.inner_text("#language-pane-left .text") == text
 
 
-def test_stop_keeps_what_is_written(visit, tmp_path):
+def test_stop_keeps_what_is_written(visit, studio):
     """The model could write for a minute more, so that the answer is not over before the click arrives."""
-    page = open_tab(visit, [make_tiny_llm(tmp_path / "endless", layers=6, context=16_384)])
+    page = open_tab(visit, [make_tiny_llm(studio.models / "endless", layers=6, context=16_384)])
     chat_settings(page, longest=8000)
     send(page, "how many people?")
     page.wait_for_selector("#language-pane-left .it .about:has-text('tokens')")
