@@ -24,6 +24,12 @@ class Pixels:
         self._items, self._guard = items, threading.Lock()
         self._scale: PixelScale | None = None
 
+    def __getstate__(self) -> dict:  # a data set is sent to the process of a lent GPU
+        return {key: value for key, value in vars(self).items() if key != "_guard"}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state, _guard=threading.Lock())
+
     def scale(self, progress: Progress = silent) -> PixelScale:
         """Stage: "Measuring pixel values"."""
         with self._guard:
