@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from d2nwg.cli import main
 from d2nwg.llm.delta import fingerprint, save_delta
+from d2nwg.utils.text import printable
 from tests.tiny_llm import make_tiny_llm
 
 NAME = "model.layers.1.mlp.gate_proj.weight"
@@ -39,7 +40,7 @@ def test_chat(tiny, tmp_path, monkeypatch, capsys):
     out = say(monkeypatch, capsys, ["is it hot?", "and now?"], base, "--save", tmp_path / "talk.json")
     kept = json.loads((tmp_path / "talk.json").read_text())
     assert [turn["message"] for turn in kept["turns"]] == ["is it hot?", "and now?"]
-    assert all(turn["answers"][0]["text"] in out for turn in kept["turns"])
+    assert all(printable(turn["answers"][0]["text"]) in out for turn in kept["turns"])
     assert out.count("a second") == 2
 
     out = say(monkeypatch, capsys, ["is it hot?"], base, "--against", deltas[0], "--save", tmp_path / "talk.md")

@@ -241,11 +241,14 @@ def test_the_verb(cheap, folder, tiny_bundle, tmp_path, capsys):
     names = {file.name for file in out.iterdir()}
     assert names >= {"map.html", "map-pca.html", "novelty.html", "projection.csv", "summary.json", "projector"}
     assert json.loads((out / "summary.json").read_text())["tasks"][0]["name"] == "fresh"
+    assert cli.main([str(word) for word in asked]) == 2
+    assert "out exists already" in capsys.readouterr().err
+    asked += ["--out", tmp_path / "other"]
     assert cli.main([str(word) for word in [*asked, "--part", "row 99"]]) == 2
     assert cli.main([str(word) for word in [*asked, "--tasks", "2", "--data", folder, folder]]) == 2
     mistakes = capsys.readouterr().err
     assert "There is no part row 99" in mistakes and "--tasks draws tasks from one data set" in mistakes
-    assert "Traceback" not in mistakes
+    assert "Traceback" not in mistakes and not (tmp_path / "other").exists()
 
 
 def test_the_table_has_no_unknown_columns(found, view):
