@@ -2,7 +2,6 @@
 
 import contextlib
 import glob
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from d2nwg.conditions.task_names import tasks_of
 from d2nwg.data.listing import walk
 from d2nwg.generators import GENERATORS, Generator, get_generator
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.paths import cache_dir, shipped, sole_writer, whole_file
+from d2nwg.utils.paths import cache_dir, read_json, shipped, sole_writer, whole_file
 from d2nwg.utils.text import shown
 
 if TYPE_CHECKING:
@@ -37,15 +36,15 @@ def list_bundles(makes: str = "head") -> dict[str, Path]:
 def bundle_generator(path: Path) -> Generator | None:
     """The generator that made a bundle: by the name in its ``training.json``, or else one whose pipeline it is for.
     None for what is no bundle, or of a generator that is not registered."""
-    try:
-        index = json.loads((path / "model_index.json").read_text())
-        pipeline = index["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError):
+    index, training = read_json(path / "model_index.json"), read_json(path / "training.json")
+    pipeline = index.get("_class_name") if isinstance(index, dict) else None
+    if not isinstance(pipeline, str):
         return None
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, UserError):
-        return get_generator(json.loads((path / "training.json").read_text())["generator"])
+    if isinstance(training, dict) and isinstance(training.get("generator"), str):
+        with contextlib.suppress(UserError):
+            return get_generator(training["generator"])
     if pipeline == "WeightGenerationPipeline":  # of format 1, when both kinds of heads had one pipeline
-        pipeline = "DualHeadPipeline" if "DualDenoiser" in index.get("denoiser", ()) else "LatentHeadPipeline"
+        pipeline = "DualHeadPipeline" if "DualDenoiser" in str(index.get("denoiser")) else "LatentHeadPipeline"
     elif pipeline == "ModelGenerationPipeline":
         pipeline = "NetworkGenerationPipeline"
     return next((one for one in GENERATORS.values() if one.pipeline.endswith(f":{pipeline}")), None)
@@ -114,7 +113,8 @@ def _load_pipeline(path: Path, device: str, _changed: int) -> "WeightGenerationP
     except UserError:
         raise
     except Exception as reason:  # diffusers raises many types; all mean that the folder is damaged
-        raise UserError(f"The bundle {path} cannot be opened: {str(reason).splitlines()[0]}") from reason
+        why = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
+        raise UserError(f"The bundle {path} cannot be opened ({shown(why, 200)}): get or train it again.") from reason
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)
 
@@ -146,19 +146,21 @@ def bundle_encoder(path: Path) -> str:
     Raises:
         UserError: the bundle is incomplete.
     """
-    try:
-        return json.loads((path / "weight_space" / "config.json").read_text())["encoder"]
-    except (OSError, ValueError, KeyError) as reason:
-        raise UserError(f"The bundle {path} is incomplete: get or train it again.") from reason
+    config = read_json(path / "weight_space" / "config.json")
+    if not isinstance(config, dict) or not isinstance(config.get("encoder"), str):
+        raise UserError(f"The bundle {path} is incomplete: get or train it again.")
+    return config["encoder"]
 
 
 def bundle_tasks(path: Path) -> dict[str, tuple[str, ...]]:
     """The tasks that a bundle knows by id, with their classes; none for a bundle that is conditioned on images."""
-    try:
-        config = json.loads((path / "condition_encoder" / "config.json").read_text())
-    except (OSError, ValueError):
+    config = read_json(path / "condition_encoder" / "config.json")
+    if not isinstance(config, dict) or config.get("_class_name") != "TaskIndex":
         return {}
-    return tasks_of(config["names"]) if config.get("_class_name") == "TaskIndex" else {}
+    names = config.get("names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return {}
+    return tasks_of(names)
 
 
 def bundle_files(path: Path) -> list[Path]:

@@ -31,6 +31,7 @@ from d2nwg.pipelines import DEFAULT
 from d2nwg.pipelines.heads import HeadSamples, WeightGenerationPipeline
 from d2nwg.pipelines.sampling import choose_sampler, sample_heads
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.limits import seed_number, whole
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights.networks import State, logits, pick
 
@@ -119,8 +120,15 @@ def generate_heads(
     Raises:
         UserError: see `d2nwg.data.images` and `WeightGenerationPipeline`.
     """
+    whole(shots, "The number of shots", 1)
+    whole(num_samples, "The number of samples", 1)
+    seed_number(seed)
+    if max_query is not None:
+        whole(max_query, "The largest number of query images", 1)
     clock = _Clock()
     opened = _open(images, bundle, encoder, bool(unlabelled), task, sampler, steps, device, progress)
+    classes = len(images.classes)
+    opened.pipe.check_size(num_samples, classes, opened.encoder.num_features, shots * classes, len(unlabelled))
     clock.lap("opening")
     data = read_split(images, opened.encoder, shots, seed, max_query, progress)
     labelled = [images.items[i] for i in np.concatenate([data.support_index, data.query_index])]

@@ -88,12 +88,16 @@ class Head:
             UserError: not such a file, or one whose numbers cannot be used.
         """
         try:
+            if not Path(path).is_file():  # a FIFO would block
+                raise FileNotFoundError(path)
             with safetensors.safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != FORMAT:  # before tensors of any size are read
                     raise UserError(f"{path} is not a d2nwg head: give the head.safetensors that generate wrote.")
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except (OSError, safetensors.SafetensorError) as reason:
+                state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except UserError:
+            raise
+        except Exception as reason:  # a damaged file can fail in any way
             raise UserError(f"{path} cannot be read as a head: {_why(Path(path))}.") from reason
         if metadata.get("version") != VERSION:
             raise UserError(f"{path} was written by a newer d2nwg: update this one to read it.")
@@ -238,4 +242,4 @@ def predict_images(head: Head, paths: Sequence[str | Path], *, top: int = 5, dev
 def _why(path: Path) -> str:
     if path.is_dir():
         return "it is a folder; name the head.safetensors in it"
-    return "it is not a safetensors file" if path.exists() else "there is no such file"
+    return "it is not a safetensors file, or a damaged one" if path.exists() else "there is no such file"

@@ -249,7 +249,7 @@ def test_the_sampler_and_its_steps(images, tiny_bundle, monkeypatch):
     names = [type(scheduler).__name__ for scheduler, _ in used]
     assert names == ["DPMSolverMultistepScheduler"] * 2 + ["DDPMScheduler"] * 2
     stages = []
-    with pytest.raises(UserError, match="1 to 1,024, not 1,025; the paper's sampler is the sampler ancestral"):
+    with pytest.raises(UserError, match="1 to 1,024, not 1025; the paper's sampler is the sampler ancestral"):
         run(images, tiny_bundle, steps=1025, progress=lambda stage, *_: stages.append(stage))
     assert set(stages) == {STAGES[0]}, "refused before images are read"
     with pytest.raises(UserError, match="There is no sampler ddim: choose one of default, ancestral"):

@@ -14,8 +14,9 @@ from typing import cast
 
 from d2nwg import __version__
 from d2nwg.cli import evaluate, explore, generate, interpolate, jobs, llm, predict, sample, train, zoo
-from d2nwg.cli.common import Parser, parent_parser
+from d2nwg.cli.common import Parser, check_texts, parent_parser
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.limits import free_memory, out_of_memory, size
 from d2nwg.utils.outputs import AGAIN, disk_error
 from d2nwg.utils.text import Printable, printable
 
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             args = build_parser().parse_args(argv)
+            check_texts(args)
             args.arguments = list(sys.argv[1:] if argv is None else argv)  # a model card shows them
             with redirect_stdout(cast(io.TextIOBase, Printable(sys.stdout))):  # names and texts come from files
                 return args.run(args) or 0
@@ -62,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _say(f"{why[0].upper()}{why[1:]}: {AGAIN}.", 2)
         if isinstance(problem, OSError) and problem.filename is not None:
             return _say(f"{problem.filename}: {problem.strerror}.", 2)
+        if out_of_memory(problem):
+            return _say(f"Memory ran out, of which {size(free_memory())} are free: ask for less at a time.", 2)
         raise
 
 

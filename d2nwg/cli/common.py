@@ -1,11 +1,16 @@
 """What the verbs share: the parser class, the options every verb has, and argument types."""
 
 import argparse
+import math
 import re
 from typing import NoReturn
 
 from d2nwg.pipelines import DEFAULT, DEFAULT_STEPS, SAMPLERS
-from d2nwg.utils.text import printable
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.limits import MANY, MOST_SEED
+from d2nwg.utils.text import printable, shown
+
+MAY_BE_EMPTY = ("system",)
 
 
 class Parser(argparse.ArgumentParser):
@@ -17,7 +22,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**kwargs)
 
     def error(self, message: str) -> NoReturn:
-        message = " ".join(printable(message).split())
+        message = shown(" ".join(printable(message).split()), 500)
         self.exit(2, f"{message[0].upper()}{message[1:]} (see {self.prog} --help).\n")
 
 
@@ -45,20 +50,52 @@ def add_sampler(parser: argparse.ArgumentParser) -> None:
 
 def device_name(text: str) -> str:
     """An argument type: the name of a torch device; whether it is there is for torch to say, later."""
-    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a device such as cpu or cuda")
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]{1,4})?", text):
+        raise argparse.ArgumentTypeError(f"{shown(text)!r} is not a device such as cpu or cuda")
     return text
 
 
-def whole_number(text: str) -> int:
+def whole_number(text: str, most: int = MOST_SEED) -> int:
     """An argument type: an integer from 0 to 2**63 - 1, which every random generator takes as a seed."""
-    if not text.isascii() or not text.isdigit() or int(text) >= 2**63:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    if not text.isascii() or not text.isdigit() or len(text) > 20 or int(text) > most:
+        raise argparse.ArgumentTypeError(f"{shown(text, 40)!r} is not a whole number from 0 to {most:,}")
     return int(text)
 
 
+def count(text: str) -> int:
+    """An argument type: an integer from 0 to a thousand millions."""
+    return whole_number(text, MANY)
+
+
 def positive(text: str) -> int:
-    """An argument type: an integer of at least 1."""
-    if not (number := whole_number(text)):
+    """An argument type: an integer from 1 to a thousand millions."""
+    if not (number := count(text)):
         raise argparse.ArgumentTypeError("must be at least 1")
     return number
+
+
+def finite(text: str) -> float:
+    """An argument type: a number that is neither infinite nor NaN."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{shown(text, 40)!r} is not a number")
+    return number
+
+
+def check_texts(args: argparse.Namespace) -> None:
+    """Refuse names and paths that are empty or hold a NUL byte: an empty path would be the current folder.
+
+    Raises:
+        UserError: naming the argument.
+    """
+    for name, value in vars(args).items():
+        for text in value if isinstance(value, list) else [value]:
+            if not isinstance(text, str):
+                continue
+            if "\0" in text:
+                raise UserError(f"{shown(text)} holds a NUL byte, which no name and no path can: leave it out.")
+            if not text.strip() and name not in MAY_BE_EMPTY:
+                raise UserError(f"The argument {name.replace('_', '-')} is empty: give a name, or leave it out.")

@@ -2,7 +2,7 @@
 
 import argparse
 
-from d2nwg.cli.common import add_sampler, positive, whole_number
+from d2nwg.cli.common import add_sampler, count, positive
 
 
 def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--num-samples", type=positive, default=200, metavar="N", help="heads to sample in all (200)")
     parser.add_argument(
-        "--num-trained", type=whole_number, default=50, metavar="N", help="heads to train on the same images (50)"
+        "--num-trained", type=count, default=50, metavar="N", help="heads to train on the same images (50)"
     )
     parser.add_argument("--tasks", type=positive, default=1, metavar="N", help="tasks to draw from one set (1: all)")
     parser.add_argument("--classes", type=positive, metavar="C", help="classes of a drawn task (half of all)")

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from d2nwg.cli.common import positive
+from d2nwg.cli.common import count, finite, positive
 from d2nwg.llm.presets import CRITERIA
 
 MODEL = "a Hub id, a folder, a GGUF file, or default for the embedded one"
@@ -24,7 +24,7 @@ def add_actions(actions, parent: argparse.ArgumentParser) -> None:
     )
     spectrum.add_argument("model", metavar="MODEL", help=MODEL)
     spectrum.add_argument("--mode", choices=("paper", "spectrum"), default="paper", help="of the ratio (paper)")
-    spectrum.add_argument("--percent", type=float, default=25.0, metavar="P", help="top share of each type (25)")
+    spectrum.add_argument("--percent", type=finite, default=25.0, metavar="P", help="top share of each type (25)")
     spectrum.add_argument("--out", required=True, metavar="F.json", help="the file to write")
     spectrum.set_defaults(run=run_spectrum)
 
@@ -47,8 +47,8 @@ def add_actions(actions, parent: argparse.ArgumentParser) -> None:
     refine.add_argument("--mode", choices=("paper", "spectrum"), default="paper", help="what ranks them (paper)")
     refine.add_argument("--criterion", choices=CRITERIA, help="what must get better (accuracy)")
     refine.add_argument("--normalise", action="store_true", help="score choices per character")
-    refine.add_argument("--select-questions", type=int, metavar="N", help="most of them; 0 for all (the preset's)")
-    refine.add_argument("--report-questions", type=int, metavar="N", help="most of them; 0 for all (the preset's)")
+    refine.add_argument("--select-questions", type=count, metavar="N", help="most of them; 0 for all (the preset's)")
+    refine.add_argument("--report-questions", type=count, metavar="N", help="most of them; 0 for all (the preset's)")
     refine.add_argument("--resume", action="store_true", help="go on with a run that was stopped or killed")
     refine.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
     refine.set_defaults(run=run_refine)
@@ -72,11 +72,12 @@ def run_spectrum(args: argparse.Namespace) -> None:
     import json
 
     from d2nwg.llm.models import load_language_model
-    from d2nwg.llm.spectrum import TYPES, measure, rank
+    from d2nwg.llm.spectrum import TYPES, check_choice, measure, rank
     from d2nwg.utils.outputs import claimed
     from d2nwg.utils.paths import write_whole
     from d2nwg.utils.progress import TerminalProgress
 
+    check_choice(args.mode, args.percent)
     progress = TerminalProgress()
     with claimed(args.out) as out:
         model = load_language_model(args.model, device=args.device, progress=progress)

@@ -4,7 +4,7 @@ import argparse
 from contextlib import nullcontext
 from pathlib import Path
 
-from d2nwg.cli.common import positive
+from d2nwg.cli.common import finite, positive
 
 
 def add_actions(actions, parent: argparse.ArgumentParser) -> None:
@@ -20,8 +20,10 @@ def add_actions(actions, parent: argparse.ArgumentParser) -> None:
     chat.add_argument("model", metavar="MODEL", help="a Hub id, a folder, a GGUF file, or default")
     chat.add_argument("--against", metavar="MODEL", help="another model, or a delta of the first one")
     chat.add_argument("--system", default="", metavar="TEXT", help="the system prompt")
-    chat.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0: always the likeliest (0)")
-    chat.add_argument("--top-p", type=float, default=0.9, metavar="P", help="draw from the likeliest of this sum (0.9)")
+    chat.add_argument("--temperature", type=finite, default=0.0, metavar="T", help="0: always the likeliest (0)")
+    chat.add_argument(
+        "--top-p", type=finite, default=0.9, metavar="P", help="draw from the likeliest of this sum (0.9)"
+    )
     chat.add_argument("--max-tokens", type=positive, default=256, metavar="N", help="the longest answer (256)")
     chat.add_argument("--save", metavar="FILE", help="keep the conversation, as .json or .md")
     chat.set_defaults(run=run_chat)

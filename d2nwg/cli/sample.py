@@ -1,8 +1,9 @@
 """``sample BUNDLE``: whole networks from a bundle that was trained on a zoo of checkpoints."""
 
 import argparse
+import re
 
-from d2nwg.cli.common import positive
+from d2nwg.cli.common import finite, positive
 
 
 def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
@@ -24,7 +25,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=positive, default=50, metavar="N", help="denoising steps (50)")
     parser.add_argument(
         "--around",
-        type=float,
+        type=finite,
         metavar="SHARE",
         help="begin with members of the zoo, noised to this share of the steps; 0: their reconstructions",
     )
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     with claimed(args.out):
         pipe = load_bundle(find_network_bundle(args.bundle)).to(resolve_device(args.device))
         samples = pipe(
-            int(args.architecture) if args.architecture.isdigit() else args.architecture,
+            int(args.architecture) if re.fullmatch("[0-9]{1,9}", args.architecture) else args.architecture,
             args.task,
             args.num_samples,
             generator=torch.Generator().manual_seed(args.seed),

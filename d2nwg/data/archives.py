@@ -26,7 +26,7 @@ from typing import IO, Any
 from d2nwg.data.image_set import SUFFIXES
 from d2nwg.data.listing import is_hidden
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.paths import cache_dir, whole_folder
+from d2nwg.utils.paths import cache_dir, read_json, whole_folder
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import folded, is_utf8, shown
 
@@ -124,10 +124,8 @@ def extract_files(
 def left_out(folder: Path) -> list[str]:
     """The paths of the members that were not unpacked to this folder of `extract_files`, hidden ones aside; none for
     any other folder."""
-    try:
-        return list(map(str, json.loads((folder / LEFT_OUT).read_text("utf-8"))))
-    except (OSError, ValueError, TypeError):
-        return []
+    names = None if (folder / LEFT_OUT).is_symlink() else read_json(folder / LEFT_OUT)
+    return list(map(str, names)) if isinstance(names, list) else []
 
 
 def _write(

@@ -90,7 +90,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict]]:
             if text.strip():
                 try:
                     row = json.loads(text)
-                except ValueError:
+                except (ValueError, RecursionError):
                     row = None
                 if not isinstance(row, dict):
                     raise UserError(f"Line {line} of {shown(path.name)} is no JSON object.")

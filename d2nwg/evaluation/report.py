@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
+from d2nwg.utils.errors import UserError
 from d2nwg.utils.text import markdown, shown
 
 
@@ -134,16 +135,18 @@ class Report:
         """The reverse of `to_json`.
 
         Raises:
-            KeyError, TypeError: it is no such report.
+            UserError: it is no such report.
         """
-        seconds = {"baselines" if name == "rivals" else name: s for name, s in data["seconds"].items()}
-        nested = {
-            "query_accuracy": QueryAccuracy(**data["query_accuracy"]),
-            "samples": [SampleScore(**sample) for sample in data["samples"]],
-            "novelty": Novelty(**data["novelty"]) if data["novelty"] else None,
-            "seconds": Seconds(**seconds),
-        }
-        return cls(**{**data, **nested})
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            seconds = {"baselines" if name == "rivals" else name: s for name, s in data["seconds"].items()}
+            return TypeAdapter(cls).validate_python({**data, "seconds": seconds})
+        except ValidationError as reason:
+            where = ".".join(map(str, reason.errors()[0]["loc"]))
+            raise UserError(f"The report is damaged at {shown(where)}: generate the head again.") from reason
+        except (KeyError, TypeError, AttributeError, RecursionError) as reason:
+            raise UserError("This is no report of a generation: give the report.json that generate wrote.") from reason
 
 
 _MODULES = {

@@ -4,7 +4,6 @@
 or perplexity without generating again.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +23,11 @@ from d2nwg.exploration.tasks import Task, fewer, make_task, subsets
 from d2nwg.models.spaces import WeightSpace
 from d2nwg.pipelines import DEFAULT
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.limits import check_memory, seed_number, whole
+from d2nwg.utils.paths import read_json
 from d2nwg.utils.progress import Progress, silent
+
+MOST_TASKS = 10_000  # to draw from one data set: each is sampled and scored
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,14 @@ def explore(
     Raises:
         UserError: as `generate_heads`, or the bundle keeps no zoo head to compare with.
     """
+    whole(tasks, "The number of tasks", 1, MOST_TASKS)
+    whole(shots, "The number of shots", 1)
+    whole(num_samples, "The number of heads to sample", 1)
+    whole(num_trained, "The number of heads to train", 0)
+    whole(max_query, "The largest number of query images", 1)
+    seed_number(seed)
+    if classes is not None:
+        whole(classes, "The number of classes of a task", 2)
     started = time.perf_counter()
     sets = [images] if isinstance(images, ImageSet) else list(images)
     path = resolve_bundle(bundle)
@@ -148,6 +159,7 @@ def explore(
     space = pipe.weight_space
     zoo = zoo_population(space)
     _check_counts(sets, zoo, path.name)
+    _check_size(pipe, sets, num_samples, num_trained, shots)
     made, heads = [], [zoo]
     settings: dict[str, Any] = {
         "shots": shots,
@@ -237,9 +249,22 @@ def _check_counts(sets, zoo, bundle) -> None:
             )
 
 
+def _check_size(pipe, sets, num_samples: int, num_trained: int, shots: int) -> None:
+    """Raises UserError for more heads than fit into the memory: all as vectors, in some copies, and of one task those
+    that are trained at once."""
+    space, layout = pipe.weight_space, pipe.weight_space.layout
+    at_once, classes = -(-num_trained // len(sets)), max(len(data.classes) for data in sets)
+    width, features = space.config.projected, space.config.num_features
+    training = at_once * 4 * (shots * classes * width + 2 * width**2 + 2 * classes * (features + 1))
+    needed = 4 * 6 * layout.size * (num_samples + num_trained) + training
+    what = f"Exploring {num_samples:,} samples and {num_trained:,} trained heads"
+    check_memory(needed, what, "ask for fewer of them", space.mean.device)
+
+
 def _zoo_records(path: Path) -> int | None:
+    made = read_json(path / "training.json")
     try:
-        made = json.loads((path / "training.json").read_text())
-        return int((made["zoos"][0] if "zoos" in made else made["zoo"])["records"])
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        count = (made["zoos"][0] if "zoos" in made else made["zoo"])["records"]
+    except (KeyError, TypeError, IndexError):
         return None
+    return count if isinstance(count, int) else None

@@ -10,6 +10,7 @@ from d2nwg.analysis.projections import Projection, project
 from d2nwg.evaluation.zoo_distance import Neighbours, nearest
 from d2nwg.exploration.explore import Exploration
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.limits import MANY, seed_number
 from d2nwg.utils.progress import Progress, silent
 
 
@@ -64,6 +65,9 @@ def look(
     Raises:
         UserError: no such space or part.
     """
+    if isinstance(perplexity, bool) or not isinstance(perplexity, (int, float)) or not 1 <= perplexity <= MANY:
+        raise UserError(f"The perplexity should be a number from 1 to {MANY:,}.")
+    seed_number(seed)
     progress("Comparing", 0, 2)
     every = found.heads
     shown = np.arange(len(every))

@@ -84,11 +84,11 @@ def subsets(images: ImageSet, number: int, classes: int, seed: int) -> list[Imag
             f"{len(images.classes)}, not {classes}."
         )
     rng = np.random.default_rng(seed)
-    found: list[tuple[int, ...]] = []
+    found: dict[tuple[int, ...], None] = {}
     for _ in range(20 * number):  # there may be no more subsets than were found
-        chosen = tuple(np.sort(rng.permutation(len(images.classes))[:classes]).tolist())
-        if chosen not in found and len(found) < number:
-            found.append(chosen)
+        if len(found) == number:
+            break
+        found.setdefault(tuple(np.sort(rng.permutation(len(images.classes))[:classes]).tolist()))
     return [_only(images, chosen) for chosen in found]
 
 

@@ -16,7 +16,9 @@ from d2nwg.interpolation.endpoints import NamedTask, read_endpoints
 from d2nwg.interpolation.methods import BASELINE, METHODS
 from d2nwg.interpolation.mixer import Mixer
 from d2nwg.interpolation.result import Interpolation, Paths, path_mix
+from d2nwg.pipelines.heads import LatentHeadPipeline, WeightGenerationPipeline
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.limits import MOST_SEED, check_memory, seed_number, whole
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights.networks import State, logits
 
@@ -57,8 +59,15 @@ def interpolate(
         UserError: fewer than two sources or points, a method that cannot be used, or what `read_endpoints` refuses.
     """
     started = time.perf_counter()
-    if len(sources) < 2 or points < 2 or seeds < 1 or num_samples < 1:
-        raise UserError("A path needs two endpoints, at least two points, one seed and one head a point.")
+    if len(sources) < 2:
+        raise UserError("A path needs two endpoints.")
+    whole(points, "The number of points", 2, 10_000)
+    whole(seeds, "The number of seeds", 1, 1_000)
+    whole(shots, "The number of shots", 1)
+    whole(num_samples, "The number of heads sampled at a point", 1)
+    whole(seed_number(seed) + seeds, "The last seed", 0, MOST_SEED)
+    if max_query is not None:
+        whole(max_query, "The largest number of query images", 1)
     unknown = [method for method in methods or () if method not in METHODS]
     if unknown:
         raise UserError(f"Method {unknown[0]!r} is not known: choose one of {', '.join(METHODS)}.")
@@ -66,6 +75,9 @@ def interpolate(
     path = resolve_bundle(bundle or DEFAULT_BUNDLE)
     pipe = load_pipeline(path, device)
     space = pipe.weight_space
+    if steps is not None:
+        whole(steps, "The number of denoising steps", 1, pipe.scheduler.config.num_train_timesteps)
+    _check_size(pipe, points, seeds, num_samples, shots)
     encoder = load_encoder(space.config.encoder, device)
     progress("Opening the bundle", 1, 1)
     most = pipe.max_classes
@@ -95,6 +107,16 @@ def interpolate(
         made.paths[method] = _paths(made, method, report)
     made.seconds = time.perf_counter() - started
     return made
+
+
+def _check_size(pipe: WeightGenerationPipeline, points: int, seeds: int, num_samples: int, shots: int) -> None:
+    """Raises UserError for more heads than fit into the memory: those that are sampled for one path at once, and all
+    that are kept. Two classes are the least that there can be."""
+    features = pipe.weight_space.config.num_features
+    sampled = num_samples * pipe.sample_bytes(2, features, 2 * shots)
+    needed = sampled * (points if isinstance(pipe, LatentHeadPipeline) else 1) + points * seeds * 8 * 2 * (features + 1)
+    what = f"Interpolating {seeds:,} paths of {points:,} points, {num_samples:,} heads each,"
+    check_memory(needed, what, "ask for fewer points, seeds or samples", pipe.weight_space.mean.device)
 
 
 def _paths(made: Interpolation, method: str, progress: Progress) -> Paths:

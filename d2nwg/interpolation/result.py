@@ -96,10 +96,15 @@ class Interpolation:
         Raises:
             UserError: other shares, or a method that cannot be used.
         """
-        mix = torch.tensor([float(share) for share in shares])
-        if len(mix) != len(self.endpoints.members) or not mix.isfinite().all() or mix.min() < 0 or mix.sum() <= 0:
+        mix = torch.tensor([float(share) for share in shares], dtype=torch.float64)
+        if (
+            len(mix) != len(self.endpoints.members)
+            or not mix.isfinite().all()
+            or mix.min() < 0
+            or not 0 < mix.sum() < 1e300
+        ):
             raise UserError("Give a share of at least 0 for every endpoint, and more than 0 for one of them.")
-        mix = mix / mix.sum()
+        mix = (mix / mix.sum()).float()
         states = self.mixer.heads(method, mix[None])
         scores = dict(zip(self.scored, self.mixer.score(states)[:, 0, 0].tolist(), strict=True))
         return self.as_head(pick(pick(states, 0), 0), method, mix, scores), scores

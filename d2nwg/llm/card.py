@@ -3,7 +3,10 @@
 import json
 import re
 
+from d2nwg.utils.text import shown
+
 HUB_NAME = re.compile(r"[\w.\-]+/[\w.\-]+", re.ASCII)
+LICENCE = re.compile(r"[\w.\-]{1,60}", re.ASCII)
 METHOD = """Its weights are those of the base except for a few layers. For each of those, D2NWG (Soro et al.,
 *Diffusion-based Neural Network Weights Generation*, ICLR 2025) learns the distribution of the layer's chunks with a VAE
 and a class-conditional diffusion model, samples candidates, and keeps one only if it is better on a selection set. The
@@ -22,11 +25,10 @@ def model_card(name: str, base: str, config, report: dict) -> str:
     head = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": "[d2nwg, weight-generation]"}
     if HUB_NAME.fullmatch(base):
         head["base_model"] = base
-    if report.get("licence"):
+    if LICENCE.fullmatch(str(report.get("licence") or "")):  # a delta's facts come from a file
         head["license"] = report["licence"]
-    words = report.get("words") or []
-    words = [words] if isinstance(words, str) else words
-    said = "\n\n".join(str(sentence) for sentence in words)
+    words = report.get("words")
+    said = "\n\n".join(shown(sentence, 2000) for sentence in (words if isinstance(words, list) else [words or ""]))
     measured = json.dumps(report, indent=1, ensure_ascii=False, default=str)
     lines = "\n".join(f"{key}: {value}" for key, value in head.items())
     kind = type(config).__name__.removesuffix("Config")
@@ -35,7 +37,7 @@ def model_card(name: str, base: str, config, report: dict) -> str:
 ---
 # {name}
 
-A {kind} language model, made from **{base}** without fine-tuning.
+A {kind} language model, made from **{shown(base)}** without fine-tuning.
 
 {METHOD}
 

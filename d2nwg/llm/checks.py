@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from d2nwg.llm.generator import ChunkGenerator
-from d2nwg.llm.models import LanguageModel, out_of_memory
+from d2nwg.llm.models import LanguageModel
 from d2nwg.llm.questions import Question
 from d2nwg.llm.score import Scorer
 from d2nwg.llm.search import Log, Search
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.paths import write_whole
+from d2nwg.utils.limits import out_of_memory
+from d2nwg.utils.paths import read_json, write_whole
 from d2nwg.utils.progress import Progress
 
 BROKEN = 0.5  # relative error of reconstructed weights from which on they are no longer the model's
@@ -30,7 +31,10 @@ def check_reconstruction(generator: ChunkGenerator, scorer: Scorer, config, fold
     """
     note = folder / "reconstruction.json"
     if note.exists():
-        return json.loads(note.read_text(encoding="utf-8"))
+        before = read_json(note)
+        if not isinstance(before, dict) or not isinstance(before.get("reconstruction"), dict):
+            raise UserError(f"{note} is damaged: delete the folder of this refinement, and begin it again.")
+        return before
     chunks, stage = generator.chunks, "Checking the reconstruction"
     search = Search("refined", scorer, chunks, config, folder, Log(folder / "log.jsonl"))
     before = scorer.score(progress=progress, stage="Scoring the base")

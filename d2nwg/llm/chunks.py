@@ -125,3 +125,19 @@ def save_matrices(tensors: Mapping[str, Tensor], path: Path) -> Path:
     with whole_file(path) as part:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part)
     return path
+
+
+def load_matrices(path: Path) -> dict[str, Tensor]:
+    """What `save_matrices` wrote.
+
+    Raises:
+        UserError: it is damaged, or no regular file.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        if not path.is_file():  # a FIFO would block
+            raise ValueError("no regular file")
+        return load_file(path)
+    except Exception as reason:  # a damaged file can fail in any way
+        raise UserError(f"{path} is damaged: delete the folder of this refinement, and begin it again.") from reason

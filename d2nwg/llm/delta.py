@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.outputs import explained
 from d2nwg.utils.paths import whole_file
-from d2nwg.utils.text import number, shown
+from d2nwg.utils.text import is_utf8, number, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,8 +109,9 @@ def read_delta(path: str | Path) -> Delta:
         UserError: there is none, or it is damaged or something else.
     """
     import torch
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
+    formats = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
     path = Path(path)
     path = path / FILE if path.is_dir() else path
     name = shown(path.name)
@@ -120,19 +121,24 @@ def read_delta(path: str | Path) -> Delta:
         with safe_open(path, "pt") as file:
             head = json.loads((file.metadata() or {}).get(KEY) or "{}")
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 (no mapping)
-        version = int(head.get("version", 0))
-        base, hashes, facts = str(head.get("base")), dict(head.get("hashes", {})), dict(head.get("facts", {}))
-    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as reason:
+        version, base = head.get("version", 0), head.get("base")
+        hashes, facts = head.get("hashes", {}), head.get("facts", {})
+    except Exception as reason:  # a damaged file can fail in any way
         raise UserError(f"{name} is damaged or incomplete: save or download it again.") from reason
     if not version:
         raise UserError(f"{name} is no delta: it does not say which base it belongs to.")
+    kinds = ((version, int), (base, str), (hashes, dict), (facts, dict))
+    if not all(isinstance(value, kind) for value, kind in kinds) or not is_utf8(base):
+        raise UserError(f"{name} is damaged: its header is not that of a delta; save or download it again.")
     if version > VERSION:
         raise UserError(f"{name} was written by a newer version of this program: update it.")
     if not tensors or set(hashes) != set(tensors):
         raise UserError(f"{name} is damaged: its header names other tensors than it holds.")
     for key, value in tensors.items():
-        if not value.is_floating_point() or not torch.isfinite(value).all():
+        if value.dtype not in formats or not torch.isfinite(value).all():
             raise UserError(f"{name} holds numbers that no model has, in {shown(key)}: save it again.")
+    if len({value.dtype for value in tensors.values()}) > 1:
+        raise UserError(f"{name} holds tensors in several number formats: refine the model in one of them.")
     return Delta(base, tensors, hashes, facts)
 
 

@@ -4,8 +4,8 @@ Every kind of source is first made a local ``save_pretrained`` folder (`locate_l
 folder itself, or the folder that a GGUF file is converted to once. The other modules read such folders only.
 """
 
-import json
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +15,10 @@ from d2nwg.llm.starter import NAME as DEFAULT_NAME
 from d2nwg.llm.starter import default_folder
 from d2nwg.utils.devices import loading, resolve_device
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.limits import out_of_memory
+from d2nwg.utils.paths import read_json
 from d2nwg.utils.progress import Progress, silent
-from d2nwg.utils.text import shown
+from d2nwg.utils.text import is_utf8, shown
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 DEFAULT = "default"
 HUB = "hf:"  # before a Hub id: no folder of that name is looked for
 KEPT = 3  # models that stay loaded
+MAX_FACTS = 2**20  # bytes of a file with facts about a model
 
 _loaded: dict[tuple[str, str, str], "LanguageModel"] = {}  # of this process, shared by all callers, the latest last
 _guard = threading.Lock()
@@ -128,29 +131,29 @@ def locate_language_model(name: str | Path = DEFAULT, *, progress: Progress = si
 
 def context_length(model: "PreTrainedModel") -> int:
     """Tokens that a model can read and write at once; 2,048 where its config does not say."""
-    return int(getattr(model.config, "max_position_embeddings", None) or 2048)
+    found = getattr(model.config, "max_position_embeddings", None)
+    return found if isinstance(found, int) and found > 0 else 2048
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on a CPU or on a device."""
-    import torch
-
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    words = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
-    return isinstance(error, (RuntimeError, OSError)) and any(word in str(error).lower() for word in words)
+def check_tokens(model: "PreTrainedModel", tokens: Sequence[int]) -> None:
+    """Raises UserError for tokens that a model has no embedding of: its tokenizer is another's."""
+    known = model.get_input_embeddings().weight.shape[0]
+    if tokens and not 0 <= min(tokens) <= max(tokens) < known:
+        raise UserError(f"The tokenizer makes tokens beyond the {known:,} that the model knows: it is another model's.")
 
 
 def _load(name: str, folder: Path, device: str, dtype: str, progress: Progress) -> LanguageModel:
     import torch
     from transformers import AutoConfig, AutoTokenizer
 
-    from d2nwg.llm.weights import SAFE, read_weights
+    from d2nwg.llm.weights import MAX_CONFIG, SAFE, check_fits, check_runs, read_weights
 
     label = shown(DEFAULT_NAME if name == DEFAULT else name)
     progress("Loading the model", 0, 0)
     with loading, quietly():
         try:
+            if not isinstance(read_json(folder / "config.json", MAX_CONFIG), dict):
+                raise ValueError("no JSON object")
             config = AutoConfig.from_pretrained(folder, local_files_only=True, **SAFE)
         except Exception as reason:
             _refuse_own_code(folder, label, reason)
@@ -158,14 +161,17 @@ def _load(name: str, folder: Path, device: str, dtype: str, progress: Progress) 
                 f"The config.json of {label} cannot be read: transformers does not know this kind of model."
             ) from reason
         kinds = getattr(config, "architectures", None) or []
+        kinds = [kind for kind in kinds if isinstance(kind, str)] if isinstance(kinds, list) else []
         if not any(kind.endswith(("ForCausalLM", "LMHeadModel")) for kind in kinds):
             is_one = f"it is a {kinds[0]}" if kinds else "its config.json names no architecture"
             raise UserError(f"{label} is no causal language model ({shown(is_one)}): choose one that writes text.")
         try:
+            check_fits(folder, config, label, device, getattr(torch, dtype, torch.float32))
             safe = dict(local_files_only=True, use_safetensors=True)
             model = read_weights(folder, label, config=config, dtype=getattr(torch, dtype, dtype), **safe)
             model = model.to(device).eval().requires_grad_(False)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **SAFE)
+            check_runs(model, label)
         except UserError:
             raise
         except Exception as reason:
@@ -177,16 +183,16 @@ def _load(name: str, folder: Path, device: str, dtype: str, progress: Progress) 
             raise UserError(
                 f"{label} cannot be loaded: its safetensors or tokenizer files are missing or damaged; fetch it again."
             ) from reason
-    facts = _facts(folder)
-    stored = getattr(config, "dtype", None)
+    facts, stored = _facts(folder), getattr(config, "dtype", None)
+    stored = getattr(torch, stored, None) if isinstance(stored, str) else stored
     return LanguageModel(
         model=model,
         tokenizer=tokenizer,
-        name=facts.get("name") or name,
+        name=shown(facts.get("name") or name),
         folder=folder,
         source=facts.get("source") or f"the folder {shown(folder)}",
         licence=facts.get("licence"),
-        stored_dtype=getattr(torch, stored) if isinstance(stored, str) else stored or torch.float32,
+        stored_dtype=stored if isinstance(stored, torch.dtype) and stored.is_floating_point else torch.float32,
         hub_id=facts.get("base_model") or (None if Path(name).expanduser().exists() or name == DEFAULT else name),
     )
 
@@ -202,16 +208,16 @@ def _refuse_own_code(folder: Path, label: str, reason: Exception) -> None:
         ) from reason
 
 
-def _facts(folder: Path) -> dict:
-    """Facts about a model from its folder: ``source.json`` of a converted one, or the front matter of its card."""
-    note = folder / "source.json"
-    if note.is_file():
-        return json.loads(note.read_text(encoding="utf-8"))
-    card = folder / "README.md"
-    if card.is_file():
+def _facts(folder: Path) -> dict[str, str]:
+    """Facts about a model from its folder: ``source.json`` of a converted one, or the front matter of its card. What is
+    no short text is left out."""
+    found, card = read_json(folder / "source.json", MAX_FACTS), folder / "README.md"
+    if isinstance(found, dict):
+        return {name: text for name, text in found.items() if isinstance(text, str) and is_utf8(text) and text}
+    if card.is_file() and card.stat().st_size < MAX_FACTS:
         text = card.read_text(encoding="utf-8", errors="replace")
         if text.startswith("---"):
             for line in text.split("---", 2)[1].splitlines():
                 if line.startswith("license:"):
-                    return {"licence": line.partition(":")[2].strip().strip("'\"") or None}
+                    return {"licence": shown(line.partition(":")[2].strip().strip("'\""))}
     return {}

@@ -1,16 +1,22 @@
 """What can be chosen in refining a language model, and the presets."""
 
 from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
-from d2nwg.training.config import JsonConfig
+from annotated_types import Ge, Gt, Le
+
+from d2nwg.training.config import Batch, JsonConfig, Positive, Width, Widths
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.fields import Count, Seed, Steps
+from d2nwg.utils.text import shown
 
 CRITERIA = ("accuracy", "confidence")
+Few = Annotated[int, Ge(0), Le(10**5)]  # of what takes seconds each
 
 
 @dataclass(frozen=True)
 class RefineConfig(JsonConfig):
-    """Every number of a refinement.
+    """Every number of a refinement; `UserError` for one out of its limits.
 
     Attributes:
         preset: what it began as.
@@ -38,38 +44,35 @@ class RefineConfig(JsonConfig):
     """
 
     preset: str = "quick"
-    mode: str = "paper"
-    percent: float = 25.0
-    layers: int = 7
-    candidates: int = 6
-    chunk: int = 36_864
-    vae_channels: int = 32
-    unet_channels: tuple[int, ...] = (32,)
-    vae_steps: int = 60
-    diffusion_steps: int = 120
-    batch_size: int = 4
-    vae_lr: float = 1e-3
-    diffusion_lr: float = 2e-3
-    kl_weight: float = 0.1
-    reach: float = 0.5
-    sampling_steps: int = 5
-    criterion: str = "accuracy"
+    mode: Literal["paper", "spectrum"] = "paper"
+    percent: Annotated[float, Gt(0), Le(100)] = 25.0
+    layers: Few = 7
+    candidates: Annotated[int, Ge(1), Le(10**5)] = 6
+    chunk: Count = 36_864
+    vae_channels: Width = 32
+    unet_channels: Widths = (32,)
+    vae_steps: Steps = 60
+    diffusion_steps: Steps = 120
+    batch_size: Batch = 4
+    vae_lr: Positive = 1e-3
+    diffusion_lr: Positive = 2e-3
+    kl_weight: Annotated[float, Gt(0), Le(10**6)] = 0.1
+    reach: Positive = 0.5
+    sampling_steps: Annotated[int, Ge(1), Le(1024)] = 5
+    criterion: Literal["accuracy", "confidence"] = "accuracy"
     normalise: bool = False
-    select_questions: int = 64
-    report_questions: int = 200
-    checkpoint_every: int = 50
-    seed: int = 0
+    select_questions: Annotated[int, Ge(0), Le(10**6)] = 64
+    report_questions: Annotated[int, Ge(0), Le(10**6)] = 200
+    checkpoint_every: Count = 50
+    seed: Seed = 0
 
     @classmethod
     def of(cls, name: str, **changes) -> "RefineConfig":
         """``tiny`` (a few minutes on two cores for 135 million parameters), ``quick`` (under fifteen), ``standard``
         (hours, or a GPU) or ``paper`` (chunks of 2,097,152 numbers; one 80 GB GPU for a billion parameters)."""
-        if name not in PRESETS:
-            raise UserError(f"Preset {name!r} is not known: choose one of {', '.join(PRESETS)}.")
-        config = replace(cls(preset=name, **PRESETS[name]), **changes)
-        if config.criterion not in CRITERIA:
-            raise UserError(f"There is no criterion {config.criterion}: choose {' or '.join(CRITERIA)}.")
-        return config
+        if not isinstance(name, str) or name not in PRESETS:
+            raise UserError(f"Preset {shown(name)!r} is not known: choose one of {', '.join(PRESETS)}.")
+        return replace(cls(preset=name, **PRESETS[name]), **changes)
 
 
 PRESETS: dict[str, dict] = {

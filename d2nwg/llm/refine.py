@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from d2nwg.llm.checks import check_reconstruction, same_when_reused
-from d2nwg.llm.chunks import MatrixChunks, save_matrices
+from d2nwg.llm.chunks import MatrixChunks, load_matrices, save_matrices
 from d2nwg.llm.export import copied_files, save_model
 from d2nwg.llm.generator import ChunkGenerator
-from d2nwg.llm.models import DEFAULT, LanguageModel, load_language_model, out_of_memory
+from d2nwg.llm.models import DEFAULT, LanguageModel, load_language_model
 from d2nwg.llm.presets import RefineConfig, smaller
 from d2nwg.llm.questions import Question, check_disjoint
 from d2nwg.llm.report import summary
@@ -29,8 +29,9 @@ from d2nwg.llm.score import Scorer, Scores
 from d2nwg.llm.search import ARMS, Log, Search, noise_like
 from d2nwg.llm.spectrum import TYPES, measure, rank
 from d2nwg.utils.errors import Cancelled, UserError
+from d2nwg.utils.limits import out_of_memory
 from d2nwg.utils.outputs import explained, resolved
-from d2nwg.utils.paths import sole_writer, write_whole
+from d2nwg.utils.paths import read_json, sole_writer, write_whole
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import shown
 
@@ -123,7 +124,7 @@ def _refine(name, selection, report, config, folder, resume, device, progress, o
     base = folder / "base.safetensors"
     if not base.exists():
         save_matrices({key: parameters[key].to(own.stored_dtype) for key in matrices}, base)
-    elif not all(torch.equal(value.to(parameters[key]).cpu(), parameters[key].cpu()) for key, value in _read(base)):
+    elif not _same(load_matrices(base), parameters, matrices):
         raise UserError(f"The weights of {own.name} are not those that this refinement began with: begin a new one.")
     chunks = MatrixChunks(base, matrices, config.chunk, 2 ** (len(config.unet_channels) - 1))
     log = Log(folder / "log.jsonl")
@@ -166,10 +167,12 @@ def _refine(name, selection, report, config, folder, resume, device, progress, o
     return _finish(tensors, facts, own, chunks, folder, log, False)
 
 
-def _read(file: Path) -> list[tuple[str, Tensor]]:
-    from safetensors.torch import load_file
-
-    return list(load_file(file).items())
+def _same(kept: dict[str, Tensor], parameters: dict[str, Tensor], names: Sequence[str]) -> bool:
+    """Whether the matrices that were kept are those of the model."""
+    return set(kept) == set(names) and all(
+        value.shape == parameters[key].shape and torch.equal(value.to(parameters[key]).cpu(), parameters[key].cpu())
+        for key, value in kept.items()
+    )
 
 
 def choose(model: LanguageModel, config: RefineConfig, progress: Progress = silent) -> "list[Ranked]":
@@ -200,7 +203,9 @@ def _open(folder: Path, config, own, matrices, selection, report, resume: bool) 
     if note.exists():
         if not resume:
             raise UserError(f"{shown(folder)} holds a refinement already: resume it, or give the name of a new folder.")
-        begun = json.loads(note.read_text(encoding="utf-8"))
+        begun = read_json(note)
+        if not isinstance(begun, dict):
+            raise UserError(f"The run.json in {shown(folder)} is damaged: give the name of a new folder, or delete it.")
         if begun.get("format") != FORMAT:
             raise UserError(
                 f"{shown(folder)} holds a refinement that another version of this program began: give the name of a "

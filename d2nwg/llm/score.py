@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from d2nwg.llm.models import check_tokens
 from d2nwg.llm.questions import Question
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
@@ -109,6 +110,8 @@ class Scorer:
         self.model, self.questions = model, list(questions)
         self.base = model.model.get_decoder() if hasattr(model.model, "get_decoder") else model.model.base_model
         rows = [pack(model, question) for question in self.questions]
+        for row in rows:
+            check_tokens(model.model, (*row.tokens, *row.targets))
         budget = batch_tokens or BATCH_TOKENS.get(model.device.type, 4096)
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i].tokens))
         self.batches: list[list[int]] = []
@@ -237,14 +240,20 @@ class Scorer:
 
     def _scaled(self, logits: Tensor) -> Tensor:
         """Logits with the final scaling or soft capping that some models apply."""
-        config = self.model.model.config
-        if getattr(config, "logit_scale", None):
-            logits = logits * config.logit_scale
-        if getattr(config, "logits_scaling", None):
-            logits = logits / config.logits_scaling
-        if cap := getattr(config, "final_logit_softcapping", None):
+        if scale := self._number("logit_scale"):
+            logits = logits * scale
+        if divisor := self._number("logits_scaling"):
+            logits = logits / divisor
+        if cap := self._number("final_logit_softcapping"):
             logits = (logits / cap).tanh() * cap
         return logits
+
+    def _number(self, name: str) -> float:
+        """A number of the model's configuration; 0 where it has none of this name."""
+        value = getattr(self.model.model.config, name, None) or 0
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise UserError(f"The config.json of {self.model.name} is damaged at {name}: fetch it again.")
+        return float(value)
 
 
 def score_questions(

@@ -10,15 +10,19 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import MinLen
 from torch import Tensor
+from typing_extensions import TypedDict
 
-from d2nwg.llm.chunks import MatrixChunks, save_matrices
+from d2nwg.llm.chunks import MatrixChunks, load_matrices, save_matrices
 from d2nwg.llm.presets import RefineConfig
 from d2nwg.llm.score import Scorer, Scores
 from d2nwg.llm.spectrum import place
 from d2nwg.training.loop import step_rng
+from d2nwg.utils.errors import UserError
 from d2nwg.utils.paths import write_whole
 from d2nwg.utils.progress import Progress
 
@@ -27,15 +31,40 @@ ARMS = ("refined", "noise")
 Propose = Callable[[int, int, Tensor], Tensor]
 
 
+class _Candidate(TypedDict):
+    score: float
+    tie: float
+    distance: float
+
+
+class _Line(TypedDict):
+    """A decision, as `Search.run` logs it."""
+
+    arm: Literal["refined", "noise"]
+    number: int
+    name: str
+    layer: int
+    type: str
+    before: float
+    candidates: Annotated[list[_Candidate], MinLen(1)]
+    best: int
+    accepted: bool
+    after: float
+    seconds: float
+
+
 class Log:
     """``log.jsonl``: one line a decision."""
 
     def __init__(self, path: Path):
         self.path, self.lines = path, []
         if path.exists():
-            for text in path.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError):  # a line that a kill left torn
+            if not path.is_file():  # a FIFO would block
+                raise UserError(f"{path} is no regular file: delete the folder of this refinement, and begin it again.")
+            for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                with contextlib.suppress(ValueError, RecursionError):  # a line that a kill left torn
                     self.lines.append(json.loads(text))
+            _check(self.lines, path)
             write_whole(path, "".join(json.dumps(line) + "\n" for line in self.lines))
 
     def add(self, line: dict) -> None:
@@ -49,6 +78,20 @@ class Log:
     def of(self, arm: str) -> list[dict]:
         """The decisions of one arm."""
         return [line for line in self.lines if line["arm"] == arm]
+
+
+def _check(lines: list, path: Path) -> None:
+    """Raises UserError for lines that this program did not write: those of an arm are of one matrix after another."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        TypeAdapter(list[_Line]).validate_python(lines)
+        for arm in ARMS:
+            numbers = [line["number"] for line in lines if line["arm"] == arm]
+            if numbers != list(range(len(numbers))):
+                raise ValueError("out of order")
+    except (ValidationError, ValueError) as reason:
+        raise UserError(f"{path} is damaged: delete the folder of this refinement, and begin it again.") from reason
 
 
 class Search:
@@ -94,6 +137,14 @@ class Search:
         for name in self.chunks.names:
             self.put(name, self.chunks.tensor(name))
 
+    def _kept(self, line: dict) -> dict[str, Tensor]:
+        """The weights that a line of the log accepted."""
+        path = self.folder / f"{line['number']:04}.safetensors"
+        kept = load_matrices(path)
+        if set(kept) != {line["name"]} or kept[line["name"]].shape != self.parameters[line["name"]].shape:
+            raise UserError(f"{path} is damaged: delete the folder of this refinement, and begin it again.")
+        return kept
+
     def run(self, propose: Propose, progress: Progress, on_event: Callable[[dict], None]) -> dict[str, Tensor]:
         """Search through the matrices that are not in the log yet.
 
@@ -107,15 +158,17 @@ class Search:
         Returns:
             The accepted weights, by name.
         """
-        from safetensors.torch import load_file
-
         names, count = self.chunks.names, self.config.candidates
         self.folder.mkdir(parents=True, exist_ok=True)
         self.restore()
         before = self.log.of(self.arm)
+        if [line["name"] for line in before] != names[: len(before)] or any(
+            len(b["candidates"]) != count for b in before
+        ):
+            raise UserError(f"{self.log.path} is another refinement's: delete the folder it is in, and begin again.")
         for line in before:
             if line["accepted"]:
-                self.accepted |= load_file(self.folder / f"{line['number']:04}.safetensors")
+                self.accepted |= self._kept(line)
         for name, weights in self.accepted.items():
             self.put(name, weights)
         self.scorer.close()

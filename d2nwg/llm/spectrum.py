@@ -26,6 +26,7 @@ from d2nwg.utils.devices import workers
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.paths import cache_dir, whole_file
 from d2nwg.utils.progress import Progress, silent
+from d2nwg.utils.text import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -121,6 +122,16 @@ def signal_to_noise(values: np.ndarray, shape: tuple[int, int], std: float, mode
     return ratio / float(exact.max()) if mode == "spectrum" else ratio
 
 
+def check_choice(mode: str, percent: float) -> None:
+    """Raises UserError where the mode is not known, or `percent` is not in (0, 100]."""
+    if mode not in MODES:
+        raise UserError(f"There is no mode {shown(mode)}: choose {' or '.join(MODES)}.")
+    if isinstance(percent, bool) or not isinstance(percent, (int, float)) or not 0 < percent <= 100:
+        raise UserError(
+            f"The share of layers to choose should be above 0 and at most 100 percent, not {shown(percent, 40)}."
+        )
+
+
 def rank(matrices: Sequence[Matrix], mode: str = "paper", percent: float = 25.0) -> list[Ranked]:
     """Rank matrices within their type and choose the top `percent` of each type: as many as fit into it, but one.
 
@@ -129,8 +140,7 @@ def rank(matrices: Sequence[Matrix], mode: str = "paper", percent: float = 25.0)
     Raises:
         UserError: the mode is not known, or `percent` is not in (0, 100].
     """
-    if not 0 < percent <= 100:
-        raise UserError(f"The share of layers to choose should be above 0 and at most 100 percent, not {percent:g}.")
+    check_choice(mode, percent)
     ratios = [signal_to_noise(m.values, m.shape, m.std, mode) for m in matrices]
     places: dict[int, int] = {}
     chosen: set[int] = set()
@@ -247,9 +257,11 @@ def _read(keep: Path, found) -> tuple[dict[str, np.ndarray], dict[str, float]] |
         with np.load(keep, allow_pickle=False) as file:
             stds = json.loads(str(file["std"]))
             values = {name: file[name] for name in found}
-    except (OSError, ValueError, KeyError, EOFError):
+        if not all(np.isfinite(values[name]).all() and len(values[name]) == min(found[name].shape) for name in found):
+            return None
+        return values, {name: float(stds[name]) for name in found}
+    except Exception:  # a damaged file can fail in any way
         return None
-    return values, {name: float(stds[name]) for name in found}
 
 
 def _write(keep: Path, values: Mapping[str, np.ndarray], stds: Mapping[str, float]) -> None:

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.text import some
+from d2nwg.utils.limits import check_memory, out_of_memory
+from d2nwg.utils.text import shown, some
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 # For every `from_pretrained`: unless it is False, transformers asks on stdin whether to run a model's own code.
@@ -56,6 +58,55 @@ def check_index(folder: Path, label: str) -> None:
         outside = [name for name in shards if not isinstance(name, str) or name != Path(name).name]
         if outside:
             raise UserError(f"The {file.name} of {label} names weights outside of its folder: {some(outside)}.")
+
+
+def check_fits(folder: Path, config: object, label: str, device: str, dtype: "torch.dtype") -> None:
+    """Refuse a model whose configuration asks for more layers than its files hold tensors, or for more memory than is
+    free: transformers would make what is missing, whatever its size.
+
+    Raises:
+        UserError: it asks for too much.
+    """
+    import torch
+    from safetensors import safe_open
+    from transformers import AutoModelForCausalLM
+
+    held = 0
+    for path in folder.glob("*.safetensors"):
+        if not path.is_file():  # a FIFO would block
+            raise UserError(f"{label} cannot be loaded: {shown(path.name)} is no regular file.")
+        with safe_open(path, "pt") as file:
+            held += len(file.keys())
+    if not held:
+        raise FileNotFoundError(folder / "model.safetensors")
+    layers = getattr(config, "num_hidden_layers", 0)
+    if not isinstance(layers, int) or layers > held:
+        raise UserError(
+            f"{label} is not whole: its config.json asks for {shown(layers)} layers, and its files hold "
+            f"{held:,} tensors."
+        )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, **SAFE)
+    numbers = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+    advice = "choose a smaller model, or another device"
+    check_memory(numbers * dtype.itemsize, f"{label}, of {numbers:,} numbers,", advice, device)
+
+
+def check_runs(model: "PreTrainedModel", label: str) -> None:
+    """Raises UserError for a model whose configuration lets it load, but not run."""
+    import torch
+
+    try:
+        with torch.inference_mode():
+            logits = model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=model.device), use_cache=False).logits
+        if logits.shape[:2] != (1, 2):
+            raise ValueError("other shapes")
+    except Exception as reason:  # a configuration can be wrong in any way
+        if out_of_memory(reason):
+            raise
+        raise UserError(
+            f"{label} cannot be run: its config.json does not suit its weights; fetch it again."
+        ) from reason
 
 
 def check_finite(model: "PreTrainedModel", label: str) -> None:

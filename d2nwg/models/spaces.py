@@ -9,7 +9,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from torch import Tensor, nn
 
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.text import some
+from d2nwg.utils.text import shown, some
 from d2nwg.weights.layouts import ChunkedLayout, WholeLayout
 from d2nwg.weights.networks import State, fold_projection, select_classes
 
@@ -235,14 +235,14 @@ class NetworkSpace(ModelMixin, ConfigMixin):
         names, tasks = [one["name"] for one in self.config.architectures], self.config.tasks
         if isinstance(architecture, str):
             if architecture not in names:
-                raise UserError(f"The bundle knows no architecture {architecture}: it knows {some(names, 6)}.")
+                raise UserError(f"The bundle knows no architecture {shown(architecture)}: it knows {some(names, 6)}.")
             architecture = names.index(architecture)
-        if not 0 <= architecture < len(names):
+        if isinstance(architecture, bool) or not isinstance(architecture, int) or not 0 <= architecture < len(names):
             raise UserError(f"The bundle has {len(names)} architectures, counted from 0.")
         if task is None and len(tasks) > 1:
             raise UserError(f"Say which task: the bundle knows {some(tasks, 6)}.")
         if task is not None and task not in tasks:
-            raise UserError(f"The bundle has not seen the task {task}: it knows {some(tasks, 6)}.")
+            raise UserError(f"The bundle has not seen the task {shown(task)}: it knows {some(tasks, 6)}.")
         return torch.tensor([architecture, tasks.index(task) if task else 0])
 
     def kept(self, member: Tensor) -> Tensor:

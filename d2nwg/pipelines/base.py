@@ -1,30 +1,17 @@
 """What all pipelines share: bundles with a format number, and components from trusted packages alone."""
 
-import json
 from pathlib import Path
-from pkgutil import resolve_name
 
 from diffusers import DiffusionPipeline
 from typing_extensions import Self
 
-from d2nwg.conditions import CONDITIONERS
-from d2nwg.generators import GENERATORS
+from d2nwg.pipelines.components import load_component
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.limits import out_of_memory
+from d2nwg.utils.paths import read_json
 from d2nwg.utils.text import shown
 
 FORMAT = 2  # of bundles. 1: before modules moved into rooms, without a number
-
-# Components of format 1, which named modules that have moved.
-MOVED = {
-    "WeightVAE": "d2nwg.models.vae",
-    "DatasetEncoder": "d2nwg.conditions.dataset",
-    "TaskIndex": "d2nwg.conditions.task_id",
-    "ConditionalUNet": "d2nwg.models.unet",
-    "DualDenoiser": "d2nwg.models.dual",
-    "WeightSpace": "d2nwg.models.spaces",
-    "NetworkSpace": "d2nwg.models.spaces",
-}
-RENAMED = {"ModelSpace": "NetworkSpace"}
 
 
 class BundlePipeline(DiffusionPipeline):
@@ -56,7 +43,17 @@ class BundlePipeline(DiffusionPipeline):
                 "or train the bundle anew with the command in its README."
             )
         names = cls._get_signature_keys(cls)[0]
-        return cls(**{name: _component(folder, name, index.get(name)) for name in names})
+        made = cls(**{name: load_component(folder, name, index.get(name)) for name in names})
+        try:
+            made.attempt()
+        except Exception as reason:  # parts of other sizes fail in many ways
+            if out_of_memory(reason):
+                raise
+            raise UserError(f"The parts of the bundle {path} do not fit together: get or train it again.") from reason
+        return made
+
+    def attempt(self) -> None:
+        """Sample once, in one step, to see whether the components fit together."""
 
 
 def find_folder(path: str | Path, **download) -> Path:
@@ -76,41 +73,13 @@ def find_folder(path: str | Path, **download) -> Path:
         raise UserError(f"There is no bundle {shown(path)} here, and none can be had from the Hub.") from reason
 
 
-def trusted_packages() -> set[str]:
-    """Where components may come from: this package, diffusers, and the packages of registered generators and
-    conditioners. A bundle must not make this process import whatever it names."""
-    entries = [generator.pipeline for generator in GENERATORS.values()] + list(CONDITIONERS.values())
-    return {"d2nwg", "diffusers"} | {entry.split(".")[0].split(":")[0] for entry in entries}
-
-
-def _component(folder: Path, name: str, entry):
-    """The component ``name`` of a bundle, whose index says ``[package, class]``."""
-    if not isinstance(entry, list) or len(entry) != 2 or not all(isinstance(text, str) for text in entry):
-        raise UserError(f"The bundle {folder} has no {name}: get or train it again.")
-    package, kind = entry[0], RENAMED.get(entry[1], entry[1])
-    package = MOVED.get(kind, package)
-    if package.split(".")[0] not in trusted_packages():
-        raise UserError(f"The bundle {folder} names the component {shown(kind)} of {shown(package)}: not loaded.")
-    try:
-        loaded = resolve_name(f"{package}:{kind}")
-    except (ImportError, AttributeError, ValueError) as reason:
-        raise UserError(
-            f"The bundle {folder} names the component {shown(kind)} of {shown(package)}, which this version lacks: "
-            "update d2nwg, or train the bundle anew."
-        ) from reason
-    return loaded.from_pretrained(folder / name)
-
-
 def read_index(path: str | Path) -> dict:
     """``model_index.json`` of a folder.
 
     Raises:
         UserError: there is none, or it is damaged.
     """
-    try:
-        index = json.loads((Path(path) / "model_index.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as reason:
-        raise UserError(f"{path} is no bundle: its model_index.json cannot be read.") from reason
+    index = read_json(Path(path) / "model_index.json")
     if not isinstance(index, dict):
         raise UserError(f"{path} is no bundle: its model_index.json cannot be read.")
     return index

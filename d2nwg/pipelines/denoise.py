@@ -8,7 +8,20 @@ from torch import Tensor
 
 from d2nwg.models.padding import Padding
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.limits import whole
 from d2nwg.utils.progress import Progress, silent
+
+
+def check_numbers(samples: int, steps: int, scheduler, guidance: float = 1.0) -> None:
+    """Refuse numbers that no sampling can have.
+
+    Raises:
+        UserError: naming the one at fault.
+    """
+    whole(samples, "The number of samples", 1)
+    whole(steps, "The number of denoising steps", 1, scheduler.config.num_train_timesteps)
+    if not isinstance(guidance, (int, float)) or not abs(guidance) <= 1000:
+        raise UserError("The guidance scale should be a number from -1,000 to 1,000.")
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Sampling heads: condition → latents → weights. One pipeline for each kind of denoiser, with one interface."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +20,9 @@ from d2nwg.models.unet import ConditionalUNet
 from d2nwg.models.vae import WeightVAE
 from d2nwg.pipelines import DEFAULT_STEPS
 from d2nwg.pipelines.base import BundlePipeline, find_folder, read_index
-from d2nwg.pipelines.denoise import denoise
+from d2nwg.pipelines.denoise import check_numbers, denoise
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.limits import check_memory
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights.networks import State, build_head, pick
 
@@ -119,9 +121,12 @@ class WeightGenerationPipeline(BundlePipeline):
             UserError: fewer than two classes or more than the bundle can hold, a class without images, features of
                 another width, an unknown id; or the scheduler does not suit the denoiser.
         """
+        check_numbers(num_samples, num_inference_steps, self.scheduler, guidance_scale)
         task = task if isinstance(task, Task) else Task(support=list(task))
         if task.support or not task.ids:
             task = replace(task, support=self._check(task.support))
+            sizes = len(task.support), task.support[0].shape[-1], sum(map(len, task.support))
+            self.check_size(num_samples, *sizes, 0 if unlabelled is None else len(unlabelled))
         run = (num_inference_steps, generator, progress)
         return self._sample(task, num_samples, run, guidance_scale=guidance_scale, unlabelled=unlabelled)
 
@@ -132,6 +137,46 @@ class WeightGenerationPipeline(BundlePipeline):
     def ancestral(self) -> "WeightGenerationPipeline":
         """The same pipeline with ancestral sampling (D2NWG, equation 6)."""
         return type(self)(**self.components | {"scheduler": ancestral(self.scheduler)})
+
+    def sample_bytes(self, classes: int, features: int, images: int) -> float:
+        """Bytes that sampling takes for each head, at least.
+
+        Args:
+            classes, features: of the head.
+            images: that generation sees.
+        """
+        shapes = self.weight_space.layout.shapes
+        hidden = shapes["0.bias"][0] if "0.bias" in shapes else 0
+        head = hidden * (features + 1) + classes * (hidden + 1) if hidden else classes * (features + 1)
+        return 4 * (2 * head + self.weight_space.layout.size)
+
+    def check_size(self, num_samples: int, classes: int, features: int, images: int, unlabelled: int = 0) -> None:
+        """Refuse more heads than fit into the memory.
+
+        Args:
+            classes, features: of a head.
+            images, unlabelled: that generation sees, with labels and without.
+        Raises:
+            UserError: they do not fit.
+        """
+        seen = images * (2 if unlabelled else 1) + unlabelled
+        needed = num_samples * self.sample_bytes(classes, features, seen) * (1.5 if unlabelled else 1)
+        what = f"Generating {num_samples:,} heads for {classes:,} classes at once"
+        check_memory(needed, what, "ask for fewer samples", self.weight_space.mean.device)
+
+    @torch.inference_mode()
+    def attempt(self) -> None:
+        """See `BundlePipeline`."""
+        width = self.weight_space.config.num_features
+        task = Task(support=[torch.linspace(0, 1, width)[None], torch.linspace(1, 0, width)[None]])
+        if self.tasks:
+            name, classes = next(iter(self.tasks.items()))
+            sizes = self.weight_space.zoo_counts.long().unique().tolist()
+            count = sizes[0] if len(sizes) == 1 else min(len(classes), self.weight_space.max_classes)
+            task = Task(ids=[[f"{name}/{label}" for label in classes[:count]]])
+        with contextlib.suppress(UserError):  # a bundle for which this is no task
+            run = (1, torch.Generator().manual_seed(0), silent)
+            self._sample(task, 1, run, guidance_scale=1.0, unlabelled=None)
 
     def _sample(self, task: Task, num_samples: int, run, *, guidance_scale: float, unlabelled: Tensor | None):
         raise NotImplementedError
@@ -198,6 +243,12 @@ class LatentHeadPipeline(WeightGenerationPipeline):
             task = replace(task, support=self._check(task.support))
         return self.condition_encoder.encode(task, self.weight_space, order)
 
+    def sample_bytes(self, classes: int, features: int, images: int) -> float:
+        """See `WeightGenerationPipeline`; the denoiser holds the outputs of several layers."""
+        _, rows, columns = self.vae.latent_shape
+        wide = rows * columns * sum(self.denoiser.config.channels)
+        return super().sample_bytes(classes, features, images) + 4 * 4 * wide
+
     def padding(self, count: int) -> Padding | None:
         """The rows of a latent that belong to no class of a head of ``count`` classes; None where there is none."""
         mask = self.weight_space.layout.mask(torch.tensor([count], device=self.weight_space.mean.device))
@@ -239,6 +290,10 @@ class DualHeadPipeline(WeightGenerationPipeline):
     def max_classes(self) -> None:
         """See `WeightGenerationPipeline`."""
         return None
+
+    def sample_bytes(self, classes: int, features: int, images: int) -> float:
+        """See `WeightGenerationPipeline`; the denoiser has a token for each image."""
+        return super().sample_bytes(classes, features, images) + 4 * 2 * images * self.denoiser.config.width
 
     def _sample(self, task: Task, num_samples: int, run, *, guidance_scale: float, unlabelled: Tensor | None):
         support = task.support

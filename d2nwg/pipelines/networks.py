@@ -13,8 +13,9 @@ from d2nwg.models.spaces import NetworkSpace
 from d2nwg.models.unet import ConditionalUNet
 from d2nwg.models.vae import WeightVAE
 from d2nwg.pipelines.base import BundlePipeline
-from d2nwg.pipelines.denoise import denoise
+from d2nwg.pipelines.denoise import check_numbers, denoise
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.limits import check_memory
 from d2nwg.utils.outputs import new_folder
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights.networks import State, pick
@@ -100,14 +101,16 @@ class NetworkGenerationPipeline(BundlePipeline):
         Raises:
             UserError: the bundle has not seen the architecture or the task, or ``around`` is no share.
         """
+        check_numbers(num_samples, num_inference_steps, self.scheduler)
         space = self.weight_space
         device = space.zoo_latents.device
+        self._check_size(num_samples)
         member = space.member(architecture, task)
         condition = self.condition_encoder(space.ids(member.unsqueeze(0)).to(device))
         beside = self.denoiser.lay_out(condition)
         centre = space.latent_centres[space.group(member.unsqueeze(0)).to(device)]
         zoo = (space.zoo_latents[space.kept(member)] - centre) * self.vae.config.latent_scale
-        if around is not None and not 0 <= around <= 1:
+        if around is not None and (isinstance(around, str) or not 0 <= around <= 1):
             raise UserError("How far around the zoo's members is a share from 0 to 1.")
         if around is not None and not len(zoo):
             raise UserError("The zoo has no such member to begin with: leave out `around`.")
@@ -132,6 +135,18 @@ class NetworkGenerationPipeline(BundlePipeline):
         )
         vectors = self.vae.decode(latents / self.vae.config.latent_scale + centre)
         return NetworkSamples(space.to_states(vectors, int(member[0])), _distance(latents, zoo))
+
+    def _check_size(self, num_samples: int) -> None:
+        """Raises UserError for more networks than fit into the memory."""
+        space, (_, rows, columns) = self.weight_space, self.vae.latent_shape
+        wide = rows * columns * sum(self.denoiser.config.channels)
+        needed = num_samples * 4 * (4 * space.size + 4 * wide)
+        what = f"Sampling {num_samples:,} networks of up to {space.size:,} weights at once"
+        check_memory(needed, what, "ask for fewer at a time", space.zoo_latents.device)
+
+    def attempt(self) -> None:
+        """See `BundlePipeline`."""
+        self(0, self.weight_space.config.tasks[0], 1, torch.Generator().manual_seed(0), 1)
 
 
 def _distance(latents: Tensor, zoo: Tensor) -> Tensor:

@@ -24,10 +24,10 @@ def choose_sampler(
     if sampler not in SAMPLERS:
         raise UserError(f"There is no sampler {shown(sampler)}: choose one of {', '.join(SAMPLERS)}.")
     most = pipe.scheduler.config.num_train_timesteps
-    if steps is not None and not 1 <= steps <= most:
+    if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= most):
         raise UserError(
-            f"The denoising steps of this bundle are 1 to {most:,}, not {steps:,}; the paper's sampler is the sampler "
-            f"{ANCESTRAL}."
+            f"The denoising steps of this bundle are 1 to {most:,}, not {shown(steps, 40)}; the paper's sampler is the "
+            f"sampler {ANCESTRAL}."
         )
     if sampler == DEFAULT:
         return pipe, steps or DEFAULT_STEPS

@@ -75,7 +75,9 @@ def this_command() -> str:
 
 
 def command_line(arguments: Sequence[str], module: str = "d2nwg") -> str:
-    """``python -m d2nwg train …`` for these arguments, without the folders of what they name."""
+    """``python -m d2nwg train …`` for these arguments, without the folders of what they name, and without ``--resume``:
+    the command makes the bundle anew."""
+    arguments = [argument for argument in arguments if argument != "--resume"]
     return " ".join([f"python -m {module}", *(Path(a).name if a.startswith("/") else a for a in arguments)])
 
 

@@ -1,18 +1,19 @@
 # ruff: noqa: RUF009 (`setting` returns a field)
-# ruff: noqa: RUF009 (`setting` returns a field)
 """What can be chosen in training: one configuration a generator, each field with its meaning, and the presets.
 
 Light on purpose: the command line's ``--help`` reads these.
 """
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, MaxLen, MinLen
 from typing_extensions import Self
 
 from d2nwg.conditions import CONDITIONERS
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.fields import Count, Seed, Steps, check_fields
+from d2nwg.utils.text import shown
 
 # Ids of the stages of training → what a person reads. Ids name checkpoint folders and seed the random numbers.
 STAGES = {
@@ -23,13 +24,13 @@ STAGES = {
     "finished": "Finished",
 }
 
-MOST = 10**12  # of any number
-Count = Annotated[int, Ge(1), Le(MOST)]
-Counts = tuple[Count, ...]
-Steps = Annotated[int, Ge(0), Le(MOST)]
-Positive = Annotated[float, Ge(0), Le(MOST)]
+Width = Annotated[int, Ge(1), Le(2**20)]  # of a layer, in numbers
+Widths = Annotated[tuple[Width, ...], MinLen(1), MaxLen(16)]  # of a network's levels
+Depth = Annotated[int, Ge(1), Le(1_000)]  # in layers
+Batch = Annotated[int, Ge(1), Le(10**6)]  # at a time
+Counts = Annotated[tuple[Count, ...], MinLen(1), MaxLen(1_000)]
+Positive = Annotated[float, Ge(0), Le(10**6)]
 Share = Annotated[float, Ge(0), Le(1)]
-PATCH = "channels, height and width of a token's part of the VAE's picture"
 PATCH = "channels, height and width of a token's part of the VAE's picture"
 Precision = Literal["no", "fp16", "bf16"]
 
@@ -41,7 +42,14 @@ def setting(default: Any, meaning: str, choices=None) -> Any:
 
 
 class JsonConfig:
-    """A frozen dataclass of settings, to JSON and back."""
+    """A frozen dataclass of settings, to JSON and back.
+
+    Raises:
+        UserError: a field is not of its type, or out of its limits.
+    """
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def to_config(self) -> dict:
         """As JSON; `from_config` reads it back."""
@@ -49,7 +57,13 @@ class JsonConfig:
 
     @classmethod
     def from_config(cls, config: dict) -> Self:
-        """JSON turns tuples into lists; this turns them back."""
+        """JSON turns tuples into lists; this turns them back.
+
+        Raises:
+            UserError: the JSON holds other settings, or values that they cannot have.
+        """
+        if not isinstance(config, dict) or config.keys() - cls.__dataclass_fields__.keys():  # type: ignore[attr-defined]
+            raise UserError(f"The settings of a {cls.__name__} are damaged: begin anew.")
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
 
 
@@ -66,10 +80,18 @@ class Config(JsonConfig):
     STEPS: ClassVar[dict[str, str]] = {}
 
     ema: Share = setting(0.999, "decay of the denoiser's moving average, the weights that are sampled")
-    accumulate: Count = setting(1, "parts that a step's batch is computed in, one after another: less memory")
+    accumulate: Batch = setting(1, "parts that a step's batch is computed in, one after another: less memory")
     mixed_precision: Precision = setting("no", "accelerate's setting")
     checkpoint_every: Count = setting(250, "optimiser steps between checkpoints")
-    seed: Steps = setting(0, "of initial weights, batches and noise")
+    seed: Seed = setting(0, "of initial weights, batches and noise")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for one in fields(self):
+            listed = one.metadata["choices"]
+            if listed and getattr(self, one.name) not in listed():
+                value = shown(getattr(self, one.name), 40)
+                raise UserError(f"The setting {one.name} cannot be {value}: choose one of {', '.join(listed())}.")
 
     @classmethod
     def preset(cls, name: str, **changes) -> Self:
@@ -98,19 +120,19 @@ class StagesConfig(Config):
 
     STEPS: ClassVar[dict[str, str]] = {"vae": "vae_steps", "condition": "align_steps", "denoiser": "diffusion_steps"}
 
-    patch: tuple[Count, Count, Count] = setting((64, 1, 2), PATCH)
-    vae_channels: Counts = setting((32,), "widths of the VAE's levels")
-    latent_channels: Count = setting(48, "channels of a latent")
+    patch: tuple[Width, Width, Width] = setting((64, 1, 2), PATCH)
+    vae_channels: Widths = setting((32,), "widths of the VAE's levels")
+    latent_channels: Width = setting(48, "channels of a latent")
     vae_skip: bool = setting(True, "linear maps beside the VAE's convolutions")
-    unet_channels: Counts = setting((64, 128), "widths of the denoiser's levels")
-    unet_layers: Count = setting(1, "residual blocks a level of the denoiser")
-    condition_channels: Count = setting(32, "channels of the denoiser's input that hold the condition")
+    unet_channels: Widths = setting((64, 128), "widths of the denoiser's levels")
+    unet_layers: Depth = setting(1, "residual blocks a level of the denoiser")
+    condition_channels: Width = setting(32, "channels of the denoiser's input that hold the condition")
     unet_skip: bool = setting(True, "the denoiser corrects a linear guess; for prediction = sample")
-    encoder_width: Count = setting(64, "width of the condition's embeddings")
+    encoder_width: Width = setting(64, "width of the condition's embeddings")
     vae_steps: Steps = setting(500, "optimiser steps of the VAE")
     align_steps: Steps = setting(150, "optimiser steps of the condition's alignment with the VAE's latents")
     diffusion_steps: Steps = setting(2_000, "optimiser steps of the denoiser")
-    batch_size: Count = setting(64, "zoo records a step")
+    batch_size: Batch = setting(64, "zoo records a step")
     vae_lr: Positive = setting(2e-3, "peak learning rate of the VAE (Adam)")
     align_lr: Positive = setting(5e-4, "peak learning rate of the alignment (Adam)")
     diffusion_lr: Positive = setting(1e-3, "peak learning rate of the denoiser (AdamW)")
@@ -175,7 +197,7 @@ class UNetConfig(StagesConfig):
         ),
     }
 
-    encoder_depth: Count = setting(1, "depth of the data-set encoder's Set Transformers")
+    encoder_depth: Depth = setting(1, "depth of the data-set encoder's Set Transformers")
     shots: Counts = setting((1, 2, 5, 10), "support images a class that training draws from")
     condition: str = setting(
         "dataset",
@@ -195,20 +217,20 @@ class DualConfig(Config):
     }
     STEPS: ClassVar[dict[str, str]] = {"generator": "steps"}
 
-    width: Count = setting(64, "width of the denoiser")
-    depth: Count = setting(2, "blocks of the denoiser")
-    heads: Count = setting(4, "attention heads of the denoiser")
+    width: Width = setting(64, "width of the denoiser")
+    depth: Depth = setting(2, "blocks of the denoiser")
+    heads: Depth = setting(4, "attention heads of the denoiser")
     steps: Steps = setting(2_000, "optimiser steps")
-    tasks: Count = setting(8, "tasks a step, all of one shape")
+    tasks: Batch = setting(8, "tasks a step, all of one shape")
     lr: Positive = setting(1e-3, "peak learning rate (AdamW); it falls linearly to zero")
     weight_decay: Positive = setting(1e-2, "weight decay (AdamW)")
-    max_classes: Count = setting(100, "most classes of a task; the number is drawn log-uniformly from 2")
+    max_classes: Batch = setting(100, "most classes of a task; the number is drawn log-uniformly from 2")
     shots: Counts = setting((1, 1, 1, 2, 3, 5, 5, 5, 10, 20, 40, 80), "support images a class that training draws from")
-    unlabelled: tuple[Steps, ...] = setting(
+    unlabelled: Annotated[tuple[Steps, ...], MinLen(1), MaxLen(1_000)] = setting(
         (0, 0, 5, 15), "images without labels a class that training draws from; a quarter is left out at random"
     )
-    max_images: Count = setting(320, "most support images of a task, and most unlabelled ones")
-    query: Count = setting(10, "held-out images a class in the task loss")
+    max_images: Batch = setting(320, "most support images of a task, and most unlabelled ones")
+    query: Batch = setting(10, "held-out images a class in the task loss")
     denoising: Positive = setting(0.1, "weight of the denoising loss beside the task loss")
     held_out: tuple[str, ...] = setting((), "data sets left out of training; the moving average best on them is kept")
     validate_every: Count = setting(250, "optimiser steps between evaluations on the held-out data sets")
@@ -235,19 +257,19 @@ class NetworksConfig(StagesConfig):
         "whole: a network is one vector (for small networks, of which no two weights are alike); chunked: every chunk "
         "goes through the same maps (for large ones)",
     )
-    chunk: Count = setting(64, "numbers a chunk; each layer is padded to a multiple of it")
+    chunk: Batch = setting(64, "numbers a chunk; each layer is padded to a multiple of it")
     batchnorm: Literal["travel", "recalibrate"] = setting(
         "travel", "running statistics travel with the weights, or are left out and recalibrated on data"
     )
-    patch: tuple[Count, Count, Count] = setting((1, 16, 16), PATCH)
-    vae_channels: Counts = setting((16, 32), "widths of the VAE's levels")
-    latent_channels: Count = setting(4, "channels of a latent")
-    condition_channels: Count = setting(8, "channels of the denoiser's input that hold the condition")
-    encoder_width: Count = setting(32, "width of the condition's embeddings")
+    patch: tuple[Width, Width, Width] = setting((1, 16, 16), PATCH)
+    vae_channels: Widths = setting((16, 32), "widths of the VAE's levels")
+    latent_channels: Width = setting(4, "channels of a latent")
+    condition_channels: Width = setting(8, "channels of the denoiser's input that hold the condition")
+    encoder_width: Width = setting(32, "width of the condition's embeddings")
     vae_steps: Steps = setting(600, "optimiser steps of the VAE")
     align_steps: Steps = setting(100, "optimiser steps of the condition's alignment with the VAE's latents")
     diffusion_steps: Steps = setting(3_000, "optimiser steps of the denoiser")
-    batch_size: Count = setting(32, "networks a step")
+    batch_size: Batch = setting(32, "networks a step")
     vae_lr: Positive = setting(1e-3, "peak learning rate of the VAE (Adam)")
     condition_dropout: Share = setting(0.0, "share of training conditions left empty, for classifier-free guidance")
     ema: Share = setting(0.995, "decay of the denoiser's moving average, the weights that are sampled")

@@ -18,6 +18,9 @@ from d2nwg.training.config import DualConfig
 from d2nwg.training.episodes import Episode, ZooEpisodes
 from d2nwg.training.loop import Run, run_stage, step_rng
 from d2nwg.training.space import fit_layout, weight_space
+from d2nwg.training.trial import ADVICE, COPIES, unreal, weights
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.limits import check_memory
 from d2nwg.utils.paths import whole_file
 from d2nwg.weights.zoo import Zoo
 
@@ -35,10 +38,23 @@ def train(zoos: list[Zoo], config: DualConfig, run: Run) -> tuple[DualHeadPipeli
         The pipeline with the model that was best on the held-out data sets (the last one where none are held out), and
         its accuracies there.
     """
+    _check(zoos, config, run.accelerator.device)
     scheduler = make_scheduler("sample")
     space = weight_space(zoos[0], fit_layout(zoos[0]))
     model, measured = train_denoiser(config, ZooEpisodes(zoos, config, run.accelerator.device), scheduler, run)
     return DualHeadPipeline(model, scheduler, space), measured
+
+
+def _check(zoos: list[Zoo], config: DualConfig, device: torch.device) -> None:
+    """Raises UserError for a denoiser that cannot be built, or tasks that do not fit into the memory."""
+    with unreal("These settings make no denoiser"):
+        if config.width % config.heads:
+            raise ValueError(f"a width of {config.width} does not divide into {config.heads} attention heads")
+        model = DualDenoiser(config.width, config.depth, config.heads)
+    images = 2 * min(min(config.shots), config.max_images)  # at least, of two classes
+    a_task = images * (max(zoo.images["features"].shape[1] for zoo in zoos) + config.width * config.depth)
+    what = f"Training a denoiser of {weights(model):,} weights on {config.tasks:,} tasks a step"
+    check_memory(4 * (COPIES * weights(model) + config.tasks // config.accumulate * a_task), what, ADVICE, device)
 
 
 def train_denoiser(
@@ -93,8 +109,8 @@ def train_denoiser(
     model.eval().requires_grad_(False)
     measured = {}
     if best.exists():
-        model.load_state_dict(load_file(best))
         measured = _measured(best)
+        model.load_state_dict(load_file(best))
     return model, measured
 
 
@@ -206,8 +222,13 @@ def held_out_accuracy(model: DualDenoiser, episodes: ZooEpisodes, last: int) -> 
 def _measured(best: Path) -> dict[str, float]:
     from safetensors import safe_open
 
-    with safe_open(best, "pt") as file:
-        return json.loads(file.metadata()["measured"])
+    try:
+        with safe_open(best, "pt") as file:
+            measured = json.loads(file.metadata()["measured"])
+        float(measured["accuracy"])
+        return measured
+    except Exception as reason:  # a damaged file can fail in any way
+        raise UserError(f"{best} is damaged: remove the folder it is in, and train anew.") from reason
 
 
 def _accuracy(best: Path) -> float:

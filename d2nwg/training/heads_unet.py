@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 
 from d2nwg.conditions import get_conditioner
+from d2nwg.conditions.base import Conditioner
 from d2nwg.models.schedulers import make_scheduler
 from d2nwg.pipelines.heads import LatentHeadPipeline
 from d2nwg.training.config import UNetConfig
@@ -12,6 +13,7 @@ from d2nwg.training.data import ZooBatches
 from d2nwg.training.loop import Run
 from d2nwg.training.space import fit_layout, weight_space
 from d2nwg.training.stages import Stages, make_denoiser, make_vae
+from d2nwg.training.trial import check_stages
 from d2nwg.weights.zoo import Zoo
 
 
@@ -28,11 +30,16 @@ def train(zoos: list[Zoo], config: UNetConfig, run: Run) -> tuple[LatentHeadPipe
         levels = (config.vae_channels * 3)[:3]
         config = replace(config, patch=(1, 64, 64), vae_channels=levels, latent_channels=4, condition_channels=8)
     conditioner = get_conditioner(config.condition)
+
+    def make_encoder(latent: int) -> Conditioner:
+        return conditioner.for_zoo(zoo, config, latent)
+
+    check_stages(config, layout.size, layout.tokens, make_encoder, layout.num_classes, device)
     data = ZooBatches(zoo, layout, config.shots, device, conditioner.sorts_classes)
     vae = make_vae(config, layout.size, layout.tokens).to(device)
     stages = Stages(config, data, run)
     measured = stages.train_vae(vae)
-    encoder = conditioner.for_zoo(zoo, config, torch.Size(vae.latent_shape).numel()).to(device)
+    encoder = make_encoder(torch.Size(vae.latent_shape).numel()).to(device)
     stages.train_encoder(encoder, vae)
     denoiser = make_denoiser(config, vae, encoder, layout.num_classes).to(device)
     scheduler = make_scheduler(config.prediction)

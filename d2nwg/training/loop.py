@@ -41,14 +41,15 @@ class MetricsLog:
                 log.write(json.dumps({**values, "time": round(time.time(), 3)}) + "\n")
 
     def rewind(self, stage: str, step: int) -> None:
-        """Take back what a killed run logged of a stage after its last checkpoint, and a line it left torn."""
-        if not self.enabled or not self.path.exists():
+        """Take back what a killed run logged of a stage after its last checkpoint, and a line it left torn. Of the
+        checkpoint's own step what was measured between two steps (without ``steps``) is measured again."""
+        if not self.enabled or not self.path.is_file():
             return
         kept = []
-        for text in self.path.read_text().splitlines():
-            with contextlib.suppress(ValueError):
+        for text in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, RecursionError, AttributeError, TypeError):  # no line of this log
                 line = json.loads(text)
-                if line.get("stage") != stage or line.get("step", step + 1) <= step:
+                if line.get("stage") != stage or line.get("step", step + 1) < step + ("steps" in line):
                     kept.append(text + "\n")
         write_whole(self.path, "".join(kept))
 
@@ -90,7 +91,7 @@ def run_stage(
     """
     accelerator, log, label = run.accelerator, run.log, STAGES[stage]
     checkpoint = run.folder / stage / "checkpoint"
-    start = _restore(checkpoint, modules, optimiser, ema) if checkpoint.exists() else 0
+    start = _restore(checkpoint, modules, optimiser, ema, steps) if checkpoint.exists() else 0
     log.rewind(stage, start)
     peak = [group.setdefault("initial_lr", group["lr"]) for group in optimiser.param_groups]
     parameters = [p for module in modules.values() for p in module.parameters()]
@@ -143,14 +144,23 @@ def _save(checkpoint: Path, step: int, modules, optimiser, ema, accelerator) -> 
         ) from reason
 
 
-def _restore(checkpoint: Path, modules, optimiser, ema) -> int:
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    for name, module in modules.items():
-        getattr(module, "module", module).load_state_dict(state["modules"][name])
-    optimiser.load_state_dict(state["optimiser"])
-    if ema is not None:
-        ema.load_state_dict(state["ema"])
-    return state["step"]
+def _restore(checkpoint: Path, modules, optimiser, ema, steps: int) -> int:
+    try:
+        if not checkpoint.is_file():  # a FIFO would block
+            raise ValueError("no regular file")
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        for name, module in modules.items():
+            getattr(module, "module", module).load_state_dict(state["modules"][name])
+        optimiser.load_state_dict(state["optimiser"])
+        if ema is not None:
+            ema.load_state_dict(state["ema"])
+        if not isinstance(state["step"], int) or not 0 <= state["step"] <= steps:
+            raise ValueError("a step that the stage does not have")
+        return state["step"]
+    except Exception as reason:  # a damaged pickle can fail in any way, and states of others in many
+        raise UserError(
+            f"The checkpoint {checkpoint} is damaged, or of other settings: remove it to begin this stage again."
+        ) from reason
 
 
 def clear_checkpoints(folder: Path) -> None:

@@ -15,7 +15,11 @@ from d2nwg.pipelines.networks import NetworkGenerationPipeline
 from d2nwg.training.config import NetworksConfig
 from d2nwg.training.loop import Run
 from d2nwg.training.stages import Stages, make_denoiser, make_vae
+from d2nwg.training.trial import check_stages
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.limits import check_memory
+from d2nwg.utils.text import shown
+from d2nwg.weights.layouts import ChunkedLayout
 from d2nwg.weights.model_zoo import UNKNOWN_TASK, ModelZoo
 
 ZOO_SAMPLE = 1024  # zoo members whose latents a bundle keeps
@@ -121,7 +125,9 @@ def network_space(zoo: ModelZoo, config: NetworksConfig) -> NetworkSpace:
     """The space of a zoo's networks, its layouts measured on all members."""
     architectures = []
     for digest, members in zoo.architectures().items():
-        layout, state = zoo.layout(digest, config.chunk, config.batchnorm), zoo.plain_state(members[0])
+        state = zoo.plain_state(members[0])
+        _check_layout(ChunkedLayout.of(state, config.chunk, config.batchnorm), zoo, members[0])
+        layout = zoo.layout(digest, config.chunk, config.batchnorm)
         left_out = [
             [name, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
             for name, tensor in state.items()
@@ -141,6 +147,16 @@ def network_space(zoo: ModelZoo, config: NetworksConfig) -> NetworkSpace:
     return NetworkSpace(architectures, tasks, tokens)
 
 
+def _check_layout(layout: ChunkedLayout, zoo: ModelZoo, number: int) -> None:
+    """Raises UserError for networks without weights, or with vectors that do not fit into the memory."""
+    name = shown(zoo.records[number]["name"])
+    if not layout.shapes:
+        raise UserError(f"{name} of the zoo {zoo.path} holds no floating-point weights: leave it out of the zoo.")
+    numbers = layout.chunk * sum(-(-layout.numel(layer) // layout.chunk) for layer in layout.layers)
+    what = f"Learning {name} as {numbers:,} numbers in chunks of {layout.chunk:,}"
+    check_memory(32 * numbers, what, "choose a smaller `chunk`")
+
+
 def train(zoos: list[ModelZoo], config: NetworksConfig, run: Run) -> tuple[NetworkGenerationPipeline, dict[str, float]]:
     """Train on a zoo of networks: VAE, id embeddings aligned with its latents, denoiser.
 
@@ -155,10 +171,15 @@ def train(zoos: list[ModelZoo], config: NetworksConfig, run: Run) -> tuple[Netwo
     if len(data.train) < 5:
         raise UserError(f"The zoo {zoo.path} has too few networks to learn from: import at least five.")
     tokens = space.config.tokens
+
+    def make_encoder(latent: int) -> TaskIndex:
+        return TaskIndex(space.names, config.encoder_width, latent)
+
+    check_stages(config, space.size, tokens, make_encoder, 2 * tokens, device)
     vae = make_vae(config, space.size, tokens).to(device)
     stages = NetworkStages(config, data, run)
     measured = stages.train_vae(vae)
-    encoder = TaskIndex(space.names, config.encoder_width, torch.Size(vae.latent_shape).numel()).to(device)
+    encoder = make_encoder(torch.Size(vae.latent_shape).numel()).to(device)
     stages.train_encoder(encoder, vae)
     denoiser = make_denoiser(config, vae, encoder, 2 * tokens).to(device)
     scheduler = make_scheduler(config.prediction)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -19,8 +20,9 @@ from d2nwg.training.loop import MetricsLog, Run, clear_checkpoints
 from d2nwg.utils.devices import leave_group_at_exit, resolve_device
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.outputs import claimed, explained, new_folder, resolved
-from d2nwg.utils.paths import write_whole
+from d2nwg.utils.paths import read_json, write_whole
 from d2nwg.utils.progress import Progress, silent
+from d2nwg.utils.text import shown
 from d2nwg.weights.model_zoo import ModelZoo
 from d2nwg.weights.zoo import Zoo
 
@@ -73,6 +75,7 @@ def train_bundle(
         log = MetricsLog(work / "metrics.jsonl", accelerator)
         pipe, measured = generator.part("trainer")(zoos, config, Run(work, accelerator, log, progress))
         measured |= {"seconds": round(time.monotonic() - started)}
+        log.rewind("finished", 0)  # of a run that was killed after it
         log(stage="finished", **measured)
         if accelerator.is_main_process:
             about = {
@@ -123,17 +126,7 @@ def _open_files(work: Path, zoos: list, config: Config, resume: bool) -> Config:
     if saved.exists():
         if not resume:
             raise UserError(f"An unfinished run lies in {work}: go on with --resume, or remove that folder.")
-        try:
-            run = json.loads(saved.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as reason:
-            raise UserError(f"The unfinished run in {work} is damaged: remove that folder and train anew.") from reason
-        if run.get("format") != FORMAT:
-            raise UserError(
-                f"The unfinished run in {work} was begun by another version: remove that folder and train anew."
-            )
-        if run["zoos"] != paths:
-            raise UserError(f"The run in {work} was started on the zoo {' '.join(run['zoos'])}: use that one.")
-        return get_generator(run["generator"]).config_class.from_config(run["config"])
+        return _begun(read_json(saved), work, paths, type(config))
     if resume:
         raise UserError(f"There is no unfinished run in {work} to resume: leave out --resume to start one.")
     if work.exists() and not (work.is_dir() and all(path.name.startswith(".") for path in work.iterdir())):
@@ -149,10 +142,26 @@ def _open_files(work: Path, zoos: list, config: Config, resume: bool) -> Config:
     return config
 
 
+def _begun(run: Any, work: Path, paths: list[str], kind: type[Config]) -> Config:
+    """The configuration that an unfinished run began with, from its ``config.json``."""
+    anew = "remove that folder and train anew"
+    if isinstance(run, dict) and run.get("format") != FORMAT:
+        raise UserError(f"The unfinished run in {work} was begun by another version: {anew}.")
+    zoos = run.get("zoos") if isinstance(run, dict) else None
+    if not isinstance(zoos, list) or not all(isinstance(zoo, str) for zoo in zoos):
+        raise UserError(f"The unfinished run in {work} is damaged at its config.json: {anew}.")
+    if zoos != paths:
+        raise UserError(f"The run in {work} was started on the zoo {shown(' '.join(zoos), 500)}: use that one.")
+    generator = get_generator(run["generator"]) if isinstance(run.get("generator"), str) else None
+    if generator is None or generator.config_class is not kind:
+        raise UserError(f"The run in {work} is of another generator: continue it with that one, or {anew}.")
+    return kind.from_config(run.get("config"))
+
+
 def _write_bundle(pipe, out: Path, work: Path, about: dict, card: str) -> None:
     with new_folder(out) as part:
         pipe.save_pretrained(part)
         shutil.copy(work / "metrics.jsonl", part / "metrics.jsonl")
         (part / "training.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
-        (part / "README.md").write_text(card, encoding="utf-8")
+        (part / "README.md").write_text(card, encoding="utf-8", errors="backslashreplace")
     clear_checkpoints(work)

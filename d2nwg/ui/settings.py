@@ -7,6 +7,7 @@ from d2nwg.bundles import bundle_tasks, list_bundles, resolve_bundle
 from d2nwg.data.examples import EXAMPLES
 from d2nwg.jobs.owner import STRANGER, Viewer
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.limits import whole
 from d2nwg.utils.text import shown
 
 LIMITS = {  # what a number is called in a sentence, its least and its greatest value
@@ -57,18 +58,6 @@ def check_bundle(bundle: str | None, viewer: Viewer = STRANGER) -> str | None:
     if bundle is not None and bundle not in bundles(viewer):
         raise UserError(f"There is no bundle {shown(bundle)} here; choose one from the list.")
     return bundle
-
-
-def whole(value, name: str, low: int, high: int) -> int:
-    """A whole number from `low` to `high`; `name` is what it is called in a sentence.
-
-    Raises:
-        UserError: it is not one.
-    """
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not low <= value <= high or int(value) != value:
-        raise UserError(f"{name} should be a whole number from {low:,} to {high:,}.")
-    return int(value)
 
 
 def whole_numbers(values: Mapping[str, object], limits: Mapping[str, tuple[str, int, int]] = LIMITS) -> dict[str, int]:

@@ -4,6 +4,7 @@ import atexit
 import ctypes
 import os
 import platform
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.text import shown
 
 # While diffusers builds a model it patches torch.nn.Module for the whole process: a network that another thread
 # builds at the same time would not get its weights. Held while a model is loaded.
@@ -29,6 +31,8 @@ def resolve_device(name: str | None = None) -> str:
     name = name or ("cuda" if cuda else "cpu")
     if name == "cpu":
         _keep_freed_memory()
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]{1,4})?", name):
+        raise UserError(f"{shown(name)} is no device: write cpu, cuda, cuda:N or mps.")
     kind, _, number = name.partition(":")
     if kind == "cuda" and int(number or 0) >= cuda:
         has = "none" if not cuda else f"{cuda}, counted from 0"

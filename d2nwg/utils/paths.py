@@ -4,6 +4,7 @@ import contextlib
 import errno
 import glob
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from d2nwg.utils.errors import UserError
 
@@ -177,6 +179,16 @@ def write_whole(path: Path, text: str) -> None:
     """Write a text file with `whole_file`."""
     with whole_file(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path, most: int = 64 * 2**20) -> Any:
+    """The content of a small JSON file; None for what is no regular file, larger than ``most`` bytes, or no JSON."""
+    try:
+        if not path.is_file() or path.stat().st_size > most:  # a FIFO would block, a device has no end
+            return None
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def shipped(name: str) -> Path:

@@ -1,5 +1,6 @@
 """Zoos of heads, built by one process or by several (``accelerate launch … -m d2nwg zoo build …``)."""
 
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from d2nwg.encoders.base import Encoder
 from d2nwg.encoders.cache import content_hash
 from d2nwg.utils.devices import leave_group_at_exit, resolve_device, workers
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.limits import check_memory, check_space
 from d2nwg.utils.outputs import claimed, new_folder, resolved
 from d2nwg.utils.paths import partial_name
 from d2nwg.utils.progress import Progress, silent
@@ -65,7 +67,7 @@ def build_zoo(
         _build_in_processes(sources, encoder, config, out, device, progress)
         return Zoo(out)
     with new_folder(out) as part:
-        _check(sources, config)
+        _check(sources, encoder, config, out, device)
         images = encode_sets(sources, encoder, config, progress)
         save_file(images, part / "features.safetensors")
         _write_records(sources, images, config, part, device, progress)
@@ -92,7 +94,7 @@ def _build_in_processes(
             try:
                 held.enter_context(claimed(out))  # removes `part` of a build that was killed
                 held.callback(shutil.rmtree, part, ignore_errors=True)
-                _check(sources, config)
+                _check(sources, encoder, config, out, device)
                 part.mkdir()
                 images = encode_sets(sources, encoder, config, progress)
                 save_file(images, part / "features.safetensors")
@@ -112,10 +114,33 @@ def _build_in_processes(
         state.wait_for_everyone()
 
 
-def _check(sources: Sequence[ImageSet], config: ZooConfig) -> None:
+def _check(sources: Sequence[ImageSet], encoder: Encoder, config: ZooConfig, out: Path, device: str) -> None:
     for source in sources:
         if len(source.classes) < config.min_classes:
             raise UserError(f"{source.name} has {len(source.classes)} classes, fewer than {config.min_classes}.")
+    _check_size(sources, encoder, config, out, device)
+
+
+def _check_size(sources: Sequence[ImageSet], encoder: Encoder, config: ZooConfig, out: Path, device: str) -> None:
+    """Refuse a zoo that does not fit on the disk, or whose building does not fit into the memory.
+
+    A record's head is padded to the most classes that are asked for, also where no data set has so many.
+    """
+    c, images = config, sum(len(source) for source in sources)
+    width = min(c.width, encoder.num_features, max(1, images - 1))
+    head = sum(math.prod(shape) for shape in head_shapes(c.probe, width, c.max_classes, c.hidden).values())
+    most = max(len(source.classes) for source in sources)
+    a_class = min(c.images, c.max_per_class, max(int(np.bincount(source.labels).max()) for source in sources))
+    record = 4 * (c.checkpoints * head + c.max_classes * (1 + a_class))
+    classes = f"--classes {c.min_classes}-{c.max_classes} (no data set has more than {most:,})"
+    check_memory(2 * min(SHARD, c.subsets) * record, f"Building a zoo with {classes}", "choose a smaller range")
+    seen = a_class * min(c.max_classes, most)
+    trained = 4 * min(BATCH, c.subsets) * (2 * seen * width + width * width + c.checkpoints * head)
+    check_memory(
+        trained, f"Training {BATCH} probes on {width:,} numbers an image", "lower --images or --classes", device
+    )
+    what = f"A zoo of {c.subsets:,} heads of up to {c.max_classes:,} classes"
+    check_space(c.subsets * record, out, what, "lower --subsets or --classes")
 
 
 def _write_info(

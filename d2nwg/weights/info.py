@@ -8,9 +8,10 @@ from pydantic import AfterValidator, ValidationError
 
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.formats import check_format
-from d2nwg.utils.paths import write_whole
+from d2nwg.utils.paths import read_json, write_whole
 from d2nwg.utils.text import is_utf8, shown
 
+MOST = 2**29  # bytes of a zoo.json
 HEADS, CHECKPOINTS = "heads", "checkpoints"
 _FORMATS = {HEADS: (1,), CHECKPOINTS: (1, 2)}  # those that can be read, the last one is written
 _WHAT = {HEADS: "zoo", CHECKPOINTS: "zoo of checkpoints"}
@@ -74,15 +75,9 @@ Text = Annotated[str, AfterValidator(_utf8)]  # what can be written to a file ag
 
 
 def _load(path: str | Path) -> dict:
-    file = Path(path) / "zoo.json"
-    if not file.is_file():  # a FIFO would block
-        raise FileNotFoundError(file)
-    try:
-        info = json.loads(file.read_text("utf-8"))
-    except RecursionError as reason:
-        raise ValueError("nested too deep") from reason
+    info = read_json(Path(path) / "zoo.json", MOST)
     if not isinstance(info, dict):
-        raise ValueError("not an object")
+        raise ValueError("no JSON object")
     return info
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from d2nwg.utils.text import some
+from d2nwg.utils.text import shown, some
 from d2nwg.weights.imports import Imported
 from d2nwg.weights.layouts import ChunkedLayout
 from d2nwg.weights.model_zoo import without_prefix
@@ -72,7 +72,7 @@ def _difference(shapes: dict[str, tuple], first: dict[str, tuple]) -> str:
     parts = [
         f"{len(more)} more tensors ({some(more, 1)})" if more else "",
         f"{len(fewer)} fewer ({some(fewer, 1)})" if fewer else "",
-        f"{len(other)} of another shape ({other[0]}: {_by(shapes[other[0]])} instead of {_by(first[other[0]])})"
+        f"{len(other)} of another shape ({shown(other[0])}: {_by(shapes[other[0]])} instead of {_by(first[other[0]])})"
         if other
         else "",
     ]

@@ -18,14 +18,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from torch import Tensor
 
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.fields import Count, Seed, check_fields
+from d2nwg.utils.limits import MANY
 from d2nwg.weights.info import HEADS, Text, no_zoo, read_info
 from d2nwg.weights.networks import State, head_shapes
 from d2nwg.weights.zoo_files import Shape, check_finite, check_labels, check_range, damaged, open_member
@@ -53,26 +56,23 @@ class ZooConfig:
         seed: of the random subsets and initial weights.
     """
 
-    subsets: int = 10_000
-    min_classes: int = 2
-    max_classes: int = 20
-    images: int = 20
-    probe: str = "linear"
-    hidden: int = 32
-    width: int = 128
-    l2: float = 1e-2
-    checkpoints: int = 3
-    max_per_class: int = 40
-    seed: int = 0
+    subsets: Count = 10_000
+    min_classes: Annotated[int, Ge(2), Le(MANY)] = 2
+    max_classes: Annotated[int, Ge(2), Le(MANY)] = 20
+    images: Count = 20
+    probe: Literal["linear", "mlp"] = "linear"
+    hidden: Annotated[int, Ge(1), Le(2**20)] = 32
+    width: Annotated[int, Ge(1), Le(2**20)] = 128
+    l2: Annotated[float, Gt(0), Le(10**6)] = 1e-2
+    checkpoints: Annotated[int, Ge(1), Le(12)] = 3  # `fit_linear` makes so many iterations
+    max_per_class: Count = 40
+    seed: Seed = 0
 
     def __post_init__(self):
-        if not 2 <= self.min_classes <= self.max_classes:
-            raise UserError(f"--classes {self.min_classes}-{self.max_classes} is no range: write for instance 2-20.")
-        if self.probe not in ("linear", "mlp"):
-            raise UserError(f"Probe {self.probe!r} is not known: choose linear or mlp.")
-        for name in ("subsets", "images", "width", "checkpoints", "max_per_class", "hidden"):
-            if getattr(self, name) < 1:
-                raise UserError(f"The zoo's {name.replace('_', ' ')} must be at least 1.")
+        low, high = self.min_classes, self.max_classes
+        if isinstance(low, int) and isinstance(high, int) and not 2 <= low <= high:
+            raise UserError(f"--classes {low}-{high} is no range: write for instance 2-20.")
+        check_fields(self, "zoo's setting")
 
 
 class _Dataset(BaseModel):

@@ -239,7 +239,8 @@ def test_a_bundle_without_conditions_mixes_weights(ends, tiny_bundle, at_hand, m
     from d2nwg.interpolation import mixer as mixing
 
     pipe = load_pipeline(tiny_bundle)
-    bare = SimpleNamespace(weight_space=pipe.weight_space, _check=pipe._check, max_classes=None, tasks={})
+    kept = {name: getattr(pipe, name) for name in ("weight_space", "_check", "scheduler", "sample_bytes")}
+    bare = SimpleNamespace(**kept, max_classes=None, tasks={})
     made = {"weight": torch.randn(2, 4, 48), "bias": torch.randn(2, 4)}
     monkeypatch.setattr(mixing, "sample_heads", lambda *_: SimpleNamespace(state=made))
     monkeypatch.setattr("d2nwg.interpolation.path.load_pipeline", lambda *_: bare)
@@ -277,7 +278,13 @@ def test_interpolating_can_be_stopped(ends, tiny_bundle, at_hand):
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [(dict(points=1), "at least two points"), (dict(methods=["teleport"]), "'teleport' is not known")],
+    [
+        (dict(points=1), "number of points should be a whole number from 2 to 10,000"),
+        (dict(points=10_000, num_samples=10**9), "paths of 10,000 points.* GB of memory, and .* are free: ask for"),
+        (dict(seeds=10**9), "number of seeds should be a whole number from 1 to 1,000"),
+        (dict(seed=2**63), "The seed should be a whole number"),
+        (dict(methods=["teleport"]), "'teleport' is not known"),
+    ],
 )
 def test_interpolations_that_are_refused(ends, tiny_bundle, at_hand, changes, words):
     with pytest.raises(UserError, match=words):

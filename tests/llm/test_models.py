@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from d2nwg.llm import starter
-from d2nwg.llm.models import load_language_model, locate_language_model, out_of_memory
+from d2nwg.llm.models import load_language_model, locate_language_model
 from d2nwg.utils.errors import Cancelled, UserError
+from d2nwg.utils.limits import out_of_memory
 from tests.tiny_llm import make_tiny_llm
 
 

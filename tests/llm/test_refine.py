@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from d2nwg.llm import refine as refining
-from d2nwg.llm.chunks import MatrixChunks, lay_out, save_matrices
+from d2nwg.llm.chunks import MatrixChunks, lay_out, load_matrices, save_matrices
 from d2nwg.llm.delta import apply_delta
 from d2nwg.llm.generator import ChunkGenerator
 from d2nwg.llm.models import load_language_model
@@ -200,7 +200,7 @@ def test_cancelled_it_keeps_what_was_accepted_and_goes_on(folder, made, tmp_path
     note.write_text(begun)
     kept = (work / "base.safetensors").read_bytes()
     name = whole.report["matrices"][0]["name"]
-    weights = dict(refining._read(work / "base.safetensors"))
+    weights = load_matrices(work / "base.safetensors")
     save_matrices({**weights, name: weights[name] + 1}, work / "base.safetensors")
     with pytest.raises(UserError, match="not those that this refinement began with"):
         refine(folder, SELECT, REPORT, config(), folder=work, resume=True)
