@@ -13,8 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from d2nwg.llm.models import context_length
+from d2nwg.llm.models import check_tokens, context_length
+from d2nwg.llm.templates import in_template
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.limits import MOST_SEED, whole
+from d2nwg.utils.text import is_utf8
 
 if TYPE_CHECKING:
     import torch
@@ -56,11 +59,13 @@ class ChatSettings:
         for name, value, low, high in (
             ("Temperature", self.temperature, 0, 5),
             ("Top-p", self.top_p, 0.01, 1),
-            ("Seed", self.seed, 0, 2**63 - 1),
-            ("The longest answer", self.max_tokens, 1, 8192),
         ):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
                 raise UserError(f"{name} should be a number from {low:,} to {high:,}.")
+        whole(self.seed, "Seed", 0, MOST_SEED)
+        whole(self.max_tokens, "The longest answer", 1, 8192)
+        if not isinstance(self.system, str):
+            raise UserError("The system prompt should be a text.")
 
 
 @dataclass(frozen=True)
@@ -138,44 +143,30 @@ def fit(
     turns = [message for message in messages if message["role"] != "system"]
     if not turns or turns[-1]["role"] != "user":
         raise UserError("A conversation should end with your message.")
-    dropped = 0
-    while True:
-        tokens = _tokens(tokenizer, turns[dropped:], system)
-        if len(tokens) <= context - reserve:
-            return tokens, dropped
-        following = next((i for i in range(dropped + 1, len(turns)) if turns[i]["role"] == "user"), None)
-        if following is None:
-            raise UserError(
-                f"Your message is too long: with what goes around it, it has {len(tokens):,} tokens, and the model "
-                f"reads {context - reserve:,}; shorten it."
-            )
-        dropped = following
+    if not all(is_utf8(text) for text in (system, *(message["content"] for message in turns))):
+        raise UserError("A message or the system prompt holds half a character, which is not UTF-8: write it anew.")
+    starts = [i for i, message in enumerate(turns) if i == 0 or message["role"] == "user"]
+    for some in (starts[:1], starts[1:]):  # mostly the first fits
+        for start, tokens in zip(some, _tokens(tokenizer, [turns[start:] for start in some], system), strict=True):
+            if len(tokens) <= context - reserve:
+                return tokens, start
+    raise UserError(
+        f"Your message is too long: with what goes around it, it has {len(tokens):,} tokens, and the model reads "
+        f"{context - reserve:,}; shorten it."
+    )
 
 
-def _tokens(tokenizer, messages: Sequence[Message], system: str) -> list[int]:
-    if not getattr(tokenizer, "chat_template", None):
-        prompt = f"{system.strip()}\n\n" if system.strip() else ""
-        roles = {"user": "User", "assistant": "Assistant"}
+def _tokens(tokenizer, conversations: Sequence[Sequence[Message]], system: str) -> Iterator[list[int]]:
+    """The tokens of conversations, in order."""
+    if getattr(tokenizer, "chat_template", None):
+        for text in in_template(tokenizer, conversations, system.strip()) if conversations else []:
+            yield tokenizer(text, add_special_tokens=False).input_ids
+        return
+    prompt = f"{system.strip()}\n\n" if system.strip() else ""
+    roles = {"user": "User", "assistant": "Assistant"}
+    for messages in conversations:
         lines = [f"{roles[message['role']]}: {message['content'].strip()}" for message in messages]
-        return tokenizer("\n".join([prompt + lines[0], *lines[1:], "Assistant:"])).input_ids
-    text = _templated(tokenizer, messages, system.strip())
-    return tokenizer(text, add_special_tokens=False).input_ids
-
-
-def _templated(tokenizer, messages: Sequence[Message], system: str) -> str:
-    """The conversation in the model's chat template; where that has no system role, the system prompt is put before
-    the first message."""
-    from jinja2.exceptions import TemplateError
-
-    prompt = [{"role": "system", "content": system}] if system else []
-    render = dict(tokenize=False, add_generation_prompt=True)
-    try:
-        return tokenizer.apply_chat_template([*prompt, *messages], **render)
-    except TemplateError:
-        if not prompt:
-            raise
-    first = {**messages[0], "content": f"{system}\n\n{messages[0]['content']}"}
-    return tokenizer.apply_chat_template([first, *messages[1:]], **render)
+        yield tokenizer("\n".join([prompt + lines[0], *lines[1:], "Assistant:"])).input_ids
 
 
 @dataclass
@@ -196,6 +187,7 @@ class _Writer:
         reserve = min(self.settings.max_tokens, max(1, context // 2))
         system = self.settings.system
         self._unread, dropped = fit(self.tokenizer, self.conversation, system, context, reserve)
+        check_tokens(self.model, self._unread)
         self._most = min(self.settings.max_tokens, context - len(self._unread))
         self._written: list[int] = []
         self._cache = DynamicCache(config=self.model.config)
@@ -274,10 +266,10 @@ def lock_of(model: "PreTrainedModel") -> threading.Lock:
 
 
 def _end_tokens(model, tokenizer) -> set[int]:
-    ends: set[int] = set()
+    ends: list = []
     for found in (getattr(model.generation_config, "eos_token_id", None), tokenizer.eos_token_id):
-        ends |= set(found) if isinstance(found, (list, tuple)) else {found}
-    return {int(token) for token in ends if token is not None}
+        ends += found if isinstance(found, (list, tuple)) else [found]
+    return {token for token in ends if isinstance(token, int)}
 
 
 def words_of(text: str) -> list[str]:
