@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from d2nwg.conditions.base import Condition, Conditioner, Task
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.fields import Depth, Width
 
 
 class SetAttention(nn.Module):
@@ -62,7 +63,9 @@ class DatasetEncoder(Conditioner):
     given, described = "a few images a class", "data-set encoder"
 
     @register_to_config
-    def __init__(self, num_features: int, width: int = 128, heads: int = 4, depth: int = 1, latent_size: int = 1024):
+    def __init__(
+        self, num_features: int, width: Width = 128, heads: Depth = 4, depth: Depth = 1, latent_size: int = 1024
+    ):
         super().__init__()
         self.inward = nn.Linear(num_features, width)
         self.within = SetPool(width, heads, depth)

@@ -124,7 +124,7 @@ def extract_files(
 def left_out(folder: Path) -> list[str]:
     """The paths of the members that were not unpacked to this folder of `extract_files`, hidden ones aside; none for
     any other folder."""
-    names = None if (folder / LEFT_OUT).is_symlink() else read_json(folder / LEFT_OUT)
+    names = read_json(folder / LEFT_OUT)
     return list(map(str, names)) if isinstance(names, list) else []
 
 

@@ -13,14 +13,51 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le, MinLen
+from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from d2nwg.jobs.process import process_state
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.formats import check_format
-from d2nwg.utils.paths import cache_dir, write_whole
+from d2nwg.utils.paths import cache_dir, read_json, write_whole
 from d2nwg.utils.text import shown
+from d2nwg.weights.info import place_of
 
 FORMAT = 1  # of job.json and state.json
+
+
+class _Parameters(BaseModel):
+    out: Annotated[str, MinLen(1)]
+    zoos: list[str] = []
+    data: list[str] = []
+    generator: str = ""
+    encoder: str = ""
+    config: dict
+    device: str | None = None
+
+
+class _Spec(BaseModel):
+    kind: Literal["train", "zoo"]
+    name: str
+    created: float = 0.0
+    parameters: _Parameters
+
+
+class _State(BaseModel):
+    state: Literal["queued", "running", "paused", "stopped", "interrupted", "failed", "finished"]
+    stage: str | None = None
+    message: str = ""
+    pid: Annotated[int, Ge(1), Le(2**31 - 1)] | None = None
+    identity: str | None = None
+    done: float | None = None
+    total: float | None = None
+    left: FiniteFloat | None = None
+    queued: float | None = None
+    started: float | None = None
+    updated: float | None = None
+    ended: float | None = None
 
 
 @dataclass(frozen=True)
@@ -41,12 +78,14 @@ class Job:
         Raises:
             UserError: it is damaged, or in a format that this version does not read.
         """
+        spec = read_json(self.folder / "job.json")
+        if not isinstance(spec, dict):
+            raise UserError(f"The job {self.id} is incomplete: delete it.")
+        check_format(spec.get("format"), (FORMAT,), f"The job {self.id}", "delete it and submit it again")
         try:
-            spec = json.loads((self.folder / "job.json").read_text())
-            declared = spec.get("format")
-        except (OSError, ValueError, AttributeError) as reason:
-            raise UserError(f"The job {self.id} is incomplete: delete it.") from reason
-        check_format(declared, (FORMAT,), f"The job {self.id}", "delete it and submit it again")
+            _Spec.model_validate(spec)
+        except ValidationError as reason:
+            raise UserError(f"The job {self.id} is damaged at {place_of(reason)}: delete it.") from reason
         return spec
 
     @property
@@ -94,28 +133,30 @@ class Job:
         return state
 
     def _read(self) -> dict:
+        state = read_json(self.folder / "state.json")
         try:
-            return json.loads((self.folder / "state.json").read_text())
-        except (OSError, ValueError):  # cut short on a full disk
+            _State.model_validate(state)
+            return state
+        except ValidationError:  # cut short on a full disk
             return {"state": "interrupted"}
 
     def metrics(self) -> list[dict]:
         """The lines of a training's ``metrics.jsonl``, without an incomplete last one."""
         lines = []
         for path in (self.out / "metrics.jsonl", self.work / "metrics.jsonl"):
-            with contextlib.suppress(OSError):
-                for line in path.read_text().splitlines():
-                    with contextlib.suppress(ValueError):
-                        lines.append(json.loads(line))
-                break
+            if not path.is_file():
+                continue
+            for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                with contextlib.suppress(ValueError, RecursionError):
+                    line = json.loads(text)
+                    lines += [line] if isinstance(line, dict) else []
+            break
         return lines
 
     def write(self, **values) -> None:
         """Change values of ``state.json``; on a full disk in place, where a new file has no room."""
-        try:
-            known = json.loads((self.folder / "state.json").read_text())
-        except (OSError, ValueError):
-            known = {}
+        known = read_json(self.folder / "state.json")
+        known = known if isinstance(known, dict) else {}
         text = json.dumps({**known, **values, "updated": round(time.time(), 3)})
         try:
             write_whole(self.folder / "state.json", text)

@@ -148,6 +148,8 @@ def fit(
     starts = [i for i, message in enumerate(turns) if i == 0 or message["role"] == "user"]
     for some in (starts[:1], starts[1:]):  # mostly the first fits
         for start, tokens in zip(some, _tokens(tokenizer, [turns[start:] for start in some], system), strict=True):
+            if not tokens:
+                raise UserError("The model's chat template makes an empty text: choose another model.")
             if len(tokens) <= context - reserve:
                 return tokens, start
     raise UserError(

@@ -85,7 +85,9 @@ def save_model(
         _save_tokenizer(tokenizer, place, folder)
         if report:
             (folder / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False), "utf-8")
-        (folder / "README.md").write_text(model_card(shown(resolved(out).name), base, model.config, report or {}), "utf-8")
+        (folder / "README.md").write_text(
+            model_card(shown(resolved(out).name), base, model.config, report or {}), "utf-8"
+        )
         for path in beside:
             shutil.copyfile(path, folder / path.name)
     return out

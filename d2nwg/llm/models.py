@@ -16,7 +16,7 @@ from d2nwg.llm.starter import default_folder
 from d2nwg.utils.devices import loading, resolve_device
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.limits import out_of_memory
-from d2nwg.utils.paths import read_json
+from d2nwg.utils.paths import check_own_files, read_json
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import is_utf8, shown
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 DEFAULT = "default"
 HUB = "hf:"  # before a Hub id: no folder of that name is looked for
 KEPT = 3  # models that stay loaded
+TEMPLATES = ("chat_templates", "additional_chat_templates")  # folders of them in a model's
 MAX_FACTS = 2**20  # bytes of a file with facts about a model
 
 _loaded: dict[tuple[str, str, str], "LanguageModel"] = {}  # of this process, shared by all callers, the latest last
@@ -150,6 +151,8 @@ def _load(name: str, folder: Path, device: str, dtype: str, progress: Progress) 
 
     label = shown(DEFAULT_NAME if name == DEFAULT else name)
     progress("Loading the model", 0, 0)
+    for place in (folder, *(folder / name for name in TEMPLATES if (folder / name).is_dir())):
+        check_own_files(place, label)
     with loading, quietly():
         try:
             if not isinstance(read_json(folder / "config.json", MAX_CONFIG), dict):

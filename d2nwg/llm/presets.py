@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from d2nwg.training.config import Batch, JsonConfig, Positive, Width, Widths
+from d2nwg.training.config import Batch, JsonConfig, Positive
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.fields import Count, Seed, Steps
+from d2nwg.utils.fields import Count, Seed, Steps, Width, Widths
 from d2nwg.utils.text import shown
 
 CRITERIA = ("accuracy", "confidence")

@@ -94,6 +94,8 @@ def read_questions(path: str | Path) -> list[Question]:
     """
     path = Path(path)
     name, found = shown(path.name), []
+    if path.exists() and not path.is_file():  # a FIFO would block, a device has no end
+        raise UserError(f"{name} is no regular file: give a JSONL file with one question a line.")
     try:
         for line, text in enumerate(_lines(path, name), 1):
             if text.strip():

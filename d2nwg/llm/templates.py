@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.text import shown
+from d2nwg.utils.text import is_utf8, shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,6 +51,8 @@ def in_template(
         raise _refusal(tokenizer, "it takes too long") from reason
     if "error" in answer:
         raise _refusal(tokenizer, answer["error"])
+    if not all(map(is_utf8, answer["texts"])):
+        raise _refusal(tokenizer, "it writes half a character")
     return answer["texts"]
 
 

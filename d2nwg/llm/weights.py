@@ -1,11 +1,11 @@
 """Weights of causal language models, read whole or not at all; code that comes with a model is never run."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.limits import check_memory, out_of_memory
+from d2nwg.utils.paths import read_json
 from d2nwg.utils.text import shown, some
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def check_index(folder: Path, label: str) -> None:
     """Raises UserError where an index of shards names anything but files of the folder: transformers would read it."""
     for file in folder.glob("*.index.json"):
         try:
-            shards = set(json.loads(file.read_bytes())["weight_map"].values())
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            shards = list(read_json(file)["weight_map"].values())
+        except (TypeError, KeyError, AttributeError):
             continue  # what transformers cannot read either
         outside = [name for name in shards if not isinstance(name, str) or name != Path(name).name]
         if outside:
@@ -125,10 +125,7 @@ def check_finite(model: "PreTrainedModel", label: str) -> None:
 def own_code(folder: Path) -> str | None:
     """The configuration file of a model folder that names code of the model's own (``auto_map``); None without one."""
     for name in ("config.json", "tokenizer_config.json", "processor_config.json"):
-        file = folder / name
-        try:
-            if file.is_file() and file.stat().st_size <= MAX_CONFIG and "auto_map" in json.loads(file.read_bytes()):
-                return name
-        except (OSError, ValueError, TypeError, RecursionError):
-            continue
+        found = read_json(folder / name, MAX_CONFIG)
+        if isinstance(found, dict) and "auto_map" in found:
+            return name
     return None

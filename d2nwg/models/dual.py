@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from d2nwg.models.closed_form import FACTS, ClosedForm, Start
 from d2nwg.models.span import Span
+from d2nwg.utils.fields import Depth, Width
 from d2nwg.weights.networks import State
 
 COEFFICIENTS = 3  # numbers generated an image: on the mean, on the ridge, on the bias
@@ -109,7 +110,9 @@ class DualDenoiser(ModelMixin, ConfigMixin):
     """
 
     @register_to_config
-    def __init__(self, width: int = 64, depth: int = 2, heads: int = 4, rounds: int = 5, iterations: int = 10):
+    def __init__(
+        self, width: Width = 64, depth: Depth = 2, heads: Depth = 4, rounds: Depth = 5, iterations: Depth = 10
+    ):
         super().__init__()
         self.start = ClosedForm(rounds, iterations)
         self.embed = nn.Linear(IMAGE_FACTS + FACTS, width)

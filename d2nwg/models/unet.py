@@ -6,6 +6,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from torch import Tensor, nn
 
 from d2nwg.conditions.base import Condition
+from d2nwg.utils.fields import Depth, Widths
 
 
 class ConditionalUNet(ModelMixin, ConfigMixin):
@@ -37,8 +38,8 @@ class ConditionalUNet(ModelMixin, ConfigMixin):
         slot_size: int,
         dataset_size: int,
         condition_channels: int = 16,
-        channels: tuple[int, ...] = (64, 128),
-        layers: int = 1,
+        channels: Widths = (64, 128),
+        layers: Depth = 1,
         skip: bool = False,
     ):
         super().__init__()

@@ -7,6 +7,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
 from d2nwg.models.padding import Padding
+from d2nwg.utils.fields import Widths
 
 
 class WeightVAE(ModelMixin, ConfigMixin):
@@ -37,7 +38,7 @@ class WeightVAE(ModelMixin, ConfigMixin):
         size: int,
         tokens: int = 1,
         patch: tuple[int, int, int] = (1, 64, 64),
-        channels: tuple[int, ...] = (32, 64, 128),
+        channels: Widths = (32, 64, 128),
         latent_channels: int = 4,
         norm_groups: int = 8,
         skip: bool = False,

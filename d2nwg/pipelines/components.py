@@ -14,7 +14,7 @@ from d2nwg.conditions import CONDITIONERS
 from d2nwg.generators import GENERATORS
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.limits import check_memory, out_of_memory
-from d2nwg.utils.paths import read_json
+from d2nwg.utils.paths import check_own_files, read_json
 from d2nwg.utils.text import shown, some
 
 # Components of format 1, which named modules that have moved.
@@ -61,6 +61,7 @@ def load_component(folder: Path, name: str, entry: object):
     place = folder / name
     if not place.is_dir():
         raise UserError(f"The bundle {folder} cannot be opened, because it has no {name}: get or train it again.")
+    check_own_files(place, f"{name} of the bundle {folder}")
     try:
         check_config(loaded, place)
         return _scheduler(loaded, place) if issubclass(loaded, SchedulerMixin) else _network(loaded, place)

@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from d2nwg.conditions import CONDITIONERS
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.fields import Count, Seed, Steps, check_fields
+from d2nwg.utils.fields import Count, Depth, Seed, Steps, Width, Widths, check_fields
 from d2nwg.utils.text import shown
 
 # Ids of the stages of training → what a person reads. Ids name checkpoint folders and seed the random numbers.
@@ -24,9 +24,6 @@ STAGES = {
     "finished": "Finished",
 }
 
-Width = Annotated[int, Ge(1), Le(2**20)]  # of a layer, in numbers
-Widths = Annotated[tuple[Width, ...], MinLen(1), MaxLen(16)]  # of a network's levels
-Depth = Annotated[int, Ge(1), Le(1_000)]  # in layers
 Batch = Annotated[int, Ge(1), Le(10**6)]  # at a time
 Counts = Annotated[tuple[Count, ...], MinLen(1), MaxLen(1_000)]
 Positive = Annotated[float, Ge(0), Le(10**6)]

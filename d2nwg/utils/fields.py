@@ -4,7 +4,7 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, MaxLen, MinLen
 
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.limits import MANY, MOST_SEED
@@ -12,6 +12,9 @@ from d2nwg.utils.text import shown
 
 Count = Annotated[int, Ge(1), Le(MANY)]
 Steps = Annotated[int, Ge(0), Le(10**8)]  # of training: years
+Width = Annotated[int, Ge(1), Le(2**20)]  # of a layer, in numbers
+Widths = Annotated[tuple[Width, ...], MinLen(1), MaxLen(16)]  # of a network's levels
+Depth = Annotated[int, Ge(1), Le(1_000)]  # in layers
 Seed = Annotated[int, Ge(0), Le(MOST_SEED)]
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.text import shown
 
 DAY = 86_400.0  # seconds
 _held = threading.local()
@@ -181,10 +182,39 @@ def write_whole(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def leads_out(path: Path) -> bool:
+    """Whether a path is a link that leads out of its folder, to anywhere but the Hub's cache, whose folders are made
+    of links."""
+    if not path.is_symlink():
+        return False
+    from huggingface_hub import constants
+
+    target, places = path.resolve(), (path.parent.resolve(), Path(constants.HF_HUB_CACHE).resolve())
+    return not any(place in target.parents for place in places)
+
+
+def check_own_files(folder: Path, what: str) -> None:
+    """Refuse a folder with a file that is not its own: a link that leads out, or a FIFO or a device, which would block
+    or never end.
+
+    Args:
+        what: the folder's name in a sentence.
+    Raises:
+        UserError: naming the file.
+    """
+    for path in (folder, *sorted(folder.iterdir())):
+        if leads_out(path):
+            name = shown(path.name)
+            raise UserError(f"{what} holds {name}, a link that leads elsewhere: put the file itself there.")
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise UserError(f"{what} holds {shown(path.name)}, which is no regular file: remove it.")
+
+
 def read_json(path: Path, most: int = 64 * 2**20) -> Any:
-    """The content of a small JSON file; None for what is no regular file, larger than ``most`` bytes, or no JSON."""
+    """The content of a small JSON file; None for what is no regular file or a link that leads elsewhere, is larger than
+    ``most`` bytes, or no JSON."""
     try:
-        if not path.is_file() or path.stat().st_size > most:  # a FIFO would block, a device has no end
+        if not path.is_file() or path.stat().st_size > most or leads_out(path):  # a FIFO would block
             return None
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

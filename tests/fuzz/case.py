@@ -23,6 +23,7 @@ class Case:
         argv: a command line; or
         call: a function that returns an exit code.
         stdin: what it reads there.
+        writable: more places where it may write: outputs that it was asked for elsewhere.
         limits: of the process.
         leaves: names (patterns) of what may be there after a refusal: what a resumed run needs.
         check: more findings, from what it printed and left.
@@ -31,6 +32,7 @@ class Case:
     argv: Sequence[str] | None = None
     call: Callable[[], int] | None = None
     stdin: str = ""
+    writable: Sequence[Path] = ()
     limits: Limits = field(default_factory=Limits)
     leaves: str = "(?!)"
     check: Callable[[Ended], list[str]] = lambda ended: []

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,8 +59,7 @@ def run_forked(
     *,
     stdin: str = "",
     watched: bool = True,
-    prepared: Callable[[], None] = lambda: None,
-    group: bool = True,
+    writable: Sequence[Path] = (),
 ) -> Ended:
     """Run a function in a forked process, in a room.
 
@@ -68,7 +67,7 @@ def run_forked(
         function: returns an exit code; `SystemExit` is one too.
         stdin: what the process reads there.
         watched: tell what it opens, changes and starts outside its room.
-        prepared: called in the process before it is bound and watched.
+        writable: more places where it may write.
     """
     start = time.monotonic()
     before = resident()
@@ -83,7 +82,7 @@ def run_forked(
         try:
             os.close(reader)
             os.setpgid(0, 0)
-            code = _child(function, room, limits, names, writer, watched, prepared)
+            code = _child(function, room, limits, names, writer, watched, writable)
         finally:
             os._exit(code & 0xFF)
     os.close(writer)
@@ -117,7 +116,7 @@ def _listen(reader: int, until: float) -> tuple[list[str], bool]:
     return list(dict.fromkeys(data.decode("utf-8", "replace").splitlines())), late
 
 
-def _child(function, room: Room, limits: Limits, names, writer: int, watched: bool, prepared) -> int:
+def _child(function, room: Room, limits: Limits, names, writer: int, watched: bool, writable) -> int:
     for number, name in enumerate(names):
         os.dup2(os.open(name, os.O_RDONLY if not number else os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
     os.environ |= {"D2NWG_CACHE": str(room.cache), "TMPDIR": str(room.tmp), "GRADIO_TEMP_DIR": str(room.tmp)}
@@ -125,14 +124,17 @@ def _child(function, room: Room, limits: Limits, names, writer: int, watched: bo
     os.chdir(room.work)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        prepared()
         _bound(limits)
         if watched:
 
             def tell(sentence: str) -> None:
                 os.write(writer, f"{' '.join(sentence.split())[:400]}\n".encode("utf-8", "replace"))
 
-            watch([room.out, room.cache, room.tmp], [room.canary, Path("/etc/passwd"), Path("/etc/shadow")], tell)
+            watch(
+                [room.out, room.cache, room.tmp, *writable],
+                [room.canary, Path("/etc/passwd"), Path("/etc/shadow")],
+                tell,
+            )
         code = function()
     except SystemExit as left:
         code = left.code if isinstance(left.code, int) else 1 if left.code else 0

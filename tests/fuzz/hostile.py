@@ -215,10 +215,10 @@ def damaged_bytes(data: bytes, rng: Random) -> bytes:
     return bytes(made)
 
 
-def damage_file(path: Path, rng: Random) -> None:
-    """Damage a file on disk, by its sort, or put something else in its place."""
+def damage_file(path: Path, rng: Random, *, links: bool = True) -> None:
+    """Damage a file on disk, by its sort, or put something else in its place (see `special`)."""
     if rng.random() < 0.06:
-        special(path, rng)
+        special(path, rng, links=links)
         return
     if path.suffix == ".json":
         try:
@@ -231,6 +231,11 @@ def damage_file(path: Path, rng: Random) -> None:
         damage_header(path, rng)
     else:
         path.write_bytes(damaged_bytes(path.read_bytes(), rng))
+
+
+def plain(path: Path) -> bool:
+    """Whether a path is a file of its own, and no link: writing to it changes nothing else."""
+    return path.is_file() and not path.is_symlink()
 
 
 def damage_header(path: Path, rng: Random) -> None:
@@ -257,14 +262,18 @@ def damage_header(path: Path, rng: Random) -> None:
     path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
 
 
-def special(path: Path, rng: Random) -> None:
-    """Put something that is no regular file in the place of a path, or a link that leads elsewhere."""
+def special(path: Path, rng: Random, *, links: bool = True) -> None:
+    """Put something that is no regular file in the place of a path.
+
+    Args:
+        links: also a link that leads elsewhere: not for a path that a person gives, who may give a link.
+    """
     if path.is_file() or path.is_symlink():
         path.unlink()
     if path.exists():
         return
     canary = Path(*path.parts[: path.parts.index("given")], "canary") if "given" in path.parts else path.parent
-    what = rng.randrange(7)
+    what = rng.randrange(7) if links else rng.choice((0, 1, 5, 6))
     if what == 0:
         os.mkfifo(path)
     elif what == 1:

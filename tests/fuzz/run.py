@@ -25,8 +25,8 @@ class Tally:
     seconds: float = 0.0
 
 
-def load_all() -> None:
-    """Import what cases use, once: each is a fork of this process."""
+def load_all(app: bool) -> None:
+    """Import what cases use, once: each is a fork of this process. The app only where it is asked for."""
     import accelerate  # noqa: F401
     import datasets  # noqa: F401
     import sklearn.manifold  # noqa: F401
@@ -45,6 +45,11 @@ def load_all() -> None:
     import d2nwg.weights.build
     import d2nwg.weights.preview
 
+    if app:
+        import fastapi  # noqa: F401
+        import starlette.testclient  # noqa: F401
+
+        import d2nwg.ui.app
     torch.set_num_threads(1)
     for name in ("AutoModelForCausalLM", "AutoTokenizer", "LlamaForCausalLM"):
         getattr(transformers, name)
@@ -59,7 +64,7 @@ def run_case(name: str, seed: str, folder: Path, stock: Stock) -> tuple[Case, Ro
     case = get_kind(name)(Random(f"{name}:{seed}"), room, stock)
     (room.cache / "examples").symlink_to(stock.examples)
     before = room.kept()
-    ended = run_forked(case.run, room, case.limits, stdin=case.stdin)
+    ended = run_forked(case.run, room, case.limits, stdin=case.stdin, writable=case.writable)
     return case, room, ended, judge(case, room, ended, before)
 
 
@@ -75,7 +80,7 @@ def run(folder: Path, kept: Path, minutes: float, kills: int, seed: str, only: S
     writers = [name for name in WRITERS if not only or name in only] if kills else []
     if unknown := set(only or ()) - {*KINDS, *WRITERS}:
         raise SystemExit(f"There is no kind {', '.join(sorted(unknown))}.")
-    load_all()
+    load_all("api" in kinds)
     stock, tallies = Stock(folder / "stock"), {name: Tally() for name in (*kinds, *writers)}
     until = time.monotonic() + 60 * minutes
     while kinds and time.monotonic() < until:
@@ -128,8 +133,8 @@ def repeat(name: str, folder: Path, kept: Path) -> int:
     """Run one case or kill again, say how it ended, and keep its folder."""
     from tests.fuzz.kills import WRITERS, kill_writer
 
-    load_all()
     kind, _, seed = name.partition(":")
+    load_all(kind == "api")
     room, stock = folder / "case", Stock(folder / "stock")
     if kind in WRITERS:
         words, ended, found = kill_writer(kind, seed, room, stock)

@@ -1,6 +1,7 @@
 """Command lines of every verb with hostile numbers, names and paths in the places of good ones."""
 
 import argparse
+from itertools import pairwise
 from random import Random
 
 from tests.fuzz.case import Case
@@ -29,8 +30,10 @@ def make(rng: Random, room: Room, stock: Stock) -> Case:
                 line[place] = rng.choice(NUMBERS) if numeric and rng.random() < 0.8 else _text(rng, room)
         elif line:
             del line[rng.randrange(len(line))]
-    argv = [*verb, *line]
-    return Case(argv, stdin="hello\n", leaves=r"x\.(training|refining)")
+    outs = [room.work / text for name, text in pairwise(line) if name in ("--out", "--save") and "\0" not in text]
+    return Case(
+        [*verb, *line], stdin="hello\n", leaves=r".*\.(training|refining)", writable=[*outs, *(p.parent for p in outs)]
+    )
 
 
 def _lines(rng: Random, room: Room, stock: Stock) -> list[tuple[list[str], list]]:

@@ -4,7 +4,7 @@ import json
 from random import Random
 
 from tests.fuzz.case import Case
-from tests.fuzz.hostile import damage_file, damaged_json
+from tests.fuzz.hostile import damage_file, damaged_json, plain
 from tests.fuzz.room import Room
 from tests.fuzz.stock import Stock
 
@@ -28,7 +28,8 @@ def make(rng: Random, room: Room, stock: Stock) -> Case:
     if rng.random() < 0.25:
         made = stock.copy(stock.generated, room.given)
         for _ in range(rng.choice((1, 1, 2))):
-            damage_file(made / "head.safetensors", rng) if (made / "head.safetensors").is_file() else None
+            if plain(made / "head.safetensors"):
+                damage_file(made / "head.safetensors", rng, links=False)
         head = made / "head.safetensors"
         line = rng.choice(
             [
@@ -55,7 +56,7 @@ def make(rng: Random, room: Room, stock: Stock) -> Case:
     name = rng.choice(["unet", "dual", "networks", "unet"])
     bundle = stock.copy(getattr(stock, name), room.given)
     for _ in range(rng.choice((1, 1, 1, 2))):
-        files = [path for path in sorted(bundle.rglob("*")) if path.is_file() and not path.is_symlink()]
+        files = [path for path in sorted(bundle.rglob("*")) if plain(path)]
         inside = [path for path in files if path.suffix == ".json"] if rng.random() < 0.8 else files
         if not inside:
             break

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 
 from tests.fuzz.case import Case
-from tests.fuzz.hostile import damage_file, damaged_json, damaged_text, special
+from tests.fuzz.hostile import damage_file, damaged_json, damaged_text, plain, special
 from tests.fuzz.room import Room
 from tests.fuzz.stock import Stock
 
@@ -51,10 +51,10 @@ def make(rng: Random, room: Room, stock: Stock) -> Case:
     for number in range(rng.choice((1, 1, 2, 4))):
         _hostile(folder, number, rng, room)
     if rng.random() < 0.3:
-        damage_file(rng.choice([p for p in sorted(folder.rglob("*")) if p.is_file() and not p.is_symlink()]), rng)
+        damage_file(rng.choice([p for p in sorted(folder.rglob("*")) if plain(p)]), rng)
     line = ["zoo", "import", folder]
     if rng.random() < 0.2:
-        line = ["zoo", "import", *rng.sample(sorted(folder.iterdir()), 2)]
+        line = ["zoo", "import", *rng.sample([path for path in sorted(folder.iterdir()) if not path.is_symlink()], 2)]
     if rng.random() < 0.2:
         table = room.given / rng.choice(["t.csv", "t.jsonl"])
         table.write_bytes(_table(rng, table.suffix))

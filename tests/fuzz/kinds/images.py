@@ -59,7 +59,7 @@ def make(rng: Random, room: Room, stock: Stock) -> Case:
     data = stock.copy(stock.images, room.given)
     for _ in range(rng.choice((1, 2, 5))):
         _hostile(data, rng)
-    pictures = [path for path in sorted(data.rglob("*")) if not path.is_dir()]
+    pictures = [path for path in sorted(data.rglob("*")) if not path.is_dir() and not path.is_symlink()]
     head = stock.generated / "head.safetensors"
     line = rng.choice(
         [

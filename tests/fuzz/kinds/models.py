@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.fuzz.case import Case
-from tests.fuzz.hostile import damage_file, damage_header, damaged_json, damaged_text
+from tests.fuzz.hostile import damage_file, damage_header, damaged_json, damaged_text, plain
 from tests.fuzz.room import Room
 from tests.fuzz.stock import Stock
 
@@ -115,27 +115,27 @@ def make_template(rng: Random, room: Room, stock: Stock) -> Case:
 def _wrong(model: Path, delta: Path, rng: Random, room: Room) -> None:
     what = rng.randrange(8)
     path = model / rng.choice(JSON)
-    if what < 3 and path.is_file() and not path.is_symlink():
+    if what < 3 and plain(path):
         try:
             value = json.loads(path.read_text())
         except (ValueError, RecursionError):
             return
         text = json.dumps(damaged_json(value, rng))
         path.write_bytes(damaged_text(text, rng) if rng.random() < 0.1 else text.encode())
-    elif what == 3 and (model / "config.json").is_file():
+    elif what == 3 and plain(model / "config.json"):
         (model / "config.json").write_text(json.dumps(_config(json.loads((model / "config.json").read_text()), rng)))
         (model / "evil.py").write_text(EVIL.format(target=str(room.canary / "PWNED")))
-    elif what == 4 and (model / "model.safetensors").is_file():
+    elif what == 4 and plain(model / "model.safetensors"):
         _weights(model / "model.safetensors", rng)
-    elif what == 5 and delta.is_file():
-        damage_header(delta, rng) if rng.random() < 0.7 else damage_file(delta, rng)
-    elif what == 6 and delta.is_file():
+    elif what == 5 and plain(delta):
+        damage_header(delta, rng) if rng.random() < 0.7 else damage_file(delta, rng, links=False)
+    elif what == 6 and plain(delta):
         folder = room.given / "refined"
         if not folder.exists():
             folder.mkdir()
             shutil.copy(delta, folder / "delta.safetensors")
     else:
-        files = [file for file in sorted(model.rglob("*")) if file.is_file() and not file.is_symlink()]
+        files = [file for file in sorted(model.rglob("*")) if plain(file)]
         if files:
             damage_file(rng.choice(files), rng)
 

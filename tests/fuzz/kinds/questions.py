@@ -53,7 +53,7 @@ def make(rng: Random, room: Room, stock: Stock) -> Case:
         data = damaged_bytes(packed, rng) if rng.random() < 0.3 else packed
     path.write_bytes(data)
     if rng.random() < 0.08:
-        special(path, rng)
+        special(path, rng, links=False)
     line = ["llm", "evaluate", stock.llm, path, *rng.choice([[], ["--out", room.out / "x.json"]])]
     if rng.random() < 0.15:
         line = [

@@ -87,7 +87,7 @@ def _job(rng: Random, room: Room, stock: Stock) -> Case:
     (folder / "state.json").write_text(json.dumps(damaged_json(state, rng)))
     (folder / "log.txt").write_text("\x1b[31mlog\n" if rng.random() < 0.3 else "log\n")
     if rng.random() < 0.3:
-        damage_file(rng.choice([folder / "job.json", folder / "state.json"]), rng)
+        damage_file(rng.choice([folder / "job.json", folder / "state.json"]), rng, links=False)
     action = rng.choice(
         [
             ["list"],
@@ -106,4 +106,4 @@ def _damage(work: Path, rng: Random) -> None:
     for _ in range(rng.choice((0, 1, 1, 2))):
         path = rng.choice(files)
         if path.is_file():
-            damage_file(path, rng)
+            damage_file(path, rng, links=False)

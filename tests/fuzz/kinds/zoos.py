@@ -7,7 +7,7 @@ from random import Random
 
 from tests.fuzz.case import Case
 from tests.fuzz.forked import Ended
-from tests.fuzz.hostile import damage_file, damaged_json
+from tests.fuzz.hostile import damage_file, damaged_json, plain
 from tests.fuzz.room import Room
 from tests.fuzz.stock import FEW, Stock
 
@@ -45,15 +45,15 @@ def make(rng: Random, room: Room, stock: Stock) -> Case:
     zoo = stock.copy(stock.networks_zoo if networks else stock.heads_zoo, room.given)
     for _ in range(rng.choice((1, 1, 2, 3))):
         what = rng.randrange(4)
-        files = [path for path in sorted(zoo.rglob("*")) if path.is_file() and not path.is_symlink()]
+        files = [path for path in sorted(zoo.rglob("*")) if plain(path)]
         if what == 0 and files:
             damage_file(rng.choice(files), rng)
-        elif what == 1 and networks:
+        elif what == 1 and networks and plain(zoo / "zoo.json"):
             info = _info(zoo)
             if records := [record for record in info.get("records", []) if isinstance(record, dict)]:
                 rng.choice(records)[rng.choice(["file", "name", "name", "task", "architecture"])] = rng.choice(PATHS)
                 (zoo / "zoo.json").write_text(json.dumps(info))
-        elif (zoo / "zoo.json").is_file():
+        elif plain(zoo / "zoo.json"):
             (zoo / "zoo.json").write_text(json.dumps(damaged_json(_info(zoo), rng)))
     out = room.out / "x"
     settings = [part for text in (*FEW, "checkpoint_every=1") for part in ("--set", text)]
