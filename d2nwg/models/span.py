@@ -49,14 +49,21 @@ class Span:
         key = (lengths / length + away).squeeze(-1)
         return cls(points, targets, basis, centre, scale, length, key)
 
-    def coordinates(self, features: Tensor) -> Tensor:
-        """Any images' features (B, m, d) → (B, m, r). All are divided by one length, so heads stay linear."""
-        return ((features / self.length - self.centre) * self.scale) @ self.basis.mT
+    def placed(self, features: Tensor) -> Tensor:
+        """Any images' features (B, m, d), centred and scaled like the points, which lie in the same space. All are
+        divided by one length, so heads stay linear."""
+        return (features / self.length - self.centre) * self.scale
 
-    def to_features(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    def coordinates(self, features: Tensor) -> Tensor:
+        """Any images' features (B, m, d) → (B, m, r)."""
+        return self.placed(features) @ self.basis.mT
+
+    def to_features(self, weight: Tensor, bias: Tensor, beyond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Heads on coordinates, (S, C, r) and (S, C), → on the encoder's own features, (S, C, d) and (S, C): the same
-        logits exactly. For one task (B = 1)."""
+        logits exactly. For one task (B = 1). ``beyond`` (1, C, d) is what they have outside of the span."""
         weight = weight @ (self.basis * self.scale)
+        if beyond is not None:
+            weight = weight + beyond * self.scale
         return weight / self.length, bias - (weight @ self.centre.mT).squeeze(-1)
 
     @property

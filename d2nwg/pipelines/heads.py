@@ -12,6 +12,7 @@ from typing_extensions import Self
 
 from d2nwg.conditions.base import Condition, Conditioner, Task
 from d2nwg.models.dual import COEFFICIENTS, DualDenoiser
+from d2nwg.models.names import NameSpace
 from d2nwg.models.padding import Padding
 from d2nwg.models.schedulers import ancestral
 from d2nwg.models.spaces import WeightSpace
@@ -20,6 +21,7 @@ from d2nwg.models.vae import WeightVAE
 from d2nwg.pipelines import DEFAULT_STEPS
 from d2nwg.pipelines.base import BundlePipeline, find_folder, read_index
 from d2nwg.pipelines.denoise import denoise
+from d2nwg.pipelines.names import EncoderNames, encoder_names
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights.networks import State, build_head, pick
@@ -72,6 +74,11 @@ class WeightGenerationPipeline(BundlePipeline):
     uses_unlabelled: ClassVar[bool] = False
     uses_all_support: ClassVar[bool] = False
 
+    @property
+    def uses_names(self) -> bool:
+        """Whether class names are a condition."""
+        return False
+
     @classmethod
     def from_pretrained(cls, path: str | Path, **download) -> Self:
         """See `BundlePipeline.from_pretrained`."""
@@ -120,7 +127,7 @@ class WeightGenerationPipeline(BundlePipeline):
                 another width, an unknown id; or the scheduler does not suit the denoiser.
         """
         task = task if isinstance(task, Task) else Task(support=list(task))
-        if task.support or not task.ids:
+        if task.support or not (task.ids or (task.names and self.uses_names)):
             task = replace(task, support=self._check(task.support))
         run = (num_inference_steps, generator, progress)
         return self._sample(task, num_samples, run, guidance_scale=guidance_scale, unlabelled=unlabelled)
@@ -228,33 +235,79 @@ class DualHeadPipeline(WeightGenerationPipeline):
     number of classes, any encoder."""
 
     any_encoder = uses_unlabelled = uses_all_support = True
+    _optional_components = ["names"]  # noqa: RUF012 (diffusers')
     denoiser: DualDenoiser
     weight_space: WeightSpace
+    names: NameSpace | None
 
-    def __init__(self, denoiser, scheduler, weight_space):
+    def __init__(self, denoiser, scheduler, weight_space, names):
         super().__init__()
-        self._register(denoiser=denoiser, scheduler=scheduler, weight_space=weight_space)
+        self._register(denoiser=denoiser, scheduler=scheduler, weight_space=weight_space, names=names)
 
     @property
     def max_classes(self) -> None:
         """See `WeightGenerationPipeline`."""
         return None
 
+    @property
+    def uses_names(self) -> bool:
+        """See `WeightGenerationPipeline`."""
+        return self.names is not None
+
+    def names_on(self, encoder: str | None = None) -> EncoderNames:
+        """What class names are worth on an encoder, by default the bundle's.
+
+        Raises:
+            UserError: the bundle has none.
+        """
+        if self.names is None:
+            raise UserError("This bundle was trained without class names: choose another one, or show it images.")
+        return encoder_names(self.names, encoder or self.names.config.encoder)
+
+    def _names_for(self, task: Task) -> EncoderNames | None:
+        """Names on the task's encoder; None without names in the bundle, or for features that are not of its own."""
+        if self.names is None:
+            return None
+        own = self.names.config.num_features
+        if task.encoder is None and task.support and task.support[0].shape[-1] != own:
+            return None
+        return self.names_on(task.encoder)
+
     def _sample(self, task: Task, num_samples: int, run, *, guidance_scale: float, unlabelled: Tensor | None):
-        support = task.support
+        support, names = task.support, self._names_for(task)
+        if support and task.names and len(task.names) != len(support):
+            raise UserError(f"{len(task.names)} names are given for {len(support)} classes: name each of them.")
+        directions = names.directions(task.names) if names and task.names else None
         if not support:
-            raise UserError("This bundle is conditioned on images of the task: give some of each class.")
+            return self._from_names(task, names, directions, num_samples, run[1])
         features = torch.cat(support).unsqueeze(0)
         labels = torch.arange(len(support)).repeat_interleave(torch.tensor([len(images) for images in support]))
         targets = torch.eye(len(support), device=features.device)[labels.to(features.device)].unsqueeze(0)
         if unlabelled is not None:
             unlabelled = unlabelled.to(features).unsqueeze(0)
-        condition = self.denoiser.encode(features, targets, unlabelled)
+        if names is not None:
+            features = names.features(features)
+            unlabelled = None if unlabelled is None else names.features(unlabelled)
+            directions = directions and directions.to(features)
+        condition = self.denoiser.encode(features, targets, unlabelled, directions)
         noise = condition.arrange(self._noise((num_samples, condition.num_tokens, COEFFICIENTS), run[1]))
         latents = self._denoise(lambda latents, time: self.denoiser(latents, time, condition), noise, run)
         state = self.denoiser.to_heads(latents, condition)
+        state = state if names is None else names.fold(state)
         trust = None if condition.gate is None else float(condition.gate)
         return HeadSamples(state, *self._vectors(state, support), trust)
+
+    def _from_names(self, task: Task, names: EncoderNames | None, directions, num_samples: int, generator):
+        if not task.names or names is None:
+            raise UserError("This bundle is conditioned on images of the task: give some of each class.")
+        if len(task.names) < 2:
+            raise UserError(f"A head tells at least two classes apart, and {len(task.names)} is named.")
+        if directions is None:
+            raise UserError(
+                f"The encoder {names.encoder} has neither a text tower nor a classifier of ImageNet's classes, so "
+                "names alone make no head on it: give images, or choose another encoder."
+            )
+        return HeadSamples(names.heads(directions, num_samples, generator), None, None)
 
     def _vectors(self, state: State, support: list[Tensor]) -> tuple[Tensor | None, Tensor | None]:
         """Heads on the encoder's features in the layout of the zoo's, and the order of their classes; None where the
