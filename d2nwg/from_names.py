@@ -101,7 +101,7 @@ def generate_from_names(
     images = load_encoder(encoder or pipe.weight_space.config.encoder, device)
     on = pipe.names_on(images.name)
     if on.known:
-        _ = on.text_encoder  # loaded once a process
+        _ = on.text_encoder, None if on.tower else on.map  # loaded and solved once a process
     progress("Opening the bundle", 1, 1)
     started = time.perf_counter()
     progress("Reading the names", 0, 1)

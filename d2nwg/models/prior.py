@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 from d2nwg.models.names import Directions
 from d2nwg.models.span import Span
 
-NAME_FACTS = 7  # numbers that describe what the names say
+NAME_FACTS = 8  # numbers that describe what the names say
 SHARPNESS = 10.0  # of the probabilities that the names give the support, in the facts
 
 
@@ -50,8 +50,8 @@ def strengths(of_unit: Tensor, of_length: Tensor, length: Tensor) -> Tensor:
 
 def _facts(span: Span, inside: Tensor, unit: Tensor, length: Tensor, variance: Tensor) -> Tensor:
     """Whether there are names; how well they predict the labelled images: accuracy above chance, log-likelihood; how
-    well they fit the class means: cosine with the own one beyond that with the others; predictive variance; how alike
-    the directions are; their length."""
+    well they fit the class means: cosine with the own one beyond that with the others, plain and in standard errors of
+    names in any order; predictive variance; how alike the directions are; their length."""
     targets, labelled = span.targets, span.labelled
     classes, shown = targets.shape[-1], labelled.sum(1)
     scores = span.points @ inside.mT
@@ -61,15 +61,19 @@ def _facts(span: Span, inside: Tensor, unit: Tensor, length: Tensor, variance: T
     means = normalize((targets.mT @ span.points) / targets.sum(1).unsqueeze(-1), dim=-1)
     means = means - means.mean(1, keepdim=True)
     fit = means @ inside.mT
+    fit = fit - fit.mean(-1, keepdim=True)
     own = fit.diagonal(dim1=-2, dim2=-1).sum(-1)
     others = (fit.sum((1, 2)) - own) / max(1, classes * (classes - 1))
+    gap = own / classes - others
+    error = fit.square().mean((1, 2)).sqrt() / classes**0.5
     between = (unit.sum(1).square().sum(-1) - classes) / max(1, classes * (classes - 1))
     logarithm = torch.tensor(float(classes)).log().to(scores)
     facts = [
         torch.ones_like(right),
         2 * (right - 1 / classes) / (1 - 1 / classes),
         (likelihood / logarithm).clamp(-4, 1) + 1,
-        5 * (own / classes - others),
+        5 * gap,
+        (gap / error.clamp_min(1e-6)).clamp(-3, 9) / 3,
         4 * variance.mean(-1) - 2,
         2 * between,
         2 * length.mean((1, 2)) - 1,
