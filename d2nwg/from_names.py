@@ -100,8 +100,7 @@ def generate_from_names(
         raise UserError(f"The bundle {path.name} was trained without class names: choose another one, or give images.")
     images = load_encoder(encoder or pipe.weight_space.config.encoder, device)
     on = pipe.names_on(images.name)
-    if on.known:
-        _ = on.text_encoder, None if on.tower else on.map  # loaded and solved once a process
+    on.prepare()
     progress("Opening the bundle", 1, 1)
     started = time.perf_counter()
     progress("Reading the names", 0, 1)

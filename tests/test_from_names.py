@@ -208,3 +208,31 @@ def test_an_encoder_of_another_width_takes_its_own_rows(bundle, monkeypatch):
     assert not torch.allclose(both["weight"].mean(0), without["weight"].mean(0), atol=1e-4)
     with pytest.raises(UserError, match="3 names are given for 2 classes"):
         pipe(Task(support=images, names=["a", "b", "c"], encoder="timm/of-width-20"), 2)
+
+
+def test_a_way_between_two_names(bundle):
+    on = load_pipeline(bundle).names_on()
+    way = on.between("cat", "plum", 5)
+    ends = torch.nn.functional.normalize(on.directions(["cat", "plum"]).weight[0], dim=-1)
+    torch.testing.assert_close(way[[0, -1]], ends, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(way.norm(dim=-1), torch.ones(5))
+    toward = way @ ends[1]
+    assert (toward[1:] >= toward[:-1]).all() and on.labels == tuple(on.space.config.classes)
+
+
+def test_endpoints_of_interpolation_are_told_their_names(bundle, monkeypatch):
+    from d2nwg.interpolation import mixer
+
+    asked = []
+
+    def refuse(*args, **given):
+        asked.append(given)
+        raise UserError("stop")
+
+    monkeypatch.setattr(mixer, "sample_heads", refuse)
+    images = [torch.rand(2, 48), torch.rand(2, 48)]
+    member = type("Endpoint", (), {"support": images, "head": None})()
+    endpoints = type("Endpoints", (), {"classes": ("cat", "dog"), "members": (member,), "encoder": "fake/colours"})()
+    with pytest.raises(UserError, match="stop"):
+        mixer.Mixer(load_pipeline(bundle), endpoints)
+    assert asked == [{"names": ("cat", "dog"), "encoder": "fake/colours"}]

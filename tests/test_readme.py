@@ -84,8 +84,7 @@ SMALLEST = {  # command: options that make it small, in the order in which the c
     'train-tiny_imagenet"': "",
     "python -m d2nwg zoo build $SETS --subsets 16384 --out zoo": FEW,
     "python -m d2nwg zoo build $SETS --max-per-class 20 --subsets 16384 --out zoo-few": FEW,
-    "python -m d2nwg zoo build $SETS --classes 2-100 --images 15 --max-per-class 20 --subsets 4096 "
-    "--out zoo-wide": FEW,
+    "python -m d2nwg zoo build $SETS --classes 2-100 --images 15 --max-per-class 20 --subsets 4096 --out zoo-wide": FEW,
     "python -m d2nwg train --zoo zoo-few zoo-wide --generator dual --held-out train-pacs train-clothing10 "
     "--set max_images=100 --set tasks=6 --set steps=1500 --set validate_every=500 --out heads-dual": (
         "--preset tiny --set steps=2 --set validate_every=1"

@@ -134,13 +134,13 @@ class NameSpace(ModelMixin, ConfigMixin):
 
     def name_map(self, rows: Tensor | None) -> NameMap:
         """The map of this encoder, from the training sets' classes and from its classifier's rows (1000, d), if it has
-        one."""
+        one; on the CPU, wherever the bundle is."""
+        texts, means = self.class_texts.cpu(), self.class_means.cpu()
         if rows is None:
-            return NameMap(self.class_texts, self.class_means)
+            return NameMap(texts, means)
         # A row is a head, a class mean a point: as directions in whitened space they transform inversely.
-        whitened = torch.linalg.solve(self.whiten.double(), centred_rows(rows).double().mT).mT.float()
-        texts = torch.cat([self.imagenet_texts, self.class_texts])
-        return NameMap(texts, torch.cat([normalize(whitened, dim=-1), self.class_means]))
+        whitened = torch.linalg.solve(self.whiten.cpu().double(), centred_rows(rows).double().mT).mT.float()
+        return NameMap(torch.cat([self.imagenet_texts.cpu(), texts]), torch.cat([normalize(whitened, dim=-1), means]))
 
     def fit(self, features: Tensor, labels: Tensor) -> None:
         """Set mean, whitening and class means from images (n, d) of classes 0 to N − 1, each with one at least."""

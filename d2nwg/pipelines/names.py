@@ -78,7 +78,7 @@ class EncoderNames:
         """Solved at first use."""
         if self.own:
             return self.space.name_map(None if self.rows is None else self.rows.weight)
-        texts = self.space.imagenet_texts
+        texts = self.space.imagenet_texts.cpu()
         if not texts.any():
             texts = embed_rows(self.rows, self.text_encoder)
         return NameMap(texts, centred_rows(self.rows.weight))
@@ -89,13 +89,20 @@ class EncoderNames:
         rows = () if self.rows is None else self.rows.names
         return (*rows, *self.space.config.classes) if self.own else rows
 
+    def prepare(self) -> None:
+        """Load and solve what is needed, once a process."""
+        if self.known:
+            _ = self.text_encoder, None if self.tower else self.map
+
     def features(self, features: Tensor) -> Tensor:
         """In the space of the directions."""
         return self.space.features(features) if self.own else features
 
     def fold(self, state: State) -> State:
         """Heads in that space → on the encoder's own features."""
-        return self.space.fold(state) if self.own else state
+        if not self.own:
+            return state
+        return self.space.fold({name: tensor.to(self.space.mean) for name, tensor in state.items()})
 
     def directions(self, names: Sequence[str]) -> Directions | None:
         """Of one task; None where names say nothing."""
