@@ -140,8 +140,8 @@ samples = pipe(Task(support=support, names=["tabby cat", "golden retriever"]))  
     if config.held_out:
         kinds = "5, 10 and 20 ways, 1 and 5 shots, with and without 15 unlabelled images a class"
         kinds += ", with true and with permuted names" * named
-        training += f""" {", ".join(map(markdown, config.held_out))} took no part in training: of the moving averages every
-{config.validate_every} steps the one is kept that is best on them (step {measured["step"]}, right on
+        training += f""" {", ".join(map(markdown, config.held_out))} took no part in training: of the moving averages
+every {config.validate_every} steps the one is kept that is best on them (step {measured["step"]}, right on
 {measured["accuracy"]:.1%} over {kinds}). The corrections that diffusion draws add
 {100 * (measured["accuracy"] - measured["start"]):+.2f} points to the closed-form head there."""
     return CardText(what, use, _heads(zoos), training)
