@@ -257,11 +257,12 @@ class DualDenoiser(ModelMixin, ConfigMixin):
             scores.append(branch.scores(features, weight, bias))
         return scores[0] if condition.gate is None else torch.lerp(scores[0], scores[1], condition.gate)
 
-    def to_heads(self, latents: Tensor, condition: DualCondition) -> State:
-        """Clean latents (S, num_tokens, COEFFICIENTS) of one task → heads on the encoder's features: ``weight``
-        (S, C, d) and ``bias`` (S, C)."""
+    def to_heads(self, latents: Tensor, condition: DualCondition, onto: Tensor | None = None) -> State:
+        """Clean latents (S, num_tokens, COEFFICIENTS) of one task → heads on the features that it was encoded from:
+        ``weight`` (S, C, d) and ``bias`` (S, C); or, where those are a linear map ``onto`` (d, d) of others, on those
+        others."""
         heads = [
-            branch.span.to_features(*self.corrected(branch, own), branch.start.beyond)
+            branch.span.to_features(*self.corrected(branch, own), branch.start.beyond, onto)
             for branch, own in zip(condition.branches, condition.split(latents), strict=True)
         ]
         (weight, bias), *more = heads

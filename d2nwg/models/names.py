@@ -126,9 +126,10 @@ class NameSpace(ModelMixin, ConfigMixin):
         """The encoder's features (…, d), whitened: an affine map, so that heads stay linear."""
         return (features / self.config.length - self.mean) @ self.whiten
 
-    def fold(self, state: State) -> State:
-        """Heads (S, C, d) on whitened features → on the encoder's own: the same logits exactly."""
-        weight = state["weight"] @ self.whiten.mT
+    def fold(self, state: State, turned: bool = False) -> State:
+        """Heads (S, C, d) on whitened features → on the encoder's own: the same logits exactly. ``turned`` heads are
+        through the linear map already (`d2nwg.models.span.Span.to_features`)."""
+        weight = state["weight"] if turned else state["weight"] @ self.whiten.mT
         bias = state["bias"] - weight @ self.mean
         return {"weight": weight / self.config.length, "bias": bias}
 

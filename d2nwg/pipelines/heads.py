@@ -292,8 +292,8 @@ class DualHeadPipeline(WeightGenerationPipeline):
         condition = self.denoiser.encode(features, targets, unlabelled, directions)
         noise = condition.arrange(self._noise((num_samples, condition.num_tokens, COEFFICIENTS), run[1]))
         latents = self._denoise(lambda latents, time: self.denoiser(latents, time, condition), noise, run)
-        state = self.denoiser.to_heads(latents, condition)
-        state = state if names is None else names.fold(state)
+        state = self.denoiser.to_heads(latents, condition, names.onto if names else None)
+        state = names.fold(state, turned=True) if names else state
         trust = None if condition.gate is None else float(condition.gate)
         return HeadSamples(state, *self._vectors(state, support), trust)
 

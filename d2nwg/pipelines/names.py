@@ -98,11 +98,16 @@ class EncoderNames:
         """In the space of the directions."""
         return self.space.features(features) if self.own else features
 
-    def fold(self, state: State) -> State:
-        """Heads in that space → on the encoder's own features."""
+    @property
+    def onto(self) -> Tensor | None:
+        """The linear part of `features`; None where there is nothing to do."""
+        return self.space.whiten if self.own else None
+
+    def fold(self, state: State, turned: bool = False) -> State:
+        """Heads in that space → on the encoder's own features; see `NameSpace.fold`."""
         if not self.own:
             return state
-        return self.space.fold({name: tensor.to(self.space.mean) for name, tensor in state.items()})
+        return self.space.fold({name: tensor.to(self.space.mean) for name, tensor in state.items()}, turned)
 
     def directions(self, names: Sequence[str]) -> Directions | None:
         """Of one task; None where names say nothing."""

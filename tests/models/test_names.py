@@ -131,6 +131,16 @@ def test_heads_on_features_give_the_same_logits(model, free):
     torch.testing.assert_close(query @ state["weight"].mT + state["bias"][:, None], expected, rtol=1e-3, atol=1e-3)
 
 
+def test_heads_go_through_the_whitening_at_once(model, space):
+    x, targets, directions, _ = task()
+    condition = model.encode(space.features(x), targets, None, directions)
+    latents = torch.randn(2, condition.num_tokens, COEFFICIENTS)
+    after = space.fold(model.to_heads(latents, condition))
+    at_once = space.fold(model.to_heads(latents, condition, space.whiten), turned=True)
+    for name in after:
+        torch.testing.assert_close(at_once[name], after[name], rtol=1e-3, atol=1e-3)
+
+
 def test_permuting_classes_with_their_names_permutes_the_rows(model):
     x, targets, directions, _ = task()
     order = torch.tensor([2, 0, 3, 1])
