@@ -5,7 +5,8 @@
 For every data set, number of classes, number of shots and seed, every row is scored on the same support and query
 images: the baselines tuned on the support, and of each bundle the chosen head, one sample, and the best three by the
 query images (the papers' protocol); for a dual bundle also the head made with unlabelled images of the same classes
-beside the support.
+beside the support. A bundle that takes class names is given them; beside it stand the same heads without names and with
+those of other classes of the task, and heads from names alone.
 What RESULTS.json holds already is not measured again.
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.names import heads_from_names, whitened_ridge
 from d2nwg.bundles import bundle_encoder, load_pipeline, resolve_bundle
 from d2nwg.data.image_set import ImageSet
 from d2nwg.data.images import load_images
@@ -33,6 +35,20 @@ from d2nwg.utils.progress import TerminalProgress
 from d2nwg.weights.networks import logits
 
 BASELINES = ("class_mean", "ridge", "logistic_regression")
+# Rows of a bundle → headings, in the order of the table.
+OWN = {
+    "whitened_ridge": "whitened ridge",
+    "names_only": "names only",
+    "names_nearest": "row of the nearest name",
+    "names_no_overlap": "names only, none known",
+    "chosen": "chosen",
+    "nameless": "chosen without names",
+    "permuted_names": "chosen, names permuted",
+    "chosen_unlabelled": "chosen, with unlabelled",
+    "nameless_unlabelled": "with unlabelled, without names",
+    "sample": "sample",
+    "oracle_top3": "oracle top 3",
+}
 ALL = 0  # shots: every image that is not held out
 MANY = 400  # support images from which on fewer seeds are drawn: tuning the baselines takes minutes
 README = Path(__file__).with_name("README.md")
@@ -40,7 +56,7 @@ START, END = "<!-- measured -->", "<!-- /measured -->"
 
 
 def episode(images: ImageSet, ways: int, shots: int, query: int, unlabelled: int, seed: int) -> dict[str, np.ndarray]:
-    """One task: numbers of ``support``, ``query`` and ``unlabelled`` images, and labels of the first two.
+    """One task: numbers of ``support``, ``query`` and ``unlabelled`` images, labels of the first two, and ``classes``.
 
     Of ``ways`` random classes, ``shots`` images each, up to ``query`` held-out ones (of the test split where there is
     one), and up to ``unlabelled`` of those that are left.
@@ -49,6 +65,7 @@ def episode(images: ImageSet, ways: int, shots: int, query: int, unlabelled: int
     split = bool(images.is_test.any())
     picked = defaultdict(list)
     for label, c in enumerate(rng.permutation(len(images.classes))[:ways]):
+        picked["classes"] += [c]
         own = np.flatnonzero(images.labels == c)
         train, test = rng.permutation(own[~images.is_test[own]]), rng.permutation(own[images.is_test[own]])
         if not split:
@@ -85,22 +102,36 @@ def measure_baselines(x, y, xq, yq, seed: int) -> dict[str, dict]:
     return rows | {"random": {"accuracy": right.mean().item()}}
 
 
-def measure_bundle(pipe, x, y, xq, yq, free, shots: int, seed: int, args) -> dict[str, dict]:
+def measure_bundle(pipe, encoder, classes, x, y, xq, yq, free, shots: int, seed: int, args) -> dict[str, dict]:
     """The scores of a bundle's heads: chosen, one sample on average, oracle top 3, and chosen with unlabelled images;
-    and how the samples' disagreement about an image tells that the chosen head is wrong (area under the curve)."""
+    for one that takes names also those without them and with permuted ones, and from names alone; and how the samples'
+    disagreement about an image tells that the chosen head is wrong (area under the curve)."""
     given, aside = selection_split(y, 0 if pipe.uses_all_support else (shots or len(y)), seed)
     by_class = [x[given][y[given] == c] for c in range(int(y.max()) + 1)]
     rows = {}
-    for suffix, extra in (("", None), ("_unlabelled", free)):
-        if suffix and (not pipe.uses_unlabelled or not len(free)):
+    plan: list[tuple] = [("chosen", classes, None), ("chosen_unlabelled", classes, free)]
+    if pipe.uses_names and pipe.names_on(encoder).known:
+        shifted = [*classes[1:], classes[0]]
+        plan += [("nameless", (), None), ("permuted_names", shifted, None), ("nameless_unlabelled", (), free)]
+        for name, state in heads_from_names(pipe, encoder, classes, args.num_samples, seed).items():
+            mean = {part: tensor.mean(0) for part, tensor in state.items()}
+            rows[name] = score(mean, xq, yq)
+            if len(state["bias"]) > 1:
+                rows[name]["spread_tells"] = spread_tells(state, mean, xq, yq)
+        if ridge := whitened_ridge(pipe.names_on(encoder), x, y, xq):
+            query = ridge.pop("query")
+            rows["whitened_ridge"] = score(ridge, query, yq)
+    for row, names, extra in plan:
+        if extra is not None and (not pipe.uses_unlabelled or not len(free)):
             continue
         generator = torch.Generator().manual_seed(seed)
         sampling, steps = choose_sampler(pipe, args.sampler, args.steps)
-        samples = sample_heads(sampling, by_class, args.num_samples, generator, steps, unlabelled=extra)
+        run = {"unlabelled": extra, "names": names, "encoder": encoder}
+        samples = sample_heads(sampling, by_class, args.num_samples, generator, steps, **run)
         state = {name: tensor.cpu() for name, tensor in samples.state.items()}
         chosen = choose(state, x[aside], y[aside]).head
-        rows[f"chosen{suffix}"] = score(chosen, xq, yq)
-        if not suffix:
+        rows[row] = score(chosen, xq, yq)
+        if row == "chosen":
             each = accuracies(state, xq, yq)
             rows["sample"] = {"accuracy": each.mean().item()}
             rows["oracle_top3"] = {"accuracy": each.topk(min(3, len(each))).values.mean().item()}
@@ -145,7 +176,8 @@ def measure(args, cells: dict, save) -> None:
                     pipe = load_pipeline(path)
                     if f"{name}/chosen" in cell or (pipe.max_classes is not None and ways > pipe.max_classes):
                         continue
-                    rows = measure_bundle(pipe, x, y, xq, yq, free, shots, seed, args)
+                    classes = [images.classes[c] for c in task["classes"]]
+                    rows = measure_bundle(pipe, encoder.name, classes, x, y, xq, yq, free, shots, seed, args)
                     cell |= {f"{name}/{row}": scores for row, scores in rows.items()}
                 progress(f"{images.name}, {ways}-way, {shots or 'all'} shots", seed + 1, args.seeds)
             save()
@@ -178,7 +210,7 @@ def interval(values: list[float]) -> float:
 def columns_of(summary: dict, first: str) -> list[str]:
     """The methods in the order of the table: baselines, the other bundles' chosen heads, then those of ``first``."""
     found = list(dict.fromkeys(method for methods in summary.values() for method in methods))
-    own = [f"{first}/{row}" for row in ("chosen", "chosen_unlabelled", "sample", "oracle_top3")]
+    own = [f"{first}/{row}" for row in OWN]
     others = [m for m in found if m.endswith("/chosen") and m not in own]
     return [m for m in (*BASELINES, "random", *others, *own) if m in found]
 
@@ -186,7 +218,7 @@ def columns_of(summary: dict, first: str) -> list[str]:
 def title(method: str, first: str) -> str:
     """A column's heading."""
     bundle, _, row = method.rpartition("/")
-    row = {"chosen_unlabelled": "chosen, with unlabelled", "oracle_top3": "oracle top 3"}.get(row, row)
+    row = OWN.get(row, row)
     return row.replace("_", " ") if bundle in ("", first) else f"`{bundle}`"
 
 
@@ -222,7 +254,21 @@ def short_table(summary: dict, first: str) -> str:
     return "\n".join(lines)
 
 
-def goals(summary: dict, first: str) -> dict:
+def paired_interval(cells: dict, first: str, data: str, shots: int) -> list[float]:
+    """Lower and upper end of the 95 % interval, in points, of the chosen head minus the baseline that is best on this
+    set on average, over all tasks, each on the same images."""
+    rows = [
+        cell
+        for key, cell in cells.items()
+        if key.split("|")[0] == data and int(key.split("|")[2]) == shots and f"{first}/chosen" in cell
+    ]
+    rows = [row for row in rows if BASELINES[0] in row]
+    best = max(BASELINES, key=lambda name: statistics.mean(row[name]["accuracy"] for row in rows))
+    lead = [100 * (row[f"{first}/chosen"]["accuracy"] - row[best]["accuracy"]) for row in rows]
+    return [round(statistics.mean(lead) + side * interval(lead), 2) for side in (-1, 1)]
+
+
+def goals(summary: dict, cells: dict, first: str) -> dict:
     """How far ahead of each baseline the chosen head is, on average and where it is worst, in points."""
     result = {}
     both = {key: m for key, m in summary.items() if f"{first}/chosen" in m and BASELINES[0] in m}
@@ -239,6 +285,7 @@ def goals(summary: dict, first: str) -> dict:
             for k, m in rows.items()
             if f"{first}/chosen_unlabelled" in m
         ]
+        paired = {data: paired_interval(cells, first, data, shots) for data in by_set}
         gains = defaultdict(list)
         for (data, *_), gain in zip(
             [k for k, m in rows.items() if f"{first}/chosen_unlabelled" in m], more, strict=True
@@ -247,6 +294,7 @@ def goals(summary: dict, first: str) -> dict:
         result[str(shots or "all")] = {
             "lead": {r: round(v, 2) for r, v in lead.items()},
             "against_best_baseline_of_each_set": {d: round(v, 2) for d, v in worst.items()},
+            "paired_against_best_on_average": paired,
             "unlabelled_gain": round(statistics.mean(more), 2) if more else None,
             "unlabelled_gain_by_set": {d: round(statistics.mean(v), 2) for d, v in gains.items()},
         }
@@ -290,14 +338,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         summary = summarise(cells)
         rows = [{"data": d, "ways": w, "shots": s, "methods": m} for (d, w, s), m in summary.items()]
         arguments = {**vars(args), "data": [Path(d).name for d in args.data], "bundles": names}
-        result = {"arguments": arguments, "goals": goals(summary, names[0]), "summary": rows, "cells": cells}
+        result = {"arguments": arguments, "goals": goals(summary, cells, names[0]), "summary": rows, "cells": cells}
         out.write_text(json.dumps(result, indent=1))
 
     measure(args, cells, save)
     save()
     summary = summarise(cells)
     short, full = short_table(summary, names[0]), full_table(summary, names[0])
-    print(short, json.dumps(goals(summary, names[0]), indent=1), sep="\n\n")
+    print(short, json.dumps(goals(summary, cells, names[0]), indent=1), sep="\n\n")
     words = (
         f"Percent right, mean of {args.seeds} seeds (of {args.seeds_many} where the support has more than {MANY} "
         f"images); at most {args.query} held-out images a class, {args.num_samples} samples, every column on the same "

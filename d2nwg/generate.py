@@ -4,9 +4,8 @@
 """
 
 import json
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from d2nwg.bundles import DEFAULT_BUNDLE, load_pipeline, resolve_bundle
+from d2nwg.conditions.class_names import class_of, rename
 from d2nwg.conditions.task_names import name_classes
 from d2nwg.data.image_set import ImageSet
 from d2nwg.encoders.base import Encoder
@@ -22,7 +22,7 @@ from d2nwg.encoders.images import load_encoder
 from d2nwg.encoders.split import SplitFeatures, read_split, read_unlabelled
 from d2nwg.evaluation.accuracy import accuracies, confusion_matrix, per_class_accuracy
 from d2nwg.evaluation.baselines import score_baselines
-from d2nwg.evaluation.report import Novelty, QueryAccuracy, Report, SampleScore, Seconds, readme
+from d2nwg.evaluation.report import Clock, Novelty, QueryAccuracy, Report, SampleScore, readme
 from d2nwg.evaluation.selection import Choice, choose, selection_split
 from d2nwg.evaluation.zoo_baselines import novelty
 from d2nwg.evaluation.zoo_distance import zoo_distance
@@ -35,6 +35,7 @@ from d2nwg.utils.limits import seed_number, whole
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights.networks import State, logits, pick
 
+NAMELESS = "This encoder has neither a classifier of ImageNet's classes nor a text tower: class names are ignored."
 LEAST_TRUST = 0.15  # with less, images without labels make no difference worth speaking of
 
 
@@ -97,6 +98,7 @@ def generate_heads(
     encoder: str | None = None,
     unlabelled: Sequence[Path | bytes] = (),
     task: str | None = None,
+    names: Sequence[str] = (),
     device: str | None = None,
     progress: Progress = silent,
 ) -> Generation:
@@ -116,6 +118,8 @@ def generate_heads(
             that are also support or query images are left out.
         task: for a task-conditioned bundle: the name of a task or a mix of several (`read_mix`); by default the data
             set's name. The images then only choose among the samples and score them.
+        names: new names of the classes (`rename`), each with a description after a colon where there is one; by default
+            those of the folders. They are a condition of bundles that were trained with names.
         progress: stages "Opening the bundle", "Reading images", "Sampling heads", "Fitting the baselines".
     Raises:
         UserError: see `d2nwg.data.images` and `WeightGenerationPipeline`.
@@ -125,10 +129,12 @@ def generate_heads(
     seed_number(seed)
     if max_query is not None:
         whole(max_query, "The largest number of query images", 1)
-    clock = _Clock()
-    opened = _open(images, bundle, encoder, bool(unlabelled), task, sampler, steps, device, progress)
-    classes = len(images.classes)
-    opened.pipe.check_size(num_samples, classes, opened.encoder.num_features, shots * classes, len(unlabelled))
+    clock = Clock()
+    classes = rename(images.classes, names) if names else list(images.classes)
+    labels = list(map(class_of, classes)) if names else classes
+    opened = _open(images, classes, bundle, encoder, bool(unlabelled), task, sampler, steps, device, progress)
+    sizes = len(classes), opened.encoder.num_features, shots * len(classes), len(unlabelled)
+    opened.pipe.check_size(num_samples, *sizes)
     clock.lap("opening")
     data = read_split(images, opened.encoder, shots, seed, max_query, progress)
     labelled = [images.items[i] for i in np.concatenate([data.support_index, data.query_index])]
@@ -141,13 +147,18 @@ def generate_heads(
     clock.lap("sampling")
     progress("Fitting the baselines", 0, 1)
     same_noise = torch.Generator().manual_seed(seed)
-    plain = _sample(opened, data.by_class(given), num_samples, same_noise) if len(free) else None
-    scores = _score(opened, data, samples, choice, plain, seed, generator)
+    beside = {}  # samples without one of the conditions
+    if len(free):
+        beside["without_unlabelled"] = _sample(opened, data.by_class(given), num_samples, same_noise)
+    if opened.classes:
+        nameless, same_noise = replace(opened, classes=()), torch.Generator().manual_seed(seed)
+        beside["without_names"] = _sample(nameless, data.by_class(given), num_samples, same_noise, free)
+    scores = _score(opened, data, samples, choice, beside, seed, generator)
     progress("Fitting the baselines", 1, 1)
     clock.lap("baselines")
     report = Report(
         data=images.name,
-        classes=list(images.classes),
+        classes=labels,
         bundle=opened.name,
         task=opened.task,
         encoder=opened.encoder.name,
@@ -160,34 +171,16 @@ def generate_heads(
         seed=seed,
         selection=choice.words,
         query_accuracy=scores.accuracy,
-        per_class=per_class_accuracy(scores.confusion, images.classes),
+        per_class=per_class_accuracy(scores.confusion, labels),
         samples=scores.samples,
         novelty=scores.novelty,
         seconds=clock.seconds(),
         device=str(opened.encoder.device),
-        notes=[*images.notes, *data.notes, *notes, *_on_trust(samples)],
+        notes=[*images.notes, *data.notes, *notes, *_on_trust(samples), *opened.notes],
     )
     made = _generation(opened.encoder, data, samples, choice, scores, report)
     made.head.keep_scale(images.pixels.scale())
     return made
-
-
-class _Clock:
-    """Wall time of steps that follow each other."""
-
-    def __init__(self):
-        self._laps: dict[str, float] = {}
-        self._started = self._last = time.perf_counter()
-
-    def lap(self, step: str) -> None:
-        """``step`` ends now."""
-        now = time.perf_counter()
-        self._laps[step], self._last = now - self._last, now
-
-    def seconds(self) -> Seconds:
-        """Of each step and of all."""
-        laps = {step: round(seconds, 3) for step, seconds in self._laps.items()}
-        return Seconds(**laps, total=round(self._last - self._started, 3))
 
 
 @dataclass(frozen=True)
@@ -199,6 +192,8 @@ class _Opened:
         pipe, steps: with the sampler asked for, and its denoising steps.
         task: in words; None for a bundle that is shown images.
         names: what the pipeline takes for the task (`name_classes`); None likewise.
+        classes: names of the classes where they are a condition; empty where not.
+        notes: sentences for the user.
     """
 
     name: str
@@ -207,6 +202,8 @@ class _Opened:
     encoder: Encoder
     task: str | None
     names: tuple | None
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def on_own_encoder(self) -> bool:
@@ -214,7 +211,9 @@ class _Opened:
         return self.encoder.name == self.pipe.weight_space.config.encoder
 
 
-def _open(images, bundle, encoder, with_unlabelled: bool, task, sampler, steps, device, progress: Progress) -> _Opened:
+def _open(
+    images, classes, bundle, encoder, with_unlabelled: bool, task, sampler, steps, device, progress: Progress
+) -> _Opened:
     """Open the bundle and its encoder. What they cannot do is refused before minutes are spent on reading images."""
     progress("Opening the bundle", 0, 1)
     path = resolve_bundle(bundle)
@@ -232,6 +231,9 @@ def _open(images, bundle, encoder, with_unlabelled: bool, task, sampler, steps, 
     task = task or images.name if pipe.tasks or task else None
     names = name_classes(pipe.tasks, task, images.classes) if task else None
     opened = _Opened(path.name, pipe, steps, load_encoder(encoder or space.config.encoder, device), task, names)
+    if pipe.uses_names:
+        known = pipe.names_on(opened.encoder.name).known
+        opened = replace(opened, classes=tuple(classes)) if known else replace(opened, notes=(NAMELESS,))
     progress("Opening the bundle", 1, 1)
     return opened
 
@@ -253,7 +255,8 @@ def _sample(
     progress: Progress = silent,
 ) -> HeadSamples:
     """Sample heads; their state is on the CPU."""
-    run = {"steps": opened.steps, "unlabelled": unlabelled, "task": opened.names, "progress": progress}
+    run: dict = {"steps": opened.steps, "unlabelled": unlabelled, "task": opened.names, "progress": progress}
+    run |= {"names": opened.classes, "encoder": opened.encoder.name}
     samples = sample_heads(opened.pipe, by_class, num_samples, generator, **run)
     samples.state = {name: tensor.cpu() for name, tensor in samples.state.items()}
     return samples
@@ -283,11 +286,11 @@ def _score(
     data: SplitFeatures,
     samples: HeadSamples,
     choice: Choice,
-    plain: HeadSamples | None,
+    beside: dict[str, HeadSamples],
     seed: int,
     generator: torch.Generator,
 ) -> _Scores:
-    """Score the samples, the chosen head and the baselines; ``plain`` are samples without unlabelled images."""
+    """Score the samples, the chosen head and the baselines; ``beside`` are samples without one of the conditions."""
     space, query, labels = opened.pipe.weight_space, data.query, data.query_labels
     each = accuracies(samples.state, query, labels)
     predicted = logits(choice.head, query).argmax(-1)
@@ -300,19 +303,19 @@ def _score(
     }
     mean = space.mean.cpu() if opened.on_own_encoder else None
     accuracy |= score_baselines(data.support, data.labels, query, labels, mean=mean, seed=seed)
-    if plain is not None:
-        average = {name: tensor.mean(0) for name, tensor in plain.state.items()}
-        accuracy["without_unlabelled"] = _accuracy(average, query, labels)
-    distance, beside = [None] * len(each), None
+    for without, others in beside.items():
+        average = {name: tensor.mean(0) for name, tensor in others.state.items()}
+        accuracy[without] = _accuracy(average, query, labels)
+    distance, found_novelty = [None] * len(each), None
     if samples.vectors is not None and opened.on_own_encoder:
         found = zoo_distance(space, samples.vectors, len(samples.order)).tolist()
         distance = [None if np.isnan(value) else round(value, 4) for value in found]
-        beside = novelty(space, samples.vectors, samples.order, query, labels, generator)
+        found_novelty = novelty(space, samples.vectors, samples.order, query, labels, generator)
     return _Scores(
         accuracy=QueryAccuracy(**{name: round(value, 6) for name, value in accuracy.items()}),
         samples=[SampleScore(round(a, 6), d) for a, d in zip(each.tolist(), distance, strict=True)],
         sample_accuracy=each.numpy(),
-        novelty=beside,
+        novelty=found_novelty,
         confusion=confusion_matrix(labels, predicted, len(data.labels.unique())),
     )
 

@@ -90,7 +90,7 @@ register(
         zoo="heads",
         config="d2nwg.training.config:DualConfig",
         trainer="d2nwg.training.heads_dual:train",
-        pipeline="d2nwg.pipelines.heads:DualHeadPipeline",
+        pipeline="d2nwg.pipelines.heads_dual:DualHeadPipeline",
         card="d2nwg.training.cards:dual_card",
         several_zoos=True,
     )

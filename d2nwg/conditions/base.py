@@ -39,11 +39,15 @@ class Task:
         ids: class names ("data set/class") of tasks that were seen in training; with several tasks, whose ids are
             mixed, row i of the head belongs to the i-th class of every one of them.
         shares: of each task of ``ids`` in the mix, in sum 1 by convention; None for equal ones. They may be negative.
+        names: of the classes, in words: as many as classes of the support, or without any support.
+        encoder: of the images, by name; None for the bundle's.
     """
 
     support: Sequence[Tensor] = ()
     ids: Sequence[Sequence[str]] = ()
     shares: Sequence[float] | None = None
+    names: Sequence[str] = ()
+    encoder: str | None = None
 
 
 class Conditioner(ModelMixin, ConfigMixin):

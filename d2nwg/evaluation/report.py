@@ -1,5 +1,6 @@
 """The report of a generation: all that was measured, as ``report.json`` and README.md hold it."""
 
+import time
 from dataclasses import asdict, dataclass
 
 from d2nwg.utils.errors import UserError
@@ -18,6 +19,7 @@ class QueryAccuracy:
         class_mean, ridge, logistic_regression: of the baselines fitted to the same support images.
         random: mean of random heads.
         without_unlabelled: of the average of samples made without the unlabelled images; None where there were none.
+        without_names: likewise, without the class names; None where they are no condition.
     """
 
     chosen: float
@@ -30,6 +32,7 @@ class QueryAccuracy:
     logistic_regression: float
     random: float
     without_unlabelled: float | None = None
+    without_names: float | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,24 @@ class Seconds:
     sampling: float
     baselines: float
     total: float
+
+
+class Clock:
+    """Wall time of steps that follow each other."""
+
+    def __init__(self):
+        self._laps: dict[str, float] = {}
+        self._started = self._last = time.perf_counter()
+
+    def lap(self, step: str) -> None:
+        """``step`` ends now."""
+        now = time.perf_counter()
+        self._laps[step], self._last = now - self._last, now
+
+    def seconds(self) -> Seconds:
+        """Of each step and of all."""
+        laps = {step: round(seconds, 3) for step, seconds in self._laps.items()}
+        return Seconds(**laps, total=round(self._last - self._started, 3))
 
 
 @dataclass(frozen=True)
@@ -124,8 +145,9 @@ class Report:
     def to_json(self) -> dict:
         """As ``report.json`` holds it."""
         data = asdict(self)
-        if self.query_accuracy.without_unlabelled is None:
-            del data["query_accuracy"]["without_unlabelled"]
+        for name in ("without_unlabelled", "without_names"):
+            if data["query_accuracy"][name] is None:
+                del data["query_accuracy"][name]
         # The file's key is older than the field's name.
         data["seconds"] = {"rivals" if name == "baselines" else name: s for name, s in data["seconds"].items()}
         return data

@@ -203,7 +203,8 @@ class Mixer:
             made = []
             for seed in self.seeds:
                 generator = torch.Generator().manual_seed(seed)
-                made.append(sample_heads(self.pipe, support, self.num_samples, generator, self.steps).state)
+                run = {"names": self.endpoints.classes, "encoder": self.endpoints.encoder}
+                made.append(sample_heads(self.pipe, support, self.num_samples, generator, self.steps, **run).state)
             return {name: torch.stack([s[name].mean(0).cpu() for s in made]) for name in made[0]}
         if endpoint.head is not None:
             self.clean[number] = self._encode(endpoint.head).expand(len(self.seeds), self.num_samples, -1, -1, -1)

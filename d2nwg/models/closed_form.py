@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from d2nwg.models.prior import NAME_FACTS, Prior, strengths
 from d2nwg.models.span import Span
 
 FACTS = 10  # numbers that describe a task
@@ -30,6 +31,7 @@ SCALARS = {
     "sharpness": math.log(10.0),
     "trust": 0.0,  # logit of the weight of an unlabelled image beside a labelled one
 }
+OF_NAMES = {"unit_strength": 0.5, "length_strength": 0.5}  # likewise, of the directions that names give
 
 
 @dataclass
@@ -47,6 +49,8 @@ class Start:
         facts: (B, FACTS).
         tuned: weight and bias of `tuned_ridge`, where there are enough labelled images, and ``tuned_share`` (B, 1, 1),
             its share of the head.
+        beyond: (B, C, d) what class names add to the head outside of the span, on `Span.placed` features; None without
+            names.
     """
 
     weight: Tensor
@@ -60,6 +64,7 @@ class Start:
     facts: Tensor
     tuned: tuple[Tensor, Tensor] | None = None
     tuned_share: Tensor | None = None
+    beyond: Tensor | None = None
 
     def finish(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """The head with what the generator adds to it: (S, C, r) and (S, C)."""
@@ -77,20 +82,26 @@ class ClosedForm(nn.Module):
         rounds: of soft k-means, where there are unlabelled images.
         iterations: Newton steps of the logistic regression.
         width: hidden width of the network that sets the scalars.
+        names: whether class names can add to it.
     """
 
-    def __init__(self, rounds: int = 5, iterations: int = 10, width: int = 32):
+    def __init__(self, rounds: int = 5, iterations: int = 10, width: int = 32, names: bool = False):
         super().__init__()
         self.rounds, self.iterations = rounds, iterations
-        self.scalars = nn.Sequential(nn.Linear(FACTS, width), nn.SiLU(), nn.Linear(width, len(SCALARS)))
+        self.start = SCALARS | OF_NAMES if names else SCALARS
+        self.facts = FACTS + NAME_FACTS if names else FACTS
+        self.scalars = nn.Sequential(nn.Linear(self.facts, width), nn.SiLU(), nn.Linear(width, len(self.start)))
         with torch.no_grad():
             self.scalars[-1].weight.zero_()
-            self.scalars[-1].bias.copy_(torch.tensor(list(SCALARS.values())))
+            self.scalars[-1].bias.copy_(torch.tensor(list(self.start.values())))
 
-    def forward(self, span: Span) -> Start:
+    def forward(self, span: Span, prior: Prior | None = None) -> Start:
         """The start of B tasks; every class has a labelled image."""
         facts = describe(span)
-        raw = {name: value[:, None, None] for name, value in zip(SCALARS, self.scalars(facts).mT, strict=True)}
+        if self.facts > FACTS:
+            said = facts.new_zeros(len(facts), NAME_FACTS) if prior is None else prior.facts
+            facts = torch.cat([facts, said], -1)
+        raw = {name: value[:, None, None] for name, value in zip(self.start, self.scalars(facts).mT, strict=True)}
         scalar = {name: value if name in ("metric", "trust") else value.exp() for name, value in raw.items()}
         points, labelled = span.points, span.labelled.unsqueeze(-1)
         classes = span.targets.shape[-1]
@@ -98,7 +109,12 @@ class ClosedForm(nn.Module):
         spectrum = span.spectrum.unsqueeze(1)
         relative = spectrum / spectrum.mean(-1, keepdim=True).clamp_min(1e-12)
         metric = ((relative + 0.3).log() * scalar["metric"]).exp()
-        share, means = self._cluster(span, metric, scalar["sharpness"], raw["trust"].sigmoid())
+        pull, beyond = points.new_zeros(()), None
+        if prior is not None:
+            strength = strengths(raw["unit_strength"], raw["length_strength"], prior.length) * prior.named
+            pull, beyond = strength * prior.inside, strength * prior.beyond
+        named = points @ pull.mT if pull.ndim else pull
+        share, means = self._cluster(span, metric, scalar["sharpness"], raw["trust"].sigmoid(), named)
         weight = means * metric
         bias = -0.5 * (weight * means).sum(-1)
 
@@ -116,7 +132,7 @@ class ClosedForm(nn.Module):
         tuned = not self.training and bool((share_of_tuned > 0).any()) and bool((labelled > 0).all())
         of_mean, of_ridge, of_logistic = (scalar[f"{name}_strength"] for name in ("mean", "ridge", "logistic"))
         return Start(
-            weight=of_mean * weight + of_ridge * ridge + of_logistic * logistic,
+            weight=of_mean * weight + of_ridge * ridge + of_logistic * logistic + pull,
             bias=of_mean.squeeze(-1) * bias + of_logistic.squeeze(-1) * offset,
             share=share,
             counts=share.sum(1),
@@ -127,10 +143,14 @@ class ClosedForm(nn.Module):
             facts=facts,
             tuned=tuned_ridge(span) if tuned else None,
             tuned_share=share_of_tuned if tuned else None,
+            beyond=beyond * (1 - share_of_tuned) if tuned and beyond is not None else beyond,
         )
 
-    def _cluster(self, span: Span, metric: Tensor, sharpness: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]:
-        """Soft k-means from the class means: shares (B, n, C) and means (B, C, r)."""
+    def _cluster(
+        self, span: Span, metric: Tensor, sharpness: Tensor, trust: Tensor, named: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Soft k-means from the class means, with the logits that the ``named`` (B, n, C) classes give: shares
+        (B, n, C) and means (B, C, r)."""
         share = span.targets
         means = (share.mT @ span.points) / share.sum(1).unsqueeze(-1)
         unlabelled = 1 - span.labelled.unsqueeze(-1)
@@ -139,7 +159,7 @@ class ClosedForm(nn.Module):
         for _ in range(self.rounds):
             weight = means * metric
             distance = span.points @ weight.mT - 0.5 * (weight * means).sum(-1).unsqueeze(1)
-            guess = (sharpness * distance).softmax(-1) * unlabelled
+            guess = (sharpness * distance + named).softmax(-1) * unlabelled
             weighed = span.targets + trust * guess
             means = (weighed.mT @ span.points) / weighed.sum(1).unsqueeze(-1)
         return span.targets + guess, means

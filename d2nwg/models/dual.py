@@ -16,7 +16,9 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 from torch.nn import functional
 
-from d2nwg.models.closed_form import FACTS, ClosedForm, Start
+from d2nwg.models.closed_form import ClosedForm, Start
+from d2nwg.models.names import Directions
+from d2nwg.models.prior import Prior
 from d2nwg.models.span import Span
 from d2nwg.utils.fields import Depth, Width
 from d2nwg.weights.networks import State
@@ -42,6 +44,12 @@ class Branch:
     start: Start
     tokens: Tensor
     guess: Tensor
+
+    def scores(self, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Logits (B, m, C) that heads on the span's coordinates, (B, C, r) and (B, C), give images (B, m, d)."""
+        placed, rows = self.span.placed(features), weight @ self.span.basis
+        rows = rows if self.start.beyond is None else rows + self.start.beyond
+        return placed @ rows.mT + bias.unsqueeze(1)
 
 
 @dataclass
@@ -105,21 +113,29 @@ class DualDenoiser(ModelMixin, ConfigMixin):
         depth: attention blocks.
         heads: of the attention.
         rounds, iterations: see `ClosedForm`.
+        names: whether class names can be a condition beside the images.
 
     ``spread`` (COEFFICIENTS,) is the standard deviation of the corrections in training; latents are divided by it.
     """
 
     @register_to_config
     def __init__(
-        self, width: Width = 64, depth: Depth = 2, heads: Depth = 4, rounds: Depth = 5, iterations: Depth = 10
+        self,
+        width: Width = 64,
+        depth: Depth = 2,
+        heads: Depth = 4,
+        rounds: Depth = 5,
+        iterations: Depth = 10,
+        names: bool = False,
     ):
         super().__init__()
-        self.start = ClosedForm(rounds, iterations)
-        self.embed = nn.Linear(IMAGE_FACTS + FACTS, width)
+        self.start = ClosedForm(rounds, iterations, names=names)
+        facts = self.start.facts
+        self.embed = nn.Linear(IMAGE_FACTS + facts, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.guess = nn.Linear(width, COEFFICIENTS)
-        self.gate = nn.Sequential(nn.Linear(FACTS, 16), nn.SiLU(), nn.Linear(16, 1))
+        self.gate = nn.Sequential(nn.Linear(facts, 16), nn.SiLU(), nn.Linear(16, 1))
         self.of_token, self.of_latent = nn.Linear(width, width), nn.Linear(3 * COEFFICIENTS, width, bias=False)
         self.time = Timesteps(32, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.of_time = TimestepEmbedding(32, width)
@@ -129,28 +145,39 @@ class DualDenoiser(ModelMixin, ConfigMixin):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
-    def encode(self, features: Tensor, targets: Tensor, unlabelled: Tensor | None = None) -> DualCondition:
-        """Support images' features (B, n, d), one-hot targets (B, n, C), features (B, m, d) of images without labels →
-        what sampling needs."""
+    def encode(
+        self,
+        features: Tensor,
+        targets: Tensor,
+        unlabelled: Tensor | None = None,
+        directions: Directions | None = None,
+    ) -> DualCondition:
+        """Support images' features (B, n, d), one-hot targets (B, n, C), features (B, m, d) of images without labels,
+        what the names of the classes say → what sampling needs."""
+        directions = directions if self.config.names else None
         if unlabelled is None or not unlabelled.shape[1]:
-            return DualCondition([self._branch(Span.of(features, targets))], None)
-        branches = self._branches(features, targets, unlabelled)
+            return DualCondition([self._branch(Span.of(features, targets), directions)], None)
+        branches = self._branches(features, targets, unlabelled, directions)
         gate = self.gate(branches[1].start.facts).sigmoid().unsqueeze(-1)
         each = targets.sum((1, 2)) / targets.shape[-1]
         gate = gate * (ENOUGH / each).clamp_max(1)[:, None, None]
         if not self.training:
             tasks = zip(features, targets, unlabelled, branches[0].span.key, strict=True)
-            worth = [self._worth(*task) for task in tasks]
+            worth = [self._worth(*task, _part(directions, i)) for i, task in enumerate(tasks)]
             gate = gate * torch.stack(worth)[:, None, None]
         return DualCondition(branches, gate)
 
-    def _branches(self, features: Tensor, targets: Tensor, unlabelled: Tensor) -> list[Branch]:
+    def _branches(
+        self, features: Tensor, targets: Tensor, unlabelled: Tensor, directions: Directions | None
+    ) -> list[Branch]:
         nothing = targets.new_zeros(len(targets), unlabelled.shape[1], targets.shape[-1])
         everything = Span.of(torch.cat([features, unlabelled], 1), torch.cat([targets, nothing], 1))
-        return [self._branch(Span.of(features, targets)), self._branch(everything)]
+        return [self._branch(span, directions) for span in (Span.of(features, targets), everything)]
 
     @torch.no_grad()
-    def _worth(self, features: Tensor, targets: Tensor, unlabelled: Tensor, key: Tensor) -> Tensor:
+    def _worth(
+        self, features: Tensor, targets: Tensor, unlabelled: Tensor, key: Tensor, directions: Directions | None = None
+    ) -> Tensor:
         """The weight, from 0 to 1, of one task's images without labels (m, d), measured on its n labelled ones, each of
         which has a ``key`` (n,) (`Span`).
 
@@ -170,9 +197,9 @@ class DualDenoiser(ModelMixin, ConfigMixin):
                 continue
             rest, chances = ~held, []
             free = torch.cat([unlabelled, features[held]])
-            for branch in self._branches(features[rest][None], targets[rest][None], free[None]):
+            for branch in self._branches(features[rest][None], targets[rest][None], free[None], directions):
                 weight, bias = self.corrected(branch, branch.guess / self.spread)
-                scores = (branch.span.coordinates(features[held]) @ weight.mT + bias.unsqueeze(1))[0]
+                scores = branch.scores(features[held][None], weight, bias)[0]
                 own = scores.log_softmax(-1).gather(-1, labels[held].unsqueeze(-1))
                 chances.append(own.clamp_min(LEAST))
             gains.append(chances[1] - chances[0])
@@ -183,8 +210,8 @@ class DualDenoiser(ModelMixin, ConfigMixin):
         expected = (prior * GAIN + seen * gain.mean()) / (prior + seen)
         return (2 * torch.special.ndtr(expected * (prior + seen).sqrt())).clamp_max(1)
 
-    def _branch(self, span: Span) -> Branch:
-        start = self.start(span)
+    def _branch(self, span: Span, directions: Directions | None) -> Branch:
+        start = self.start(span, None if directions is None else Prior.of(span, directions))
         tokens = self.embed(
             torch.cat([image_facts(span, start), start.facts.unsqueeze(1).expand(-1, span.points.shape[1], -1)], -1)
         )
@@ -228,14 +255,15 @@ class DualDenoiser(ModelMixin, ConfigMixin):
         scores = []
         for branch, own in zip(condition.branches, condition.split(latents), strict=True):
             weight, bias = self.corrected(branch, own)
-            scores.append(branch.span.coordinates(features) @ weight.mT + bias.unsqueeze(1))
+            scores.append(branch.scores(features, weight, bias))
         return scores[0] if condition.gate is None else torch.lerp(scores[0], scores[1], condition.gate)
 
-    def to_heads(self, latents: Tensor, condition: DualCondition) -> State:
-        """Clean latents (S, num_tokens, COEFFICIENTS) of one task → heads on the encoder's features: ``weight``
-        (S, C, d) and ``bias`` (S, C)."""
+    def to_heads(self, latents: Tensor, condition: DualCondition, onto: Tensor | None = None) -> State:
+        """Clean latents (S, num_tokens, COEFFICIENTS) of one task → heads on the features that it was encoded from:
+        ``weight`` (S, C, d) and ``bias`` (S, C); or, where those are a linear map ``onto`` (d, d) of others, on those
+        others."""
         heads = [
-            branch.span.to_features(*self.corrected(branch, own))
+            branch.span.to_features(*self.corrected(branch, own), branch.start.beyond, onto)
             for branch, own in zip(condition.branches, condition.split(latents), strict=True)
         ]
         (weight, bias), *more = heads
@@ -243,6 +271,11 @@ class DualDenoiser(ModelMixin, ConfigMixin):
             gate = condition.gate
             weight, bias = weight.lerp(other_weight, gate), bias.lerp(other_bias, gate.squeeze(-1))
         return {"weight": weight, "bias": bias}
+
+
+def _part(directions: Directions | None, i: int) -> Directions | None:
+    """The directions of one task."""
+    return directions and Directions(**{name: value[i : i + 1] for name, value in vars(directions).items()})
 
 
 def class_sums(weights: Tensor, share: Tensor, points: Tensor) -> Tensor:

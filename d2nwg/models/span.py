@@ -49,15 +49,35 @@ class Span:
         key = (lengths / length + away).squeeze(-1)
         return cls(points, targets, basis, centre, scale, length, key)
 
-    def coordinates(self, features: Tensor) -> Tensor:
-        """Any images' features (B, m, d) → (B, m, r). All are divided by one length, so heads stay linear."""
-        return ((features / self.length - self.centre) * self.scale) @ self.basis.mT
+    def placed(self, features: Tensor) -> Tensor:
+        """Any images' features (B, m, d), centred and scaled like the points, which lie in the same space. All are
+        divided by one length, so heads stay linear."""
+        return (features / self.length - self.centre) * self.scale
 
-    def to_features(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Heads on coordinates, (S, C, r) and (S, C), → on the encoder's own features, (S, C, d) and (S, C): the same
-        logits exactly. For one task (B = 1)."""
-        weight = weight @ (self.basis * self.scale)
-        return weight / self.length, bias - (weight @ self.centre.mT).squeeze(-1)
+    def coordinates(self, features: Tensor) -> Tensor:
+        """Any images' features (B, m, d) → (B, m, r)."""
+        return self.placed(features) @ self.basis.mT
+
+    def to_features(
+        self, weight: Tensor, bias: Tensor, beyond: Tensor | None = None, onto: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Heads on coordinates, (S, C, r) and (S, C), → on the features that the span was made of, (S, C, d) and
+        (S, C): the same logits exactly. For one task (B = 1).
+
+        Args:
+            beyond: (1, C, d) what they have outside of the span.
+            onto: (d, d) the linear map that made these features from others: heads are then for those. Thousands of
+                classes make it dear afterwards, and cheap here.
+        """
+        rows, factor = self.basis * self.scale, self.scale / self.length
+        bias = bias - (weight @ (rows @ self.centre.mT)).squeeze(-1)
+        basis = self.basis * factor
+        weight = weight @ (basis if onto is None else basis @ onto.mT)
+        if beyond is not None:
+            bias = bias - (beyond * self.scale @ self.centre.mT).squeeze(-1)
+            beyond = beyond * factor
+            weight += beyond if onto is None else beyond @ onto.mT
+        return weight, bias
 
     @property
     def labelled(self) -> Tensor:

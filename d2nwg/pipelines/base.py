@@ -42,8 +42,11 @@ class BundlePipeline(DiffusionPipeline):
                 f"The bundle {path} has format {shown(number)}, and this version reads up to {FORMAT}: update d2nwg, "
                 "or train the bundle anew with the command in its README."
             )
-        names = cls._get_signature_keys(cls)[0]
-        made = cls(**{name: load_component(folder, name, index.get(name)) for name in names})
+        parts = {}
+        for name in cls._get_signature_keys(cls)[0]:
+            missing = name in cls._optional_components and not (index.get(name) or [None])[0]
+            parts[name] = None if missing else load_component(folder, name, index.get(name))
+        made = cls(**parts)
         try:
             made.attempt()
         except Exception as reason:  # parts of other sizes fail in many ways

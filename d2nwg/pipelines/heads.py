@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from d2nwg.conditions.base import Condition, Conditioner, Task
-from d2nwg.models.dual import COEFFICIENTS, DualDenoiser
 from d2nwg.models.padding import Padding
 from d2nwg.models.schedulers import ancestral
 from d2nwg.models.spaces import WeightSpace
@@ -74,11 +73,18 @@ class WeightGenerationPipeline(BundlePipeline):
     uses_unlabelled: ClassVar[bool] = False
     uses_all_support: ClassVar[bool] = False
 
+    @property
+    def uses_names(self) -> bool:
+        """Whether class names are a condition."""
+        return False
+
     @classmethod
     def from_pretrained(cls, path: str | Path, **download) -> Self:
         """See `BundlePipeline.from_pretrained`."""
         if cls is not WeightGenerationPipeline:
             return super().from_pretrained(path, **download)
+        from d2nwg.pipelines.heads_dual import DualHeadPipeline
+
         index = read_index(find_folder(path, **download))
         dual = "DualDenoiser" in index.get("denoiser", ())
         return (DualHeadPipeline if dual else LatentHeadPipeline).from_pretrained(path, **download)
@@ -123,7 +129,7 @@ class WeightGenerationPipeline(BundlePipeline):
         """
         check_numbers(num_samples, num_inference_steps, self.scheduler, guidance_scale)
         task = task if isinstance(task, Task) else Task(support=list(task))
-        if task.support or not task.ids:
+        if task.support or not (task.ids or (task.names and self.uses_names)):
             task = replace(task, support=self._check(task.support))
             sizes = len(task.support), task.support[0].shape[-1], sum(map(len, task.support))
             self.check_size(num_samples, *sizes, 0 if unlabelled is None else len(unlabelled))
@@ -272,50 +278,3 @@ class LatentHeadPipeline(WeightGenerationPipeline):
         latents = self._denoise(predict, noise, run, self.padding(len(order)))
         vectors = self.vae.decode(latents / self.vae.config.latent_scale)
         return HeadSamples(self.weight_space.to_heads(vectors, order), vectors, order)
-
-
-class DualHeadPipeline(WeightGenerationPipeline):
-    """Diffuses corrections of a closed-form head's coefficients on the support images (`d2nwg.models.dual`): any
-    number of classes, any encoder."""
-
-    any_encoder = uses_unlabelled = uses_all_support = True
-    denoiser: DualDenoiser
-    weight_space: WeightSpace
-
-    def __init__(self, denoiser, scheduler, weight_space):
-        super().__init__()
-        self._register(denoiser=denoiser, scheduler=scheduler, weight_space=weight_space)
-
-    @property
-    def max_classes(self) -> None:
-        """See `WeightGenerationPipeline`."""
-        return None
-
-    def sample_bytes(self, classes: int, features: int, images: int) -> float:
-        """See `WeightGenerationPipeline`; the denoiser has a token for each image."""
-        return super().sample_bytes(classes, features, images) + 4 * 2 * images * self.denoiser.config.width
-
-    def _sample(self, task: Task, num_samples: int, run, *, guidance_scale: float, unlabelled: Tensor | None):
-        support = task.support
-        if not support:
-            raise UserError("This bundle is conditioned on images of the task: give some of each class.")
-        features = torch.cat(support).unsqueeze(0)
-        labels = torch.arange(len(support)).repeat_interleave(torch.tensor([len(images) for images in support]))
-        targets = torch.eye(len(support), device=features.device)[labels.to(features.device)].unsqueeze(0)
-        if unlabelled is not None:
-            unlabelled = unlabelled.to(features).unsqueeze(0)
-        condition = self.denoiser.encode(features, targets, unlabelled)
-        noise = condition.arrange(self._noise((num_samples, condition.num_tokens, COEFFICIENTS), run[1]))
-        latents = self._denoise(lambda latents, time: self.denoiser(latents, time, condition), noise, run)
-        state = self.denoiser.to_heads(latents, condition)
-        trust = None if condition.gate is None else float(condition.gate)
-        return HeadSamples(state, *self._vectors(state, support), trust)
-
-    def _vectors(self, state: State, support: list[Tensor]) -> tuple[Tensor | None, Tensor | None]:
-        """Heads on the encoder's features in the layout of the zoo's, and the order of their classes; None where the
-        layout cannot hold them."""
-        space = self.weight_space
-        if len(support) > space.max_classes or support[0].shape[-1] != space.config.num_features:
-            return None, None
-        order = space.canonical_order(torch.stack([space.project(images).mean(0) for images in support]))
-        return space.to_vectors(state, order), order

@@ -1,8 +1,11 @@
 """Heads from a pipeline, with the sampler and the number of steps that a person chose."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from d2nwg.conditions.base import Task
 from d2nwg.pipelines import ANCESTRAL, DEFAULT, DEFAULT_STEPS, SAMPLERS
 from d2nwg.pipelines.heads import HeadSamples, WeightGenerationPipeline
 from d2nwg.utils.errors import UserError
@@ -43,6 +46,8 @@ def sample_heads(
     progress: Progress = silent,
     unlabelled: Tensor | None = None,
     task: tuple | None = None,
+    names: Sequence[str] = (),
+    encoder: str | None = None,
 ) -> HeadSamples:
     """Sample heads from a data set or for a named task, whichever the bundle is conditioned on.
 
@@ -54,6 +59,10 @@ def sample_heads(
         progress: stage "Sampling heads".
         unlabelled: (m, D) features of images without labels, for dual bundles.
         task: names and shares (`name_classes`), which take the place of the support in a task-conditioned bundle.
+        names: of the C classes, for bundles that were trained with names.
+        encoder: of the images, by name; None for the bundle's.
     """
     run = {"num_samples": num_samples, "generator": generator, "num_inference_steps": steps, "progress": progress}
-    return pipe.for_tasks(*task, **run) if task else pipe(by_class, unlabelled=unlabelled, **run)
+    if task:
+        return pipe.for_tasks(*task, **run)
+    return pipe(Task(support=by_class, names=names, encoder=encoder), unlabelled=unlabelled, **run)

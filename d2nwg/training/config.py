@@ -228,6 +228,9 @@ class DualConfig(Config):
     )
     max_images: Batch = setting(320, "most support images of a task, and most unlabelled ones")
     query: Batch = setting(10, "held-out images a class in the task loss")
+    names: bool = setting(
+        True, "class names are a condition beside the images, where the zoo has something to learn from"
+    )
     denoising: Positive = setting(0.1, "weight of the denoising loss beside the task loss")
     held_out: tuple[str, ...] = setting((), "data sets left out of training; the moving average best on them is kept")
     validate_every: Count = setting(250, "optimiser steps between evaluations on the held-out data sets")

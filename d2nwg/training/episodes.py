@@ -7,9 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from d2nwg.models.names import Directions
 from d2nwg.training.config import DualConfig
+from d2nwg.training.names import ZooNames
 from d2nwg.utils.errors import UserError
 from d2nwg.weights.zoo import BATCH, Zoo
+
+PLAIN = 0.25  # of tasks with names are as on an encoder of which nothing but its classifier is known
 
 
 @dataclass
@@ -22,6 +26,7 @@ class Episode:
         query: (B, q, d) and ``labels`` (q,), the same for every task.
         zoo_logits: (B, n + m + q, C) what the zoo's heads, trained on many images of these classes, say of all
             these images in that order.
+        directions: what the names of the classes say, in the space of the features; None where names are no condition.
     """
 
     support: Tensor
@@ -30,6 +35,7 @@ class Episode:
     query: Tensor
     labels: Tensor
     zoo_logits: Tensor
+    directions: Directions | None = None
 
 
 class ZooEpisodes:
@@ -39,7 +45,15 @@ class ZooEpisodes:
         UserError: a zoo of two-layer heads, or held-out data sets that leave nothing to train on or are not there.
     """
 
-    def __init__(self, zoos: Sequence[Zoo], config: DualConfig, device: torch.device):
+    def __init__(
+        self,
+        zoos: Sequence[Zoo],
+        config: DualConfig,
+        device: torch.device,
+        names: Sequence[ZooNames | None] = (),
+    ):
+        """``names`` are those of each zoo; nothing for a generator without them."""
+        self.names = list(names) or [None] * len(zoos)
         self.zoos, self.config, self.device = list(zoos), config, device
         names = {d["name"] for zoo in zoos for d in zoo.datasets}
         if unknown := set(config.held_out) - names:
@@ -71,19 +85,21 @@ class ZooEpisodes:
         shots, unlabelled = int(rng.choice(c.shots)), int(rng.choice(c.unlabelled))
         return self._episode(number, rng.choice(block, c.tasks), ways, shots, unlabelled, rng)
 
-    def held_out(self, ways: int, shots: int, unlabelled: int, rng: np.random.Generator) -> Episode | None:
-        """Tasks of the first zoo's held-out data sets, of fewer classes where no record has so many; None without any
-        held-out data set."""
+    def held_out(
+        self, ways: int, shots: int, unlabelled: int, rng: np.random.Generator, true: bool = True
+    ) -> Episode | None:
+        """Tasks of the first zoo's held-out data sets, of fewer classes where no record has so many, with their own
+        names or (``true`` = False) those in another order; None without any held-out data set."""
         aside = self._aside[0]
         if not len(aside):
             return None
         counts = self._counts[0][aside]
         ways = min(ways, int(counts.max()))
         enough = aside[counts >= ways]
-        return self._episode(0, rng.choice(enough, self.config.tasks), ways, shots, unlabelled, rng)
+        return self._episode(0, rng.choice(enough, self.config.tasks), ways, shots, unlabelled, rng, true)
 
-    def _episode(self, number, rows, ways, shots, unlabelled, rng) -> Episode:
-        zoo = self.zoos[number]
+    def _episode(self, number, rows, ways, shots, unlabelled, rng, true=None) -> Episode:
+        zoo, names = self.zoos[number], self.names[number]
         records = zoo.records(rows.tolist())
         keys = torch.from_numpy(rng.random(records.classes.shape)) + (records.classes < 0)
         part = keys.argsort(-1)[:, :ways]  # (B, C) rows of the zoo's heads
@@ -100,7 +116,14 @@ class ZooEpisodes:
         # The classes of unlabelled images are seldom equally frequent.
         rest = rest[:, torch.from_numpy(rng.permutation(rest.shape[1])[: -(-rest.shape[1] * 3 // 4)])]
         images = torch.cat([support.flatten(1), rest, asked.flatten(1)], 1)
-        features = zoo.images["features"][images].float().to(self.device)
+        plain = names is None or (names.plain is not None and true is None and rng.random() < PLAIN)
+        # Nothing but the classifier is known of encoders beside the first one.
+        plain = plain or zoo.encoder != self.zoos[0].encoder
+        source = zoo.images["features"] if plain or names is None else names.features
+        features = source[images].float().to(self.device)
+        directions = None
+        if names is not None:
+            directions = names.directions(records.classes.gather(1, part), plain, rng, true).to(features)
         projected = zoo.projected[images].to(self.device)
         state = {name: value.to(self.device) for name, value in records.state.items()}
         part = part.to(self.device)
@@ -115,4 +138,5 @@ class ZooEpisodes:
             query=scored,
             labels=torch.arange(ways, device=self.device).repeat_interleave(query),
             zoo_logits=logits,
+            directions=directions,
         )

@@ -13,10 +13,11 @@ from torch.nn import functional
 
 from d2nwg.models.dual import COEFFICIENTS, DualCondition, DualDenoiser
 from d2nwg.models.schedulers import make_noiser, make_scheduler
-from d2nwg.pipelines.heads import DualHeadPipeline
+from d2nwg.pipelines.heads_dual import DualHeadPipeline
 from d2nwg.training.config import DualConfig
 from d2nwg.training.episodes import Episode, ZooEpisodes
 from d2nwg.training.loop import Run, run_stage, step_rng
+from d2nwg.training.names import ZooNames, fit_alone
 from d2nwg.training.space import fit_layout, weight_space
 from d2nwg.training.trial import ADVICE, COPIES, unreal, weights
 from d2nwg.utils.errors import UserError
@@ -41,8 +42,30 @@ def train(zoos: list[Zoo], config: DualConfig, run: Run) -> tuple[DualHeadPipeli
     _check(zoos, config, run.accelerator.device)
     scheduler = make_scheduler("sample")
     space = weight_space(zoos[0], fit_layout(zoos[0]))
-    model, measured = train_denoiser(config, ZooEpisodes(zoos, config, run.accelerator.device), scheduler, run)
-    return DualHeadPipeline(model, scheduler, space), measured
+    names = zoo_names(zoos, config)
+    episodes = ZooEpisodes(zoos, config, run.accelerator.device, names)
+    model, measured = train_denoiser(config, episodes, scheduler, run)
+    if not names or names[0] is None:
+        return DualHeadPipeline(model, scheduler, space, None), measured
+    return DualHeadPipeline(model, scheduler, space, names[0].space), measured | fit_alone(names[0], config.seed)
+
+
+def zoo_names(zoos: list[Zoo], config: DualConfig) -> list[ZooNames | None]:
+    """What class names say about each zoo's tasks; nothing where they are no condition, or the first zoo has none."""
+    if not config.names:
+        return []
+    found: dict[tuple, ZooNames | None] = {}
+    for zoo in zoos:
+        if _images_of(zoo) not in found:
+            found[_images_of(zoo)] = ZooNames.of(zoo, config.held_out)
+    names = [found[_images_of(zoo)] for zoo in zoos]
+    return names if names[0] is not None else []
+
+
+def _images_of(zoo: Zoo) -> tuple:
+    """Equal for zoos of the same images and encoder."""
+    total = float(zoo.images["features"].float().sum())
+    return zoo.encoder, tuple(zoo.class_names), zoo.num_images, total
 
 
 def _check(zoos: list[Zoo], config: DualConfig, device: torch.device) -> None:
@@ -62,7 +85,8 @@ def train_denoiser(
 ) -> tuple[DualDenoiser, dict[str, float]]:
     """Train on episodes, going on from a checkpoint if there is one; as `train`."""
     accelerator, log, best = run.accelerator, run.log, run.folder / "best.safetensors"
-    model = DualDenoiser(config.width, config.depth, config.heads).to(accelerator.device)
+    named = episodes.names[0] is not None
+    model = DualDenoiser(config.width, config.depth, config.heads, names=named).to(accelerator.device)
     noiser = make_noiser(scheduler)
     last = scheduler.config.num_train_timesteps - 1
     rng, _ = step_rng(config.seed, "spread", 0)
@@ -123,7 +147,7 @@ class Loss(torch.nn.Module):
 
     def forward(self, episode: Episode, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """The loss to minimise, and its parts for the log."""
-        condition = self.model.encode(episode.support, episode.targets, episode.unlabelled)
+        condition = self.model.encode(episode.support, episode.targets, episode.unlabelled, episode.directions)
         latents = zoo_corrections(condition, episode) / self.model.spread
         time = torch.randint(self.last + 1, (len(latents),), generator=generator)
         time[::2] = self.last
@@ -158,7 +182,7 @@ def zoo_corrections(condition: DualCondition, episode: Episode) -> Tensor:
         seen = span.coordinates(images)
         own, zoo = (
             scores - scores.mean(-1, keepdim=True)
-            for scores in (seen @ start.weight.mT + start.bias.unsqueeze(1), episode.zoo_logits)
+            for scores in (branch.scores(images, start.weight, start.bias), episode.zoo_logits)
         )
         scale = (own * zoo).sum((1, 2), keepdim=True) / zoo.square().sum((1, 2), keepdim=True)
         error = scale.clamp_min(0) * zoo - own
@@ -181,7 +205,7 @@ def measure_spread(model: DualDenoiser, batches: list[Episode]) -> Tensor:
     """(COEFFICIENTS,) root mean square of the corrections over tasks without unlabelled images."""
     squares = []
     for episode in batches:
-        condition = model.encode(episode.support, episode.targets)
+        condition = model.encode(episode.support, episode.targets, None, episode.directions)
         alone = Episode(**{**vars(episode), "unlabelled": episode.unlabelled[:, :0]})
         shown, free = episode.support.shape[1], episode.unlabelled.shape[1]
         alone.zoo_logits = torch.cat([episode.zoo_logits[:, :shown], episode.zoo_logits[:, shown + free :]], 1)
@@ -192,24 +216,26 @@ def measure_spread(model: DualDenoiser, batches: list[Episode]) -> Tensor:
 @torch.no_grad()
 def held_out_accuracy(model: DualDenoiser, episodes: ZooEpisodes, last: int) -> dict[str, float]:
     """Accuracy of the one-step head on tasks of the held-out data sets, by kind and on average, and that of the start;
-    empty without any."""
+    empty without any. With names as a condition each kind is measured with true and with permuted ones."""
     result: dict[str, float] = {}
     start: list[float] = []
     rng = np.random.default_rng(0)
     model.eval()
-    for ways, shots, unlabelled in VALIDATION:
+    kinds = [(*kind, true) for kind in VALIDATION for true in ((True, False) if episodes.names[0] else (True,))]
+    for ways, shots, unlabelled, true in kinds:
         right: list[float] = []
-        for _ in range(VALIDATION_BATCHES):
-            episode = episodes.held_out(ways, shots, unlabelled, rng)
+        for _ in range(VALIDATION_BATCHES // (2 if episodes.names[0] else 1)):
+            episode = episodes.held_out(ways, shots, unlabelled, rng, true)
             if episode is None:
                 break
-            condition = model.encode(episode.support, episode.targets, episode.unlabelled)
+            condition = model.encode(episode.support, episode.targets, episode.unlabelled, episode.directions)
             noise = torch.zeros(len(episode.support), condition.num_tokens, COEFFICIENTS, device=episode.support.device)
             for latents, hits in ((model(noise, last, condition), right), (noise, start)):
                 scores = model.logits(latents, condition, episode.query)
                 hits.append((scores.argmax(-1) == episode.labels).float().mean().item())
         if right:
-            result[f"{ways}_way_{shots}_shot" + ("_unlabelled" if unlabelled else "")] = round(float(np.mean(right)), 4)
+            kind = f"{ways}_way_{shots}_shot" + "_unlabelled" * bool(unlabelled) + "_permuted_names" * (not true)
+            result[kind] = round(float(np.mean(right)), 4)
     model.train()
     if result:
         result |= {

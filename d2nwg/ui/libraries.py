@@ -10,6 +10,8 @@ def import_libraries() -> None:
     """Import what is slow, in one thread at a time: to a second one, a package that makes its names on demand, as
     diffusers does, can look as if it had none. Whatever works in a thread of its own calls this first."""
     with _importing:
+        import sentence_transformers  # noqa: F401
+
         import d2nwg.exploration.words
         import d2nwg.figures.explore
         import d2nwg.generate
@@ -17,11 +19,16 @@ def import_libraries() -> None:
 
 
 def warm_up() -> None:
-    """Import what is slow and load the default encoder, so that the first click does not wait for it."""
+    """Import what is slow and load the default encoder, bundle and text encoder, so that the first click does not wait
+    for them."""
     try:
         import_libraries()
+        from d2nwg.bundles import load_pipeline, resolve_bundle
         from d2nwg.encoders.images import DEFAULT_ENCODER, load_encoder
 
         load_encoder(DEFAULT_ENCODER)
+        pipe = load_pipeline(resolve_bundle())
+        if pipe.uses_names:
+            pipe.names_on().prepare()
     except Exception:  # the page is up; whoever needs it sees the sentence then
         logging.getLogger("d2nwg.ui").exception("Warming up")

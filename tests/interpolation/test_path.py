@@ -242,7 +242,7 @@ def test_a_bundle_without_conditions_mixes_weights(ends, tiny_bundle, at_hand, m
     kept = {name: getattr(pipe, name) for name in ("weight_space", "_check", "scheduler", "sample_bytes")}
     bare = SimpleNamespace(**kept, max_classes=None, tasks={})
     made = {"weight": torch.randn(2, 4, 48), "bias": torch.randn(2, 4)}
-    monkeypatch.setattr(mixing, "sample_heads", lambda *_: SimpleNamespace(state=made))
+    monkeypatch.setattr(mixing, "sample_heads", lambda *_, **__: SimpleNamespace(state=made))
     monkeypatch.setattr("d2nwg.interpolation.path.load_pipeline", lambda *_: bare)
     sources = [load_images(end) for end in ends]
     gone = interpolate(sources, bundle=tiny_bundle, **SHORT)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from d2nwg import load_bundle
-from d2nwg.pipelines.heads import DualHeadPipeline, LatentHeadPipeline, WeightGenerationPipeline
+from d2nwg.pipelines.heads import LatentHeadPipeline, WeightGenerationPipeline
+from d2nwg.pipelines.heads_dual import DualHeadPipeline
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.paths import shipped
 
