@@ -143,7 +143,7 @@ def test_longer_names_cost_no_more_than_a_sentence(bundle):
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ("", "No class is named"),
+        (" , ", "No class is named"),
         ("cat", "the only name"),
         ("cat, Cat", "given twice"),
         ("cat," + "x" * 500, "500 characters"),

@@ -30,6 +30,8 @@ ELSEWHERE = {  # command: a file that runs it, and what stands there
         '\npip install -r requirements.txt -e ".[test]" && python -m pytest\n',
     ),
     'pip install ".[lm-eval]"': (".ci/run", '".[dev,lm-eval]"'),
+    "python -m tests.fuzz --minutes 60": (".ci/run", "\npython -m tests.fuzz --minutes 2 "),
+    "python app.py --models DIR": ("tests/e2e/conftest.py", '"--models"'),
 }
 FEW = "--subsets 24 --classes 2-3 --images 2 --max-per-class 4"
 STEPS = "--preset tiny --set vae_steps=2 --set align_steps=2 --set diffusion_steps=2 --set batch_size=4"

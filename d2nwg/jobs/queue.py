@@ -22,7 +22,7 @@ from d2nwg.jobs.job import FORMAT, Job, jobs_dir, jobs_lock, list_jobs
 from d2nwg.jobs.owner import claim, release, taken
 from d2nwg.jobs.process import PATIENCE, identity, process_state, send_signal
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.paths import cache_dir, remove_partial
+from d2nwg.utils.paths import cache_dir, sole_writer
 
 UNFINISHED = ("queued", "running", "paused")
 RESUMABLE = ("paused", "stopped", "interrupted", "failed")
@@ -238,7 +238,8 @@ def delete(job: Job) -> None:
     with contextlib.suppress(UserError):
         if job.spec["kind"] == "train" and job.state()["state"] != "finished":
             shutil.rmtree(job.work, ignore_errors=True)
-        remove_partial(job.out)
+        with sole_writer(job.out):  # removes what is left of it, where nobody is writing it
+            pass
         release(job.out)
     shutil.rmtree(job.folder, ignore_errors=True)
     start_next()

@@ -15,7 +15,6 @@ from d2nwg.jobs.job import Job
 from d2nwg.jobs.process import identity
 from d2nwg.jobs.queue import start_next
 from d2nwg.utils.errors import Cancelled, UserError
-from d2nwg.utils.paths import remove_partial
 from d2nwg.utils.progress import Progress, TerminalProgress, TimeLeft, format_seconds
 
 EVERY = 0.5  # seconds between two writings of the state
@@ -105,7 +104,6 @@ def _train(job: Job, parameters: dict, progress: Progress) -> None:
     from d2nwg.weights.open import open_zoo
 
     out = Path(parameters["out"])
-    remove_partial(out)
     if (out / "model_index.json").is_file() and job.work.is_dir():  # killed after the bundle was complete
         clear_checkpoints(job.work)
         return
