@@ -50,6 +50,7 @@ OWN = {
     "oracle_top3": "oracle top 3",
 }
 ALL = 0  # shots: every image that is not held out
+SHOTS = [1, 5, 20, ALL]
 MANY = 400  # support images from which on fewer seeds are drawn: tuning the baselines takes minutes
 README = Path(__file__).with_name("README.md")
 START, END = "<!-- measured -->", "<!-- /measured -->"
@@ -318,7 +319,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--seeds-many", type=int, default=3, help=f"where the support is larger than {MANY} images")
-    parser.add_argument("--shots", type=int, nargs="+", default=[1, 5, 20, ALL], help="0: all that are not held out")
+    parser.add_argument("--shots", type=int, nargs="+", default=SHOTS, help="0: all that are not held out")
     parser.add_argument("--ways", type=int, nargs="+", default=[5, 10], help="besides all classes")
     parser.add_argument("--unlabelled", type=int, default=15, help="images without labels a class")
     parser.add_argument("--num-samples", type=int, default=50)
@@ -350,12 +351,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"Percent right, mean of {args.seeds} seeds (of {args.seeds_many} where the support has more than {MANY} "
         f"images); at most {args.query} held-out images a class, {args.num_samples} samples, every column on the same "
         f"support and query images. *with unlabelled*: {args.unlabelled} images a class without labels beside the "
-        "support. *oracle top 3* is the papers' protocol, which looks at the query images to choose. ECE: expected "
-        "calibration error. \\*: on those tasks that it can do."
+        "support. *names only*: without an image, by names alone; beside it the row of the known class whose name is "
+        "nearest, and names alone where no lemma of a known class equals or contains one of them. *permuted*: each "
+        "class has the name of another. *oracle top 3* is the papers' protocol, which looks at the query images to "
+        "choose. ECE: expected calibration error. \\*: on those tasks that it can do."
     )
     command = (
         f"python -m benchmarks.unseen {' '.join(Path(d).name for d in args.data)} --bundles {' '.join(names)}"
-        f"{f' --encoder {args.encoder}' if args.encoder else ''} --out unseen.json"
+        f"{f' --encoder {args.encoder}' if args.encoder else ''}"
+        f"{'' if args.shots == SHOTS else f' --shots {chr(32).join(map(str, args.shots))}'} --out unseen.json"
     )
     if args.readme:
         write_between(README, f"{words}\n\n{short}\n\n`{command} --readme`")

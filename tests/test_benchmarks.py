@@ -22,8 +22,7 @@ WHOLE = "--count 12 --epochs 1 --samples 2 --set vae_steps=2 --set align_steps=2
 SMALLEST = {  # documented command: options that make it small; the last one counts
     "python -m benchmarks.unseen DATA... --bundles BUNDLE --out unseen.json --write-card": UNSEEN,
     "python -m benchmarks.unseen DATA... --bundles heads-dual --out unseen.json": UNSEEN,
-    f"python -m benchmarks.unseen {' '.join(SETS)} --bundles heads-dual heads-efficientnet-lite0 --out unseen.json "
-    "--readme": UNSEEN,
+    f"python -m benchmarks.unseen {' '.join(SETS)} --bundles heads-dual --shots 1 5 --out unseen.json --readme": UNSEEN,
     "python -m benchmarks.speed --zoo zoo --images photos/ --out speed.json": "--smoke --only probes encoder",
     "python -m benchmarks.speed --only encoder --num-images 512": "--smoke",
     "python -m benchmarks.speed --only heads": "--smoke --data flowers",
