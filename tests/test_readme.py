@@ -39,16 +39,16 @@ DUAL = "--preset tiny --set steps=2 --set validate_every=1 --held-out birds"
 REFINE = "--preset tiny --layers 2 --candidates 3 --criterion confidence"  # by which one is kept
 SMALLEST = {  # command: options that make it small, in the order in which the commands are run; the last one counts
     "python -m d2nwg generate flowers/ --shots 5 --num-samples 50 --out flowers-head": "--num-samples 3",
-    "python -m d2nwg generate flowers/ --shots 1 --unlabelled more-flowers/ --out flowers-head": "--num-samples 3",
+    "python -m d2nwg generate flowers/ --shots 1 --unlabelled more-flowers/ --out unlabelled-head": "--num-samples 3",
     'python -m d2nwg generate --names "tabby cat, golden retriever, red fox" --out pets-head': "--num-samples 3",
-    "python -m d2nwg generate flowers/ --names names.txt --out flowers-head": "--num-samples 3",
+    "python -m d2nwg generate flowers/ --names names.txt --out named-head": "--num-samples 3",
     "python -m d2nwg predict flowers-head/head.safetensors picture.jpg": "",
     "python -m d2nwg evaluate flowers-head/head.safetensors flowers/": "",
     "python -m d2nwg explore --data flowers/ --num-samples 200 --out flowers-explored": "--num-samples 6",
     "python -m d2nwg interpolate photos/ sketches/ --out path": "--points 3 --seeds 1 --num-samples 2",
     "python -m d2nwg zoo build birds/ tools.zip --subsets 10000 --classes 2-20 --out zoo": FEW,
     "python -m d2nwg train --zoo zoo --generator dual --out my-bundle": DUAL,
-    "python -m d2nwg generate flowers/ --bundle my-bundle --out flowers-head": "--num-samples 3",
+    "python -m d2nwg generate flowers/ --bundle my-bundle --out my-head": "--num-samples 3",
     "python -m d2nwg explore --data example:digits --num-samples 200 --out explored": (
         "--num-samples 6 --num-trained 4 --max-query 10 --shots 1"
     ),

@@ -34,7 +34,7 @@ class _Parameters(BaseModel):
     data: list[str] = []
     generator: str = ""
     encoder: str = ""
-    config: dict
+    config: dict = {}
     device: str | None = None
 
 

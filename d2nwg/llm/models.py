@@ -147,7 +147,7 @@ def _load(name: str, folder: Path, device: str, dtype: str, progress: Progress) 
     import torch
     from transformers import AutoConfig, AutoTokenizer
 
-    from d2nwg.llm.weights import MAX_CONFIG, SAFE, check_fits, check_runs, read_weights
+    from d2nwg.llm.weights import MAX_CONFIG, SAFE, check_fits, check_index, check_runs, read_weights
 
     label = shown(DEFAULT_NAME if name == DEFAULT else name)
     progress("Loading the model", 0, 0)
@@ -169,6 +169,7 @@ def _load(name: str, folder: Path, device: str, dtype: str, progress: Progress) 
             is_one = f"it is a {kinds[0]}" if kinds else "its config.json names no architecture"
             raise UserError(f"{label} is no causal language model ({shown(is_one)}): choose one that writes text.")
         try:
+            check_index(folder, label)
             check_fits(folder, config, label, device, getattr(torch, dtype, torch.float32))
             safe = dict(local_files_only=True, use_safetensors=True)
             model = read_weights(folder, label, config=config, dtype=getattr(torch, dtype, dtype), **safe)

@@ -26,11 +26,10 @@ def read_weights(folder: str | Path, label: str, **options) -> "PreTrainedModel"
         options: of `AutoModelForCausalLM.from_pretrained`.
     Raises:
         UserError: tensors (tied ones aside) are missing, of another shape, left over, or not finite (transformers would
-            use random numbers for the first two), or an index names files that are not in the folder.
+            use random numbers for the first two).
     """
     from transformers import AutoModelForCausalLM
 
-    check_index(Path(folder), label)
     model, found = AutoModelForCausalLM.from_pretrained(
         folder, output_loading_info=True, ignore_mismatched_sizes=True, **SAFE, **options
     )

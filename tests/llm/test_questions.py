@@ -96,7 +96,7 @@ def test_files_that_are_none(tmp_path, monkeypatch):
         read_questions(cut)
     with pytest.raises(UserError, match=r"gone.jsonl cannot be read: no such file"):
         read_questions(tmp_path / "gone.jsonl")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is no regular file"):
         read_questions(tmp_path)
     monkeypatch.setattr("d2nwg.llm.questions.MAX_BYTES", 100)
     with pytest.raises(UserError, match="larger than"):

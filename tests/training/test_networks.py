@@ -145,7 +145,7 @@ def test_verbs(model_zoo, tmp_path, monkeypatch, capsys):
     sets = [text for name, value in SHORT.items() for text in ("--set", f"{name}={value}")]
     assert main(["train", "--zoo", str(model_zoo.path), "--preset", "tiny", *sets, "--out", str(out)]) == 0
     card = (out / "README.md").read_text()
-    assert "whole networks of 2 architectures for the tasks dots, stripes" in card and "| 1 | `" in card
+    assert "whole networks of 2 architectures for the tasks dots, stripes" in card and "\n| 1 | " in card
     assert "lost_aside" in json.loads((out / "training.json").read_text())["measured"]
     assert "mine" not in list_bundles(), "the tabs' bundles make heads"
     with pytest.raises(UserError, match="whole networks, not heads"):
