@@ -176,7 +176,8 @@ class Zoo:
             name: (None, config.checkpoints, *shape)
             for name, shape in head_shapes(config.probe, width, config.max_classes, config.hidden).items()
         }
-        shapes |= {"classes": (None, config.max_classes), "support": (None, config.max_classes, config.images)}
+        # Fewer support images than `config.images` where no class has so many.
+        shapes |= {"classes": (None, config.max_classes), "support": (None, config.max_classes, None)}
         shapes |= {"accuracy": (None, config.checkpoints)}
         names = sorted(path.name for path in self.path.glob("records-*.safetensors"))
         shards = [open_member(self.path, name, shapes) for name in names]
