@@ -31,7 +31,7 @@ from d2nwg.llm.spectrum import TYPES, measure, rank
 from d2nwg.utils.errors import Cancelled, UserError
 from d2nwg.utils.limits import out_of_memory
 from d2nwg.utils.outputs import explained, resolved
-from d2nwg.utils.paths import read_json, sole_writer, write_whole
+from d2nwg.utils.paths import is_partial, read_json, sole_writer, write_whole
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import shown
 
@@ -217,7 +217,7 @@ def _open(folder: Path, config, own, matrices, selection, report, resume: bool) 
                 "what it began with, or give the name of a new folder."
             )
         return
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and not all(map(is_partial, folder.iterdir())):
         raise UserError(f"{shown(folder)} is not empty: give the name of a new folder.")
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(note, json.dumps(run, indent=1) + "\n")

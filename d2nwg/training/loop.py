@@ -118,9 +118,9 @@ def run_stage(
         if (number + 1) % checkpoint_every == 0 or number + 1 == steps:
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
-                _save(checkpoint, number + 1, modules, optimiser, ema, accelerator)
-                if measure is not None and number + 1 < steps:
+                if measure is not None and number + 1 < steps:  # before the checkpoint: after it, a kill could lose it
                     log(stage=stage, step=number + 1, steps=steps, **measure())
+                _save(checkpoint, number + 1, modules, optimiser, ema, accelerator)
     run.progress(label, steps, steps)
 
 

@@ -5,13 +5,12 @@ import contextlib
 import errno
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.paths import sole_writer, whole_folder
+from d2nwg.utils.paths import partial_folder, sole_writer, whole_folder
 from d2nwg.utils.text import shown
 
 AGAIN = "make room and try again"
@@ -57,7 +56,8 @@ def claimed(out: str | Path, *, empty: bool = False, advice: str = AGAIN, there:
             raise UserError(f"{shown(target, 500)} {there}.")
         with _parents(target):
             try:
-                os.rmdir(tempfile.mkdtemp(prefix=".partial-", dir=target if target.is_dir() else target.parent))
+                with partial_folder(target, inside=target.is_dir()):
+                    pass
             except OSError as reason:
                 raise UserError(f"{shown(target, 500)} cannot be written: {_why(reason)}.") from reason
             yield target

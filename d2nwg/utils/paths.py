@@ -176,6 +176,11 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def is_partial(path: Path) -> bool:
+    """Whether a path is named like what a killed process left of a folder or a file (`whole_folder`, `whole_file`)."""
+    return re.fullmatch(r"\.(.+\.)?partial-.+", path.name) is not None
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a text file with `whole_file`."""
     with whole_file(path) as part:
