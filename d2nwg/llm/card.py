@@ -3,7 +3,7 @@
 import json
 import re
 
-from d2nwg.utils.text import shown
+from d2nwg.utils.text import printable, shown
 
 HUB_NAME = re.compile(r"[\w.\-]+/[\w.\-]+", re.ASCII)
 LICENCE = re.compile(r"[\w.\-]{1,60}", re.ASCII)
@@ -29,7 +29,7 @@ def model_card(name: str, base: str, config, report: dict) -> str:
         head["license"] = report["licence"]
     words = report.get("words")
     said = "\n\n".join(shown(sentence, 2000) for sentence in (words if isinstance(words, list) else [words or ""]))
-    measured = json.dumps(report, indent=1, ensure_ascii=False, default=str)
+    measured = printable(json.dumps(report, indent=1, ensure_ascii=False, default=str))
     lines = "\n".join(f"{key}: {value}" for key, value in head.items())
     kind = type(config).__name__.removesuffix("Config")
     return f"""---

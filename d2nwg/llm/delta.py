@@ -128,7 +128,8 @@ def read_delta(path: str | Path) -> Delta:
     if not version:
         raise UserError(f"{name} is no delta: it does not say which base it belongs to.")
     kinds = ((version, int), (base, str), (hashes, dict), (facts, dict))
-    if not all(isinstance(value, kind) for value, kind in kinds) or not is_utf8(base):
+    fits = all(isinstance(value, kind) for value, kind in kinds)
+    if not fits or not is_utf8(json.dumps([base, facts], ensure_ascii=False)):
         raise UserError(f"{name} is damaged: its header is not that of a delta; save or download it again.")
     if version > VERSION:
         raise UserError(f"{name} was written by a newer version of this program: update it.")

@@ -30,7 +30,8 @@ def in_template(
     """
     try:
         template = tokenizer.get_chat_template()
-        given = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(name, str)}
+        special = tokenizer.special_tokens_map.items()
+        given = {name: [*map(str, one)] if isinstance(one, (list, tuple)) else str(one) for name, one in special}
         if not isinstance(template, str):
             raise ValueError("it is no text")
     except Exception as reason:  # several templates without a default, or anything that is none

@@ -45,7 +45,7 @@ def expected(kind: Any) -> str:
     if get_origin(plain) is Literal:
         return f"choose one of {', '.join(map(str, get_args(plain)))}"
     if get_origin(plain) is tuple:
-        return f"several of them; of each, {expected(get_args(plain)[0])}"
+        return f"give several values, each {expected(get_args(plain)[0]).removeprefix('give ')}"
     noun = {int: "a whole number", float: "a number", bool: "yes or no", str: "a text"}.get(plain, "something else")
     if Ge in limits and Le in limits:
         noun += f" from {limits[Ge]:,} to {limits[Le]:,}"

@@ -7,6 +7,7 @@ refuses what cannot end well, not what is merely close.
 import contextlib
 import math
 import shutil
+import sys
 from pathlib import Path
 
 from d2nwg.utils.errors import UserError
@@ -75,11 +76,11 @@ def size(count: float) -> str:
 def free_memory(device: object = "cpu") -> float:
     """Bytes that this process can still get: of a GPU, or of the machine within the limits that are set for the
     process and its control groups."""
-    import torch
-
-    if str(device).startswith("cuda") and torch.cuda.is_available():
-        return float(torch.cuda.mem_get_info(torch.device(str(device)))[0])
     import psutil
+
+    torch = sys.modules.get("torch")  # without it nothing is on a GPU
+    if torch and str(device).startswith("cuda") and torch.cuda.is_available():
+        return float(torch.cuda.mem_get_info(torch.device(str(device)))[0])
 
     return min(float(psutil.virtual_memory().available), _in_address_space(), _in_cgroups())
 
@@ -123,9 +124,8 @@ def _left(folder: Path, limit: str, used: str, cached: str) -> float:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on a CPU or on a device."""
-    import torch
-
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
         return True
     words = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
     return isinstance(error, (RuntimeError, OSError)) and any(word in str(error).lower() for word in words)
