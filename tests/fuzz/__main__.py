@@ -31,7 +31,8 @@ def main() -> int:
     args = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="d2nwg-fuzz-") as folder:
-        os.environ["HF_HOME"] = str(Path(folder) / "hub")
+        # Where libraries look when they are imported; a case's own folders are set later.
+        os.environ |= {"HF_HOME": str(Path(folder) / "hub"), "GRADIO_TEMP_DIR": str(Path(folder) / "gradio")}
         from tests.fuzz.run import repeat, run
 
         kept = args.keep or Path(tempfile.mkdtemp(prefix="d2nwg-fuzz-found-"))

@@ -12,7 +12,7 @@ from tests.fuzz.room import SECRET, Room, walk
 
 OUT_OF_MEMORY = "Memory ran out"  # the sentence for what no estimate foresaw
 CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f]")
-PARTIAL = re.compile(r"\..*-[a-z0-9_]{8}|.*\.part(\.npz)?")
+PARTIAL = re.compile(r"\.(.+\.)?partial-.+|.*\.part(\.npz)?|\..*-[a-z0-9_]{8}")
 
 
 @dataclass

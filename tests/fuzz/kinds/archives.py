@@ -58,7 +58,7 @@ def make(rng: Random, room: Room, stock: Stock) -> Case:
     members = [(str(f.relative_to(source)), f.read_bytes()) for f in sorted(source.rglob("*")) if f.is_file()]
     rng.shuffle(members)
     members = members[: rng.choice((2, 6, 24))]
-    for _ in range(rng.choice((0, 1, 1, 3))):
+    for _ in range(rng.choice((0, 0, 1, 3))):
         members.insert(rng.randrange(len(members) + 1), (rng.choice(NAMES), rng.choice(members)[1] if members else b""))
     suffix = rng.choice([".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".npz", ".bin", ""])
     path = room.given / f"data{suffix}"
@@ -67,7 +67,7 @@ def make(rng: Random, room: Room, stock: Stock) -> Case:
         if suffix in (".zip", ".npz") or rng.random() < 0.3
         else _tar(members, rng, room, suffix)
     )
-    if rng.random() < 0.4:
+    if rng.random() < 0.25:
         data = damaged_bytes(data, rng)
     path.write_bytes(data)
     if not images:
