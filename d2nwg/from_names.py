@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from d2nwg.bundles import load_pipeline, resolve_bundle
 from d2nwg.conditions.base import Task
-from d2nwg.conditions.class_names import check_names, class_of
+from d2nwg.conditions.class_names import check_distinct, check_names, class_of, embed_names
 from d2nwg.encoders.images import load_encoder
 from d2nwg.heads import Head
 from d2nwg.pipelines.names import Expectation
@@ -90,8 +90,8 @@ def generate_from_names(
         encoder: of the images; by default the bundle's. It needs a classifier of ImageNet's classes, or a text tower.
         progress: stages "Opening the bundle" and "Reading the names".
     Raises:
-        UserError: fewer than two names, names that cannot be used (`check_names`), a bundle or an encoder that knows
-            nothing of names.
+        UserError: fewer than two names, names that cannot be used (`check_names`, `check_distinct`), a bundle or an
+            encoder that knows nothing of names, or more heads than fit into the memory.
     """
     names = check_names(names)
     whole(num_samples, "The number of samples", 1)
@@ -103,10 +103,12 @@ def generate_from_names(
         raise UserError(f"The bundle {path.name} was trained without class names: choose another one, or give images.")
     images = load_encoder(encoder or pipe.weight_space.config.encoder, device)
     on = pipe.names_on(images.name)
+    pipe.check_size(num_samples, len(names), images.num_features, 0)
     on.prepare()
     progress("Opening the bundle", 1, 1)
     started = time.perf_counter()
     progress("Reading the names", 0, 1)
+    check_distinct(names, embed_names(names, on.text_encoder))
     generator = torch.Generator().manual_seed(seed)
     samples = pipe(Task(names=names, encoder=images.name), num_samples=num_samples, generator=generator)
     state = {name: tensor.cpu() for name, tensor in samples.state.items()}

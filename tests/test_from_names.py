@@ -119,6 +119,19 @@ def test_heads_from_names_alone(bundle, tmp_path):
     assert torch.equal(again.samples["weight"], made.samples["weight"])
 
 
+@pytest.mark.parametrize("names", [["🐱", "cat", "🐶"], ["red fox", "cat", "red_fox"]])
+def test_names_that_read_the_same_need_images(bundle, names):
+    with pytest.raises(UserError, match=f"The names {names[0]} and {names[2]} read the same"):
+        generate_from_names(names, bundle=bundle)
+    described = [f"{names[0]}: a pet that purrs", *names[1:]]
+    assert len(generate_from_names(described, bundle=bundle, num_samples=2).head.classes) == 3
+
+
+def test_more_heads_from_names_than_fit_are_refused(bundle):
+    with pytest.raises(UserError, match="ask for fewer samples"):
+        generate_from_names(["cat", "dog"], bundle=bundle, num_samples=10**9)
+
+
 def test_permuting_names_permutes_the_head(bundle):
     first, second = (
         generate_from_names(list(names), bundle=bundle).head.state["weight"] for names in (FIRST, FIRST[::-1])

@@ -16,6 +16,7 @@ from d2nwg.utils.text import folded, is_utf8, shown
 
 LONGEST = 400  # characters of a name; a description may be longer
 MOST = 2_000  # names of one head
+SAME = 1e-5  # two texts whose cosine is nearer to 1 are the same to a text encoder
 MOST_BYTES = 2_000_000  # of a names file
 
 
@@ -31,6 +32,15 @@ def read_names(source: str | Path) -> list[str]:
     text = str(source)
     if "\n" not in text and len(text) < 4096 and text.strip() and _is_file(text):
         text = _read(Path(text).expanduser()) + "\n"
+    return split_names(text)
+
+
+def split_names(text: str) -> list[str]:
+    """`read_names` of a text that is never the path of a file, as a stranger's must not be.
+
+    Raises:
+        UserError: nothing is named.
+    """
     parts = text.splitlines() if "\n" in text else text.split(",")
     names = [name for part in parts if (name := part.strip().lstrip("\ufeff").strip())]
     if not names:
@@ -84,6 +94,20 @@ def check_names(names: Sequence[str]) -> list[str]:
             raise UserError(f"The name {shown(label)} is given twice: classes need different names.")
         seen[folded(label)] = label
     return list(names)
+
+
+def check_distinct(names: Sequence[str], texts: Tensor) -> None:
+    """Refuse names that nothing but images can tell apart.
+
+    Args:
+        texts: (C, e) their text vectors (`embed_names`).
+    Raises:
+        UserError: two have the same, as pictographs do, which a text encoder need not know.
+    """
+    same = (texts @ texts.T).triu(1) > 1 - SAME
+    if len(pairs := same.nonzero()):
+        one, other = (shown(names[i], 60) for i in pairs[0].tolist())
+        raise UserError(f"The names {one} and {other} read the same: describe both classes in words, after a colon.")
 
 
 def class_of(name: str) -> str:

@@ -10,11 +10,14 @@ from d2nwg.ui.events import PRIVATE
 
 NOT_KEPT = ("own", "generate", "none")  # choices that mean nothing to somebody else
 
+LONGEST = 2000  # characters of a value
+
 KEEP = """(...values) => {
     const shownIn = %s;
     if (shownIn && !document.querySelector(shownIn)?.offsetParent) return;
     const link = new URL(location.href);
-    %s.forEach((key, i) => values[i] === null || %s.includes(values[i])
+    const kept = value => value !== null && value !== "" && String(value).length <= %s && !%s.includes(value);
+    %s.forEach((key, i) => !kept(values[i])
         ? link.searchParams.delete(key) : link.searchParams.set(key, values[i]));
     history.replaceState(history.state, "", link);
 }"""
@@ -32,6 +35,6 @@ def keep_in_address(controls: Mapping[str, FormComponent], shown_in: str | None 
         None,
         list(controls.values()),
         None,
-        js=KEEP % tuple(map(json.dumps, (shown_in, list(controls), NOT_KEPT))),
+        js=KEEP % tuple(map(json.dumps, (shown_in, LONGEST, NOT_KEPT, list(controls)))),
         **PRIVATE,
     )

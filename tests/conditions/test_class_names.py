@@ -12,6 +12,7 @@ from d2nwg.conditions.class_names import (
     read_names,
     readable,
     rename,
+    split_names,
     without,
 )
 from d2nwg.encoders.texts import TextEncoder
@@ -40,6 +41,12 @@ def test_names_in_a_file(tmp_path, content):
     path = tmp_path / "names.txt"
     path.write_bytes(content)
     assert read_names(path) == read_names(str(path)) == ["cat", "pansy: a small flower, of gardens"]
+
+
+def test_a_typed_text_is_never_a_path(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("cat\ndog")
+    assert split_names(str(path)) == [str(path)] and split_names("cat\ndog") == ["cat", "dog"]
 
 
 def test_one_name_in_a_file_keeps_its_comma(tmp_path):

@@ -2,7 +2,12 @@
 
 from dataclasses import replace
 
+import torch
+
 from d2nwg.evaluation.report import QueryAccuracy, Report, SampleScore, Seconds
+from d2nwg.from_names import NamedGeneration, notes_on
+from d2nwg.heads import Head
+from d2nwg.pipelines.names import Expectation
 
 
 def make_report(samples=(0.5, 0.6, 0.7), distances=None, accuracy=None, **changes) -> Report:
@@ -35,3 +40,11 @@ def make_report(samples=(0.5, 0.6, 0.7), distances=None, accuracy=None, **change
         notes=[],
     )
     return replace(made, **changes)
+
+
+def make_named(names, accuracy=0.81, variance=0.9, nearest=("cat", "dog")) -> NamedGeneration:
+    """A head of these names that never was, with this expectation."""
+    state = {"weight": torch.zeros(4, len(names), 3), "bias": torch.zeros(4, len(names))}
+    expectation = Expectation(accuracy, 0.1, variance, nearest)
+    head = Head({name: tensor[0] for name, tensor in state.items()}, "fake", tuple(names), {}, {})
+    return NamedGeneration(head, state, expectation, notes_on(names, expectation), 0.2)

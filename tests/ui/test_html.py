@@ -26,7 +26,7 @@ from d2nwg.ui.train import service as training
 from d2nwg.ui.train.service import Checkpoints, ImportedZoo
 from d2nwg.ui.work import Stage
 from tests.helpers.images import make_image_folder
-from tests.helpers.reports import make_report
+from tests.helpers.reports import make_named, make_report
 
 HOSTILE = [
     '<img src=x onerror="alert(1)">',
@@ -41,12 +41,12 @@ HOSTILE = [
 MODULES = (views, explore, generate, interpolate, language, train)
 NO_HTML = {  # words and numbers, which something else escapes
     views: {"percent", "count", "thumbnail"},
-    generate: {"result_sentences", "kept", "table"},
+    generate: {"result_sentences", "named_sentences", "kept", "table"},
     language: {"matrix_name", "voted"},
 }
 NO_NAMES = {  # nothing of files or visitors comes in
     explore: {"nothing_picked", "places", "tools"},
-    generate: {"places"},
+    generate: {"places", "no_images"},
     interpolate: {"places"},
     language: {"looking_places", "refining_places", "matrix_words"},
 }
@@ -166,6 +166,9 @@ def cases(tmp_path, monkeypatch):
             (views, "progress"): [views.progress(Stage(name, 1, 2, 3.0))],
             (views, "thumbnails"): [views.thumbnails(seen)],
             (generate, "result"): [generate.result(report), generate.result(replace(report, task=None))],
+            (generate, "named_result"): [
+                generate.named_result(make_named([name, "b"], variance=0.99, nearest=(name, "b")))
+            ],
             (generate, "seen"): [generate.seen(name, {name: 0.9, "b": 0.1}, name)],
             (generate, "likeliest"): [generate.likeliest({name: 0.9, "b": 0.1})],
             (explore, "answer"): [explore.answer([name] * 4)],
@@ -230,6 +233,12 @@ def test_a_look_at_archives_escapes_their_names(tmp_path, monkeypatch):
 
 
 def test_tools_and_places_are_constants():
-    for piece in (explore.tools("a", "b"), explore.places(), generate.places(), interpolate.places()):
+    for piece in (
+        explore.tools("a", "b"),
+        explore.places(),
+        generate.places(),
+        generate.no_images(),
+        interpolate.places(),
+    ):
         assert "<script" not in piece and "javascript:" not in piece
     assert np.isfinite(len(language.looking_places() + language.refining_places()))

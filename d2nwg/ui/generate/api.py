@@ -40,17 +40,23 @@ async def generate(
     unlabelled: list[str] | None = None,
     task: str = "",
     sampler: str = "default",
+    names: str | None = None,
     progress=PROGRESS,
 ) -> tuple[str, dict, str, str, str]:
     folder = call_folder()
     with refusals():
         settings = check_settings(bundle, shots, num_samples, seed, steps, max_query, task, sampler, visitor(request))
-        read = partial(read_images, files=files, example=example, into=folder)
-        images = await call(read, reports_to(progress))
-        make = partial(service.generate, images, settings, folder / "result", unlabelled)
+        images = None
+        if files or example or not (names or "").strip():
+            read = partial(read_images, files=files, example=example, into=folder)
+            images = await call(read, reports_to(progress))
+        make = partial(service.generate, images, settings, folder / "result", unlabelled, names)
         generation, made = await call(make, reports_to(progress))
-    sentence = " ".join(html.result_sentences(generation.report))
-    return sentence, generation.report.to_json(), str(made["head"]), str(made["samples"]), str(made["report"])
+    if images is None:
+        words, report = html.named_sentences(generation), generation.to_json()
+    else:
+        words, report = html.result_sentences(generation.report), generation.report.to_json()
+    return " ".join(words), report, str(made["head"]), str(made["samples"]), str(made["report"])
 
 
 async def predict(head: str | None = None, image: str | None = None) -> dict[str, float]:
@@ -86,6 +92,13 @@ def add_endpoints() -> None:
             "", label="The task, for a task-conditioned bundle: its name, or a mix such as 0.7 one + 0.3 other"
         )
         sampler = gr.Radio(list(SAMPLERS), value=DEFAULT, label="Sampler: the bundle's own, or the paper's")
+        names = gr.Textbox(
+            label=(
+                "Names of the classes, separated by commas or lines, each with a description after a colon where there "
+                "is one. Without files and example the head is made from them alone; beside them they rename the "
+                "classes: all in order, or some as old=new"
+            )
+        )
         head = Upload(label="A head file, such as /generate returns")
         image = Picture(label="A picture")
         samples_file = Upload(label="All samples, as /generate returns them")
@@ -107,12 +120,13 @@ def add_endpoints() -> None:
     )
     run.click(
         generate,
-        [files, example, bundle, *numbers, unlabelled, task, sampler],
+        [files, example, bundle, *numbers, unlabelled, task, sampler, names],
         [words, report, *made],
         api_name="generate",
         **COMPUTE,
         api_description=(
-            "Generate classifier heads for labelled images, given as files or as the name of an example. Returns the "
+            "Generate classifier heads for labelled images, given as files or as the name of an example, or for class "
+            "names alone. Returns the "
             "result in words, the report, and three files: the chosen head, all samples, and the report. Reports "
             "progress; cancelling the job stops the work."
         ),

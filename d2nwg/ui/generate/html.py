@@ -1,11 +1,21 @@
 """The Generate tab's words and pieces of HTML. Whatever comes from a visitor is escaped here."""
 
 from html import escape
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from d2nwg.evaluation.report import Report
-from d2nwg.ui.html import count, percent, title
+from d2nwg.ui.html import count, hint, percent, title
+from d2nwg.utils.text import shown
+
+if TYPE_CHECKING:
+    from d2nwg.from_names import NamedGeneration
+
+UNMEASURED = (
+    "Without images nothing was measured, so there is no picture of the samples and none of where the head errs: give "
+    "a few images of each class to see them."
+)
 
 
 def result_sentences(report: Report) -> tuple[str, str, str]:
@@ -26,6 +36,8 @@ def result_sentences(report: Report) -> tuple[str, str, str]:
     if accuracy.without_unlabelled is not None:
         used = count(report.num_unlabelled, "unlabelled image")
         free = f" {used} took part; without them it reaches {percent(accuracy.without_unlabelled)}."
+    if accuracy.without_names is not None:
+        free += f" {_worth_of_names(accuracy.chosen, accuracy.without_names)}"
     made = "Made from the task's name only. " if report.task else ""
     return (
         f"The generated head is right on {percent(accuracy.chosen)} of {count(report.num_query, 'image')} it never "
@@ -35,6 +47,43 @@ def result_sentences(report: Report) -> tuple[str, str, str]:
         f"{percent(accuracy.logistic_regression)}: the generated head is {stand}. A random head reaches "
         f"{percent(accuracy.random)}.",
         f"{made}Chosen: {report.selection}. {seconds.total:.1f} s, of which {seconds.features:.1f} s reading images.",
+    )
+
+
+def _worth_of_names(chosen: float, without: float) -> str:
+    gain = 100 * (chosen - without)
+    if abs(gain) < 0.05:
+        return "The class names changed nothing: it reaches as much without them."
+    return (
+        f"The class names {'added' if gain > 0 else 'cost'} {abs(gain):.1f} points: without them it reaches "
+        f"{percent(without)}."
+    )
+
+
+def named_sentences(made: "NamedGeneration") -> tuple[str, ...]:
+    """The result of class names alone in plain words: how accurate to expect it to be, what that rests on, perhaps a
+    warning, and how the head was made."""
+    notes = list(made.notes)
+    if made.expectation.accuracy is None:
+        notes.insert(0, "How accurate a head from such names is was not measured with this bundle.")
+    samples = count(len(made.samples["bias"]), "sample")
+    return (
+        *notes,
+        f"Made from the names of {count(len(made.head.classes), 'class')} alone: the average of {samples}. "
+        f"{made.seconds:.1f} s. {UNMEASURED}",
+    )
+
+
+def named_result(made: "NamedGeneration") -> str:
+    """The result card of class names alone."""
+    answer, *warnings, how = map(escape, named_sentences(made))
+    if (expected := made.expectation.accuracy) is not None and not made.expectation.far:
+        answer = answer.replace(f"{expected:.0%}", f"<b>{expected:.0%}</b>", 1)
+    names = shown(", ".join(made.head.classes), 300)
+    told = "".join(f'<div class="notice note" role="status">{warning}</div>' for warning in warnings)
+    return (
+        f'<section class="result"><p class="about">class names alone · {escape(names)}</p>'
+        f'<p class="answer">{answer}</p>{told}<p class="made">{how}</p></section>'
     )
 
 
@@ -51,6 +100,11 @@ def result(report: Report) -> str:
         f'<p class="answer">{answer.replace(number, f"<b>{number}</b>", 1)}</p><p>{baselines}</p>'
         f'<p class="made">{made}</p>{notes}</section>'
     )
+
+
+def no_images() -> str:
+    """What stands in the place of thumbnails where there are none."""
+    return hint("No images: the head is made from class names alone.")
 
 
 def kept(images=None, result=None) -> str:
@@ -111,8 +165,8 @@ def places() -> str:
     )
     return f"""<div class="places">
 <section class="place wide">{title("Your result will be here")}
-<p>Choose images and press <b>Generate</b>. From a few images of each class the generator makes classifier heads,
-without training. The other images are held out, to measure how often the heads are right.</p>
+<p>Choose images and press <b>Generate</b>. From a few images of each class, or from their names alone, the generator
+makes classifier heads, without training. The other images are held out, to measure how often the heads are right.</p>
 <svg viewBox="150 0 250 84" aria-hidden="true"><path d="M262 8v68M236 8v68M212 8v68" class="baselines"/>
 <g class="dots">{dots}</g><path d="M289 8v68" class="chosen"/></svg></section>
 <section class="place">{title("Where does it err?")}<p>True classes against predicted ones.</p>

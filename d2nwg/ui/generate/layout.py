@@ -7,11 +7,11 @@ import gradio as gr
 from d2nwg.ui import html as views
 from d2nwg.ui.events import Components
 from d2nwg.ui.generate import html
-from d2nwg.ui.generate.settings import DEFAULTS, SAMPLER_CHOICES, STEPS_OF
+from d2nwg.ui.generate.settings import DEFAULTS, NAMES, SAMPLER_CHOICES, STEPS_OF
 from d2nwg.ui.parts import Picture, Upload
 from d2nwg.ui.settings import example_names
 
-OWN = ("Your own images", "own")
+OWN, ALONE = ("Your own images", "own"), ("No images, class names alone", NAMES)
 
 
 class Choices(Components):
@@ -22,13 +22,27 @@ class Choices(Components):
         with gr.Column(elem_classes="card images-card"):
             gr.HTML(views.title("Images"))
             self.example = gr.Dropdown(
-                [*example_names(), OWN], value=DEFAULTS["example"], label="Example", elem_id="example"
+                [*example_names(), OWN, ALONE], value=DEFAULTS["example"], label="Example", elem_id="example"
             )
             self.files = Upload(label="Your own images", file_count="multiple", height=84, elem_id="files")
             gr.HTML(
                 views.hint("A zip or tar with one folder a class, or pictures named by class: cat_1.jpg, dog_1.jpg …")
             )
             self.shown = gr.HTML(elem_id="images")
+            self.names = gr.Textbox(
+                label="Type class names",
+                lines=2,
+                max_lines=8,
+                placeholder="tabby cat, red fox, pansy: a small garden flower",
+                elem_id="names",
+            )
+            gr.HTML(
+                views.hint(
+                    "In English, separated by commas or one a line; a description may follow a colon. Beside images "
+                    "they are new names of the classes: all in order, or some as old=new. With “No images” as the "
+                    "example, the head is made from them alone."
+                )
+            )
         with gr.Column(elem_classes="card"):
             with gr.Row(elem_classes="pair"):
                 self.shots = number(
@@ -80,7 +94,7 @@ class Results(Components):
         self.places = gr.HTML(html.places(), elem_id="places")
         with gr.Column(visible=False, elem_id="result") as self.made:
             self.sentence = gr.HTML(elem_id="sentence")
-            with gr.Column(elem_classes="card"):
+            with gr.Column(elem_classes="card") as self.strip_card:
                 gr.HTML(
                     views.title(
                         "How good are the samples?",
@@ -89,14 +103,14 @@ class Results(Components):
                 )
                 self.strip = gr.Plot(show_label=False, container=False, elem_id="strip")
             with gr.Row(elem_classes="two"):
-                with gr.Column(elem_classes="card"):
+                with gr.Column(elem_classes="card") as self.confusion_card:
                     gr.HTML(
                         views.title("Where does it err?", "The chosen head on the held-out images; more is darker.")
                     )
                     self.confusion = gr.Plot(show_label=False, container=False, elem_id="confusion")
                 with gr.Column(elem_classes="card"):
                     self._try_it()
-            with gr.Column(elem_classes="card"):
+            with gr.Column(elem_classes="card") as self.table_card:
                 gr.HTML(views.title("Pick a head", "Click a row: “Try it” and the first download then use that head."))
                 self.table = gr.Dataframe(
                     datatype=["str", "number", "number"],

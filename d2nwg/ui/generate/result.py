@@ -43,13 +43,20 @@ class ResultView:
         """The update that shows the visitor's new result."""
         state, results = visit.state(GenerateState), self.results
         result = state.result
-        state.picture = service.draw(result)
-        report = result.generation.report
+        measured = result.images is not None
+        measures = [results.strip_card, results.confusion_card, results.table_card, results.another]
+        if measured:
+            state.picture = service.draw(result)
+            sentence, table = html.result(result.generation.report), html.table(result.generation.report)
+        else:  # a picture that the visitor gave is looked at again
+            state.picture = state.picture if state.picture and state.picture[1] is None else None
+            sentence, table = html.named_result(result.generation), None
         return {
             results.places: gr.update(visible=False),
             results.made: gr.update(visible=True),
-            results.sentence: html.result(report),
-            results.table: html.table(report),
+            **{part: gr.update(visible=measured) for part in measures},
+            results.sentence: sentence,
+            results.table: table,
             results.strip: result.figures[0],
             results.confusion: result.figures[1],
             results.everything: str(result.files["samples"]),
@@ -67,7 +74,7 @@ class ResultView:
         """The update of the download and the words for the head in use."""
         generation, picked = state.result.generation, state.picked
         if picked is None:
-            name, about = "chosen head", generation.report.selection
+            name, about = _head_name(state), generation.head.info["selection"]
         else:
             name = f"sample {picked}"
             about = f"right on {views.percent(generation.report.samples[picked].accuracy)}"
@@ -81,9 +88,10 @@ class ResultView:
         """The update that shows what the head in use sees in the picture at hand."""
         state = visit.state(GenerateState)
         if state.picture is None:
-            return {self.results.seen: views.hint("The five likeliest classes will stand here.")}
+            nothing = {self.results.picture: None} if with_picture else {}
+            return {self.results.seen: views.hint("The five likeliest classes will stand here."), **nothing}
         item, truth = state.picture
-        which = "The chosen head" if state.picked is None else f"Sample {state.picked}"
+        which = f"The {_head_name(state)}" if state.picked is None else f"Sample {state.picked}"
         try:
             seen = html.seen(which, service.look(state.result.head(state.picked), item), truth)
         except UserError as reason:
@@ -95,7 +103,7 @@ class ResultView:
         return {self.results.seen: seen, **picture}
 
     def _pick(self, visit: Session | None, event: gr.SelectData):
-        if (state := _with_result(visit)) is None:
+        if (state := _measured(visit)) is None:
             return gr.skip()
         name = str(event.row_value[0])
         state.picked = int(name.split()[-1]) if name.startswith("sample ") else None
@@ -116,7 +124,7 @@ class ResultView:
         return self._try_it(visit)
 
     def _try_another(self, visit: Session | None):
-        if (state := _with_result(visit)) is None:
+        if (state := _measured(visit)) is None:
             return gr.skip()
         state.picture = service.draw(state.result)
         return self._try_it(visit, with_picture=True)
@@ -126,6 +134,17 @@ def _with_result(visit: Session | None) -> GenerateState | None:
     """What the tab keeps, once there is a result."""
     state = visit.state(GenerateState) if visit else None
     return state if state and state.result else None
+
+
+def _measured(visit: Session | None) -> GenerateState | None:
+    """`_with_result`, where the result was made from images."""
+    state = _with_result(visit)
+    return state if state and state.result.images is not None else None
+
+
+def _head_name(state: GenerateState) -> str:
+    """Of the one that comes first: without images there was nothing to choose by."""
+    return "head" if state.result.images is None else "chosen head"
 
 
 def _save_picked(visit: Session) -> Path:

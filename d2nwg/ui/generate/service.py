@@ -14,15 +14,16 @@ from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 
 TOP = 5
+ALONE = "For a head without images, choose “No images” as the example."
 
 
 class Result(NamedTuple):
     """What one press of the button has made."""
 
-    images: Any  # the `ImageSet` it was made from
-    generation: Any  # the `Generation`
+    images: Any  # the `ImageSet` it was made from; None for names alone
+    generation: Any  # the `Generation`; a `NamedGeneration` for names alone
     files: dict[str, Path]  # head, samples, report
-    figures: tuple  # samples, confusion
+    figures: tuple  # samples, confusion; None for names alone, of which nothing is measured
 
     def head(self, picked: int | None):
         """A sample, or the chosen head."""
@@ -37,17 +38,42 @@ def read_and_show(progress: Progress = silent, **source) -> tuple[Any, str]:
 
 @on_gpu
 def generate(
-    images, settings: dict, folder: Path, free: list[str] | None = None, progress: Progress = silent
+    images,
+    settings: dict,
+    folder: Path,
+    free: list[str] | None = None,
+    typed: str | None = None,
+    progress: Progress = silent,
 ) -> tuple[Any, dict[str, Path]]:
     """Generate heads and save them below `folder`: the `Generation`, and its files as head, samples and report.
-    `free` are uploaded images without labels, or archives of them, which are unpacked below `folder`."""
+
+    Args:
+        images: the labelled images; None to make heads from class names alone, a `NamedGeneration`.
+        settings: see `check_settings`.
+        free: uploaded images without labels, or archives of them, which are unpacked below `folder`.
+        typed: class names as somebody typed them. Beside images they are new names of all classes, or of some.
+    """
     import_libraries()
+    from d2nwg.conditions.class_names import split_names
     from d2nwg.data.images import load_unlabelled
+    from d2nwg.from_names import generate_from_names
     from d2nwg.generate import generate_heads
 
+    generation: Any
     folder.mkdir(parents=True, exist_ok=True)
-    unlabelled = load_unlabelled([own_file(file) for file in free], into=folder, progress=progress) if free else ()
-    generation = generate_heads(images, unlabelled=unlabelled, progress=progress, **settings)
+    typed = (typed or "").strip()
+    if images is None:
+        if free or settings["task"]:
+            raise UserError(
+                f"{'Images without labels need' if free else 'A task needs'} labelled images beside "
+                f"{'them' if free else 'it'}: take {'them' if free else 'it'} away, or give some of each class."
+            )
+        run = {key: settings[key] for key in ("bundle", "num_samples", "seed")}
+        generation = generate_from_names(split_names(typed), **run, progress=progress)
+    else:
+        names = _new_names(images, typed) if typed else ()
+        unlabelled = load_unlabelled([own_file(file) for file in free], into=folder, progress=progress) if free else ()
+        generation = generate_heads(images, unlabelled=unlabelled, names=names, progress=progress, **settings)
     saved = generation.save(folder)
     return generation, {
         "head": saved / "head.safetensors",
@@ -56,11 +82,34 @@ def generate(
     }
 
 
+def _new_names(images, typed: str) -> list[str]:
+    """Typed names for the classes of images.
+
+    Raises:
+        UserError: they do not fit them.
+    """
+    from d2nwg.conditions.class_names import rename, split_names
+
+    names = split_names(typed)
+    try:
+        rename(images.classes, names)
+    except UserError as reason:
+        raise UserError(f"{reason} {ALONE}") from reason
+    return names
+
+
 def make_result(
-    images, settings: dict, folder: Path, free: list[str] | None = None, progress: Progress = silent
+    images,
+    settings: dict,
+    folder: Path,
+    free: list[str] | None = None,
+    typed: str | None = None,
+    progress: Progress = silent,
 ) -> Result:
     """`generate` for a visitor, with what the page shows of it."""
-    generation, files = generate(images, settings, folder, free, progress=progress)
+    generation, files = generate(images, settings, folder, free, typed, progress=progress)
+    if images is None:
+        return Result(None, generation, files, (None, None))
     from d2nwg.figures.generate import confusion_figure
 
     figures = strip(generation.report), confusion_figure(generation.confusion, generation.head.classes)
@@ -149,10 +198,10 @@ def _check_encoder(name: str) -> None:
 
 
 def draw(result: Result) -> tuple[Any, str]:
-    """One of the held-out images, another one each time, and its class."""
+    """One of the held-out images, another one each time, and its class, as the head calls it."""
     images = result.images
     index = np.random.default_rng().choice(result.generation.data.query_index)
-    return images.items[index], images.classes[images.labels[index]]
+    return images.items[index], result.generation.head.classes[images.labels[index]]
 
 
 def preview(item: Path | bytes, folder: Path) -> str | None:

@@ -8,9 +8,12 @@ from d2nwg.conditions.task_names import read_mix
 from d2nwg.data.examples import EXAMPLES
 from d2nwg.jobs.owner import STRANGER, Viewer
 from d2nwg.pipelines import ANCESTRAL, DEFAULT, DEFAULT_STEPS
+from d2nwg.ui.link import LONGEST
 from d2nwg.ui.settings import LIMITS, bundles, check_bundle, whole, whole_numbers
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.text import is_utf8
 
+NAMES = "names"  # in the place of an example: no images, class names alone
 DEFAULTS: dict[str, Any] = dict(
     example="digits", shots=5, samples=50, seed=0, steps=None, max_query=1000, sampler=DEFAULT
 )
@@ -54,7 +57,12 @@ def from_link(query: Mapping[str, str], viewer: Viewer = STRANGER) -> tuple[dict
     """The control values that a link's query asks for, and a sentence on what it asks for in vain."""
     values: dict[str, object] = {}
     missing = []
-    for key, known in (("bundle", bundles(viewer)), ("example", EXAMPLES)):
+    if names := query.get("names", "").strip():
+        if len(names) <= LONGEST and is_utf8(names):
+            values |= {"names": names} if "example" in query else {"names": names, "example": NAMES}
+        else:
+            missing.append(f"class names of more than {LONGEST:,} characters")
+    for key, known in (("bundle", bundles(viewer)), ("example", (*EXAMPLES, NAMES))):
         if key in query:
             if query[key] in known:
                 values[key] = query[key]

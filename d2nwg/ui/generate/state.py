@@ -16,7 +16,7 @@ class GenerateState:
 
     Attributes:
         images: the images in use.
-        example: the key of the example that they are, or "own".
+        example: the key of the example that they are, "own", or "names" for none at all.
         news: a sentence to show once the images are there.
         result: what was generated last.
         picked: the number of the sample that "try it" and the download use, None for the chosen head.

@@ -12,7 +12,7 @@ from d2nwg.ui.generate import html, service
 from d2nwg.ui.generate.api import add_endpoints
 from d2nwg.ui.generate.layout import Choices, Results
 from d2nwg.ui.generate.result import ResultView
-from d2nwg.ui.generate.settings import DEFAULTS, check_settings, from_link, steps_of
+from d2nwg.ui.generate.settings import DEFAULTS, NAMES, check_settings, from_link, steps_of
 from d2nwg.ui.generate.state import GenerateState
 from d2nwg.ui.link import keep_in_address
 from d2nwg.ui.run import Run
@@ -47,6 +47,7 @@ def _wire_images(frame: Frame, choices: Choices, run: Run) -> None:
         "shots": choices.shots,
         "samples": choices.samples,
         "seed": choices.seed,
+        "names": choices.names,
     }
 
     def open_page(request: gr.Request, token):
@@ -59,6 +60,8 @@ def _wire_images(frame: Frame, choices: Choices, run: Run) -> None:
     def read_example(visit: Session, example: str):
         if example == "own":
             raise UserError("Drop your images in the box below.")
+        if example == NAMES:
+            return _no_images
         return partial(_read, example, example=example)
 
     def read_files(visit: Session, files: list[str] | None):
@@ -113,6 +116,11 @@ def _read(key: str, progress, **source) -> tuple:
     return key, *service.read_and_show(progress=progress, **source)
 
 
+def _no_images(progress) -> tuple:
+    """What `_read` gives where there are none."""
+    return NAMES, None, html.no_images()
+
+
 def _tasks(visit: Session | None, bundle: str | None):
     """The tasks to choose from, where the bundle knows them by name."""
     names = task_names(bundle, visit.viewer if visit else STRANGER)
@@ -122,18 +130,19 @@ def _tasks(visit: Session | None, bundle: str | None):
 def _wire_generate(frame: Frame, choices: Choices, view: ResultView, run: Run) -> None:
     """Generating, and showing what came out."""
 
-    def ask(visit: Session, free: list[str] | None, bundle: str | None, *numbers):
-        images = visit.state(GenerateState).images
-        if images is None:
+    def ask(visit: Session, example: str, typed: str, free: list[str] | None, bundle: str | None, *numbers):
+        images = None if example == NAMES else visit.state(GenerateState).images
+        if images is None and example != NAMES:
             raise UserError("This page was left alone for long; choose the images again.")
         settings = check_settings(bundle, *numbers, viewer=visit.viewer)
         visit.uploaded(free)
-        return partial(service.make_result, images, settings, visit.subfolder(), free)
+        return partial(service.make_result, images, settings, visit.subfolder(), free, typed)
 
     def show(visit: Session, result: service.Result) -> dict:
         state = visit.state(GenerateState)
         state.result, state.picked = result, None
-        seconds = result.generation.report.seconds.total
+        made = result.generation
+        seconds = made.seconds if result.images is None else made.report.seconds.total
         return {**view.show(visit), choices.status: views.notice(f"Done in {seconds:.1f} s.", "good")}
 
     def kept(visit: Session) -> str:
@@ -141,4 +150,5 @@ def _wire_generate(frame: Frame, choices: Choices, view: ResultView, run: Run) -
 
     numbers = [choices.shots, choices.samples, choices.seed, choices.steps, choices.most]
     numbers += [choices.task, choices.sampler]
-    run.on(choices.go.click, ask, [choices.free, frame.bundle, *numbers], show, view.results.components, kept=kept)
+    given = [choices.example, choices.names, choices.free, frame.bundle]
+    run.on(choices.go.click, ask, [*given, *numbers], show, view.results.components, kept=kept)
