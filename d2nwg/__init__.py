@@ -13,6 +13,7 @@ _EXPORTS = {
     "WeightGenerationPipeline": "d2nwg.pipelines.heads",
     "load_bundle": "d2nwg.bundles",
     "generate_heads": "d2nwg.generate",
+    "generate_from_names": "d2nwg.from_names",
     "Head": "d2nwg.heads",
     "load_images": "d2nwg.data.images",
     "load_encoder": "d2nwg.encoders.images",

@@ -229,7 +229,7 @@ def test_calls_in_the_text(folder, monkeypatch):
     monkeypatch.setattr(path, "interpolate", lambda s: interpolate(s, points=3, seeds=1, num_samples=2, device="cpu"))
     calls = re.findall(r"`(d2nwg\.[^`]+\(.+\))`", PAGES[0].read_text())
     made = [eval(call, {"d2nwg": d2nwg, "load_images": d2nwg.load_images}) for call in calls]
-    assert [type(one).__name__ for one in made] == ["Generation", "Interpolation"]
+    assert [type(one).__name__ for one in made] == ["Generation", "Interpolation", "NamedGeneration"]
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: str(page.relative_to(ROOT)))
