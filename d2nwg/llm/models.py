@@ -175,7 +175,7 @@ def _load(name: str, folder: Path, device: str, dtype: str, progress: Progress) 
             model = read_weights(folder, label, config=config, dtype=getattr(torch, dtype, dtype), **safe)
             model = model.to(device).eval().requires_grad_(False)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **SAFE)
-            check_runs(model, label)
+            check_runs(model, tokenizer, label)
         except UserError:
             raise
         except Exception as reason:

@@ -91,11 +91,13 @@ def check_fits(folder: Path, config: object, label: str, device: str, dtype: "to
     check_memory(numbers * dtype.itemsize, f"{label}, of {numbers:,} numbers,", advice, device)
 
 
-def check_runs(model: "PreTrainedModel", label: str) -> None:
-    """Raises UserError for a model whose configuration lets it load, but not run."""
+def check_runs(model: "PreTrainedModel", tokenizer, label: str) -> None:
+    """Raises UserError for a model or a tokenizer whose configuration lets it load, but not run."""
     import torch
 
     try:
+        tokenizer.decode(tokenizer.encode("Is it hot?"), skip_special_tokens=True)
+        tokenizer("Is it hot?", add_special_tokens=False)
         with torch.inference_mode():
             logits = model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=model.device), use_cache=False).logits
         if logits.shape[:2] != (1, 2):
@@ -104,7 +106,7 @@ def check_runs(model: "PreTrainedModel", label: str) -> None:
         if out_of_memory(reason):
             raise
         raise UserError(
-            f"{label} cannot be run: its config.json does not suit its weights; fetch it again."
+            f"{label} cannot be run: its configuration does not suit its weights or its tokenizer; fetch it again."
         ) from reason
 
 

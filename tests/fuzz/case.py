@@ -67,8 +67,6 @@ def judge(case: Case, room: Room, ended: Ended, before: dict[str, str]) -> list[
         found.append(f"exit code {ended.code}")
     if "Traceback (most recent call last)" in ended.err:
         found.append(f"traceback: {ended.err.strip().splitlines()[-1]}")
-    if ended.memory > case.limits.memory // 2:
-        found.append(f"took {ended.memory / 2**30:.1f} GB")
     if OUT_OF_MEMORY in ended.err:
         found.append("ran out of memory, and no estimate said so before")
     if ended.code == 2:

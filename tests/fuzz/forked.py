@@ -26,7 +26,7 @@ class Limits:
 
     wall: float = 60.0
     cpu: float = 20.0
-    memory: int = 2 * GIB
+    memory: int = GIB
     file: int = 2 * GIB
 
 

@@ -62,6 +62,12 @@ def test_a_configuration_that_cannot_be(values, words, folder):
     assert words in refusal(opened, folder)
 
 
+@pytest.mark.parametrize("longest", ["", "x", [], {}])
+def test_a_tokenizer_that_cannot_run(longest, folder):
+    change(folder, "tokenizer_config.json", model_max_length=longest)
+    assert "cannot be run: its configuration does not suit" in refusal(opened, folder)
+
+
 @pytest.mark.parametrize("text", ["[]", "null", "5", '"x"', "[" * 100_000, "{", ""])
 def test_a_configuration_that_is_none(text, folder):
     (folder / "config.json").write_text(text)

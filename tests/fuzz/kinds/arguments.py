@@ -139,6 +139,8 @@ def _options(verb: list[str]) -> list[tuple[str, argparse.Action]]:
 def _value(action: argparse.Action, name: str, rng: Random, room: Room) -> str | None:
     if action.nargs == 0:
         return None
+    if name == "--preset":  # another one than tiny takes hours, as it should
+        return rng.choice(["tiny", "", "x", "TINY"])
     if name == "--set":
         return _setting(rng)
     if name == "--classes":
@@ -226,15 +228,16 @@ def _out(rng: Random, room: Room) -> str:
 
 
 def _text(rng: Random, room: Room) -> str:
-    text = rng.choice(
-        [
-            *TEXTS,
-            str(room.canary / "secret.png"),
-            str(room.canary),
-            str(room.work),
-            "gone/x",
-            str(room.given / ("y" * 300)),
-            str(room.given / "a\0b"),
-        ]
-    )
+    """A hostile name. What it names is given, and may be read: nothing that must not be."""
+    odd = room.given / "odd.safetensors"
+    odd.write_bytes(b"\x08\0\0\0\0\0\0\0{        odd")
+    places = [
+        str(odd),
+        str(room.given),
+        str(room.work),
+        "gone/x",
+        str(room.given / ("y" * 300)),
+        str(room.given / "a\0b"),
+    ]
+    text = rng.choice([*(text for text in TEXTS if text != "/etc/passwd"), *places])
     return text.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")

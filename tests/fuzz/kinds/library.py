@@ -264,6 +264,6 @@ def _json(chosen: dict, stock: Stock, rng: Random, bundle) -> Callable:
             readme(Report.from_json(report), "linear")
         else:
             report = damaged_json({"words": ["a", "b"], "licence": "mit", "rows": {"base": {"accuracy": 0.5}}}, rng)
-            model_card("x", "base/model", object(), report)
+            model_card("x", "base/model", object(), report if isinstance(report, dict) else {"words": report})
 
     return call
