@@ -184,6 +184,8 @@ class Zoo:
         for shard, name in zip(shards, names, strict=True):
             if len({shard.get_slice(tensor).get_shape()[0] for tensor in shapes}) != 1:
                 raise damaged(self.path, name)
+            if shard.get_slice("support").get_shape()[2] > config.images:
+                raise damaged(self.path, name)
         if sum(shard.get_slice("accuracy").get_shape()[0] for shard in shards) != self.num_records:
             raise damaged(self.path, RECORDS)
         return shards
