@@ -30,7 +30,7 @@ ELSEWHERE = {  # command: a file that runs it, and what stands there
         '\npip install -r requirements.txt -e ".[test]" && python -m pytest\n',
     ),
     'pip install ".[lm-eval]"': (".ci/run", '".[dev,lm-eval]"'),
-    "python -m tests.fuzz --minutes 60": (".ci/run", "\npython -m tests.fuzz --minutes 2 "),
+    "python -m tests.fuzz --minutes 60": ("tests/fuzz/__main__.py", '"--minutes"'),
     "python app.py --models DIR": ("tests/e2e/conftest.py", '"--models"'),
 }
 FEW = "--subsets 24 --classes 2-3 --images 2 --max-per-class 4"

@@ -94,8 +94,8 @@ class _Info(BaseModel):
     encoder: Text
     preprocessing: dict
     datasets: Annotated[list[_Dataset], Field(min_length=1)]
-    num_images: Annotated[int, Field(ge=1)]
-    num_records: Annotated[int, Field(ge=1)]
+    num_images: Annotated[int, Field(ge=1, le=MANY)]
+    num_records: Annotated[int, Field(ge=1, le=MANY)]
     command: Text = ""
 
 

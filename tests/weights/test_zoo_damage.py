@@ -46,6 +46,7 @@ def test_a_whole_one(zoo):
         ("num_images", -1),
         ("num_records", "many"),
         ("num_records", 0),
+        ("num_records", 2**70),
         ("config", []),
         ("config.subsets", "many"),
         ("config.checkpoints", {}),
