@@ -246,6 +246,8 @@ def damage_header(path: Path, rng: Random) -> None:
         header = json.loads(data[8 : 8 + length])
     except (ValueError, RecursionError):
         return
+    if not isinstance(header, dict):
+        return
     about = header.get("__metadata__")
     if isinstance(about, dict) and about and rng.random() < 0.7:
         key = rng.choice(sorted(about))

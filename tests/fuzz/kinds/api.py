@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 
 from tests.fuzz.case import Case
+from tests.fuzz.forked import GIB, Limits
 from tests.fuzz.hostile import TEXTS, VALUES
 from tests.fuzz.room import Room
 from tests.fuzz.stock import Stock
@@ -37,7 +38,8 @@ def make(rng: Random, room: Room, stock: Stock) -> Case:
         return _call(name, body, room)
 
     run.words = f"{name} {body[:3000]}"  # type: ignore[attr-defined]
-    return Case(call=run, writable=[Path(os.environ["GRADIO_TEMP_DIR"])])  # of this process, which imported gradio
+    # The folder is that of this process, which imported gradio; the encoders of the shipped bundles need the memory.
+    return Case(call=run, writable=[Path(os.environ["GRADIO_TEMP_DIR"])], limits=Limits(memory=3 * GIB))
 
 
 def _calls(rng: Random, room: Room, stock: Stock) -> list[tuple[str, list]]:
