@@ -54,13 +54,13 @@ def progress(stage) -> str:
 
 def thumbnails(images, progress: Progress = silent) -> str:
     """What is in an `ImageSet`: classes and images counted, then a row of small pictures a class."""
-    rows, shown = [], images.classes[:SHOWN_CLASSES]
+    rows, shown, scale = [], images.classes[:SHOWN_CLASSES], images.pixels.scale(progress)
     counts = np.bincount(images.labels, minlength=len(images.classes))
     for number, name in enumerate(shown):
         progress("Making thumbnails", number, len(shown))
         pictures: list[str] = []
         for index in np.flatnonzero(images.labels == number)[: 2 * SHOWN_IMAGES]:
-            if len(pictures) < SHOWN_IMAGES and (picture := thumbnail(images.items[index])):
+            if len(pictures) < SHOWN_IMAGES and (picture := thumbnail(images.items[index], scale)):
                 pictures.append(f'<img src="{picture}" alt="">')
         rows.append(
             f'<div class="row"><span class="name" title="{escape(name)}">{escape(name)}</span>'
@@ -79,14 +79,15 @@ def thumbnails(images, progress: Progress = silent) -> str:
     )
 
 
-def thumbnail(item) -> str | None:
-    """An image as a small square picture in a data URL; None if it cannot be read."""
+def thumbnail(item, scale=None) -> str | None:
+    """An image as a small square picture in a data URL, on the pixel scale of its data set; None if it cannot be
+    read."""
     from PIL import Image, ImageOps
 
     from d2nwg.data.decode import open_image
 
     try:
-        picture = open_image(item, min_side=THUMBNAIL)
+        picture = open_image(item, min_side=THUMBNAIL, scale=scale)
     except UserError:
         return None
     data = io.BytesIO()

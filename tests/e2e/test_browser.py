@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.e2e.acts import PATIENCE, download, open_settings
+from tests.e2e.acts import PATIENCE, download, open_settings, upload
 
 
 def status(page) -> str:
@@ -67,10 +67,10 @@ def test_unlabelled_images_take_part(visit, digits_zip, tmp_path):
             picture.save(data, "png")
             free.writestr(f"{number}.png", data.getvalue())
     page = visit()
-    page.set_input_files("#files input[type=file]", digits_zip)
+    upload(page, "#files input[type=file]", digits_zip)
     page.wait_for_selector("#images .summary:has-text('5 classes · 80 images')")
     page.click("text=Unlabelled images (optional)")
-    page.set_input_files("#free input[type=file]", tmp_path / "more.zip")
+    upload(page, "#free input[type=file]", tmp_path / "more.zip")
     page.wait_for_selector("#free :text('more.zip')")
     generate(page, samples=8, shots=1)
     said = page.inner_text("#sentence .answer")
@@ -79,7 +79,7 @@ def test_unlabelled_images_take_part(visit, digits_zip, tmp_path):
 
 def test_upload_generate_try_pick_download(visit, digits_zip, a_picture, tmp_path):
     page = visit()
-    page.set_input_files("#files input[type=file]", digits_zip)
+    upload(page, "#files input[type=file]", digits_zip)
     page.wait_for_selector("#images .summary:has-text('5 classes · 80 images')")
     generate(page, samples=8)
     sentence = page.inner_text("#sentence .answer")
@@ -90,7 +90,7 @@ def test_upload_generate_try_pick_download(visit, digits_zip, a_picture, tmp_pat
 
     page.click("#picture button[aria-label='Remove Image']")
     page.wait_for_selector("#seen:has-text('will stand here')")
-    page.set_input_files("#picture input[type=file]", a_picture)
+    upload(page, "#picture input[type=file]", a_picture)
     page.wait_for_selector("#seen .likeliest")
     assert len(bars(page)) == 5
     chosen = download(page, "#download-head", tmp_path)
@@ -130,7 +130,7 @@ def test_a_bad_upload_is_a_sentence(visit, tmp_path):
         else:
             path.write_bytes(content)
         page.evaluate("document.querySelector('#status .notice')?.classList.add('earlier')")
-        page.set_input_files("#files input[type=file]", path)
+        upload(page, "#files input[type=file]", path)
         page.wait_for_selector("#status .notice.bad:not(.earlier)")
         assert words in status(page) and "digits is still chosen." in status(page)
         everything = page.inner_text("body")
@@ -180,7 +180,7 @@ def known_images(studio, archive) -> int:
 @pytest.mark.parametrize("how", ["cancel", "close the page"])
 def test_stopping_really_stops(visit, studio, noise_zip, how):
     page, other = visit(), visit()
-    page.set_input_files("#files input[type=file]", noise_zip)
+    upload(page, "#files input[type=file]", noise_zip)
     page.wait_for_selector("#images .summary:has-text('3,000 images')")
     open_settings(page, "text=Settings", "#most input")
     page.fill("#most input", "10000")
@@ -202,7 +202,7 @@ def test_stopping_really_stops(visit, studio, noise_zip, how):
 
 def test_two_visitors_do_not_meet(visit, studio, digits_zip):
     one, two = visit(), visit()
-    one.set_input_files("#files input[type=file]", digits_zip)
+    upload(one, "#files input[type=file]", digits_zip)
     one.wait_for_selector("#images .summary:has-text('5 classes')")
     generate(one, samples=3)
     assert two.is_visible("#places") and not two.is_visible("#result")
@@ -250,7 +250,7 @@ def test_hostile_names(visit, tmp_path, digits_zip):
         for name in source.namelist():
             archive.writestr(name.replace("digit 0", nasty).replace("digit 1", "<b>bold</b>"), source.read(name))
     page = visit()
-    page.set_input_files("#files input[type=file]", path)
+    upload(page, "#files input[type=file]", path)
     page.wait_for_selector("#images .summary:has-text('5 classes')")
     assert nasty in page.inner_text("#images")
     generate(page, samples=3)

@@ -9,7 +9,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image, ImageOps
 
 from d2nwg.heads import Head
-from tests.e2e.acts import download, open_settings
+from tests.e2e.acts import download, open_settings, upload
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_own_ends_a_third_one_and_a_mistake(visit, digits_zip, negatives_zip, tm
     for letter, path in (("a", digits_zip), ("b", negatives_zip)):
         page.click(f"#endpoint-{letter} input")
         page.click("ul[role=listbox] li:has-text('Your own images')")
-        page.set_input_files(f"#files-{letter} input[type=file]", path)
+        upload(page, f"#files-{letter} input[type=file]", path)
         page.wait_for_selector(f"#strip-{letter}:has-text('5 classes · 80 images')")
     walk(page, **QUICK)
     assert "my digits" in page.inner_text("#interpolate-sentence") and "negatives" in page.inner_text("#looked")

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 from playwright.sync_api import TimeoutError
 
-from tests.e2e.acts import download, open_settings
+from tests.e2e.acts import download, open_settings, upload
 from tests.tiny_llm import make_tiny_llm
 
 
@@ -77,7 +77,7 @@ def answered(page, number=1):
 
 
 def take_delta(page, tiny):
-    page.set_input_files("#language-delta input[type=file]", tiny[1])
+    upload(page, "#language-delta input[type=file]", tiny[1])
     page.wait_for_selector("#language-chat-status .good:has-text('The delta fits: 1 tensor')")
 
 
@@ -124,7 +124,7 @@ def test_a_model_of_ones_own(visit, tiny, tmp_path):
     with zipfile.ZipFile(tmp_path / "mine.zip", "w") as archive:
         for file in tiny[0].iterdir():
             archive.write(file, f"mine/{file.name}")
-    page.set_input_files("#language-model-file input[type=file]", tmp_path / "mine.zip")
+    upload(page, "#language-model-file input[type=file]", tmp_path / "mine.zip")
     page.wait_for_function("() => document.querySelector('#language-model input').value.includes('mine.zip')")
     page.click("#language-look")
     page.wait_for_selector("#language-sentence:has-text('7 of the 42 matrices of 6 layers are chosen')")
@@ -193,14 +193,14 @@ def test_refine_compare_and_take_it_away(visit, tiny, tmp_path):
     for key in ("select", "report"):
         page.click(f"#language-{key} input")
         page.click(f"#language-{key} [role=option]:has-text('A JSONL file of mine')")
-    page.set_input_files("#language-select-file input[type=file]", tmp_path / "mine.jsonl")
-    page.set_input_files("#language-report-file input[type=file]", tmp_path / "both.jsonl")
+    upload(page, "#language-select-file input[type=file]", tmp_path / "mine.jsonl")
+    upload(page, "#language-report-file input[type=file]", tmp_path / "both.jsonl")
     page.wait_for_selector("#language-report-file:has-text('both')")
     page.click("#language-go")
     page.wait_for_selector("#language-status .bad:has-text('have 20 questions in common')")
     (tmp_path / "broken.jsonl").write_text(json.dumps(rows[0]) + "\n{")
     page.click("#language-report-file button[aria-label*='emove'], #language-report-file button[aria-label='Clear']")
-    page.set_input_files("#language-report-file input[type=file]", tmp_path / "broken.jsonl")
+    upload(page, "#language-report-file input[type=file]", tmp_path / "broken.jsonl")
     page.wait_for_selector("#language-report-file:has-text('broken')")
     page.click("#language-go")
     page.wait_for_selector("#language-status .bad:has-text('Line 2 of broken.jsonl is not JSON')")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.e2e.acts import download
+from tests.e2e.acts import download, upload
 from tests.e2e.test_browser import bars, generate, status, use_elsewhere
 
 
@@ -21,7 +21,7 @@ def test_type_names_generate_try_and_download(visit, a_picture, tmp_path):
     for part in ("#strip", "#confusion", "#table", "#another"):
         assert not page.is_visible(part)
 
-    page.set_input_files("#picture input[type=file]", a_picture)
+    upload(page, "#picture input[type=file]", a_picture)
     page.wait_for_selector("#seen .likeliest")
     assert "The head predicts" in page.inner_text("#seen")
     head = download(page, "#download-head", tmp_path)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.e2e.acts import open_settings
+from tests.e2e.acts import open_settings, upload
 
 
 def pictures(path: Path, sets: dict[str, list], size: int = 64) -> Path:
@@ -50,7 +50,7 @@ def test_from_an_empty_start(visit, two_sets, tmp_path):
     page = visit()
     page.get_by_role("tab", name="Train").click()
     page.wait_for_selector("#jobs:has-text('Your jobs will stand here')")
-    page.set_input_files("#zoo-files input[type=file]", two_sets)
+    upload(page, "#zoo-files input[type=file]", two_sets)
     page.wait_for_selector("#zoo-found:has-text('places')")
     assert (
         page.inner_text("#zoo-found").count("4 classes") == 2
@@ -79,7 +79,7 @@ def test_from_an_empty_start(visit, two_sets, tmp_path):
     page.wait_for_selector("#job-log:has-text('Training the denoiser')")
     page.click("#job-use")
     page.wait_for_selector("#go", state="visible")
-    page.set_input_files("#files input[type=file]", two_sets[0])
+    upload(page, "#files input[type=file]", two_sets[0])
     page.wait_for_selector("#images .summary:has-text('4 classes · 40 images')")
     page.fill("#samples input", "4")
     page.click("#go")
@@ -96,7 +96,7 @@ def test_checkpoints_are_looked_at_and_imported(visit, tmp_path, studio):
     page = visit()
     page.get_by_role("tab", name="Train").click()
     page.click("label:has-text('Import checkpoints')")
-    page.set_input_files("#zoo-files input[type=file]", [good, bad])
+    upload(page, "#zoo-files input[type=file]", [good, bad])
     page.wait_for_selector("#zoo-found:has-text('1 checkpoint, 1 architecture')")
     assert "bad.pt needs code to open" in page.inner_text("#zoo-found")
     page.wait_for_selector("#zoo-figure .js-plotly-plot")
@@ -117,7 +117,7 @@ def test_checkpoints_are_added_and_learnt(visit, tmp_path, studio):
             torch.save(torch.nn.Linear(4, 3).state_dict(), file)
         if turn:
             page.click("#zoo-files button[aria-label='Clear']")
-        page.set_input_files("#zoo-files input[type=file]", files)
+        upload(page, "#zoo-files input[type=file]", files)
         page.wait_for_selector("#zoo-found:has-text('5 checkpoints, 1 architecture')")
         page.fill("#zoo-name input, #zoo-name textarea", "nets")
         page.locator("#zoo-append input").set_checked(bool(turn))

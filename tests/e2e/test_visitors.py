@@ -5,7 +5,7 @@ import zipfile
 import pytest
 from PIL import Image
 
-from tests.e2e.acts import open_settings
+from tests.e2e.acts import open_settings, upload
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def open_train(visit, **who):
 
 def test_a_job_is_its_owners(visit, two_classes):
     mine = open_train(visit, away=True)
-    mine.set_input_files("#zoo-files input[type=file]", two_classes)
+    upload(mine, "#zoo-files input[type=file]", two_classes)
     mine.wait_for_selector("#zoo-found:has-text('2 classes')")
     mine.fill("#zoo-name input, #zoo-name textarea", "only-mine")
     open_settings(mine, "#train button:has-text('Settings') >> nth=0", "#zoo-subsets input")

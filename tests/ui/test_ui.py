@@ -1,6 +1,8 @@
 """The app's parts that need no browser: words, settings, sessions, and work that can be stopped."""
 
 import asyncio
+import base64
+import io
 import re
 import subprocess
 import sys
@@ -10,11 +12,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from d2nwg.data.images import load_images
 from d2nwg.ui import html as views
 from d2nwg.ui import session as sessions
 from d2nwg.ui.generate import html
+from d2nwg.ui.generate.service import preview
 from d2nwg.ui.generate.settings import DEFAULTS, check_settings, from_link
 from d2nwg.ui.work import UNEXPECTED, Stage, Work, call
 from d2nwg.utils.errors import Cancelled, UserError
@@ -64,6 +68,22 @@ def test_thumbnails(image_folder):
     shown = views.thumbnails(load_images(image_folder))
     assert "3 classes · 24 images" in shown and shown.count("<img") == 18
     assert re.findall(r'class="many">(\d+)', shown) == ["8", "8", "8"]
+
+
+def test_pictures_of_more_than_8_bits_are_on_the_scale_of_their_data_set(tmp_path):
+    for label, value in (("dark", 500), ("bright", 4000)):
+        (tmp_path / "12 bits" / label).mkdir(parents=True)
+        Image.fromarray(np.full((64, 64), value, np.uint16)).save(tmp_path / "12 bits" / label / "0.png")
+    images = load_images(tmp_path / "12 bits")
+
+    def brightness(data):
+        return float(np.asarray(Image.open(data).convert("L")).mean())
+
+    found = re.findall(r'src="data:image/webp;base64,([^"]+)"', views.thumbnails(images))
+    bright, dark = (brightness(io.BytesIO(base64.b64decode(data))) for data in found)
+    assert bright > 240 and 25 < dark < 40
+    shown = preview(images.items[1], tmp_path, images.pixels.scale())
+    assert images.classes[1] == "dark" and brightness(shown) == pytest.approx(dark, abs=3)
 
 
 def test_table_sorts_by_number_and_shows_one_decimal():

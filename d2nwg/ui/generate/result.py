@@ -99,7 +99,8 @@ class ResultView:
         except Exception:
             log.exception("Unforeseen")
             seen = views.notice(UNEXPECTED)
-        picture = {self.results.picture: service.preview(item, visit.subfolder())} if with_picture else {}
+        scale = state.result.generation.head.scale
+        picture = {self.results.picture: service.preview(item, visit.subfolder(), scale)} if with_picture else {}
         return {self.results.seen: seen, **picture}
 
     def _pick(self, visit: Session | None, event: gr.SelectData):

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from d2nwg.data.deep import PixelScale
 from d2nwg.evaluation.report import Report
 from d2nwg.ui.gpu import on_gpu
 from d2nwg.ui.html import thumbnails
@@ -204,12 +205,13 @@ def draw(result: Result) -> tuple[Any, str]:
     return images.items[index], result.generation.head.classes[images.labels[index]]
 
 
-def preview(item: Path | bytes, folder: Path) -> str | None:
-    """A copy of a picture, of a size to look at, as a file in `folder`; None if it is unreadable."""
+def preview(item: Path | bytes, folder: Path, scale: PixelScale | None = None) -> str | None:
+    """A copy of a picture, of a size to look at, as a file in `folder`, on the pixel scale of its data set;
+    None if it is unreadable."""
     from d2nwg.data.decode import open_image
 
     try:
-        picture = open_image(item, min_side=512)
+        picture = open_image(item, min_side=512, scale=scale)
     except UserError:
         return None
     scale = min(1024 / max(picture.size), max(1, 192 // max(picture.size)))  # small ones are shown larger

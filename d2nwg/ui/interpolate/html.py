@@ -27,10 +27,10 @@ def example_strip(name: str) -> str:
 
 def strip(images) -> str:
     """What an endpoint is: its size, and a picture of each of the first classes."""
-    pictures = []
+    pictures, scale = [], images.pixels.scale()
     for label, name in enumerate(images.classes[:SHOWN]):
         for index in np.flatnonzero(images.labels == label)[:3]:
-            if picture := views.thumbnail(images.items[index]):
+            if picture := views.thumbnail(images.items[index], scale):
                 pictures.append(f'<img src="{picture}" alt="{escape(name)}" title="{escape(name)}">')
                 break
     return (
