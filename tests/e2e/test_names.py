@@ -11,6 +11,8 @@ def test_type_names_generate_try_and_download(visit, a_picture, tmp_path):
     page.click("#example input")
     page.click("ul[role=listbox] li:has-text('No images, class names alone')")
     page.wait_for_selector("#images:has-text('No images')")
+    for part in ("#shots", "#free-part"):
+        page.wait_for_selector(part, state="hidden")
     page.click("#go")
     page.wait_for_selector("#status .bad:has-text('No class is named')")
     assert page.is_visible("#places") and not page.is_visible("#result")
@@ -39,6 +41,7 @@ def test_type_names_generate_try_and_download(visit, a_picture, tmp_path):
     page.click("#example input")
     page.click("ul[role=listbox] li >> nth=0")
     page.wait_for_selector("#images .summary:has-text('10 classes')")
+    page.wait_for_selector("#shots")
     page.fill("#names textarea", "0=zero, 1=one")
     page.wait_for_function("new URL(location.href).searchParams.get('names') === '0=zero, 1=one'")
     generate(page, samples=3)

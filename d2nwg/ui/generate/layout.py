@@ -3,6 +3,7 @@
 from functools import partial
 
 import gradio as gr
+from gradio.blocks import Block
 
 from d2nwg.ui import html as views
 from d2nwg.ui.events import Components
@@ -73,7 +74,7 @@ class Choices(Components):
                     elem_id="most",
                     info="the others are left out, in equal parts from each class",
                 )
-            with gr.Accordion("Unlabelled images (optional)", open=False, elem_id="free-part"):
+            with gr.Accordion("Unlabelled images (optional)", open=False, elem_id="free-part") as self.free_part:
                 self.free = Upload(label="Images without labels", file_count="multiple", height=84, elem_id="free")
                 gr.HTML(
                     views.hint(
@@ -85,6 +86,11 @@ class Choices(Components):
             self.go = gr.Button("Generate", variant="primary", elem_id="go", interactive=False)
             self.stop = gr.Button("Cancel", elem_id="stop", visible=False, min_width=100)
         self.status = gr.HTML(elem_id="status")
+
+    @property
+    def beside_images(self) -> list[Block]:
+        """What there is no use for where names are all that is given."""
+        return [self.shots, self.steps, self.sampler, self.most, self.free_part]
 
 
 class Results(Components):

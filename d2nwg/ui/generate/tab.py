@@ -80,6 +80,7 @@ def _wire_images(frame: Frame, choices: Choices, run: Run) -> None:
             choices.example: state.example,
             choices.status: views.notice(news, "note") if news else "",
             **({} if state.example == "own" else {choices.files: None}),
+            **{part: gr.update(visible=state.example != NAMES) for part in choices.beside_images},
         }
 
     def failed(visit: Session, reason: Exception) -> dict:
@@ -100,7 +101,7 @@ def _wire_images(frame: Frame, choices: Choices, run: Run) -> None:
             ask,
             inputs,
             show,
-            [choices.shown, choices.files, choices.example],
+            [choices.shown, choices.files, choices.example, *choices.beside_images],
             failed=failed,
             kept=kept,
             slot={},
