@@ -4,7 +4,7 @@
 import argparse
 import os
 
-from d2nwg.cli import checkpoints
+from d2nwg.cli import checkpoints, zoo_adapters
 from d2nwg.cli.common import positive
 
 
@@ -20,15 +20,18 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     build = actions.add_parser(
         "build",
         parents=[parent],
-        help="train probes on random class subsets",
-        description="Train thousands of probes on random class subsets of image data sets, in batches.",
-        epilog="example: python -m d2nwg zoo build flowers/ birds.zip --subsets 2000 --classes 2-10 --out zoo",
+        help="train probes on random class subsets, or adapters on tasks of texts",
+        description="Train thousands of probes on random class subsets of image data sets, in batches; or, with "
+        "--adapter, fine-tune adapters of a text encoder on tasks, each a folder with tables of texts (train.csv, "
+        "test.jsonl.gz, …) and perhaps a task.json with its description.",
+        epilog="example: python -m d2nwg zoo build flowers/ birds.zip --subsets 2000 --classes 2-10 --out zoo\n"
+        "example: python -m d2nwg zoo build reviews/ grammar/ --adapter lora --out adapter-zoo",
     )
     build.add_argument(
         "data",
         metavar="DATA",
         nargs="+",
-        help="a folder of class folders, an archive of one, or a Hugging Face data set",
+        help="a folder of class folders, an archive of one, or a Hugging Face data set; with --adapter a task of texts",
     )
     build.add_argument(
         "--encoder",
@@ -54,6 +57,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     )
     build.add_argument("--probe", choices=("linear", "mlp"), default="linear", help="linear, or two layers (linear)")
     build.add_argument("--out", required=True, metavar="ZOO", help="the folder to write")
+    zoo_adapters.add_options(build)
     build.set_defaults(run=run_build)
     info = actions.add_parser(
         "info",
@@ -81,6 +85,9 @@ def class_range(text: str) -> tuple[int, int]:
 
 def run_build(args: argparse.Namespace) -> None:
     """Build the zoo and print its summary."""
+    if args.adapter:
+        return zoo_adapters.run_build(args)
+    zoo_adapters.refuse_options(args)
     from d2nwg.data.images import load_images
     from d2nwg.encoders.images import load_encoder
     from d2nwg.utils.outputs import claimed_alone

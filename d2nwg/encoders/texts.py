@@ -80,19 +80,28 @@ def load_text_encoder(name: str = DEFAULT_TEXT_ENCODER, device: str | None = Non
 def _load_text_encoder(name: str, device: str) -> TextEncoder:
     if name.startswith(TOWER):
         return _load_open_clip(name, device)
-    from sentence_transformers import SentenceTransformer
-
-    place, offline = (_embedded(), True) if name == DEFAULT_TEXT_ENCODER else (name, False)
-    try:
-        network = SentenceTransformer(place, device=device, trust_remote_code=False, local_files_only=offline)
-    except Exception as reason:  # the Hub, transformers and tokenizers raise many types; all mean "no such model"
-        raise UserError(f"The text encoder {name} could not be loaded: {first_line(reason)}") from reason
+    network = load_sentence_transformer(name, device)
     network.eval().requires_grad_(False)
 
     def forward(texts: list[str]) -> Tensor:
         return network.encode(texts, batch_size=BATCH, convert_to_tensor=True, show_progress_bar=False)
 
     return TextEncoder(name, forward, forward(["width"]).shape[-1], fingerprint(network))
+
+
+def load_sentence_transformer(name: str, device: str):
+    """A sentence-transformers model of its own, not shared.
+
+    Raises:
+        UserError: weights that can be neither found nor fetched.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    place, offline = (_embedded(), True) if name == DEFAULT_TEXT_ENCODER else (name, False)
+    try:
+        return SentenceTransformer(place, device=device, trust_remote_code=False, local_files_only=offline)
+    except Exception as reason:  # the Hub, transformers and tokenizers raise many types; all mean "no such model"
+        raise UserError(f"The text encoder {name} could not be loaded: {first_line(reason)}") from reason
 
 
 def _embedded() -> str:

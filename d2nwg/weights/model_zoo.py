@@ -19,7 +19,7 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -60,11 +60,51 @@ class Record(BaseModel):
     task: Text | None = None
     accuracy: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     epoch: int | None = None
+    score: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None = None  # by the task's metric, as is
+    dev_score: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None = None  # the one on what chooses
+
+
+class AdapterTask(BaseModel):
+    """A task of a zoo of adapters.
+
+    Attributes:
+        descriptions, aside: in words; the latter test a generator.
+        classes: names of the head's rows; none where it says a value.
+        metric: of ``score``: accuracy, matthews or pearson.
+        pairs: whether it is about pairs of texts.
+        parts: numbers of texts to train, to choose and to score with.
+        cut: in words, how these parts were made.
+        frozen: ``dev`` and ``test``: the score of the best head on the encoder without an adapter.
+    """
+
+    name: Text
+    descriptions: list[Text]
+    aside: list[Text] = []
+    classes: list[Text]
+    metric: Literal["accuracy", "matthews", "pearson"]
+    pairs: bool
+    parts: list[int]
+    cut: Text
+    frozen: dict[str, float]
+
+
+class Adapters(BaseModel):
+    """What the checkpoints of a zoo of adapters are (`d2nwg.weights.build_adapters`).
+
+    Attributes:
+        shape: of `d2nwg.encoders.lora.LoraShape`.
+        encoder_key: differs for other weights of the encoder.
+    """
+
+    shape: dict[str, Any]
+    encoder_key: Text
+    tasks: list[AdapterTask]
 
 
 class _Info(BaseModel):
     architectures: dict[Text, list[Text]]
     records: list[Record]
+    adapters: Adapters | None = None
 
 
 class ModelZoo:
@@ -81,7 +121,7 @@ class ModelZoo:
                 f"The zoo.json of {self.path} is damaged at {place_of(reason)}: import its checkpoints again."
             ) from reason
         self.records = [record.model_dump(exclude_none=True) for record in checked.records]
-        self.orders = checked.architectures
+        self.orders, self.adapters = checked.architectures, checked.adapters
 
     def __len__(self) -> int:
         return len(self.records)

@@ -1,0 +1,154 @@
+"""A sentence encoder with a low-rank adapter (LoRA, Hu et al., arXiv 2106.09685): texts in, unit vectors out, and the
+adapter's matrices as tensors that can be set, trained and read."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from d2nwg.data.text_set import Text
+from d2nwg.encoders.base import fingerprint
+from d2nwg.encoders.texts import DEFAULT_TEXT_ENCODER, load_sentence_transformer
+from d2nwg.utils.devices import resolve_device
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.text import shown
+
+PREFIX = "base_model.model."  # of tensor names in the files of peft
+INITIAL_SEED = 0  # of the one initialisation of A that all adapters start from
+
+
+@dataclass(frozen=True)
+class LoraShape:
+    """Which matrices an adapter changes, and by how many ranks.
+
+    Attributes:
+        base: name of the encoder, as `d2nwg.encoders.texts.load_text_encoder` takes it; open_clip's are none of these.
+        rank: r of ΔW = (alpha / r) B A.
+        alpha: its scale.
+        targets: names of the layers whose weights change; none for those that peft knows for the architecture (query
+            and value).
+        max_tokens: what is beyond them is cut off.
+    """
+
+    base: str = DEFAULT_TEXT_ENCODER
+    rank: int = 8
+    alpha: int = 16
+    targets: tuple[str, ...] = ()
+    max_tokens: int = 128
+
+
+class AdaptedEncoder:
+    """A frozen sentence encoder and one adapter in it.
+
+    Attributes:
+        shape: of the adapter.
+        num_features: width of a vector.
+        device: that it computes on.
+        key: differs for other base weights.
+    """
+
+    def __init__(self, shape: LoraShape, device: str | None = None, dropout: float = 0.0):
+        """Raises UserError for an encoder that cannot be loaded, or that has no such layers."""
+        from peft import LoraConfig, inject_adapter_in_model
+
+        self.shape, self.device = shape, torch.device(resolve_device(device))
+        network = load_sentence_transformer(shape.base, str(self.device))  # one of its own: layers are put into it
+        network.requires_grad_(False)
+        self.key = fingerprint(network)
+        network.max_seq_length = min(shape.max_tokens, network.max_seq_length or shape.max_tokens)
+        options: dict[str, Any] = {
+            "r": shape.rank,
+            "lora_alpha": shape.alpha,
+            "lora_dropout": dropout,
+            "task_type": "FEATURE_EXTRACTION",
+        }
+        self.config = LoraConfig(**options, target_modules=list(shape.targets) or None)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(INITIAL_SEED)
+            try:
+                inject_adapter_in_model(self.config, self._body(network))
+            except ValueError as reason:
+                raise UserError(f"{shown(shape.base)} cannot take this adapter: {reason}") from reason
+        self.network = network.to(self.device).eval()
+        self.num_features = int(self.embed(["width"]).shape[-1])
+        self._initial = self.state()
+
+    @staticmethod
+    def _body(network):
+        return network[0].auto_model
+
+    @property
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """The adapter's matrices by the names that peft gives them, in module order."""
+        named = self._body(self.network).named_parameters()
+        return {name.replace(".default", ""): value for name, value in named if ".lora_" in name}
+
+    def state(self) -> dict[str, Tensor]:
+        """Copies of the matrices, float32 on the CPU: ``….lora_A.weight`` (r, in) and ``….lora_B.weight`` (out, r)."""
+        return {name: value.detach().float().cpu().clone() for name, value in self.parameters.items()}
+
+    @torch.no_grad()
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Set the matrices.
+
+        Raises:
+            UserError: they are those of another encoder, or of other layers.
+        """
+        own = self.parameters
+        if state.keys() != own.keys() or any(state[name].shape != own[name].shape for name in own):
+            raise UserError(f"These matrices are no adapter of {shown(self.shape.base)} with rank {self.shape.rank}.")
+        for name, value in own.items():
+            value.copy_(state[name])
+
+    def reset(self) -> None:
+        """Back to the initialisation that all adapters start from: B = 0, so that nothing is changed."""
+        self.load(self._initial)
+
+    def tokens(self, texts: Sequence[Text]) -> dict[str, Tensor]:
+        """What `forward` takes: the padded batch of texts."""
+        tokenizer = self.network.tokenizer
+        pairs = [text if isinstance(text, tuple) else (text, None) for text in texts]
+        first = [clean(pair[0]) for pair in pairs]
+        second = [clean(pair[1]) for pair in pairs if pair[1] is not None]
+        if second and len(second) < len(first):
+            raise ValueError("some texts are pairs, and some are not")
+        given = (first, second) if second else (first,)
+        batch = tokenizer(
+            *given, padding=True, truncation=True, max_length=self.network.max_seq_length, return_tensors="pt"
+        )
+        return {name: value.to(self.device) for name, value in batch.items()}
+
+    def forward(self, tokens: dict[str, Tensor]) -> Tensor:
+        """(n, num_features) vectors of unit length, with gradients to the adapter."""
+        return normalize(self.network(dict(tokens))["sentence_embedding"].float(), dim=-1)
+
+    @torch.inference_mode()
+    def embed(self, texts: Sequence[Text], batch: int = 64) -> Tensor:
+        """Texts → (n, num_features) float32 of unit length on the CPU."""
+        found = torch.zeros(len(texts), 0)
+        for part in by_length(texts, batch):
+            rows = self.forward(self.tokens([texts[i] for i in part])).cpu()
+            if not found.shape[1]:
+                found = torch.zeros(len(texts), rows.shape[1])
+            found[part] = rows
+        return found
+
+
+def clean(text: str) -> str:
+    """A text that every tokenizer takes: halves of characters become question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def length(text: Text) -> int:
+    """Characters of a text, or of both of a pair."""
+    return sum(map(len, text)) if isinstance(text, tuple) else len(text)
+
+
+def by_length(texts: Sequence[Text], batch: int) -> Iterator[list[int]]:
+    """Numbers of texts in batches of similar length: less padding."""
+    order = sorted(range(len(texts)), key=lambda i: length(texts[i]))
+    for start in range(0, len(order), batch):
+        yield order[start : start + batch]
