@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from d2nwg.pipelines.heads import WeightGenerationPipeline
 
 DEFAULT_BUNDLE = "heads-dual"
+DEFAULTS = {"head": DEFAULT_BUNDLE, "adapter": "adapters"}  # by what they make
+VERBS = {"head": "generate", "network": "sample", "adapter": "generate --describe"}
 
 
 def list_bundles(makes: str = "head") -> dict[str, Path]:
@@ -119,19 +121,22 @@ def _load_pipeline(path: Path, device: str, _changed: int) -> "WeightGenerationP
     return pipe.to(device)
 
 
-def resolve_bundle(bundle: str | Path | None = None) -> Path:
+def resolve_bundle(bundle: str | Path | None = None, makes: str = "head") -> Path:
     """The folder of a bundle: by name, by path, or the shipped default.
 
+    Args:
+        makes: what its samples are (`Generator.makes`).
     Raises:
         UserError: there is none.
     """
-    known = list_bundles()
-    name = str(bundle or DEFAULT_BUNDLE)
+    known = list_bundles(makes)
+    name = str(bundle or DEFAULTS[makes])
     if name in known:
         return known[name]
     path = Path(name)
-    if _makes(path) == "network":
-        raise UserError(f"{path} makes whole networks, not heads: use it with `python -m d2nwg sample`.")
+    if (made := _makes(path)) and made != makes:
+        whole = "whole networks" if made == "network" else f"{made}s"
+        raise UserError(f"{path} makes {whole}, not {makes}s: use it with `python -m d2nwg {VERBS[made]}`.")
     if (path / "model_index.json").is_file():
         return path
     if path.is_dir():

@@ -25,7 +25,8 @@ class Generator:
         label: what a person reads.
         about: one phrase, for the command line's help.
         makes: what a sample is.
-        zoo: what it learns from: a zoo of heads (`d2nwg.weights.zoo`) or of checkpoints (`d2nwg.weights.model_zoo`).
+        zoo: what it learns from: a zoo of heads (`d2nwg.weights.zoo`), of checkpoints (`d2nwg.weights.model_zoo`) or of
+            adapters (`d2nwg.weights.build_adapters`).
         config: a `d2nwg.training.config.Config`.
         trainer: a function ``(zoos, config, run) -> (pipeline, measured)``, with ``run`` a
             `d2nwg.training.run.Run`; ``measured`` is a JSON dictionary.
@@ -38,8 +39,8 @@ class Generator:
     name: str
     label: str
     about: str
-    makes: Literal["head", "network"]
-    zoo: Literal["heads", "checkpoints"]
+    makes: Literal["head", "network", "adapter"]
+    zoo: Literal["heads", "checkpoints", "adapters"]
     config: str
     trainer: str
     pipeline: str
@@ -109,6 +110,19 @@ register(
         aliases=("models",),
     )
 )
+register(
+    Generator(
+        name="adapters",
+        label="Adapters (from descriptions)",
+        about="adapters of a text encoder with their heads, for described tasks, from a zoo of zoo build --adapter",
+        makes="adapter",
+        zoo="adapters",
+        config="d2nwg.training.config:AdaptersConfig",
+        trainer="d2nwg.training.adapters:train",
+        pipeline="d2nwg.pipelines.adapters:AdapterGenerationPipeline",
+        card="d2nwg.training.cards:adapters_card",
+    )
+)
 
 
 def get_generator(name: str) -> Generator:
@@ -132,8 +146,8 @@ def generator_of(config) -> Generator:
 
 
 def for_zoo(kind: str | None) -> list[Generator]:
-    """The generators that learn from a zoo of ``"heads"`` (also for None) or of ``"checkpoints"``, the default
-    first."""
+    """The generators that learn from a zoo of ``"heads"`` (also for None), ``"checkpoints"`` or ``"adapters"``, the
+    default first."""
     return [generator for generator in GENERATORS.values() if generator.zoo == (kind or "heads")]
 
 

@@ -44,6 +44,15 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         "'name: description'): without DATA a head is made from them alone; with DATA they rename its classes, all in "
         "order, or some as old=new",
     )
+    parser.add_argument(
+        "--describe",
+        metavar="TEXT",
+        help="a task of texts in a sentence: makes an adapter of a text encoder and a head for it, instead of a head "
+        "on images",
+    )
+    parser.add_argument(
+        "--labels", metavar="NAMES", help="with --describe: names of the classes, as with --names; needed for new tasks"
+    )
     parser.add_argument("--encoder", metavar="NAME", help="another image encoder than the bundle's (dual bundles)")
     parser.add_argument(
         "--task",
@@ -61,6 +70,11 @@ def run(args: argparse.Namespace) -> None:
     from d2nwg.utils.errors import UserError
     from d2nwg.utils.progress import TerminalProgress
 
+    if args.describe is not None:
+        _from_description(args)
+        return
+    if args.labels is not None:
+        raise UserError("--labels names the classes of a task that --describe describes: give both.")
     if not args.data and args.names is None:
         raise UserError("Nothing to make a head from: give a folder of images, or names of classes with --names.")
     names: list[str] = [] if args.names is None else read_names(args.names)
@@ -117,3 +131,27 @@ def _from_names(args: argparse.Namespace, names: list[str]) -> None:
     for note in made.notes:
         print(note)
     print(f"A head for {len(names)} classes, made in {made.seconds:.1f} s from their names alone, is in {args.out}.")
+
+
+def _from_description(args: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from d2nwg.conditions.class_names import read_names
+    from d2nwg.from_description import generate_from_description, sentence
+    from d2nwg.utils.errors import UserError
+    from d2nwg.utils.outputs import new_folder
+    from d2nwg.utils.progress import TerminalProgress
+
+    others = {"DATA": args.data, "--names": args.names, "--unlabelled": args.unlabelled, "--task": args.task}
+    if given := [name for name, value in others.items() if value]:
+        raise UserError(f"{given[0]} is for heads on images: leave it out beside --describe.")
+    labels = read_names(args.labels) if args.labels else []
+    run = {"bundle": args.bundle, "num_samples": args.num_samples, "seed": args.seed, "device": args.device}
+    if args.steps:
+        run["steps"] = args.steps
+    with new_folder(args.out, empty=True) as folder:
+        made = generate_from_description(args.describe, labels=labels, **run, progress=TerminalProgress())
+        made.write(folder, Path(args.out).name)
+    for note in made.notes:
+        print(note)
+    print(sentence(made, args.out))

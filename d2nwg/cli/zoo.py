@@ -115,10 +115,10 @@ def run_build(args: argparse.Namespace) -> None:
 
 def run_info(args: argparse.Namespace) -> None:
     """Print the summary of a zoo."""
-    from d2nwg.weights.info import CHECKPOINTS, zoo_kind
+    from d2nwg.weights.info import ADAPTERS, CHECKPOINTS, zoo_kind
     from d2nwg.weights.zoo import Zoo
 
-    if zoo_kind(args.zoo) == CHECKPOINTS:
+    if zoo_kind(args.zoo) in (CHECKPOINTS, ADAPTERS):
         checkpoints.print_info(args.zoo)
     else:
         _print(Zoo(args.zoo))

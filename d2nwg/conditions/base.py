@@ -41,6 +41,7 @@ class Task:
         shares: of each task of ``ids`` in the mix, in sum 1 by convention; None for equal ones. They may be negative.
         names: of the classes, in words: as many as classes of the support, or without any support.
         encoder: of the images, by name; None for the bundle's.
+        description: of the task, in words.
     """
 
     support: Sequence[Tensor] = ()
@@ -48,6 +49,7 @@ class Task:
     shares: Sequence[float] | None = None
     names: Sequence[str] = ()
     encoder: str | None = None
+    description: str = ""
 
 
 class Conditioner(ModelMixin, ConfigMixin):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from d2nwg.conditions import get_conditioner
 from d2nwg.generators import Generator
-from d2nwg.training.config import Config, DualConfig, NetworksConfig, UNetConfig
+from d2nwg.training.config import AdaptersConfig, Config, DualConfig, NetworksConfig, UNetConfig
 from d2nwg.utils.text import markdown
 from d2nwg.weights.model_zoo import ModelZoo
 from d2nwg.weights.zoo import Zoo
@@ -171,4 +171,30 @@ network.load_state_dict(samples.states()[0])"""
 steps of {config.batch_size} networks; {measured["seconds"]} s in all. Reconstruction by the VAE loses
 {measured["lost_trained"]:.2%} of the variance of networks it was trained on{held_out}."""
     table = f"| architecture | first checkpoint | checkpoints | numbers | BatchNorm |\n|---|---|---|---|---|\n{rows}"
+    return CardText(what, use, table, training)
+
+
+def adapters_card(zoos: list[ModelZoo], config: AdaptersConfig, measured: dict) -> CardText:
+    """The card of a generator of adapters."""
+    zoo = zoos[0]
+    about = zoo.adapters
+    assert about is not None  # a generator of adapters has no other zoo
+    shape, held = about.shape, set(config.held_out)
+    what = f"""Generates LoRA adapters (rank {shape["rank"]}) of the text encoder `{shape["base"]}`, each with a head on
+its vectors, for a task that is described in a sentence: D2NWG (Soro et al., ICLR 2025, section 4.3), `{config.layout}`
+layout on {config.coordinates} principal coordinates, conditioned on vectors of `{config.text_encoder}`. For tasks like
+those below this is retrieval: the samples lie where their adapters lie."""
+    first = next(task for task in about.tasks if task.name not in held)
+    use = f"""samples = pipe({json.dumps(first.descriptions[0])}, num_samples=10)
+matrices, head = samples.one(samples.central())"""
+    rows = []
+    for task in about.tasks:
+        scores = [record["score"] for record in zoo.records if record.get("task") == task.name and "score" in record]
+        best = f"{max(scores):.3f}" if scores else ""
+        name = markdown(task.name) + " (held out)" * (task.name in held)
+        rows.append(f"| {name} | {task.metric} | {task.frozen.get('test', float('nan')):.3f} | {best} |")
+    table = "\n".join(["| task | measured by | head alone | best adapter of the zoo |", "|---|---|---|---|", *rows])
+    training = f"""Stages: {config.vae_steps} VAE, {config.align_steps} alignment and {config.diffusion_steps} diffusion
+steps of {config.batch_size} adapters; {measured["seconds"]} s in all. Reconstruction by the VAE loses
+{measured["lost"]:.2%} of the coordinates' variance."""
     return CardText(what, use, table, training)

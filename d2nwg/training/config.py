@@ -274,3 +274,30 @@ class NetworksConfig(StagesConfig):
     condition_dropout: Share = setting(0.0, "share of training conditions left empty, for classifier-free guidance")
     ema: Share = setting(0.995, "decay of the denoiser's moving average, the weights that are sampled")
     checkpoint_every: Count = setting(500, "optimiser steps between checkpoints")
+
+
+@dataclass(frozen=True)
+class AdaptersConfig(StagesConfig):
+    """The three stages on a zoo of adapters, conditioned on descriptions of the tasks."""
+
+    PRESETS: ClassVar[dict[str, dict]] = {
+        "tiny": dict(coordinates=16, vae_steps=60, align_steps=20, diffusion_steps=100, batch_size=16),
+        "small": {},
+    }
+
+    layout: Literal["whole", "layers"] = setting(
+        "whole",
+        "whole: an adapter is one vector; layers: each layer's matrices, and the head, are vectors of their own",
+    )
+    coordinates: Width = setting(64, "principal coordinates of each such vector, which the VAE compresses")
+    text_encoder: str = setting("sentence-transformers/all-MiniLM-L6-v2", "of the descriptions")
+    held_out: tuple[str, ...] = setting((), "tasks left out of training, to see what the generator makes of new ones")
+    patch: tuple[Width, Width, Width] = setting((64, 1, 2), PATCH)
+    vae_channels: Widths = setting((32,), "widths of the VAE's levels")
+    latent_channels: Width = setting(16, "channels of a latent")
+    encoder_width: Width = setting(64, "width of the condition's embeddings")
+    vae_steps: Steps = setting(1_000, "optimiser steps of the VAE")
+    align_steps: Steps = setting(300, "optimiser steps of the condition's alignment with the VAE's latents")
+    diffusion_steps: Steps = setting(3_000, "optimiser steps of the denoiser")
+    checkpoint_every: Count = setting(500, "optimiser steps between checkpoints")
+    ema: Share = setting(0.995, "decay of the denoiser's moving average, the weights that are sampled")

@@ -23,6 +23,7 @@ from d2nwg.utils.outputs import claimed, explained, new_folder, resolved
 from d2nwg.utils.paths import read_json, write_whole
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import shown
+from d2nwg.weights.info import HEADS
 from d2nwg.weights.model_zoo import ModelZoo
 from d2nwg.weights.zoo import Zoo
 
@@ -73,7 +74,12 @@ def train_bundle(
         torch.manual_seed(config.seed)
         started = time.monotonic()
         log = MetricsLog(work / "metrics.jsonl", accelerator)
-        pipe, measured = generator.part("trainer")(zoos, config, Run(work, accelerator, log, progress))
+        try:
+            pipe, measured = generator.part("trainer")(zoos, config, Run(work, accelerator, log, progress))
+        except UserError:
+            if accelerator.is_main_process and {path.name for path in work.iterdir()} <= {"config.json", log.path.name}:
+                shutil.rmtree(work)  # refused before there was anything to go on with
+            raise
         measured |= {"seconds": round(time.monotonic() - started)}
         log.rewind("finished", 0)  # of a run that was killed after it
         log(stage="finished", **measured)
@@ -95,7 +101,7 @@ def _check_zoos(zoos: list[Zoo | ModelZoo], generator: Generator) -> None:
     for zoo in zoos:
         if len(zoo) < 5:  # a fifth of the records scores what the others train
             raise UserError(f"The zoo {zoo.path} has only {len(zoo)} records: build one of thousands.")
-        kind = "checkpoints" if isinstance(zoo, ModelZoo) else "heads"
+        kind = zoo.kind if isinstance(zoo, ModelZoo) else HEADS
         if kind != generator.zoo:
             others = " or ".join(other.name for other in for_zoo(kind))
             raise UserError(f"{zoo.path} is a zoo of {kind}: train on it with --generator {others}.")

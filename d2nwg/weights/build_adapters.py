@@ -159,7 +159,8 @@ def _prints(tasks: Sequence[TextTask]) -> list[list[str]]:
     return prints
 
 
-def _examples(task: TextTask, part: int, most: int, seed: int) -> Examples:
+def examples_of(task: TextTask, part: int, most: int, seed: int) -> Examples:
+    """Texts of a part of a task, at most so many, drawn by the seed: as a zoo's adapters are trained and scored on."""
     chosen = task.numbers(part, most, seed)
     return Examples([task.texts[int(i)] for i in chosen], task.targets[chosen], len(task.classes))
 
@@ -190,7 +191,7 @@ def _run_file(work: Path, run: int) -> Path:
 
 def _train_one(task: TextTask, config: AdapterZooConfig, encoder, work: Path, run: int, progress: Progress) -> None:
     """One adapter's checkpoints, and then the file that says that they are whole."""
-    train = _examples(task, TRAIN, config.rows, config.seed)
+    train = examples_of(task, TRAIN, config.rows, config.seed)
     encoder.reset()
     head_file = work / f"head-{run // config.seeds:05d}.safetensors"  # of the encoder without an adapter
     if not head_file.exists():
@@ -225,7 +226,7 @@ def _scores(task: TextTask, config: AdapterZooConfig, encoder: AdaptedEncoder, h
     """By the task's metric, on the texts that choose (``dev``) and on those that score (``test``)."""
     found = {}
     for name, part in (("dev", DEV), ("test", TEST)):
-        examples = _examples(task, part, config.scored, config.seed)
+        examples = examples_of(task, part, config.scored, config.seed)
         said = predictions(encoder, head, examples.texts)
         found[name] = round(score(task.metric, said, examples.targets), 6)
     return found

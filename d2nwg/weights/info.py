@@ -13,6 +13,7 @@ from d2nwg.utils.text import is_utf8, shown
 
 MOST = 2**29  # bytes of a zoo.json
 HEADS, CHECKPOINTS = "heads", "checkpoints"
+ADAPTERS = "adapters"  # a zoo of checkpoints whose zoo.json says what they are adapters of
 _FORMATS = {HEADS: (1,), CHECKPOINTS: (1, 2)}  # those that can be read, the last one is written
 _WHAT = {HEADS: "zoo", CHECKPOINTS: "zoo of checkpoints"}
 _REMAKE = {
@@ -22,9 +23,11 @@ _REMAKE = {
 
 
 def zoo_kind(path: str | Path) -> str | None:
-    """``"heads"`` or ``"checkpoints"`` for the folder of a zoo, whatever its format; None for anything else."""
+    """``"heads"``, ``"checkpoints"`` or ``"adapters"`` for the folder of a zoo, whatever its format; None for anything
+    else."""
     try:
-        return _kind(_load(path))
+        info = _load(path)
+        return ADAPTERS if _kind(info) == CHECKPOINTS and info.get(ADAPTERS) else _kind(info)
     except (OSError, ValueError):
         return None
 

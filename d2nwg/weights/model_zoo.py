@@ -33,7 +33,7 @@ from d2nwg.utils.errors import UserError
 from d2nwg.utils.outputs import new_folder
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import folded, is_utf8
-from d2nwg.weights.info import CHECKPOINTS, Text, place_of, read_info
+from d2nwg.weights.info import ADAPTERS, CHECKPOINTS, Text, place_of, read_info
 from d2nwg.weights.layouts import ChunkedLayout
 from d2nwg.weights.networks import State
 from d2nwg.weights.statefiles import SUFFIXES
@@ -94,10 +94,12 @@ class Adapters(BaseModel):
     Attributes:
         shape: of `d2nwg.encoders.lora.LoraShape`.
         encoder_key: differs for other weights of the encoder.
+        build: the other settings of `d2nwg.weights.build_adapters.AdapterZooConfig`.
     """
 
     shape: dict[str, Any]
     encoder_key: Text
+    build: dict[str, Any] = {}
     tasks: list[AdapterTask]
 
 
@@ -125,6 +127,11 @@ class ModelZoo:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def kind(self) -> str:
+        """As of `d2nwg.weights.info.zoo_kind`."""
+        return ADAPTERS if self.adapters else CHECKPOINTS
 
     def state(self, number: int) -> dict[str, Tensor]:
         """One checkpoint's tensors, bit for bit as imported.
@@ -169,7 +176,7 @@ class ModelZoo:
         """Numbers of checkpoints, their tasks, accuracies and architectures, for ``zoo info``."""
         rights = [record["accuracy"] for record in self.records if "accuracy" in record]
         return {
-            "kind": CHECKPOINTS,
+            "kind": self.kind,
             "checkpoints": len(self),
             "tasks": dict(Counter(record.get("task", UNKNOWN_TASK) for record in self.records)),
             "accuracy": {"known": len(rights), **_spread(rights)},

@@ -1,0 +1,168 @@
+"""Sampling adapters: a description of a task → latents → coordinates → the matrices of an adapter, and its head."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from d2nwg.conditions.base import Condition, Task
+from d2nwg.conditions.description import DescriptionEncoder
+from d2nwg.models.adapter_space import HEAD, AdapterSpace, KnownTask
+from d2nwg.models.unet import ConditionalUNet
+from d2nwg.models.vae import WeightVAE
+from d2nwg.pipelines.base import BundlePipeline
+from d2nwg.pipelines.denoise import check_numbers, denoise
+from d2nwg.utils.limits import check_memory
+from d2nwg.utils.progress import Progress, silent
+from d2nwg.weights.networks import State, pick
+
+STEPS = 20
+SEEN = 0.55  # cosine from which on two sentences describe the same task: paraphrases of one have 0.55 to 0.9
+
+
+@dataclass
+class AdapterSamples:
+    """Generated adapters of one task.
+
+    Attributes:
+        state: the matrices, as one batch: (S, …) a tensor.
+        head: ``head.weight`` (S, C, d) and ``head.bias`` (S, C) of the nearest known task.
+        task: that task.
+        nearest: numbers of the nearest known tasks, and the cosines of their descriptions with this one's.
+        distance: (S,) of each sample's coordinates to the nearest member of the zoo, divided by the median distance
+            of members of one task to each other's nearest; 0 is a copy.
+    """
+
+    state: State
+    head: State
+    task: KnownTask
+    nearest: list[tuple[int, float]]
+    distance: Tensor
+
+    def __len__(self) -> int:
+        return len(self.distance)
+
+    @property
+    def seen(self) -> bool:
+        """Whether the description is one of a known task, in whatever words."""
+        return self.nearest[0][1] >= SEEN
+
+    def central(self) -> int:
+        """The number of the sample that is nearest to all others together."""
+        flat = torch.cat([tensor.flatten(1) for tensor in self.state.values()], 1)
+        return int(torch.cdist(flat, flat).sum(1).argmin())
+
+    def one(self, number: int) -> tuple[State, State]:
+        """The matrices and the head of a sample."""
+        return pick(self.state, number), pick(self.head, number)
+
+
+class AdapterGenerationPipeline(BundlePipeline):
+    """Samples adapters of a text encoder, with heads, for a task that is described in words.
+
+    >>> pipe = AdapterGenerationPipeline.from_pretrained("my-adapters")
+    >>> samples = pipe("Is this sentence grammatical?", num_samples=10, generator=torch.Generator().manual_seed(0))
+    """
+
+    vae: WeightVAE
+    condition_encoder: DescriptionEncoder
+    denoiser: ConditionalUNet
+    weight_space: AdapterSpace
+
+    def __init__(self, vae, condition_encoder, denoiser, scheduler, weight_space):
+        super().__init__()
+        self._register(
+            vae=vae,
+            condition_encoder=condition_encoder,
+            denoiser=denoiser,
+            scheduler=scheduler,
+            weight_space=weight_space,
+        )
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        description: str,
+        num_samples: int = 10,
+        generator: torch.Generator | None = None,
+        num_inference_steps: int = STEPS,
+        guidance_scale: float = 1.0,
+        to: str | None = None,
+        share: float = 0.0,
+        progress: Progress = silent,
+    ) -> AdapterSamples:
+        """Sample adapters.
+
+        Args:
+            description: of the task, in words.
+            generator: of the noise; the same one gives the same adapters.
+            num_inference_steps: denoising steps.
+            guidance_scale: of classifier-free guidance: 1 samples the condition as learnt, more exaggerates it.
+            to: another description; the adapter is then one for a task between the two.
+            share: how far on the way to it, from 0 to 1.
+            progress: called with the stage ``"Sampling adapters"``.
+        Raises:
+            UserError: there is no description, or more samples than fit into the memory.
+        """
+        check_numbers(num_samples, num_inference_steps, self.scheduler, guidance_scale)
+        space = self.weight_space
+        device = space.mean.device
+        needed = num_samples * 4 * 3 * space.size
+        check_memory(needed, f"Sampling {num_samples:,} adapters at once", "ask for fewer at a time", device)
+        text = self._text(description)
+        if to is not None:
+            text = torch.nn.functional.normalize(torch.lerp(text, self._text(to), share), dim=-1)
+        condition: Condition = self.condition_encoder(text.to(device))
+        beside = self.denoiser.lay_out(condition)
+        predict = partial(self.denoiser.denoise, beside=beside)
+        if guidance_scale != 1.0:
+            nothing = self.denoiser.lay_out(condition.dropped(torch.ones(1, dtype=torch.bool, device=device)))
+            predict = partial(self._guided, beside=beside, nothing=nothing, scale=guidance_scale)
+        noise = randn_tensor((num_samples, *self.vae.latent_shape), generator=generator, device=device)
+        latents = denoise(
+            self.scheduler,
+            predict,
+            noise,
+            num_inference_steps,
+            generator=generator,
+            stage="Sampling adapters",
+            progress=progress,
+        )
+        return self.samples(self.vae.decode(latents / self.vae.config.latent_scale), text[0])
+
+    def samples(self, vectors: Tensor, text: Tensor) -> AdapterSamples:
+        """Coordinates (S, T k) and the vector of a description → the adapters."""
+        space = self.weight_space
+        nearest = space.nearest(text)
+        task = space.tasks[nearest[0][0]]
+        state = space.to_states(vectors, task.rows)
+        head = {name: state.pop(name) for name in HEAD}
+        return AdapterSamples(state, head, task, nearest, _distance(space, vectors))
+
+    def _text(self, description: str) -> Tensor:
+        self.condition_encoder.encode(Task(description=description), self.weight_space)  # refuses an empty one
+        return self.condition_encoder.texts([description])
+
+    def _guided(self, given: Tensor, time: Tensor, beside: Tensor, nothing: Tensor, scale: float) -> Tensor:
+        without = self.denoiser.denoise(given, time, nothing)
+        return without + scale * (self.denoiser.denoise(given, time, beside) - without)
+
+    def attempt(self) -> None:
+        """See `BundlePipeline`."""
+        text = self.weight_space.texts[:1]
+        beside = self.denoiser.lay_out(self.condition_encoder(text))
+        self.denoiser.denoise(torch.zeros(1, *self.vae.latent_shape), 0, beside)
+        self.samples(self.vae.decode(torch.zeros(1, *self.vae.latent_shape)), text[0])
+
+
+def _distance(space: AdapterSpace, vectors: Tensor) -> Tensor:
+    """As in `AdapterSamples`; NaN where no task has two members."""
+    zoo, tasks = space.zoo_vectors, space.zoo_tasks
+    between = torch.cdist(zoo, zoo).masked_fill(tasks[:, None] != tasks[None], torch.inf).fill_diagonal_(torch.inf)
+    closest = between.min(1).values
+    closest = closest[closest.isfinite()]
+    if not len(closest):
+        return torch.full((len(vectors),), torch.nan)
+    return (torch.cdist(vectors, zoo).min(1).values / closest.median().clamp_min(1e-8)).cpu()
