@@ -44,7 +44,7 @@ def split_names(text: str) -> list[str]:
     parts = text.splitlines() if "\n" in text else text.split(",")
     names = [name for part in parts if (name := part.strip().lstrip("\ufeff").strip())]
     if not names:
-        raise UserError("No class is named: write at least two names, separated by commas.")
+        raise UserError("No class is named: write names, separated by commas.")
     return names
 
 
@@ -66,18 +66,20 @@ def _read(path: Path) -> str:
         raise UserError(f"{shown(path)} cannot be read: {reason.strerror or reason}.") from reason
 
 
-def check_names(names: Sequence[str]) -> list[str]:
+def check_names(names: Sequence[str], least: int = 2) -> list[str]:
     """The names, if a head can have them.
 
+    Args:
+        least: 1 where the names need not tell anything apart.
     Raises:
-        UserError: fewer than two, more than `MOST`, one that is empty or too long, or two that are the same.
+        UserError: fewer than ``least``, more than `MOST`, one that is empty or too long, or two that are the same.
     """
     if not names:
         raise UserError("No class is named: write at least two names, separated by commas.")
-    if len(names) == 1:
+    if len(names) < least:
         raise UserError(f"A head tells at least two classes apart, and {shown(names[0])} is the only name.")
     if len(names) > MOST:
-        raise UserError(f"{len(names):,} names are too many for one head: give at most {MOST:,}.")
+        raise UserError(f"{len(names):,} names are too many: give at most {MOST:,}.")
     seen: dict[str, str] = {}
     for name in names:
         label = class_of(name)

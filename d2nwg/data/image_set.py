@@ -87,7 +87,7 @@ def check_readable(images: ImageSet, opened: np.ndarray, readable: np.ndarray) -
     bad = np.asarray(opened)[~np.asarray(readable)[opened]]
     if not len(bad):
         return ()
-    names = some([_where(images, i) for i in bad[:3]] + [None] * (len(bad) - 3))
+    names = some([image_name(images, i) for i in bad[:3]] + [None] * (len(bad) - 3))
     if 2 * len(bad) > len(opened):
         raise UserError(
             f"{len(bad):,} of {len(opened):,} images in {images.name} cannot be read ({names}); check "
@@ -96,6 +96,7 @@ def check_readable(images: ImageSet, opened: np.ndarray, readable: np.ndarray) -
     return (f"Left out {number(len(bad), 'image')} of {len(opened):,} that could not be read: {names}.",)
 
 
-def _where(images: ImageSet, index: int) -> str:
+def image_name(images: ImageSet, index: int) -> str:
+    """An image in words: its class and the name of its file, or its number."""
     item, label = images.items[int(index)], images.classes[images.labels[index]]
     return f"{label}/{item.name}" if isinstance(item, Path) else f"number {int(index)} ({label})"

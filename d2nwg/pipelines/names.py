@@ -5,12 +5,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from d2nwg.conditions.class_names import embed_names, embed_rows
+from d2nwg.conditions.class_names import embed_names, embed_rows, readable
 from d2nwg.encoders.imagenet import NamedRows, classifier_rows
 from d2nwg.encoders.texts import TOWER, TextEncoder, load_text_encoder
 from d2nwg.models.names import Directions, NameMap, NameSpace, centred_rows
@@ -42,6 +43,28 @@ class Expectation:
     def far(self) -> bool:
         """Whether the names are far from all that is known."""
         return self.variance > FAR
+
+
+@dataclass(frozen=True)
+class KnownName:
+    """A class whose row is known.
+
+    Attributes:
+        label: in full: all lemmas of a synset, or ``"data set/class"``.
+        name: short, as a person would say it.
+        source: the training set; "" for a class of the encoder's own classifier.
+    """
+
+    label: str
+    name: str
+    source: str = ""
+
+
+class Near(NamedTuple):
+    """A known class beside a direction or a text: its number among `EncoderNames.known_names`, and the cosine."""
+
+    number: int
+    cosine: float
 
 
 class EncoderNames:
@@ -88,6 +111,20 @@ class EncoderNames:
         """Of the map's classes."""
         rows = () if self.rows is None else self.rows.names
         return (*rows, *self.space.config.classes) if self.own else rows
+
+    @cached_property
+    def known_names(self) -> tuple[KnownName, ...]:
+        """The map's classes, whose rows are `map.rows`, in order; none for a text tower, which has a direction for
+        every text and a row for none."""
+        own = 0 if self.rows is None else len(self.rows.names)
+        of_classifier = [KnownName(label, label.split(",")[0]) for label in self.labels[:own]]
+        parts = [(label, *label.partition("/")[::2]) for label in self.labels[own:]]
+        of_sets = [KnownName(label, readable(name or label), source if name else "") for label, source, name in parts]
+        return (*of_classifier, *of_sets)
+
+    def cosines(self, directions: Tensor) -> Tensor:
+        """(m, N) of some unit directions (m, d) with the rows of `known_names`."""
+        return directions @ self.map.rows.float().mT if self.known_names else directions.new_zeros(len(directions), 0)
 
     def prepare(self) -> None:
         """Load and solve what is needed, once a process."""
@@ -159,6 +196,13 @@ class EncoderNames:
             noise[: 2 * pairs] = torch.cat([draws, -draws])
         weight = strength / length.clamp_min(1e-6) * (mean + noise)
         return self.fold({"weight": weight, "bias": torch.zeros(weight.shape[:2])})
+
+
+def nearest(cosines: Tensor, most: int) -> list[list[Near]]:
+    """For each row of cosines (m, N), the ``most`` largest, in order."""
+    best = cosines.topk(min(most, cosines.shape[1]), -1)
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [[Near(*pair) for pair in zip(*row, strict=True)] for row in pairs]
 
 
 def expectation_facts(unit: Tensor, variance: Tensor) -> Tensor:

@@ -1,15 +1,13 @@
 """Pieces of HTML that every tab uses. Whatever comes from a visitor is escaped here."""
 
-import base64
-import io
 from html import escape
 
 import numpy as np
 
-from d2nwg.utils.errors import UserError
+from d2nwg.figures.thumbnails import thumbnail
 from d2nwg.utils.progress import Progress, format_seconds, silent
 
-SHOWN_CLASSES, SHOWN_IMAGES, THUMBNAIL = 24, 6, 80
+SHOWN_CLASSES, SHOWN_IMAGES = 24, 6
 
 
 def percent(fraction: float) -> str:
@@ -77,20 +75,3 @@ def thumbnails(images, progress: Progress = silent) -> str:
         + (f'<ul class="notes">{notes}</ul>' if notes else "")
         + "</div>"
     )
-
-
-def thumbnail(item, scale=None) -> str | None:
-    """An image as a small square picture in a data URL, on the pixel scale of its data set; None if it cannot be
-    read."""
-    from PIL import Image, ImageOps
-
-    from d2nwg.data.decode import open_image
-
-    try:
-        picture = open_image(item, min_side=THUMBNAIL, scale=scale)
-    except UserError:
-        return None
-    data = io.BytesIO()
-    picture = ImageOps.fit(picture, (THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
-    picture.save(data, "webp", quality=75, method=0)
-    return "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode()

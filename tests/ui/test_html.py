@@ -40,7 +40,7 @@ HOSTILE = [
 ]
 MODULES = (views, explore, generate, interpolate, language, train)
 NO_HTML = {  # words and numbers, which something else escapes
-    views: {"percent", "count", "thumbnail"},
+    views: {"percent", "count"},
     generate: {"result_sentences", "named_sentences", "kept", "table"},
     language: {"matrix_name", "voted"},
 }

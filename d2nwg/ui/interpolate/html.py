@@ -6,6 +6,7 @@ from html import escape
 import numpy as np
 
 from d2nwg.data.examples import EXAMPLES
+from d2nwg.figures.thumbnails import thumbnail
 from d2nwg.ui import html as views
 from d2nwg.ui.interpolate.service import SHOWN, Interpolated
 from d2nwg.ui.uploads import read_images
@@ -30,7 +31,7 @@ def strip(images) -> str:
     pictures, scale = [], images.pixels.scale()
     for label, name in enumerate(images.classes[:SHOWN]):
         for index in np.flatnonzero(images.labels == label)[:3]:
-            if picture := views.thumbnail(images.items[index], scale):
+            if picture := thumbnail(images.items[index], scale):
                 pictures.append(f'<img src="{picture}" alt="{escape(name)}" title="{escape(name)}">')
                 break
     return (
