@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,7 +55,6 @@ class NamedRowsMap:
 
     Attributes:
         bundle, encoder: names.
-        on: the bundle's names on the encoder.
         known: (N,) the named rows.
         rows: (N, d) unit directions in the whitened space of the bundle.
         projection: their two maps.
@@ -71,7 +70,6 @@ class NamedRowsMap:
 
     bundle: str
     encoder: str
-    on: EncoderNames = field(repr=False)
     known: tuple[KnownName, ...]
     rows: np.ndarray
     projection: Projection
@@ -135,7 +133,6 @@ def map_names(
     return NamedRowsMap(
         path.name,
         on.encoder,
-        on,
         known,
         rows.numpy(),
         projection,

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from d2nwg.analysis.projections import write_projector
 from d2nwg.conditions.class_names import class_of
@@ -20,12 +21,12 @@ def sentences(made: NamedRowsMap) -> list[str]:
     said = []
     if made.names:
         beside = [
-            f"{shown(class_of(name), 40)} lies nearest to {made.known[near[0].number].name} "
-            f"(cosine {near[0].cosine:.2f})"
-            for name, near in zip(made.names[:NAMED], made.nearest, strict=False)
+            f"{shown(class_of(name), 40)}{'' if i else ' lies nearest'} to {made.known[near[0].number].name} "
+            f"({'' if i else 'cosine '}{near[0].cosine:.2f})"
+            for i, (name, near) in enumerate(zip(made.names[:NAMED], made.nearest, strict=False))
         ]
         more = f", and so on for {len(made.names) - NAMED:,} more" if len(made.names) > NAMED else ""
-        said.append(f"{'; '.join(beside)}{more}.")
+        said.append(f"{', '.join(beside)}{more}.")
         if far := far_names(made):
             said.append(
                 f"Far from all that the zoo knows: {some(far, NAMED)}. A head from such names is little better than a "
@@ -81,16 +82,17 @@ def summary(made: NamedRowsMap) -> dict:
 
 def table(made: NamedRowsMap) -> dict[str, list]:
     """Column name → values, a row a point: the known names, then one's own."""
-    near = nearest(made.on.cosines(made.on.map.rows.float()), 2)  # the nearest is the row itself
+    rows = torch.from_numpy(made.rows)
+    near = nearest(rows @ rows.mT, 2)  # the nearest is the row itself
     others = [[pair for pair in pairs if pair.number != i][:1] for i, pairs in enumerate(near)]
-    rows = [(known.label, known.name, known.source or "classifier") for known in made.known]
-    rows += [(name, class_of(name), "yours") for name in made.names]
+    said = [(known.label, known.name, known.source or "classifier") for known in made.known]
+    said += [(name, class_of(name), "yours") for name in made.names]
     first = [*others, *(pairs[:1] for pairs in made.nearest)]
     maps = {"tsne": (made.projection.tsne, made.tsne), "pca": (made.projection.pca, made.pca)}
     return {
-        "label": [row[0] for row in rows],
-        "name": [row[1] for row in rows],
-        "source": [row[2] for row in rows],
+        "label": [row[0] for row in said],
+        "name": [row[1] for row in said],
+        "source": [row[2] for row in said],
         "nearest": [made.known[pairs[0].number].label if pairs else "" for pairs in first],
         "cosine": [pairs[0].cosine if pairs else float("nan") for pairs in first],
         **{

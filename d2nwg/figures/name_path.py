@@ -20,7 +20,7 @@ OTHERS = 60  # other lines, in grey
 SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "triangle-down", "star")
 QUESTIONS = {
     "nearest": "What lies between the two names?",
-    "classes": "Which images does each point like?",
+    "classes": "Which classes does each point like?",
     "images": "Which images does each point like best?",
 }
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>
@@ -51,7 +51,7 @@ def nearest_figure(made: NamePath) -> go.Figure | None:
 
 
 def classes_figure(made: NamePath) -> go.Figure | None:
-    """Which images does each point like? The mean score of the images of each class; classes that lead nowhere are
+    """Which classes does each point like? The mean score of the images of each class; classes that lead nowhere are
     grey. None without images."""
     if made.images is None:
         return None
@@ -116,8 +116,11 @@ def strip(made: NamePath) -> str:
             picture = f'<img src="{seen[number]}" alt="{name}">' if seen[number] else ""
             caption = f'<figcaption><b title="{name}">{name}</b><span>{score:.2f}</span></figcaption>'
             cells.append(f"<figure>{picture}{caption}</figure>")
-        liked = f'<div class="liked">{"".join(cells)}</div>' if cells else ""
-        rows.append(f'<div class="stop"><p><b>{where}</b><br>{beside}</p>{liked}</div>')
+        if cells:
+            liked = f'<div class="liked">{"".join(cells)}</div>'
+            rows.append(f'<div class="stop"><p><b>{where}</b><br>{beside}</p>{liked}</div>')
+        else:
+            rows.append(f'<div class="stop"><p><b>{where}</b></p><p>{beside}</p></div>')
     return f'<div class="stops">{"".join(rows)}</div>'
 
 
