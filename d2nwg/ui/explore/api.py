@@ -16,6 +16,7 @@ from d2nwg.ui.settings import bundle_names, check_bundle, default_bundle, exampl
 from d2nwg.ui.uploads import read_images
 from d2nwg.ui.visitor import visitor
 from d2nwg.ui.work import call
+from d2nwg.utils.errors import UserError
 
 
 async def explore(
@@ -62,6 +63,8 @@ async def explore_names(
     folder = call_folder()
     with refusals():
         check_bundle(bundle, visitor(request))
+        if not (names or "").strip() and not (search or "").strip():
+            raise UserError("Give class names to map, or a text to search the known names for.")
         make = partial(by_name.make, bundle, names, search, folder / "result")
         made = await call(make, reports_to(progress))
         data, page = await call(partial(_name_files, made))
