@@ -55,6 +55,8 @@ SMALLEST = {  # command: options that make it small, in the order in which the c
     "python -m d2nwg interpolate task:digits task:digits-turned-45 --bundle tasks-small-networks --out path": (
         "--points 3 --seeds 1 --num-samples 2 --max-query 20"
     ),
+    'python -m d2nwg explore --names "wolf, red fox, T-shirt" --search husky --out names-explored': "",
+    'python -m d2nwg interpolate photos/ --names "apple, orange" --out apple-to-orange': "",
     "python -m d2nwg generate example:digits --bundle tasks-small-networks --task digits --out digits-network": (
         "--num-samples 3"
     ),

@@ -44,7 +44,7 @@ def name_map_figure(made: NamedRowsMap, method: str = "tsne", found: Found | Non
                     y=known[where, 1],
                     mode="markers",
                     name=name,
-                    marker=dict(size=6, symbol=symbol, color=ZOO, opacity=0.55),
+                    marker=dict(size=6, symbol=symbol, color=ZOO, opacity=0.7),
                     hovertext=[hover[i] for i in np.flatnonzero(where)],
                     hovertemplate="%{hovertext}<extra></extra>",
                 )
