@@ -72,6 +72,8 @@ def run(args: argparse.Namespace) -> None:
     if args.names is not None:
         if args.b is not None:
             raise UserError("--names are the two endpoints: give at most one set of images beside them.")
+        if args.method:
+            raise UserError("--method is for paths between tasks: a path between names is that of their texts.")
         _between_names(args)
         return
     if args.a is None or args.b is None:

@@ -24,6 +24,7 @@ from d2nwg.utils.text import folded, is_utf8, shown
 NEAREST = 5  # known names beside each of one's own
 MEANT = 10  # known names that a search finds by their meaning
 KEPT = 4  # maps of a process
+NOWHERE = 4  # the rank of a name that a text is no part of
 _maps: dict[tuple, Projection] = {}  # by the rows that are mapped, and the settings of t-SNE
 
 
@@ -187,19 +188,20 @@ def find(on: EncoderNames, text: str) -> Found:
     text = check_search(text)
     part, spelled = folded(text), []
     for number, known in enumerate(on.known_names):
-        if part in folded(known.label):
-            lemmas = known.label.split(", ") if not known.source else [known.name, known.source]
-            ranked = [(_rank(part, folded(lemma)), number, lemma) for lemma in lemmas]
-            spelled.append(min(ranked))
+        lemmas = [known.name, known.source] if known.source else known.label.split(", ")
+        rank, lemma = min(((_rank(part, folded(lemma)), lemma) for lemma in lemmas), key=lambda pair: pair[0])
+        if rank < NOWHERE or part in folded(known.label):
+            spelled.append((rank, number, lemma))
     spelled.sort()
     cosines = embed_names([text], on.text_encoder).double() @ on.map.texts.mT
     return Found(text, tuple(Spelled(number, lemma) for _, number, lemma in spelled), tuple(nearest(cosines, MEANT)[0]))
 
 
 def _rank(part: str, lemma: str) -> int:
-    """0 for a text that is a lemma, 1 for a word of it, 2 for the beginning of one, 3 for what else is in it, or 4."""
+    """0 for a text that is a lemma, 1 for a word of it, 2 for the beginning of a word, 3 for another part of it, or
+    `NOWHERE`."""
     if part not in lemma:
-        return 4
+        return NOWHERE
     if part == lemma:
         return 0
     words = lemma.split()

@@ -117,22 +117,22 @@ class _Labels:
 
     def __init__(self, points: np.ndarray):
         self._unit = np.maximum(np.ptp(points, axis=0), 1e-9) / PIXELS  # of the map, to a pixel
-        self._boxes: list[np.ndarray] = []
+        self._boxes = np.zeros((0, 2, 2))  # lower left and upper right corners that are taken, in pixels
         self._texts: list[tuple[np.ndarray, str, str]] = []
 
     def add(self, points: np.ndarray, texts: list[str]) -> None:
         """Texts for points, each above or below, right or left of its own; left out where it would cover another."""
-        for point in points / self._unit:
-            self._boxes.append(np.stack([point - 5, point + 5]))
+        middles = (points / self._unit)[:, None]
+        self._boxes = np.concatenate([self._boxes, middles + np.array([[-5, -5], [5, 5]])])
         for point, text in zip(points, texts, strict=True):
             if len(self._texts) == WRITTEN:
                 return
             half = np.array([3.6 * len(text), 8])
             for side, (x, y) in SIDES.items():
                 middle = point / self._unit + np.array([x * (half[0] + 9), y * 16])
-                box = np.stack([middle - half, middle + half])
-                if not any((box[0] < other[1]).all() and (box[1] > other[0]).all() for other in self._boxes):
-                    self._boxes.append(box)
+                low, high = middle - half, middle + half
+                if not ((low < self._boxes[:, 1]) & (high > self._boxes[:, 0])).all(1).any():
+                    self._boxes = np.concatenate([self._boxes, [[low, high]]])
                     self._texts.append((point, text, side))
                     break
 

@@ -96,6 +96,8 @@ def test_what_is_the_text_comes_before_what_holds_it():
     assert ranks == [0, 1, 2, 2, 3, 4]
     found = find(names_of(resolve_bundle(None)), "husky")
     assert [one.lemma for one in found.spelled] == ["husky", "Siberian husky"]
+    for text in ("water lilly", "water_lilly"):  # as a phrase, and as the folder is called
+        assert [one.lemma for one in find(names_of(resolve_bundle(None)), text).spelled] == ["water lilly"]
 
 
 def test_sentences(named_bundle):

@@ -167,6 +167,7 @@ def test_the_command_line(named_bundle, folder, tmp_path, capsys):
         (["--names", ""], "The argument names is empty"),
         (["--names", " , "], "No class is named"),
         (["a", "b", "--names", "cat, dog"], "at most one set of images"),
+        (["--names", "cat, dog", "--method", "weights"], "--method is for paths between tasks"),
         (["a"], "A path needs two endpoints"),
         ([], "A path needs two endpoints"),
         (["{}", "--names", "cat, dog"], "holds no images"),
