@@ -18,6 +18,7 @@ LONGEST = 400  # characters of a name; a description may be longer
 MOST = 2_000  # names of one head
 SAME = 1e-5  # two texts whose cosine is nearer to 1 are the same to a text encoder
 MOST_BYTES = 2_000_000  # of a names file
+OF_IMAGES, OF_TEXTS = "a photo of a {}", "This text is about {}."  # the forms in which a name is embedded
 
 
 def read_names(source: str | Path) -> list[str]:
@@ -149,11 +150,11 @@ def readable(name: str) -> str:
     return re.sub(r"\s+", " ", phrase).strip()
 
 
-def embed_names(names: Sequence[str], encoder: TextEncoder) -> Tensor:
-    """(C, e) text vectors of unit length: the average of the name, of ``"a photo of a …"``, and of its description
-    where there is one."""
+def embed_names(names: Sequence[str], encoder: TextEncoder, form: str = OF_IMAGES) -> Tensor:
+    """(C, e) text vectors of unit length: the average of the name, of the name in a phrase of this ``form``, and of its
+    description where there is one."""
     phrases = [readable(class_of(name)) for name in names]
-    texts = [*phrases, *(f"a photo of a {phrase}" for phrase in phrases)]
+    texts = [*phrases, *(form.format(phrase) for phrase in phrases)]
     described = [i for i, name in enumerate(names) if name.partition(": ")[2].strip()]
     texts += [f"{phrases[i]}: {names[i].partition(': ')[2].strip()}" for i in described]
     vectors = encoder.encode(texts)

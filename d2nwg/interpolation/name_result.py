@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from d2nwg.conditions.class_names import class_of
-from d2nwg.data.image_set import ImageSet, image_name
+from d2nwg.data.image_set import ImageSet
+from d2nwg.data.labelled import item_name
 from d2nwg.data.tables import write_csv
 from d2nwg.heads import Head
 from d2nwg.pipelines.names import KnownName, Near, nearest
@@ -136,7 +137,7 @@ class NamePath:
                 "share": round(share, 6),
                 "nearest": [{"name": self.known[n].label, "cosine": round(cosine, 6)} for n, cosine in near],
                 "images": [
-                    {"image": image_name(self.images, n), "class": label, "score": round(score, 6)}
+                    {"image": item_name(self.images, n), "class": label, "score": round(score, 6)}
                     for n, label, score in self.likes(i)
                 ],
             }
@@ -172,7 +173,7 @@ class NamePath:
         write_csv(folder / "nearest.csv", [["share", "rank", "name", "cosine"], *near])
         if self.images is not None:
             liked = [
-                [share, rank, image_name(self.images, one), label, score]
+                [share, rank, item_name(self.images, one), label, score]
                 for i, share in enumerate(shares)
                 for rank, (one, label, score) in enumerate(self.likes(i), 1)
             ]

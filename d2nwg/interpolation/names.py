@@ -15,7 +15,8 @@ from torch import Tensor
 
 from d2nwg.bundles import load_pipeline, resolve_bundle
 from d2nwg.conditions.class_names import check_distinct, check_names, class_of, embed_names
-from d2nwg.data.image_set import ImageSet, check_readable
+from d2nwg.data.image_set import ImageSet
+from d2nwg.data.labelled import check_readable
 from d2nwg.encoders.base import Encoder
 from d2nwg.encoders.images import load_encoder
 from d2nwg.heads import Head

@@ -6,8 +6,10 @@ import numpy as np
 
 from d2nwg.figures.thumbnails import thumbnail
 from d2nwg.utils.progress import Progress, format_seconds, silent
+from d2nwg.utils.text import shown
 
 SHOWN_CLASSES, SHOWN_IMAGES = 24, 6
+SHOWN_LETTERS = 90  # of a text
 
 
 def percent(fraction: float) -> str:
@@ -52,10 +54,10 @@ def progress(stage) -> str:
 
 def thumbnails(images, progress: Progress = silent) -> str:
     """What is in an `ImageSet`: classes and images counted, then a row of small pictures a class."""
-    rows, shown, scale = [], images.classes[:SHOWN_CLASSES], images.pixels.scale(progress)
+    rows, first, scale = [], images.classes[:SHOWN_CLASSES], images.scale(progress)
     counts = np.bincount(images.labels, minlength=len(images.classes))
-    for number, name in enumerate(shown):
-        progress("Making thumbnails", number, len(shown))
+    for number, name in enumerate(first):
+        progress("Making thumbnails", number, len(first))
         pictures: list[str] = []
         for index in np.flatnonzero(images.labels == number)[: 2 * SHOWN_IMAGES]:
             if len(pictures) < SHOWN_IMAGES and (picture := thumbnail(images.items[index], scale)):
@@ -65,13 +67,31 @@ def thumbnails(images, progress: Progress = silent) -> str:
             f'<span class="pictures">{"".join(pictures)}</span>'
             f'<span class="many">{counts[number]:,}</span></div>'
         )
-    if len(shown) < len(images.classes):
-        rows.append(f'<div class="row more">and {count(len(images.classes) - len(shown), "more class")}</div>')
-    notes = "".join(f"<li>{escape(note)}</li>" for note in images.notes)
+    return _listed(images, rows, "some images of each class")
+
+
+def _listed(data, rows: list[str], what: str) -> str:
+    """The rows of the first classes of a labelled set, below its size and above its notes."""
+    if len(rows) < len(data.classes):
+        rows = [*rows, f'<div class="row more">and {count(len(data.classes) - len(rows), "more class")}</div>']
+    notes = "".join(f"<li>{escape(note)}</li>" for note in data.notes)
     return (
-        f'<div class="images"><p class="summary"><b>{count(len(images.classes), "class")} · '
-        f'{count(len(images.items), "image")}</b></p><div class="rows" tabindex="0" role="group" '
-        f'aria-label="some images of each class">{"".join(rows)}</div>'
-        + (f'<ul class="notes">{notes}</ul>' if notes else "")
-        + "</div>"
+        f'<div class="images"><p class="summary"><b>{count(len(data.classes), "class")} · '
+        f'{count(len(data.items), data.noun)}</b></p><div class="rows" tabindex="0" role="group" '
+        f'aria-label="{what}">{"".join(rows)}</div>' + (f'<ul class="notes">{notes}</ul>' if notes else "") + "</div>"
     )
+
+
+def examples(data, progress: Progress = silent) -> str:
+    """What is in a labelled set: `thumbnails` of images; of texts, classes and texts counted, then a text a class."""
+    if data.noun == "image":
+        return thumbnails(data, progress)
+    counts, rows = np.bincount(data.labels, minlength=len(data.classes)), []
+    for number, name in enumerate(data.classes[:SHOWN_CLASSES]):
+        item = data.items[int(np.flatnonzero(data.labels == number)[0])]
+        text = shown(" | ".join([item] if isinstance(item, str) else item), SHOWN_LETTERS)
+        rows.append(
+            f'<div class="row"><span class="name" title="{escape(name)}">{escape(name)}</span>'
+            f'<span class="text">{escape(text)}</span><span class="many">{counts[number]:,}</span></div>'
+        )
+    return _listed(data, rows, f"a {data.noun} of each class")

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from d2nwg.data.image_set import labelled_set
+from d2nwg.data.image_set import ImageSet
+from d2nwg.data.labelled import labelled_set
+from d2nwg.data.text_set import TextSet
 from d2nwg.figures import name_path
 from d2nwg.jobs import queue as jobs
 from d2nwg.jobs.owner import EVERYTHING
@@ -83,7 +85,12 @@ class Structure(HTMLParser):
 
 def images(name: str, folder):
     items = sorted(make_image_folder(folder).rglob("*.png"))[:4]
-    return labelled_set(name, items, [name, name, "other", "other"], [False] * 4, [name])
+    return labelled_set(ImageSet, name, items, [name, name, "other", "other"], [False] * 4, [name])
+
+
+def written(name: str) -> TextSet:
+    """Texts, and classes, of that name."""
+    return labelled_set(TextSet, name, [name, f"{name} b", "c"], [name, name, "other"], [False] * 3, [name])
 
 
 def talk(name: str) -> Talk:
@@ -167,6 +174,7 @@ def cases(tmp_path, monkeypatch):
             (views, "hint"): [views.hint(name)],
             (views, "progress"): [views.progress(Stage(name, 1, 2, 3.0))],
             (views, "thumbnails"): [views.thumbnails(seen)],
+            (views, "examples"): [views.examples(written(name)), views.examples(seen)],
             (generate, "result"): [generate.result(report), generate.result(replace(report, task=None))],
             (generate, "named_result"): [
                 generate.named_result(make_named([name, "b"], variance=0.99, nearest=(name, "b")))

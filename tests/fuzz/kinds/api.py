@@ -56,7 +56,8 @@ def _calls(rng: Random, room: Room, stock: Stock) -> list[tuple[str, list]]:
     return [
         ("load_images", [files, None]),
         ("generate", [None, "digits", "heads-dual", 1, 2, 0, None, 10, None, "", "default"]),
-        ("predict", [head, picture]),
+        ("predict", [head, picture, None, None]),
+        ("predict", [head, None, "a text", "another"]),
         ("sample", [head, samples, 0]),
         (
             "explore",
