@@ -21,10 +21,12 @@ def heads_from_names(pipe, encoder: str, names: Sequence[str], num_samples: int,
     of the known class whose name is nearest; ``names_no_overlap``, as the first, from a map without any class of which
     a lemma equals or contains one of the names."""
     on = pipe.names_on(encoder)
-    if not on.known or on.tower:
+    if not on.known:
         return {}
-    texts = embed_names(names, on.text_encoder)
     found = {"names_only": pipe(Task(names=names, encoder=encoder), num_samples, _seeded(seed)).state}
+    if on.tower:
+        return found
+    texts = embed_names(names, on.text_encoder)
     rows = on.map.rows[on.map.nearest(texts)].float()
     found["names_nearest"] = on.heads(Directions.of_one(rows, torch.zeros(len(names))), 1, _seeded(seed))
     apart = _map_without(on, tuple(names))

@@ -22,8 +22,8 @@ import torch
 
 from benchmarks.names import heads_from_names, whitened_ridge
 from d2nwg.bundles import bundle_encoder, load_pipeline, resolve_bundle
-from d2nwg.data.image_set import ImageSet
 from d2nwg.data.images import load_images
+from d2nwg.data.labelled import LabelledSet
 from d2nwg.encoders.images import load_encoder
 from d2nwg.evaluation.accuracy import accuracies
 from d2nwg.evaluation.baselines import RANDOM_HEADS, baseline_heads, normalised
@@ -56,19 +56,19 @@ README = Path(__file__).with_name("README.md")
 START, END = "<!-- measured -->", "<!-- /measured -->"
 
 
-def episode(images: ImageSet, ways: int, shots: int, query: int, unlabelled: int, seed: int) -> dict[str, np.ndarray]:
-    """One task: numbers of ``support``, ``query`` and ``unlabelled`` images, labels of the first two, and ``classes``.
+def episode(data: LabelledSet, ways: int, shots: int, query: int, unlabelled: int, seed: int) -> dict[str, np.ndarray]:
+    """One task: numbers of ``support``, ``query`` and ``unlabelled`` items, labels of the first two, and ``classes``.
 
-    Of ``ways`` random classes, ``shots`` images each, up to ``query`` held-out ones (of the test split where there is
+    Of ``ways`` random classes, ``shots`` items each, up to ``query`` held-out ones (of the test split where there is
     one), and up to ``unlabelled`` of those that are left.
     """
     rng = np.random.default_rng([seed, ways, shots])
-    split = bool(images.is_test.any())
+    split = bool(data.is_test.any())
     picked = defaultdict(list)
-    for label, c in enumerate(rng.permutation(len(images.classes))[:ways]):
+    for label, c in enumerate(rng.permutation(len(data.classes))[:ways]):
         picked["classes"] += [c]
-        own = np.flatnonzero(images.labels == c)
-        train, test = rng.permutation(own[~images.is_test[own]]), rng.permutation(own[images.is_test[own]])
+        own = np.flatnonzero(data.labels == c)
+        train, test = rng.permutation(own[~data.is_test[own]]), rng.permutation(own[data.is_test[own]])
         if not split:
             most = min(query, len(train) // 3)
             test, train = (train[:most], train[most:]) if shots == ALL else (train[shots:], train)
@@ -111,7 +111,7 @@ def measure_bundle(pipe, encoder, classes, x, y, xq, yq, free, shots: int, seed:
     by_class = [x[given][y[given] == c] for c in range(int(y.max()) + 1)]
     rows = {}
     plan: list[tuple] = [("chosen", classes, None), ("chosen_unlabelled", classes, free)]
-    if pipe.uses_names and pipe.names_on(encoder).known:
+    if pipe.uses_names and not pipe.names_on(encoder).why_not(classes):
         shifted = [*classes[1:], classes[0]]
         plan += [("nameless", (), None), ("permuted_names", shifted, None), ("nameless_unlabelled", (), free)]
         for name, state in heads_from_names(pipe, encoder, classes, args.num_samples, seed).items():
@@ -302,12 +302,13 @@ def goals(summary: dict, cells: dict, first: str) -> dict:
     return result
 
 
-def write_between(path: Path, text: str) -> None:
+def write_between(path: Path, text: str, marks: tuple[str, str] = (START, END)) -> None:
     """Put the text into a page, in place of an earlier one."""
-    before, _, rest = path.read_text().partition(START)
-    after = rest.partition(END)[2].strip("\n")
+    start, end = marks
+    before, _, rest = path.read_text().partition(start)
+    after = rest.partition(end)[2].strip("\n")
     after = f"\n{after}\n" if after else ""
-    path.write_text(f"{before.rstrip()}\n\n{START}\n{text}\n{END}\n{after}")
+    path.write_text(f"{before.rstrip()}\n\n{start}\n{text}\n{end}\n{after}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -16,7 +16,8 @@ _EXPORTS = {
     "generate_from_names": "d2nwg.from_names",
     "Head": "d2nwg.heads",
     "load_images": "d2nwg.data.images",
-    "load_encoder": "d2nwg.encoders.images",
+    "load_data": "d2nwg.data.sources",
+    "load_encoder": "d2nwg.encoders.open",
 }
 __all__ = [*_EXPORTS, "__version__"]
 

@@ -168,6 +168,13 @@ def bundle_tasks(path: Path) -> dict[str, tuple[str, ...]]:
     return tasks_of(names)
 
 
+def bundle_knows_names(path: Path) -> bool:
+    """Whether a bundle was trained with class names, without loading it."""
+    index = read_json(path / "model_index.json")
+    part = index.get("names") if isinstance(index, dict) else None
+    return isinstance(part, list) and bool(part) and part[0] is not None
+
+
 def bundle_files(path: Path) -> list[Path]:
     """The files of a bundle, which may leave this machine.
 

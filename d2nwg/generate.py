@@ -1,12 +1,13 @@
-"""The main job: labelled images in, generated heads and their report out.
+"""The main job: labelled images or texts in, generated heads and their report out.
 
-`generate_heads` opens a bundle, reads images, samples heads, chooses one, scores it and reports.
+`generate_heads` opens a bundle, reads the data, samples heads, chooses one, scores it and reports.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +17,8 @@ from torch import Tensor
 from d2nwg.bundles import DEFAULT_BUNDLE, load_pipeline, resolve_bundle
 from d2nwg.conditions.class_names import class_of, rename
 from d2nwg.conditions.task_names import name_classes
-from d2nwg.data.image_set import ImageSet
-from d2nwg.encoders.base import Encoder
-from d2nwg.encoders.images import load_encoder
+from d2nwg.data.labelled import LabelledSet
+from d2nwg.encoders.open import FeatureEncoder, load_encoder, name_for
 from d2nwg.encoders.split import SplitFeatures, read_split, read_unlabelled
 from d2nwg.evaluation.accuracy import accuracies, confusion_matrix, per_class_accuracy
 from d2nwg.evaluation.baselines import score_baselines
@@ -35,8 +35,7 @@ from d2nwg.utils.limits import seed_number, whole
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights.networks import State, logits, pick
 
-NAMELESS = "This encoder has neither a classifier of ImageNet's classes nor a text tower: class names are ignored."
-LEAST_TRUST = 0.15  # with less, images without labels make no difference worth speaking of
+LEAST_TRUST = 0.15  # with less, items without labels make no difference worth speaking of
 
 
 @dataclass
@@ -47,9 +46,9 @@ class Generation:
         head: the chosen one.
         samples: all sampled heads as one batch on the encoder's features: ``weight`` (S, C, D), ``bias`` (S, C).
         report: what ``report.json`` holds.
-        confusion: (C, C) counts of the chosen head on the query images; rows are the true classes.
-        sample_accuracy: (S,) on the query images.
-        data: the support and query images.
+        confusion: (C, C) counts of the chosen head on the query items; rows are the true classes.
+        sample_accuracy: (S,) on the query items.
+        data: the support and query items.
         vectors: (S, N) the samples as standardised vectors of the bundle's layout; None where it cannot hold them.
         order: (C,) the classes in canonical order, in which ``vectors`` hold their rows; None where those are.
     """
@@ -86,7 +85,7 @@ class Generation:
 
 
 def generate_heads(
-    images: ImageSet,
+    given: LabelledSet,
     *,
     bundle: str | Path | None = None,
     shots: int = 5,
@@ -96,33 +95,33 @@ def generate_heads(
     sampler: str = DEFAULT,
     max_query: int | None = 1000,
     encoder: str | None = None,
-    unlabelled: Sequence[Path | bytes] = (),
+    unlabelled: Sequence[Any] = (),
     task: str | None = None,
     names: Sequence[str] = (),
     device: str | None = None,
     progress: Progress = silent,
 ) -> Generation:
-    """Generate heads for a data set from ``shots`` images a class, and score them on images that generation never saw.
+    """Generate heads for a data set from ``shots`` images a class, and score them on items that generation never saw.
 
     Args:
-        images: the data set.
+        given: the data set, of images or of texts.
         bundle: name or path; by default the shipped one.
-        shots: support images a class.
+        shots: support items a class.
         num_samples: heads to sample.
         seed: of the split and the noise.
         steps: denoising steps; by default 5, or 1024 for the ancestral sampler.
         sampler: ``"default"``, the bundle's own, or ``"ancestral"``, the paper's.
         max_query: most held-out images to score on.
-        encoder: of the images; by default the bundle's. Dual bundles make heads on any.
-        unlabelled: images of the same classes without labels (`load_unlabelled`), which dual bundles learn from. Those
-            that are also support or query images are left out.
+        encoder: of the images, by default the bundle's, or of the texts. Dual bundles make heads on any.
+        unlabelled: items of the same classes without labels (`load_free`), which dual bundles learn from. Those that
+            are also support or query items are left out.
         task: for a task-conditioned bundle: the name of a task or a mix of several (`read_mix`); by default the data
-            set's name. The images then only choose among the samples and score them.
+            set's name. The items then only choose among the samples and score them.
         names: new names of the classes (`rename`), each with a description after a colon where there is one; by default
-            those of the folders. They are a condition of bundles that were trained with names.
-        progress: stages "Opening the bundle", "Reading images", "Sampling heads", "Fitting the baselines".
+            those of the data. They are a condition of bundles that were trained with names.
+        progress: stages "Opening the bundle", "Reading images" (or "texts"), "Sampling heads", "Fitting the baselines".
     Raises:
-        UserError: see `d2nwg.data.images` and `WeightGenerationPipeline`.
+        UserError: see `d2nwg.data.sources` and `WeightGenerationPipeline`.
     """
     whole(shots, "The number of shots", 1)
     whole(num_samples, "The number of samples", 1)
@@ -130,34 +129,34 @@ def generate_heads(
     if max_query is not None:
         whole(max_query, "The largest number of query images", 1)
     clock = Clock()
-    classes = rename(images.classes, names) if names else list(images.classes)
+    classes = rename(given.classes, names) if names else list(given.classes)
     labels = list(map(class_of, classes)) if names else classes
-    opened = _open(images, classes, bundle, encoder, bool(unlabelled), task, sampler, steps, device, progress)
+    opened = _open(given, classes, bundle, encoder, bool(unlabelled), task, sampler, steps, device, progress)
     sizes = len(classes), opened.encoder.num_features, shots * len(classes), len(unlabelled)
     opened.pipe.check_size(num_samples, *sizes)
     clock.lap("opening")
-    data = read_split(images, opened.encoder, shots, seed, max_query, progress)
-    labelled = [images.items[i] for i in np.concatenate([data.support_index, data.query_index])]
-    free, notes = read_unlabelled(unlabelled, opened.encoder, labelled, progress, images.pixels.scale())
+    data = read_split(given, opened.encoder, shots, seed, max_query, progress)
+    seen = [given.items[i] for i in np.concatenate([data.support_index, data.query_index])]
+    free, notes = read_unlabelled(unlabelled, opened.encoder, seen, progress, given.scale(), given.noun)
     clock.lap("features")
     generator = torch.Generator().manual_seed(seed)
-    given, kept = _selection_split(opened, data, shots, seed)
-    samples = _sample(opened, data.by_class(given), num_samples, generator, free, progress)
+    shown, kept = _selection_split(opened, data, shots, seed)
+    samples = _sample(opened, data.by_class(shown), num_samples, generator, free, progress)
     choice = choose(samples.state, data.support[kept], data.labels[kept])
     clock.lap("sampling")
     progress("Fitting the baselines", 0, 1)
     same_noise = torch.Generator().manual_seed(seed)
     beside = {}  # samples without one of the conditions
     if len(free):
-        beside["without_unlabelled"] = _sample(opened, data.by_class(given), num_samples, same_noise)
+        beside["without_unlabelled"] = _sample(opened, data.by_class(shown), num_samples, same_noise)
     if opened.classes:
         nameless, same_noise = replace(opened, classes=()), torch.Generator().manual_seed(seed)
-        beside["without_names"] = _sample(nameless, data.by_class(given), num_samples, same_noise, free)
+        beside["without_names"] = _sample(nameless, data.by_class(shown), num_samples, same_noise, free)
     scores = _score(opened, data, samples, choice, beside, seed, generator)
     progress("Fitting the baselines", 1, 1)
     clock.lap("baselines")
     report = Report(
-        data=images.name,
+        data=given.name,
         classes=labels,
         bundle=opened.name,
         task=opened.task,
@@ -176,10 +175,11 @@ def generate_heads(
         novelty=scores.novelty,
         seconds=clock.seconds(),
         device=str(opened.encoder.device),
-        notes=[*images.notes, *data.notes, *notes, *_on_trust(samples), *opened.notes],
+        notes=[*given.notes, *data.notes, *notes, *_on_trust(samples, given.noun), *opened.notes],
+        noun=given.noun,
     )
     made = _generation(opened.encoder, data, samples, choice, scores, report)
-    made.head.keep_scale(images.pixels.scale())
+    made.head.keep_scale(given.scale())
     return made
 
 
@@ -190,7 +190,7 @@ class _Opened:
     Attributes:
         name: the bundle's.
         pipe, steps: with the sampler asked for, and its denoising steps.
-        task: in words; None for a bundle that is shown images.
+        task: in words; None for a bundle that is shown the data.
         names: what the pipeline takes for the task (`name_classes`); None likewise.
         classes: names of the classes where they are a condition; empty where not.
         notes: sentences for the user.
@@ -199,7 +199,7 @@ class _Opened:
     name: str
     pipe: WeightGenerationPipeline
     steps: int
-    encoder: Encoder
+    encoder: FeatureEncoder
     task: str | None
     names: tuple | None
     classes: tuple[str, ...] = ()
@@ -212,38 +212,39 @@ class _Opened:
 
 
 def _open(
-    images, classes, bundle, encoder, with_unlabelled: bool, task, sampler, steps, device, progress: Progress
+    given, classes, bundle, encoder, with_unlabelled: bool, task, sampler, steps, device, progress: Progress
 ) -> _Opened:
-    """Open the bundle and its encoder. What they cannot do is refused before minutes are spent on reading images."""
+    """Open the bundle and its encoder. What they cannot do is refused before minutes are spent on reading."""
     progress("Opening the bundle", 0, 1)
     path = resolve_bundle(bundle)
     pipe, steps = choose_sampler(load_pipeline(path, device), sampler, steps)
     space = pipe.weight_space
-    if pipe.max_classes is not None and len(images.classes) > pipe.max_classes:
+    if pipe.max_classes is not None and len(given.classes) > pipe.max_classes:
         raise UserError(
-            f"{images.name} has {len(images.classes)} classes, and the bundle {path.name} makes heads for at most "
+            f"{given.name} has {len(given.classes)} classes, and the bundle {path.name} makes heads for at most "
             f"{pipe.max_classes}: leave some classes out, or choose another bundle."
         )
-    other = not pipe.any_encoder and encoder not in (None, space.config.encoder)
+    name = name_for(given, encoder, space.config.encoder)
+    other = not pipe.any_encoder and name != space.config.encoder
     if other or (with_unlabelled and not pipe.uses_unlabelled):
-        what = f"the encoder {encoder}" if other else "unlabelled images"
+        what = f"the encoder {name}" if other else f"unlabelled {given.noun}s"
         raise UserError(f"The bundle {path.name} cannot use {what}: choose a dual bundle, such as {DEFAULT_BUNDLE}.")
-    task = task or images.name if pipe.tasks or task else None
-    names = name_classes(pipe.tasks, task, images.classes) if task else None
-    opened = _Opened(path.name, pipe, steps, load_encoder(encoder or space.config.encoder, device), task, names)
+    task = task or given.name if pipe.tasks or task else None
+    names = name_classes(pipe.tasks, task, given.classes) if task else None
+    opened = _Opened(path.name, pipe, steps, load_encoder(name, device), task, names)
     if pipe.uses_names:
-        known = pipe.names_on(opened.encoder.name).known
-        opened = replace(opened, classes=tuple(classes)) if known else replace(opened, notes=(NAMELESS,))
+        ignored = pipe.names_on(opened.encoder.name).why_not(classes)
+        opened = replace(opened, notes=(ignored,)) if ignored else replace(opened, classes=tuple(classes))
     progress("Opening the bundle", 1, 1)
     return opened
 
 
 def _selection_split(opened: _Opened, data: SplitFeatures, shots: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Bool masks (n,) of the support images that condition the generator, and of those that choose a sample."""
+    """Bool masks (n,) of the support items that condition the generator, and of those that choose a sample."""
     # A dual generator gains more from all of the support than from a choice among its samples; a task-conditioned one
-    # sees no image, so that all of them can choose.
-    given, kept = selection_split(data.labels, 0 if opened.pipe.uses_all_support or opened.names else shots, seed)
-    return given, (given if opened.names else kept)
+    # sees none, so that all of them can choose.
+    shown, kept = selection_split(data.labels, 0 if opened.pipe.uses_all_support or opened.names else shots, seed)
+    return shown, (shown if opened.names else kept)
 
 
 def _sample(
@@ -264,7 +265,7 @@ def _sample(
 
 @dataclass(frozen=True)
 class _Scores:
-    """What was measured on the query images.
+    """What was measured on the query items.
 
     Attributes:
         accuracy: of the heads and the baselines.
@@ -324,15 +325,15 @@ def _accuracy(head: State, features: Tensor, labels: Tensor) -> float:
     return float(accuracies({name: tensor[None] for name, tensor in head.items()}, features, labels)[0])
 
 
-def _on_trust(samples: HeadSamples) -> list[str]:
-    """A sentence where unlabelled images made no difference."""
+def _on_trust(samples: HeadSamples, noun: str) -> list[str]:
+    """A sentence where unlabelled items made no difference."""
     if samples.trust is None or samples.trust >= LEAST_TRUST:
         return []
-    return ["The unlabelled images hardly count: with them, labelled ones are recognised worse."]
+    return [f"The unlabelled {noun}s hardly count: with them, labelled ones are recognised worse."]
 
 
 def _generation(
-    encoder: Encoder, data: SplitFeatures, samples: HeadSamples, choice: Choice, scores: _Scores, report: Report
+    encoder: FeatureEncoder, data: SplitFeatures, samples: HeadSamples, choice: Choice, scores: _Scores, report: Report
 ) -> Generation:
     info = {
         "bundle": report.bundle,

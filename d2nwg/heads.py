@@ -5,11 +5,11 @@ metadata name the encoder, its preprocessing and the classes.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from d2nwg.data.deep import PixelScale
+from d2nwg.encoders.sentences import takes_texts
 from d2nwg.evaluation.accuracy import confusion_matrix, per_class_accuracy
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
@@ -25,7 +26,8 @@ from d2nwg.utils.text import some
 from d2nwg.weights.networks import build_head
 
 if TYPE_CHECKING:
-    from d2nwg.data.image_set import ImageSet
+    from d2nwg.data.labelled import LabelledSet
+    from d2nwg.data.text_set import Text
 
 FORMAT, VERSION = "d2nwg-head", "1"
 LINEAR, MLP = ("weight", "bias"), ("0.weight", "0.bias", "2.weight", "2.bias")
@@ -66,8 +68,13 @@ class Head:
             self.info["pixel_scale"] = scale.to_json()
 
     @property
+    def noun(self) -> str:
+        """What the head tells apart: ``"image"``, ``"text"``, or ``"pair"`` of texts."""
+        return ("image", "text", "pair")[takes_texts(self.encoder)]
+
+    @property
     def num_features(self) -> int:
-        """d, the number of features of an image."""
+        """d, the number of features of an item."""
         return next(t for name, t in self.state.items() if name in ("weight", "0.weight")).shape[1]
 
     def module(self) -> nn.Module:
@@ -115,21 +122,22 @@ class Head:
     @torch.inference_mode()
     def probabilities(
         self,
-        items: Sequence[Path | bytes],
+        items: Sequence[Any],
         *,
         device: str | None = None,
         progress: Progress = silent,
         scale: PixelScale | None = None,
     ) -> tuple[Tensor, np.ndarray]:
-        """Class probabilities (n, C) float32 of images, and a bool array (n,): False and a row of zeros where an
-        image could not be read.
+        """Class probabilities (n, C) float32 of items, and a bool array (n,): False and a row of zeros where one could
+        not be read.
 
         Args:
+            items: images (paths or bytes), texts, or pairs of texts: what the head's encoder takes (`noun`).
             scale: of images of more than 8 bits a channel, for kinds that the head's own lacks.
         Raises:
             UserError: the encoder is not available, or is not the one this head was made for.
         """
-        from d2nwg.encoders.images import load_encoder
+        from d2nwg.encoders.open import load_encoder
 
         encoder = load_encoder(self.encoder, device)
         if encoder.num_features != self.num_features:
@@ -168,44 +176,46 @@ class Head:
         return None
 
 
-def evaluate_head(head: Head, images: "ImageSet", *, device: str | None = None, progress: Progress = silent) -> dict:
-    """Score a head on an `ImageSet`: on its test split when there is one, otherwise on all of it.
+def evaluate_head(head: Head, data: "LabelledSet", *, device: str | None = None, progress: Progress = silent) -> dict:
+    """Score a head on labelled images or texts: on the test split when there is one, otherwise on all.
 
-    Classes are matched by name; the images need not show all classes of the head.
+    Classes are matched by name; the data need not have all classes of the head.
 
     Returns:
-        ``accuracy`` (fraction), ``per_class`` (name → fraction), ``num_images`` (scored), ``classes`` (the
-        head's), ``confusion`` (counts, a row a true class, a column a predicted one, in that order), ``skipped``
-        (images that could not be read), ``notes`` (sentences).
+        ``accuracy`` (fraction), ``per_class`` (name → fraction), ``num_images``, ``num_texts`` or ``num_pairs``
+        (scored), ``classes`` (the head's), ``confusion`` (counts, a row a true class, a column a predicted one, in that
+        order), ``skipped`` (items that could not be read), ``notes`` (sentences).
     Raises:
-        UserError: classes the head does not know, or no readable image.
+        UserError: data of another kind than the head takes, classes that it does not know, or nothing readable.
     """
-    chosen = np.flatnonzero(images.is_test) if images.is_test.any() else np.arange(len(images.items))
+    if data.noun != head.noun:
+        raise UserError(f"{data.name} holds {data.noun}s, and the head tells {head.noun}s apart: give some of those.")
+    chosen = np.flatnonzero(data.is_test) if data.is_test.any() else np.arange(len(data.items))
     row = {name: i for i, name in enumerate(head.classes)}
-    unknown = [name for name in (images.classes[c] for c in np.unique(images.labels[chosen])) if name not in row]
+    unknown = [name for name in (data.classes[c] for c in np.unique(data.labels[chosen])) if name not in row]
     if unknown:
         raise UserError(
-            f"{images.name} has classes that the head does not know ({some(unknown)}): its own are "
+            f"{data.name} has classes that the head does not know ({some(unknown)}): its own are "
             f"{some(head.classes, 8)}."
         )
-    items = [images.items[int(i)] for i in chosen]
-    scale = images.pixels.scale(progress)
+    items = [data.items[int(i)] for i in chosen]
+    scale = data.scale(progress)
     probabilities, readable = head.probabilities(items, device=device, progress=progress, scale=scale)
     if not readable.any():
-        raise UserError(f"None of the {len(chosen)} images in {images.name} can be read.")
-    truth = np.array([row.get(name, -1) for name in images.classes])[images.labels[chosen[readable]]]
+        raise UserError(f"None of the {len(chosen)} {data.noun}s in {data.name} can be read.")
+    truth = np.array([row.get(name, -1) for name in data.classes])[data.labels[chosen[readable]]]
     confusion = confusion_matrix(truth, probabilities.argmax(1).numpy()[readable], len(head.classes))
-    per_class, notes = per_class_accuracy(confusion, head.classes), list(images.notes)
+    per_class, notes = per_class_accuracy(confusion, head.classes), list(data.notes)
     notes += (head.scale | scale).of(scale.ranges).notes()
-    if not images.is_test.any():
+    if not data.is_test.any():
         notes.append(
-            "There is no test folder, so every image was scored: where the head was made from some of "
-            "them, its accuracy on the others is the one to trust."
+            f"There is no test {'folder' if data.noun == 'image' else 'split'}, so every {data.noun} was scored: where "
+            "the head was made from some of them, its accuracy on the others is the one to trust."
         )
     return {
         "accuracy": float(confusion.trace() / confusion.sum()),
         "per_class": {name: right for name, right in per_class.items() if right is not None},
-        "num_images": int(confusion.sum()),
+        f"num_{data.noun}s": int(confusion.sum()),
         "classes": list(head.classes),
         "confusion": confusion.tolist(),
         "skipped": int((~readable).sum()),
@@ -224,6 +234,7 @@ def predict_images(head: Head, paths: Sequence[str | Path], *, top: int = 5, dev
     """
     from d2nwg.data.decode import open_image
 
+    _check_kind(head, "image")
     files = [Path(path) for path in paths]
     if missing := [str(file) for file in files if not file.is_file()]:
         raise UserError(f"There is no such file: {some(missing)}.")
@@ -231,11 +242,37 @@ def predict_images(head: Head, paths: Sequence[str | Path], *, top: int = 5, dev
     for i in np.flatnonzero(~readable):
         open_image(files[i])  # says why it cannot be read
         raise UserError(f"{files[i]} cannot be read.")
+    return _rows(head, probabilities, top, "image", map(str, paths))
+
+
+def predict_texts(head: Head, texts: Sequence["Text"], *, top: int = 5, device: str | None = None) -> list[dict]:
+    """Classify texts, or pairs of texts.
+
+    Returns:
+        what `predict_images` returns, with ``text`` in the place of ``image``.
+    Raises:
+        UserError: the head takes something else, or a text is empty.
+    """
+    pairs = [isinstance(text, tuple) for text in texts]
+    _check_kind(head, "pair" if any(pairs) else "text")
+    probabilities, readable = head.probabilities(texts, device=device)
+    if not readable.all():
+        raise UserError("One of the texts is empty: write something, or leave it out.")
+    return _rows(head, probabilities, top, "text", texts)
+
+
+def _check_kind(head: Head, noun: str) -> None:
+    if head.noun != noun:
+        wants = {"image": "images", "text": "single texts", "pair": "two texts a row"}
+        raise UserError(f"This head takes {wants[head.noun]}, not {wants[noun]}.")
+
+
+def _rows(head: Head, probabilities: Tensor, top: int, noun: str, items: Iterable) -> list[dict]:
     values, indices = probabilities.topk(min(top, len(head.classes)), 1)
     rows = []
-    for path, p, k in zip(paths, values.tolist(), indices.tolist(), strict=True):
+    for item, p, k in zip(items, values.tolist(), indices.tolist(), strict=True):
         best = [(head.classes[i], value) for i, value in zip(k, p, strict=True)]
-        rows.append({"image": str(path), "label": best[0][0], "probability": best[0][1], "top": best})
+        rows.append({noun: item, "label": best[0][0], "probability": best[0][1], "top": best})
     return rows
 
 

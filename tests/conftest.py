@@ -105,3 +105,25 @@ def tiny_mlp_bundle(tmp_path_factory, patterns, cheap_encoder) -> Path:
     zoo = build_zoo([load_images(patterns)], cheap_encoder, config, folder / "zoo")
     steps = quick_config(vae_steps=2, align_steps=1, diffusion_steps=2, batch_size=2)
     return train_bundle(zoo, steps, folder / "mlp", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def named_zoo(tmp_path_factory, cheap_encoder):
+    """A zoo of two data sets whose five classes each have names that mean something."""
+    from d2nwg.data.images import load_images
+    from d2nwg.weights.build import build_zoo
+    from d2nwg.weights.zoo import ZooConfig
+    from tests.helpers.training import FIRST, SECOND
+
+    root = tmp_path_factory.mktemp("named")
+    sets = [load_images(make_image_folder(root / f"set{i}", names, 10)) for i, names in enumerate((FIRST, SECOND))]
+    return build_zoo(sets, cheap_encoder, ZooConfig(subsets=40, max_classes=4, images=6, width=8), root / "zoo")
+
+
+@pytest.fixture(scope="session")
+def named_bundle(tmp_path_factory, named_zoo) -> Path:
+    """A bundle trained on it for a few steps, which knows the names of its classes."""
+    from d2nwg.training.run import train_bundle
+    from tests.helpers.training import NAMED
+
+    return train_bundle(named_zoo, NAMED, tmp_path_factory.mktemp("bundles") / "named", device="cpu")

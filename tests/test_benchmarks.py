@@ -13,16 +13,22 @@ import pytest
 from d2nwg.utils.paths import shipped
 from tests.helpers.documented import documented
 from tests.helpers.images import make_image_folder
+from tests.helpers.texts import write_pairs, write_topics
 from tests.tiny_llm import make_tiny_llm
 
 SETS = ["flowers12", "house_rooms", "scenes6", "trashnet", "weather4", "yoga8", "cifar100"]
 SETS = [f"unseen-{name}" for name in SETS]
+TEXT_SETS = "sst2 mr sst5 cola ag_news trec6 tweet_emotion banking77"
+RENAMED = "--rename mr=negative,positive trec6=description,entity,abbreviation,human,location,number"
 UNSEEN = "--seeds 1 --seeds-many 1 --shots 1 --ways 2 --num-samples 2 --query 2 --unlabelled 1"
+TEXTS = "--seeds 1 --shots 1 --ways 2 --num-samples 2 --query 2 --unlabelled 1"
 WHOLE = "--count 12 --epochs 1 --samples 2 --set vae_steps=2 --set align_steps=2 --set diffusion_steps=2"
 SMALLEST = {  # documented command: options that make it small; the last one counts
     "python -m benchmarks.unseen DATA... --bundles BUNDLE --out unseen.json --write-card": UNSEEN,
     "python -m benchmarks.unseen DATA... --bundles heads-dual --out unseen.json": UNSEEN,
     f"python -m benchmarks.unseen {' '.join(SETS)} --bundles heads-dual --shots 1 5 --out unseen.json --readme": UNSEEN,
+    f"python -m benchmarks.texts {TEXT_SETS} {RENAMED} --out texts.json --readme": TEXTS,
+    "python -m benchmarks.texts mrpc rte --out pairs.json": TEXTS,
     "python -m benchmarks.speed --zoo zoo --images photos/ --out speed.json": "--smoke --only probes encoder",
     "python -m benchmarks.speed --only encoder --num-images 512": "--smoke",
     "python -m benchmarks.speed --only heads": "--smoke --data flowers",
@@ -77,6 +83,12 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmarks")
     for name in ("photos", "flowers"):
         make_image_folder(folder / name, per_class=8)
+    for name in TEXT_SETS.split():
+        (folder / name).mkdir()
+        write_topics(folder / name / "train.csv", 8)
+    for name in ("mrpc", "rte"):
+        (folder / name).mkdir()
+        write_pairs(folder / name / "train.csv", 6)
     for seed, name in enumerate(SETS):
         make_image_folder(folder / name, ("dark", "light"), per_class=4, seed=seed)
     config = ZooConfig(subsets=16, max_classes=3, images=3, max_per_class=6, width=8)
@@ -87,8 +99,9 @@ def folder(tmp_path_factory):
     shutil.copytree(shipped("pretrained") / "heads-dual", folder / "BUNDLE")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("benchmarks.unseen.README", folder / "page.md")
-        (folder / "page.md").write_text("Before.\n\n<!-- measured -->\nold\n<!-- /measured -->\n\nAfter.\n")
+        for name, mark in (("unseen", "measured"), ("texts", "texts")):
+            patch.setattr(f"benchmarks.{name}.README", folder / f"{name}.md")
+            (folder / f"{name}.md").write_text(f"Before.\n\n<!-- {mark} -->\nold\n<!-- /{mark} -->\n\nAfter.\n")
         yield folder
 
 
@@ -105,7 +118,7 @@ def test_benchmark(command, folder, capsys):
     if "--out" in words:
         assert out.is_dir() or json.loads(out.read_text())
     if "--readme" in words:
-        page = (folder / "page.md").read_text()
+        page = (folder / f"{module.rpartition('.')[2]}.md").read_text()
         assert page.startswith("Before.") and page.endswith("After.\n") and "old" not in page and "| shots |" in page
     if "--write-card" in words:
         card = (folder / ("BUNDLE" if "unseen" in module else "again") / "README.md").read_text()

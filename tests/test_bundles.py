@@ -3,10 +3,12 @@
 import json
 
 import pytest
+import torch
 
 from d2nwg import bundles
-from d2nwg.bundles import bundle_encoder, list_bundles, load_pipeline, resolve_bundle
+from d2nwg.bundles import bundle_encoder, list_bundles, load_bundle, load_pipeline, resolve_bundle
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.paths import shipped
 
 
 @pytest.fixture
@@ -100,3 +102,18 @@ def test_the_shipped_bundles_are_whole():
         assert index["_class_name"] in ("LatentHeadPipeline", "DualHeadPipeline") and (path / "README.md").is_file()
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         assert size <= 20e6 and bundle_encoder(path).startswith(("timm/", "open_clip/", "pixels/"))
+
+
+def test_no_shipped_file_is_larger_than_a_code_host_takes_gladly():
+    sizes = {path: path.stat().st_size for path in shipped("pretrained").rglob("*") if path.is_file()}
+    assert max(sizes.values()) <= 10_000_000, max(sizes, key=lambda path: sizes[path])
+    for bundle in shipped("pretrained").iterdir():
+        assert sum(size for path, size in sizes.items() if bundle in path.parents) <= 20_000_000, bundle
+
+
+def test_large_weights_are_saved_in_several_files(tmp_path):
+    load_bundle(bundles.DEFAULT_BUNDLE).save_pretrained(tmp_path)
+    parts = sorted(tmp_path.glob("names/*.safetensors"))
+    assert len(parts) > 1 and max(part.stat().st_size for part in parts) <= 10_000_000
+    written, kept = (load_bundle(path).names.state_dict() for path in (tmp_path, bundles.DEFAULT_BUNDLE))
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in written.items()) and written.keys() == kept.keys()

@@ -20,7 +20,7 @@ from d2nwg.training.run import train_bundle
 from d2nwg.utils.errors import UserError
 from d2nwg.weights.build_adapters import AdapterZooConfig, build_adapters
 from d2nwg.weights.finetune import TuneConfig
-from tests.helpers.texts import opinions, tiny_text_encoder, write_task
+from tests.helpers.text_tasks import opinions, tiny_text_encoder, write_task
 
 DESCRIBED = {
     "tone": ["Is this film review positive?", "Does the author like the movie?"],

@@ -13,35 +13,26 @@ from d2nwg.conditions.base import Task
 from d2nwg.data.images import load_images
 from d2nwg.encoders.imagenet import NamedRows
 from d2nwg.from_names import generate_from_names
-from d2nwg.generate import NAMELESS, generate_heads
+from d2nwg.generate import generate_heads
 from d2nwg.heads import Head
 from d2nwg.pipelines import names as on_encoders
 from d2nwg.pipelines.names import Expectation
-from d2nwg.training.config import DualConfig
 from d2nwg.training.episodes import ZooEpisodes
 from d2nwg.training.names import ZooNames
 from d2nwg.training.run import train_bundle
 from d2nwg.utils.errors import UserError
-from d2nwg.weights.zoo import ZooConfig
 from tests.helpers.images import make_image_folder
-from tests.helpers.training import tensors
-
-FIRST, SECOND = ("cat", "dog", "horse", "sheep", "goat"), ("apple", "pear", "plum", "cherry", "dog")
-CONFIG = DualConfig(width=16, depth=1, heads=2, steps=4, tasks=2, checkpoint_every=2, validate_every=2, max_images=20)
+from tests.helpers.training import FIRST, NAMED, tensors
 
 
 @pytest.fixture(scope="module")
-def zoo(tmp_path_factory, cheap_encoder):
-    from d2nwg.weights.build import build_zoo
-
-    root = tmp_path_factory.mktemp("named")
-    sets = [load_images(make_image_folder(root / f"set{i}", names, 10)) for i, names in enumerate((FIRST, SECOND))]
-    return build_zoo(sets, cheap_encoder, ZooConfig(subsets=40, max_classes=4, images=6, width=8), root / "zoo")
+def zoo(named_zoo):
+    return named_zoo
 
 
 @pytest.fixture(scope="module")
-def bundle(zoo, tmp_path_factory):
-    return train_bundle(zoo, CONFIG, tmp_path_factory.mktemp("bundles") / "named", device="cpu")
+def bundle(named_bundle):
+    return named_bundle
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +59,7 @@ def test_what_a_bundle_with_names_holds(bundle):
 def test_a_bundle_trained_without_names_knows_none(zoo, tmp_path):
     from dataclasses import replace
 
-    pipe = load_pipeline(train_bundle(zoo, replace(CONFIG, names=False), tmp_path / "plain", device="cpu"))
+    pipe = load_pipeline(train_bundle(zoo, replace(NAMED, names=False), tmp_path / "plain", device="cpu"))
     assert not pipe.uses_names and not pipe.denoiser.config.names
     assert len(pipe([torch.rand(2, 48), torch.rand(2, 48)], 3)) == 3
     with pytest.raises(UserError, match="without class names"):
@@ -100,9 +91,9 @@ def test_names_in_training_are_now_and_then_wrong(zoo):
 
 def test_episodes_carry_the_directions_of_their_classes(zoo):
     names = ZooNames.of(zoo, ())
-    drawn = ZooEpisodes([zoo], CONFIG, torch.device("cpu"), [names]).draw(np.random.default_rng(0))
+    drawn = ZooEpisodes([zoo], NAMED, torch.device("cpu"), [names]).draw(np.random.default_rng(0))
     assert drawn.directions.weight.shape == (2, drawn.targets.shape[-1], 48) and drawn.directions.named.shape == (2,)
-    assert ZooEpisodes([zoo], CONFIG, torch.device("cpu")).draw(np.random.default_rng(0)).directions is None
+    assert ZooEpisodes([zoo], NAMED, torch.device("cpu")).draw(np.random.default_rng(0)).directions is None
 
 
 def test_heads_from_names_alone(bundle, tmp_path):
@@ -199,7 +190,8 @@ def test_an_encoder_that_knows_no_names_ignores_them(images, bundle, cheap_encod
     monkeypatch.setattr(generate, "load_encoder", lambda *args: Other())
     monkeypatch.setattr(from_names, "load_encoder", lambda *args: Other())
     made = generate_heads(images, bundle=bundle, shots=2, num_samples=3, encoder="fake/other")
-    assert NAMELESS in made.report.notes and made.report.query_accuracy.without_names is None
+    assert any("class names are ignored" in note for note in made.report.notes)
+    assert made.report.query_accuracy.without_names is None
     with pytest.raises(UserError, match="names alone make no head on it"):
         generate_from_names(["cat", "dog"], bundle=bundle, encoder="fake/other")
 

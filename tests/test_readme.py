@@ -21,6 +21,7 @@ from d2nwg import cli
 from tests.helpers.documented import PAGES, ROOT, documented, snippets
 from tests.helpers.images import make_image_folder
 from tests.helpers.networks import network
+from tests.helpers.texts import write_topics
 from tests.tiny_llm import WORDS, make_tiny_llm
 
 ELSEWHERE = {  # command: a file that runs it, and what stands there
@@ -42,6 +43,11 @@ SMALLEST = {  # command: options that make it small, in the order in which the c
     "python -m d2nwg generate flowers/ --shots 1 --unlabelled more-flowers/ --out unlabelled-head": "--num-samples 3",
     'python -m d2nwg generate --names "tabby cat, golden retriever, red fox" --out pets-head': "--num-samples 3",
     "python -m d2nwg generate flowers/ --names names.txt --out named-head": "--num-samples 3",
+    "python -m d2nwg generate reviews.csv --out reviews-head": "--num-samples 3",
+    "python -m d2nwg generate reviews.csv --text-column text --label-column label --unlabelled more.txt --out "
+    "reviews-head": "--num-samples 3",
+    'python -m d2nwg predict reviews-head/head.safetensors --text "A lovely film." "A dull one."': "",
+    "python -m d2nwg evaluate reviews-head/head.safetensors reviews.csv": "",
     "python -m d2nwg predict flowers-head/head.safetensors picture.jpg": "",
     "python -m d2nwg evaluate flowers-head/head.safetensors flowers/": "",
     "python -m d2nwg explore --data flowers/ --num-samples 200 --out flowers-explored": "--num-samples 6",
@@ -55,6 +61,8 @@ SMALLEST = {  # command: options that make it small, in the order in which the c
     "python -m d2nwg interpolate task:digits task:digits-turned-45 --bundle tasks-small-networks --out path": (
         "--points 3 --seeds 1 --num-samples 2 --max-query 20"
     ),
+    'python -m d2nwg explore --names "wolf, red fox, T-shirt" --search husky --out names-explored': "",
+    'python -m d2nwg interpolate photos/ --names "apple, orange" --out apple-to-orange': "",
     "python -m d2nwg generate example:digits --bundle tasks-small-networks --task digits --out digits-network": (
         "--num-samples 3"
     ),
@@ -133,6 +141,8 @@ def fill(folder: Path) -> None:
     for file in (folder / "photos").rglob("*.png"):
         shutil.copy(file, folder / "more-flowers" / f"{file.parent.name}-{file.name}")
     shutil.copy(folder / "flowers" / "red" / "00.png", folder / "picture.jpg")
+    write_topics(folder / "reviews.csv")
+    (folder / "more.txt").write_text("The pie needs salt.\nThe referee was late.\n")
     (folder / "names.txt").write_text("bluebell\ngreen carnation\nred rose\n")
     for name in ("caltech101", "clothing10", "fruits3var", "grocery", "gtsrb", "pacs", "tiny_imagenet"):
         shutil.copytree(folder / "birds", folder / f"train-{name}")

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from d2nwg.data.tables import as_cell
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.limits import MANY
 
 COMPONENTS = 50  # kept before t-SNE
 LANDMARKS = 3000  # points that t-SNE itself places
@@ -82,6 +84,12 @@ def project(matrix: np.ndarray, perplexity: float = 30, seed: int = 0) -> Projec
     return Projection(plane, tsne, explained, used, words + f", which hold {explained.sum():.0%} of the variance.")
 
 
+def check_perplexity(perplexity: object) -> None:
+    """Raises UserError for what is no perplexity of t-SNE."""
+    if isinstance(perplexity, bool) or not isinstance(perplexity, (int, float)) or not 1 <= perplexity <= MANY:
+        raise UserError(f"The perplexity should be a number from 1 to {MANY:,}.")
+
+
 def fitting_perplexity(perplexity: float, n: int) -> float:
     """The nearest perplexity that n points allow: at most a third of the other points, at least 1."""
     return float(max(1.0, min(perplexity, (n - 1) / 3)))
@@ -110,6 +118,16 @@ def place(scores: np.ndarray, landmarks: np.ndarray, plane: np.ndarray) -> np.nd
     distance, index = near.kneighbors(scores)
     weight = 1 / np.maximum(distance, 1e-6)
     return (plane[index] * (weight / weight.sum(1, keepdims=True))[..., None]).sum(1)
+
+
+def on_components(points: np.ndarray, matrix: np.ndarray, plane: np.ndarray) -> np.ndarray:
+    """Points (m, d) on the first two principal components of ``matrix`` (n, d), whose own places there are ``plane``
+    (n, 2), as `project` gives them: (m, 2)."""
+    mean = matrix.mean(0)
+    # With the singular value decomposition U S Vᵀ of the centred matrix, plane = U S, and its transpose times U S is
+    # V S²: the components, up to their lengths.
+    axes = (matrix - mean).T @ plane / np.maximum(np.square(plane).sum(0), 1e-12)
+    return (points - mean) @ axes
 
 
 MOST_NUMBERS = 20_000_000  # 80 MB; the projector runs in a browser

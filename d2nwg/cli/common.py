@@ -48,6 +48,18 @@ def add_sampler(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """The options of a table of texts: ``--text-column`` and ``--label-column``."""
+    parser.add_argument(
+        "--text-column",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="the column of texts in a table, or the two of pairs of texts (found by name)",
+    )
+    parser.add_argument("--label-column", metavar="NAME", help="the column of labels (found by name)")
+
+
 def device_name(text: str) -> str:
     """An argument type: the name of a torch device; whether it is there is for torch to say, later."""
     if not re.fullmatch(r"cpu|mps|cuda(:[0-9]{1,4})?", text):

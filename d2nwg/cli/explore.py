@@ -1,4 +1,4 @@
-"""``explore``: samples compared with a bundle's zoo, as figures, tables and numbers."""
+"""``explore``: samples compared with a bundle's zoo, or names among those that it knows: figures, tables, numbers."""
 
 import argparse
 
@@ -13,17 +13,24 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         help="compare generated heads with the zoo",
         description="Generate heads for one task or several, compare them with the zoo heads that a bundle keeps, and "
         "write figures (HTML; their tool bar saves PNG), projection.csv, baselines.csv, densities.csv, summary.json "
-        "and files for the TensorBoard Embedding Projector.",
-        epilog="example: python -m d2nwg explore --data flowers/ --num-samples 200 --out flowers-explored",
+        "and files for the TensorBoard Embedding Projector. With --names or --search instead: map the rows that a "
+        "bundle knows by name, with your names among them, and write map.html, map-pca.html, names.csv and names.json.",
+        epilog="example: python -m d2nwg explore --data flowers/ --num-samples 200 --out flowers-explored; by name: "
+        'python -m d2nwg explore --names "wolf, red fox, T-shirt" --search husky --out names-explored',
     )
     parser.add_argument("--bundle", metavar="BUNDLE", help="name or folder of a bundle (the shipped one)")
     parser.add_argument(
         "--data",
         metavar="DIR",
         nargs="+",
-        default=["example:digits"],
         help="data sets, each a task: folders of class folders, archives, Hugging Face data sets (example:digits)",
     )
+    parser.add_argument(
+        "--names",
+        metavar="NAMES",
+        help="class names, in English, separated by commas, or a text file with one a line (also 'name: description')",
+    )
+    parser.add_argument("--search", metavar="TEXT", help="mark the known names that it is part of, or near in meaning")
     parser.add_argument("--num-samples", type=positive, default=200, metavar="N", help="heads to sample in all (200)")
     parser.add_argument(
         "--num-trained", type=count, default=50, metavar="N", help="heads to train on the same images (50)"
@@ -46,7 +53,47 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Explore, write the files, and print how close samples are to the zoo."""
+    """Explore, write the files, and print how close samples are to the zoo, or names to those that it knows."""
+    from d2nwg.utils.errors import UserError
+
+    if args.names is not None or args.search is not None:
+        if args.data:
+            raise UserError("--names and --search map the rows that a bundle knows by name: leave out --data.")
+        _names(args)
+        return
+    _samples(args)
+
+
+def _names(args: argparse.Namespace) -> None:
+    from d2nwg.conditions.class_names import read_names
+    from d2nwg.exploration.names import map_names
+    from d2nwg.exploration.names_words import save, sentences
+    from d2nwg.figures.base import write_page
+    from d2nwg.figures.name_map import name_map_figure, question
+    from d2nwg.utils.outputs import new_folder
+    from d2nwg.utils.progress import TerminalProgress
+
+    names = [] if args.names is None else read_names(args.names)
+    with new_folder(args.out, empty=True) as folder:
+        made = map_names(
+            names,
+            args.search or "",
+            bundle=args.bundle,
+            perplexity=args.perplexity,
+            seed=args.seed,
+            device=args.device,
+            progress=TerminalProgress(),
+        )
+        save(made, folder)
+        words = sentences(made)
+        for method, name in (("tsne", "map"), ("pca", "map-pca")):
+            figure = name_map_figure(made, method)
+            write_page(figure, folder / f"{name}.html", question(made), words[0], script="directory")
+    print("\n".join(words))
+    print(f"The map and its numbers are in {args.out}.")
+
+
+def _samples(args: argparse.Namespace) -> None:
     from d2nwg.data.images import load_images
     from d2nwg.exploration.explore import explore
     from d2nwg.exploration.look import look
@@ -57,12 +104,12 @@ def run(args: argparse.Namespace) -> None:
     from d2nwg.utils.outputs import new_folder
     from d2nwg.utils.progress import TerminalProgress
 
-    if args.tasks > 1 and len(args.data) > 1:
+    if args.tasks > 1 and len(args.data or ()) > 1:
         raise UserError("--tasks draws tasks from one data set: give one with --data, or leave out --tasks.")
     progress = TerminalProgress()
     with new_folder(args.out, empty=True) as folder:
         found = explore(
-            [load_images(data, progress=progress) for data in args.data],
+            [load_images(data, progress=progress) for data in args.data or ["example:digits"]],
             bundle=args.bundle,
             tasks=args.tasks,
             classes=args.classes,

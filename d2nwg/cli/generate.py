@@ -1,8 +1,8 @@
-"""``generate``: labelled images in, or names of classes, and heads and a report out."""
+"""``generate``: labelled images or texts in, or names of classes, and heads and a report out."""
 
 import argparse
 
-from d2nwg.cli.common import add_sampler, positive
+from d2nwg.cli.common import add_columns, add_sampler, positive
 
 
 def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
@@ -11,31 +11,35 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         "generate",
         parents=[parent],
         help="generate heads for a data set",
-        description="Generate classifier heads from a few images a class, score them and baselines on images that "
-        "generation never saw, and write head.safetensors, samples.safetensors, report.json and README.md.",
-        epilog="example: python -m d2nwg generate flowers/ --shots 5 --num-samples 50 --out flowers-head; without an "
+        description="Generate classifier heads from a few images or texts a class, score them and baselines on those "
+        "that generation never saw, and write head.safetensors, samples.safetensors, report.json and README.md.",
+        epilog="examples: python -m d2nwg generate flowers/ --shots 5 --num-samples 50 --out flowers-head; python -m "
+        "d2nwg generate reviews.csv --out reviews-head; without an "
         'image: python -m d2nwg generate --names "tabby cat, golden retriever, red fox" --out pets-head',
     )
     parser.add_argument(
         "data",
         metavar="DATA",
         nargs="?",
-        help="a folder of class folders (also under train/ and test/), an "
-        "archive of one, a Hugging Face data set, or example:digits",
+        help="images: a folder of class folders (also under train/ and test/), an archive of one, or example:digits; "
+        "texts: a CSV or JSONL with texts and labels, a folder of text files by class, an archive of one; or a Hugging "
+        "Face data set of either",
     )
+    add_columns(parser)
     parser.add_argument("--bundle", metavar="BUNDLE", help="name or folder of a bundle (the shipped one)")
-    parser.add_argument("--shots", type=positive, default=5, metavar="K", help="support images a class (5)")
+    parser.add_argument("--shots", type=positive, default=5, metavar="K", help="support images or texts a class (5)")
     parser.add_argument("--num-samples", type=positive, default=50, metavar="N", help="heads to sample (50)")
     add_sampler(parser)
     parser.add_argument(
-        "--max-query", type=positive, default=1000, metavar="N", help="most held-out images to score on (1000)"
+        "--max-query", type=positive, default=1000, metavar="N", help="most held-out images or texts to score on (1000)"
     )
     parser.add_argument(
         "--unlabelled",
         nargs="+",
         default=[],
         metavar="DIR",
-        help="folders, archives or files of images of the same classes without labels: they make the head better",
+        help="folders, archives or files of images or texts of the same classes without labels: they make the head "
+        "better",
     )
     parser.add_argument(
         "--names",
@@ -53,7 +57,11 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels", metavar="NAMES", help="with --describe: names of the classes, as with --names; needed for new tasks"
     )
-    parser.add_argument("--encoder", metavar="NAME", help="another image encoder than the bundle's (dual bundles)")
+    parser.add_argument(
+        "--encoder",
+        metavar="NAME",
+        help="another encoder than the bundle's for images, or than the default one for texts (dual bundles)",
+    )
     parser.add_argument(
         "--task",
         metavar="TEXT",
@@ -76,20 +84,25 @@ def run(args: argparse.Namespace) -> None:
     if args.labels is not None:
         raise UserError("--labels names the classes of a task that --describe describes: give both.")
     if not args.data and args.names is None:
-        raise UserError("Nothing to make a head from: give a folder of images, or names of classes with --names.")
+        raise UserError(
+            "Nothing to make a head from: give a folder of images, a table of texts, or --names of classes."
+        )
     names: list[str] = [] if args.names is None else read_names(args.names)
     if not args.data:
         _from_names(args, names)
         return
-    from d2nwg.data.images import load_images, load_unlabelled
+    from d2nwg.data.columns import Columns
+    from d2nwg.data.sources import load_data, load_free
     from d2nwg.generate import generate_heads
     from d2nwg.utils.outputs import new_folder
 
     progress = TerminalProgress()
     with new_folder(args.out, empty=True) as folder:
-        images = load_images(args.data, progress=progress)
+        columns = Columns(tuple(args.text_column), args.label_column)
+        data = load_data(args.data, columns=columns, progress=progress)
+        free = load_free(args.unlabelled, data, columns=columns, progress=progress) if args.unlabelled else ()
         made = generate_heads(
-            images,
+            data,
             bundle=args.bundle,
             shots=args.shots,
             num_samples=args.num_samples,
@@ -98,7 +111,7 @@ def run(args: argparse.Namespace) -> None:
             sampler=args.sampler,
             max_query=args.max_query,
             encoder=args.encoder,
-            unlabelled=load_unlabelled(args.unlabelled, progress=progress) if args.unlabelled else (),
+            unlabelled=free,
             task=args.task,
             names=names,
             device=args.device,
@@ -109,9 +122,9 @@ def run(args: argparse.Namespace) -> None:
     for note in made.report.notes:
         print(note)
     print(
-        f"The chosen head is right on {right.chosen:.1%} of {made.report.num_query} images it never saw (class mean "
-        f"{right.class_mean:.1%}, ridge {right.ridge:.1%}, logistic regression {right.logistic_regression:.1%}, random "
-        f"{right.random:.1%}). It is in {args.out}."
+        f"The chosen head is right on {right.chosen:.1%} of {made.report.num_query} {data.noun}s it never saw (class "
+        f"mean {right.class_mean:.1%}, ridge {right.ridge:.1%}, logistic regression {right.logistic_regression:.1%}, "
+        f"random {right.random:.1%}). It is in {args.out}."
     )
 
 

@@ -1,9 +1,9 @@
-"""``interpolate``: heads between two tasks by several methods, scored on the images of both."""
+"""``interpolate``: heads between two tasks by several methods, scored on the images of both, or between two names."""
 
 import argparse
 
 from d2nwg.cli.common import positive
-from d2nwg.interpolation.methods import METHODS
+from d2nwg.interpolation.methods import METHODS, NAME_POINTS, POINTS
 
 
 def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
@@ -14,16 +14,25 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         help="interpolate heads from one task to another",
         description="Make heads along a path from A to B, score each on held-out images of both, and write path.json, "
         "figures (HTML) and the heads. Classes are matched by name. Linear interpolation of the two endpoints' weights "
-        "is always done too, as the baseline of the other methods.",
-        epilog="example: python -m d2nwg interpolate photos/ sketches/ --method condition latent --out path",
+        "is always done too, as the baseline of the other methods. With --names instead: go from one class name to "
+        "another, and write what the bundle knows near each point, and which images of A, where it is given, it likes.",
+        epilog="example: python -m d2nwg interpolate photos/ sketches/ --method condition latent --out path; between "
+        'names: python -m d2nwg interpolate animals/ --names "wolf, dog" --out wolf-to-dog',
     )
     endpoint = (
         "a folder of class folders, an archive of one, a Hugging Face data set, example:NAME, a saved head "
         "(.safetensors), or task:NAME[=DATA], a task of a task-conditioned bundle, with images to score heads on"
     )
-    parser.add_argument("a", metavar="A", help=endpoint)
-    parser.add_argument("b", metavar="B", help="the same")
-    parser.add_argument("--bundle", metavar="BUNDLE", help="name or folder of a bundle (heads-efficientnet-lite0)")
+    parser.add_argument("a", metavar="A", nargs="?", help=f"{endpoint}; with --names, images for the points to like")
+    parser.add_argument("b", metavar="B", nargs="?", help="the same; not with --names")
+    parser.add_argument(
+        "--names",
+        metavar="NAMES",
+        help="two class names, in English, separated by a comma, or a text file with one a line (also "
+        "'name: description')",
+    )
+    bundle = "name or folder of a bundle (heads-efficientnet-lite0; with --names heads-dual)"
+    parser.add_argument("--bundle", metavar="BUNDLE", help=bundle)
     method = dict(nargs="+", choices=METHODS)
     parser.add_argument(
         "--method",
@@ -32,7 +41,12 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         "that the bundle allows unless given",
     )
     parser.add_argument("--way", dest="method", **method, help=argparse.SUPPRESS)  # its name in earlier versions
-    parser.add_argument("--points", type=positive, default=21, metavar="P", help="of the path, endpoints included (21)")
+    parser.add_argument(
+        "--points",
+        type=positive,
+        metavar="P",
+        help=f"of the path, endpoints included ({POINTS}; with --names {NAME_POINTS})",
+    )
     # --steps once was the number of points, so the closing line names both.
     parser.add_argument("--steps", type=positive, metavar="T", help="denoising steps (5)")
     parser.add_argument("--seeds", type=positive, default=3, metavar="S", help="paths, each from its own noise (3)")
@@ -53,6 +67,47 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Interpolate, write, and print the result in a few sentences."""
+    from d2nwg.utils.errors import UserError
+
+    if args.names is not None:
+        if args.b is not None:
+            raise UserError("--names are the two endpoints: give at most one set of images beside them.")
+        if args.method:
+            raise UserError("--method is for paths between tasks: a path between names is that of their texts.")
+        _between_names(args)
+        return
+    if args.a is None or args.b is None:
+        raise UserError("A path needs two endpoints: give A and B, or two names with --names.")
+    _between_tasks(args)
+
+
+def _between_names(args: argparse.Namespace) -> None:
+    from d2nwg.conditions.class_names import read_names
+    from d2nwg.data.images import load_images
+    from d2nwg.figures.name_path import save_figures
+    from d2nwg.interpolation.names import name_path
+    from d2nwg.utils.outputs import new_folder
+    from d2nwg.utils.progress import TerminalProgress
+
+    progress, names = TerminalProgress(), read_names(args.names)
+    with new_folder(args.out, empty=True) as folder:
+        made = name_path(
+            names,
+            None if args.a is None else load_images(args.a, progress=progress),
+            bundle=args.bundle,
+            points=args.points or NAME_POINTS,
+            max_query=args.max_query,
+            seed=args.seed,
+            device=args.device,
+            progress=progress,
+        )
+        made.save(folder)
+        save_figures(made, folder)
+    print("\n".join([*made.notes, *made.sentences()]))
+    print(f"The path of {len(made.share)} points is in {args.out}.")
+
+
+def _between_tasks(args: argparse.Namespace) -> None:
     from d2nwg.figures.interpolate import save_figures
     from d2nwg.interpolation.endpoints import read_source
     from d2nwg.interpolation.path import interpolate
@@ -66,7 +121,7 @@ def run(args: argparse.Namespace) -> None:
             [read_source(args.a, progress), read_source(args.b, progress)],
             methods=args.method,
             bundle=args.bundle,
-            points=args.points,
+            points=args.points or POINTS,
             seeds=args.seeds,
             shots=args.shots,
             num_samples=args.num_samples,
@@ -80,5 +135,5 @@ def run(args: argparse.Namespace) -> None:
         save_figures(made, folder)
     for note in (*made.endpoints.notes, *made.missing.values()):
         print(note)
-    sampled = f"{number(args.points, 'point')} of the path, {number(made.mixer.steps, 'denoising step')}"
+    sampled = f"{number(len(made.alpha), 'point')} of the path, {number(made.mixer.steps, 'denoising step')}"
     print(" ".join(made.sentences()), f"All of it ({sampled}) is in {args.out}.")

@@ -18,6 +18,7 @@ LONGEST = 400  # characters of a name; a description may be longer
 MOST = 2_000  # names of one head
 SAME = 1e-5  # two texts whose cosine is nearer to 1 are the same to a text encoder
 MOST_BYTES = 2_000_000  # of a names file
+OF_IMAGES, OF_TEXTS = "a photo of a {}", "This text is about {}."  # the forms in which a name is embedded
 
 
 def read_names(source: str | Path) -> list[str]:
@@ -44,7 +45,7 @@ def split_names(text: str) -> list[str]:
     parts = text.splitlines() if "\n" in text else text.split(",")
     names = [name for part in parts if (name := part.strip().lstrip("\ufeff").strip())]
     if not names:
-        raise UserError("No class is named: write at least two names, separated by commas.")
+        raise UserError("No class is named: write names, separated by commas.")
     return names
 
 
@@ -66,18 +67,20 @@ def _read(path: Path) -> str:
         raise UserError(f"{shown(path)} cannot be read: {reason.strerror or reason}.") from reason
 
 
-def check_names(names: Sequence[str]) -> list[str]:
+def check_names(names: Sequence[str], least: int = 2) -> list[str]:
     """The names, if a head can have them.
 
+    Args:
+        least: 1 where the names need not tell anything apart.
     Raises:
-        UserError: fewer than two, more than `MOST`, one that is empty or too long, or two that are the same.
+        UserError: fewer than ``least``, more than `MOST`, one that is empty or too long, or two that are the same.
     """
     if not names:
         raise UserError("No class is named: write at least two names, separated by commas.")
-    if len(names) == 1:
+    if len(names) < least:
         raise UserError(f"A head tells at least two classes apart, and {shown(names[0])} is the only name.")
     if len(names) > MOST:
-        raise UserError(f"{len(names):,} names are too many for one head: give at most {MOST:,}.")
+        raise UserError(f"{len(names):,} names are too many: give at most {MOST:,}.")
     seen: dict[str, str] = {}
     for name in names:
         label = class_of(name)
@@ -147,11 +150,11 @@ def readable(name: str) -> str:
     return re.sub(r"\s+", " ", phrase).strip()
 
 
-def embed_names(names: Sequence[str], encoder: TextEncoder) -> Tensor:
-    """(C, e) text vectors of unit length: the average of the name, of ``"a photo of a …"``, and of its description
-    where there is one."""
+def embed_names(names: Sequence[str], encoder: TextEncoder, form: str = OF_IMAGES) -> Tensor:
+    """(C, e) text vectors of unit length: the average of the name, of the name in a phrase of this ``form``, and of its
+    description where there is one."""
     phrases = [readable(class_of(name)) for name in names]
-    texts = [*phrases, *(f"a photo of a {phrase}" for phrase in phrases)]
+    texts = [*phrases, *(form.format(phrase) for phrase in phrases)]
     described = [i for i, name in enumerate(names) if name.partition(": ")[2].strip()]
     texts += [f"{phrases[i]}: {names[i].partition(': ')[2].strip()}" for i in described]
     vectors = encoder.encode(texts)

@@ -55,6 +55,10 @@ _DAMAGE = (
 )
 
 
+class NothingInside(UserError):
+    """An archive without files of the kind that was asked for."""
+
+
 @dataclass
 class _Member:
     """One entry of an archive, as read from its header."""
@@ -109,7 +113,7 @@ def extract_files(
             with _open(file, name) as (members, read):
                 plan, others = _plan(members, name, packed, suffixes)
                 if not plan:
-                    raise UserError(f"{name} {nothing}.")
+                    raise NothingInside(f"{name} {nothing}.")
                 return _write(plan, others, read, target, name, progress)
     except UserError:
         raise

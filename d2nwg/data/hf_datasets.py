@@ -4,22 +4,28 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from d2nwg.data.image_set import TEST_NAMES, TRAIN_NAMES, ImageSet, labelled_set
+from d2nwg.data.columns import FOUND, LOOKED_AT, Columns, label_column, labels_of, text_columns
+from d2nwg.data.image_set import ImageSet
+from d2nwg.data.labelled import TEST_NAMES, TRAIN_NAMES, labelled_set
 from d2nwg.data.listing import skipped_note, walk
+from d2nwg.data.rows import LONGEST, Table
+from d2nwg.data.text_set import TEXT_SUFFIXES, Text, TextSet
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.paths import cache_dir
 from d2nwg.utils.progress import Progress, silent
-from d2nwg.utils.text import is_utf8, number, shown
+from d2nwg.utils.text import is_utf8, number, shown, some
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 MAX_DOWNLOAD = 16 * 2**30  # bytes, where the data set's card gives its size
 TIMEOUT = 5  # seconds
+_SIMPLE = ("string", "large_string", "int", "uint", "bool")  # of columns that can be labels
+_PLAIN = (*_SIMPLE, "float")
 LABELS = ("label", "labels", "fine_label", "class", "category", "target")  # the preferred column names, in order
 
 _HUB_NAME = re.compile(r"(?P<repo>\w[\w.\-]*(/\w[\w.\-]*)?)(@(?P<config>[\w.\-]+))?", re.ASCII)
@@ -27,8 +33,8 @@ _HUB_NAME = re.compile(r"(?P<repo>\w[\w.\-]*(/\w[\w.\-]*)?)(@(?P<config>[\w.\-]+
 
 def is_hub_name(text: str) -> bool:
     """Whether a text can be ``name``, ``org/name`` or either with ``@config``."""
-    archive = text.lower().endswith((".zip", ".tar", ".gz", ".xz", ".bz2", ".tgz"))
-    return bool(_HUB_NAME.fullmatch(text)) and not archive
+    file = text.lower().endswith((".zip", ".tar", ".gz", ".xz", ".bz2", ".tgz", *TEXT_SUFFIXES))
+    return bool(_HUB_NAME.fullmatch(text)) and not file
 
 
 def is_datasets_folder(folder: Path) -> bool:
@@ -38,11 +44,11 @@ def is_datasets_folder(folder: Path) -> bool:
     return any(folder.glob("*.parquet")) or any(folder.glob("[!.]*/*.parquet"))
 
 
-def load_local(folder: Path, *, progress: Progress = silent) -> ImageSet:
+def load_local(folder: Path, *, columns: Columns = FOUND, progress: Progress = silent) -> ImageSet | TextSet:
     """Load a folder that `is_datasets_folder` recognises.
 
     Raises:
-        UserError: it cannot be read, or has no image or label column.
+        UserError: it cannot be read, or has no column of labels, or neither of images nor of texts.
     """
     import datasets
 
@@ -58,15 +64,15 @@ def load_local(folder: Path, *, progress: Progress = silent) -> ImageSet:
             loaded = datasets.load_dataset(str(folder.resolve()), cache_dir=str(cache_dir() / "datasets"))
     except Exception as error:
         raise UserError(f"{name} cannot be read as a data set; check that all its files are there.") from error
-    return _from_datasets(name, loaded, [folder.resolve()])
+    return _from_datasets(name, loaded, [folder.resolve()], columns)
 
 
-def load_hub(name: str, *, progress: Progress = silent) -> ImageSet:
+def load_hub(name: str, *, columns: Columns = FOUND, progress: Progress = silent) -> ImageSet | TextSet:
     """Load ``org/name`` or ``org/name@config`` from the Hub; with ``HF_HUB_OFFLINE=1``, from earlier downloads.
 
     Raises:
-        UserError: there is no such data set, it is too large or has no image or label column, or the Hub does not
-            answer within `TIMEOUT` seconds.
+        UserError: there is no such data set, it is too large or has no column of labels, or neither of images nor
+            of texts, or the Hub does not answer within `TIMEOUT` seconds.
     """
     found = _HUB_NAME.fullmatch(name)
     if not found:
@@ -97,11 +103,11 @@ def load_hub(name: str, *, progress: Progress = silent) -> ImageSet:
         if choices:
             parts = shown(choices[1])
             raise UserError(f"{repo} has several parts; give {repo}@PART with one of {parts}.") from error
-        raise UserError(f"{repo} cannot be loaded from the Hub as a data set of images.") from error
+        raise UserError(f"{repo} cannot be loaded from the Hub as a data set of images or texts.") from error
     import huggingface_hub
 
     cached = [datasets.config.HF_DATASETS_CACHE, huggingface_hub.constants.HF_HUB_CACHE]
-    return _from_datasets(name, loaded, [Path(folder).resolve() for folder in cached])
+    return _from_datasets(name, loaded, [Path(folder).resolve() for folder in cached], columns)
 
 
 def _check_hub(repo: str) -> None:
@@ -127,28 +133,52 @@ def _unreachable(repo: str) -> UserError:
 
 
 class _Rows(Sequence):
-    """The encoded images in rows of data sets, concatenated; each is read when it is indexed."""
+    """A column of rows of data sets, concatenated; each is read when it is indexed."""
 
-    def __init__(self, parts: "Sequence[tuple[Dataset, np.ndarray]]", column: str, folders: Sequence[Path]):
+    def __init__(self, parts: "Sequence[tuple[Dataset, np.ndarray]]"):
         self.datasets = [dataset for dataset, _ in parts]
         self.part = np.repeat(np.arange(len(parts)), [len(rows) for _, rows in parts])
         self.row = np.concatenate([rows for _, rows in parts])
-        self.column, self.folders = column, folders
 
     def __len__(self) -> int:
         return len(self.row)
 
+    def read(self, index: int) -> dict[str, Any]:
+        """The columns of a row."""
+        return self.datasets[self.part[index]][int(self.row[index])]
+
+
+class _Images(_Rows):
+    """Encoded images; files elsewhere than in ``folders`` are not opened."""
+
+    def __init__(self, parts, column: str, folders: Sequence[Path]):
+        super().__init__(parts)
+        self.column, self.folders = column, folders
+
     def __getitem__(self, index: int) -> Path | bytes:  # type: ignore[override]  # no slices
         """An image that is missing, or a path that leads outside the data set's own files, reads as b""."""
-        image = self.datasets[self.part[index]][int(self.row[index])][self.column] or {}
+        image = self.read(index)[self.column] or {}
         if image.get("bytes"):
             return image["bytes"]
         path = Path(image.get("path") or "").resolve()
         return path if any(folder in path.parents for folder in self.folders) else b""
 
 
-def _from_datasets(name: str, loaded, folders: Sequence[Path]) -> ImageSet:
-    """The ImageSet of a `Dataset` or `DatasetDict` with an image and a label column.
+class _Texts(_Rows):
+    """Texts, or pairs of texts; one that is missing reads as ``""``."""
+
+    def __init__(self, parts, columns: Sequence[str]):
+        super().__init__(parts)
+        self.columns = columns
+
+    def __getitem__(self, index: int) -> Text:  # type: ignore[override]  # no slices
+        row = self.read(index)
+        texts = tuple(str(row[column] or "")[:LONGEST] for column in self.columns)
+        return texts if len(texts) == 2 else texts[0]
+
+
+def _from_datasets(name: str, loaded, folders: Sequence[Path], columns: Columns) -> ImageSet | TextSet:
+    """The set of a `Dataset` or `DatasetDict` with a label column, and one of images or else of texts.
 
     Args:
         folders: image files elsewhere are not opened.
@@ -162,39 +192,56 @@ def _from_datasets(name: str, loaded, folders: Sequence[Path]) -> ImageSet:
     if not train:
         train = next(iter(splits), None)
     if not train:
-        raise UserError(f"{name} holds no images.")
+        raise UserError(f"{name} holds no rows.")
     features = splits[train].features
     image = next((c for c, f in features.items() if isinstance(f, datasets.Image)), None) or next(
         (c for c, f in features.items() if isinstance(f, dict) and {"bytes", "path"} <= set(f)), None
     )
-    if image is None:
-        raise UserError(f"{name} has no image column, only {shown(', '.join(features))}; it cannot be used.")
-    label = _label_column(features)
-    if label is None:
-        raise UserError(f"{name} has no label column, only {shown(', '.join(features))}; call one label.")
+    if image and not columns:
+        label, used = _label_column(features), [image]
+        if label is None:
+            raise UserError(f"{name} has no label column, only {shown(', '.join(features))}; call one label.")
+    else:
+        label, used = _text_columns(name, splits[train], columns)
 
-    parts, labels, is_test, notes = [], [], [], [f"Columns used: {shown(image)} and {shown(label)}."]
+    parts, labels, is_test = [], [], []
+    notes = [f"Columns used: {some(used)} and {shown(label)}."]
     for split in (train, *tests):
         dataset = splits[split]
-        if {image, label} - set(dataset.column_names):
+        if {*used, label} - set(dataset.column_names):
             continue
-        values = _labels(dataset, label)
+        values = _labels(name, dataset, label)
         rows = np.flatnonzero([value is not None for value in values])
         if len(rows) < len(dataset):
             notes.append(f"Left out: {number(len(dataset) - len(rows), 'row')} of {shown(split)} without a label.")
         if len(rows):
-            part = dataset.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+            part = dataset.select_columns(used)
+            part = part.cast_column(image, datasets.Image(decode=False)) if used == [image] else part
             parts.append((part.with_format(None), rows))
             labels += [values[row] for row in rows]
             is_test += [split != train] * len(rows)
         if split != train and len(rows):
             break  # test, or else validation
     if not parts:
-        raise UserError(f"{name} holds no labelled images.")
+        raise UserError(f"{name} holds no labelled {'images' if used == [image] else 'texts'}.")
     unused = [shown(split) for split in splits if split not in (train, *tests)]
     if unused:
         notes.append(f"Only {train} was used for training; left out: {', '.join(unused)}.")
-    return labelled_set(name, _Rows(parts, image, folders), labels, is_test, notes)
+    if used == [image]:
+        return labelled_set(ImageSet, name, _Images(parts, image, folders), labels, is_test, notes)
+    return labelled_set(TextSet, name, _Texts(parts, used), labels, is_test, notes)
+
+
+def _text_columns(name: str, dataset: "Dataset", columns: Columns) -> tuple[str, list[str]]:
+    """The label column, and the columns of texts."""
+    plain = [c for c, f in dataset.features.items() if getattr(f, "dtype", "").startswith(_PLAIN)]
+    if not plain:
+        raise UserError(f"{name} has neither images nor texts, only {shown(', '.join(dataset.features))}.")
+    few = dataset.with_format(None).select_columns(plain).select(range(min(len(dataset), LOOKED_AT)))
+    table = Table(shown(name), {column: list(values) for column, values in few[:].items()}, length=len(few))
+    label = None if columns.label else _label_column(dataset.features)
+    label = label or label_column(table, columns.label, aside=columns.texts)
+    return label, list(text_columns(table, columns.texts, aside=[label]))
 
 
 def _label_column(features) -> str | None:
@@ -203,15 +250,16 @@ def _label_column(features) -> str | None:
     import datasets
 
     classes = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    simple = ("string", "large_string", "int", "uint", "bool")
-    usual = [c for c in LABELS if c in features and getattr(features[c], "dtype", "").startswith(simple)]
+    usual = [c for c in LABELS if c in features and getattr(features[c], "dtype", "").startswith(_SIMPLE)]
     return next(iter([c for c in usual if c in classes] + classes + usual), None)
 
 
-def _labels(dataset: "Dataset", column: str) -> list[str | None]:
+def _labels(name: str, dataset: "Dataset", column: str) -> list[str | None]:
     """The rows' class names; None where there is no label (hidden test labels are -1)."""
     values = dataset.with_format(None).select_columns([column])[:][column]
     names = getattr(dataset.features[column], "names", None)
     if names:
         return [names[v] if v is not None and 0 <= v < len(names) else None for v in values]
+    if dataset.features[column].dtype.startswith("float"):
+        return labels_of(Table(shown(name), {column: list(values)}, length=len(values)), column)
     return [str(v) if v is not None and str(v).strip() and is_utf8(str(v)) else None for v in values]

@@ -15,8 +15,10 @@ from d2nwg.data import archives
 from d2nwg.data.archives import archive_stem, extract_images
 from d2nwg.data.examples import example_folder
 from d2nwg.data.hf_datasets import is_datasets_folder, is_hub_name, load_hub, load_local
-from d2nwg.data.image_set import SUFFIXES, TEST_NAMES, TRAIN_NAMES, ImageSet, labelled_set
+from d2nwg.data.image_set import SUFFIXES, ImageSet
+from d2nwg.data.labelled import TEST_NAMES, TRAIN_NAMES, labelled_set
 from d2nwg.data.listing import is_hidden, list_folder, skipped_note, walk
+from d2nwg.data.text_set import TextSet
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import folded, is_utf8, number, shown, some
@@ -44,14 +46,20 @@ def load_images(source: str | Path, *, into: Path | None = None, progress: Progr
         return replace(load_folder(example_folder(text[8:], progress=progress)), name=text[8:])
     path = Path(text).expanduser()
     if path.is_dir():
-        return load_local(path, progress=progress) if is_datasets_folder(path) else load_folder(path)
+        return _of_images(load_local(path, progress=progress)) if is_datasets_folder(path) else load_folder(path)
     if path.is_file():
         if path.suffix.lower() in SUFFIXES:
             raise UserError(f"{shown(path.name)} is a single image; give a folder with one folder of images per class.")
         return load_folder(extract_images(path, into=into, progress=progress), name=archive_stem(path))
     if isinstance(source, str) and is_hub_name(text):
-        return load_hub(text, progress=progress)
+        return _of_images(load_hub(text, progress=progress))
     raise UserError(f"There is no folder or archive at {shown(text)}.")
+
+
+def _of_images(found: ImageSet | TextSet) -> ImageSet:
+    if isinstance(found, TextSet):
+        raise UserError(f"{found.name} holds texts, and images are needed here.")
+    return found
 
 
 def load_files(
@@ -85,6 +93,7 @@ def load_files(
             )
         labelled.append((path, spelling.setdefault(folded(label), label)))
     return labelled_set(
+        ImageSet,
         name,
         [path for path, _ in labelled],
         [label for _, label in labelled],
@@ -158,7 +167,9 @@ def load_folder(root: Path, *, name: str | None = None) -> ImageSet:
         notes.append(f"Folders without images were left out: {some(empty)}.")
     if others:
         notes.append(f"Left out, because they are no images or their names not UTF-8: {number(others, 'file')}.")
-    return labelled_set(name, [p for _, p, _ in found], [c for c, _, _ in found], [t for _, _, t in found], notes)
+    return labelled_set(
+        ImageSet, name, [p for _, p, _ in found], [c for c, _, _ in found], [t for _, _, t in found], notes
+    )
 
 
 def load_unlabelled(files: Sequence[Path], *, into: Path | None = None, progress: Progress = silent) -> list[Path]:

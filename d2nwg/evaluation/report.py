@@ -9,16 +9,16 @@ from d2nwg.utils.text import markdown, shown
 
 @dataclass(frozen=True)
 class QueryAccuracy:
-    """Accuracies on the query images, as fractions.
+    """Accuracies on the query items, as fractions.
 
     Attributes:
         chosen: of the head that is handed out.
         average: of the average of the samples.
         mean, std: over the samples.
-        oracle_top3: mean of the three samples that are best on the query images themselves (the papers' protocol).
-        class_mean, ridge, logistic_regression: of the baselines fitted to the same support images.
+        oracle_top3: mean of the three samples that are best on the query items themselves (the papers' protocol).
+        class_mean, ridge, logistic_regression: of the baselines fitted to the same support items.
         random: mean of random heads.
-        without_unlabelled: of the average of samples made without the unlabelled images; None where there were none.
+        without_unlabelled: of the average of samples made without the unlabelled items; None where there were none.
         without_names: likewise, without the class names; None where they are no condition.
     """
 
@@ -40,7 +40,7 @@ class SampleScore:
     """One sample.
 
     Attributes:
-        accuracy: on the query images, a fraction.
+        accuracy: on the query items, a fraction.
         nearest_zoo_distance: to the nearest zoo head, in lengths of a zoo head (`d2nwg.evaluation.zoo_distance`); None
             where the bundle keeps no zoo head with as many classes, or the heads sit on another encoder.
     """
@@ -68,7 +68,7 @@ class Novelty:
 
 @dataclass(frozen=True)
 class Seconds:
-    """Wall time of each step, and of all: the bundle is opened, images are read, heads are sampled, the samples and
+    """Wall time of each step, and of all: the bundle is opened, the data are read, heads are sampled, the samples and
     the baselines are scored."""
 
     opening: float
@@ -104,21 +104,22 @@ class Report:
         data: name of the data set.
         classes: their names.
         bundle: its name.
-        task: what a task-conditioned bundle was given; None for a bundle that is shown images.
-        encoder: of the images.
-        shots: support images a class.
-        num_support, num_query, num_unlabelled: images that generation may see, that score, and without labels.
-        unlabelled_trust: how far the unlabelled images counted, 0 to 1; None without any.
+        task: what a task-conditioned bundle was given; None for a bundle that is shown the data.
+        encoder: of the images or texts.
+        shots: support items a class.
+        num_support, num_query, num_unlabelled: items that generation may see, that score, and without labels.
+        unlabelled_trust: how far the unlabelled items counted, 0 to 1; None without any.
         num_samples: heads that were sampled.
         seed: of the split and the noise.
         selection: how the chosen head was chosen, in words.
-        query_accuracy: accuracies on the query images.
-        per_class: accuracy of the chosen head on each class; None for a class without query images.
+        query_accuracy: accuracies on the query items.
+        per_class: accuracy of the chosen head on each class; None for a class without query items.
         samples: each sample.
         novelty: the average of the samples beside the zoo; None where ``nearest_zoo_distance`` is.
         seconds: wall time.
         device: that computed.
         notes: sentences on what was left out.
+        noun: what an item of the data is called: ``"image"``, ``"text"``, or ``"pair"`` of texts.
     """
 
     data: str
@@ -141,6 +142,7 @@ class Report:
     seconds: Seconds
     device: str
     notes: list[str]
+    noun: str = "image"
 
     def to_json(self) -> dict:
         """As ``report.json`` holds it."""
@@ -180,20 +182,44 @@ head = torch.nn.Sequential(
 }
 
 
+# What predict is given, by what an item is called.
+_ITEMS = {"image": "picture.jpg", "text": '--text "A text."', "pair": '--text "One text." "The other."'}
+_VECTORS = """
+from sentence_transformers import SentenceTransformer
+
+encoder = SentenceTransformer("{encoder}")
+"""
+_FEATURES = {
+    "text": """features = torch.from_numpy(encoder.encode(["A text."], normalize_embeddings=True))
+""",
+    "pair": """u, v = torch.from_numpy(encoder.encode(["One text.", "The other."], normalize_embeddings=True))
+features = torch.cat([(u - v).abs(), (u + v).norm(dim=-1, keepdim=True)], -1)[None] / 2
+""",
+}
+
+
+def _use(report: Report) -> str:
+    """The lines of Python that make a head's input from texts."""
+    if report.noun not in _FEATURES or "/open_clip/" in report.encoder:
+        return ""
+    named = shown(report.encoder.partition("/")[2]).replace("\\", "").replace('"', "")
+    return f"{_VECTORS.format(encoder=named)}{_FEATURES[report.noun]}print(classes[int(head(features).argmax())])\n"
+
+
 def readme(report: Report, probe: str) -> str:
     """The README.md that is saved with generated heads; ``probe`` is ``"linear"`` or ``"mlp"``."""
-    right = report.query_accuracy
+    right, noun = report.query_accuracy, report.noun
     return f"""# A generated head for {markdown(report.data)}
 
 `head.safetensors` is a classifier for {len(report.classes)} classes on the features of {markdown(report.encoder)}.
-It was right on {right.chosen:.1%} of {report.num_query} images that generation never saw. Baselines fitted to the same
-{report.num_support} images: class mean {right.class_mean:.1%}, ridge {right.ridge:.1%}, logistic regression
+It was right on {right.chosen:.1%} of {report.num_query} {noun}s that generation never saw. Baselines fitted to the same
+{report.num_support} {noun}s: class mean {right.class_mean:.1%}, ridge {right.ridge:.1%}, logistic regression
 {right.logistic_regression:.1%}. Chosen: {report.selection}.
 
 With d2nwg:
 
 ```
-python -m d2nwg predict head.safetensors picture.jpg
+python -m d2nwg predict head.safetensors {_ITEMS.get(noun, _ITEMS["image"])}
 ```
 
 Anywhere else it is a state dict; encoder, preprocessing and class names are in the file's metadata:
@@ -208,7 +234,7 @@ with safe_open("head.safetensors", "pt") as f:
     preprocessing = json.loads(f.metadata()["preprocessing"])
 {_MODULES[probe]}
 head.load_state_dict(state)  # its input: the pooled features of {shown(report.encoder)}
-```
+{_use(report)}```
 
 `samples.safetensors` holds all {report.num_samples} sampled heads with a leading axis; `report.json` all numbers.
 Distances there are in lengths of a zoo head: 1 is the median length of the zoo heads with as many classes.

@@ -6,11 +6,11 @@ import numpy as np
 
 from d2nwg.analysis.compare import MOST_ZOO_QUERIES, TwoSample, energy_test, length, similarity, to_zoo
 from d2nwg.analysis.populations import SAMPLE, TRAINED, WHOLE, ZOO, matrix
-from d2nwg.analysis.projections import Projection, project
+from d2nwg.analysis.projections import Projection, check_perplexity, project
 from d2nwg.evaluation.zoo_distance import Neighbours, nearest
 from d2nwg.exploration.explore import Exploration
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.limits import MANY, seed_number
+from d2nwg.utils.limits import seed_number
 from d2nwg.utils.progress import Progress, silent
 
 
@@ -65,8 +65,7 @@ def look(
     Raises:
         UserError: no such space or part.
     """
-    if isinstance(perplexity, bool) or not isinstance(perplexity, (int, float)) or not 1 <= perplexity <= MANY:
-        raise UserError(f"The perplexity should be a number from 1 to {MANY:,}.")
+    check_perplexity(perplexity)
     seed_number(seed)
     progress("Comparing", 0, 2)
     every = found.heads

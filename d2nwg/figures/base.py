@@ -6,6 +6,8 @@ user are escaped, because plotly interprets some HTML in labels.
 """
 
 import html
+import textwrap
+from pathlib import Path
 
 import plotly.graph_objects as go
 import plotly.io as pio
@@ -60,3 +62,28 @@ def label(text: str, width: int | None = None) -> str:
 def percent(fraction: float) -> str:
     """``0.8823`` → ``"88.2 %"``, with a space that does not break."""
     return f"{100 * fraction:.1f}\u00a0%"
+
+
+def titled(figure: go.Figure, question: str, under: str = "") -> go.Figure:
+    """A copy with its question as the title, for use outside of the page."""
+    figure = go.Figure(figure)
+    lines = [label(line) for line in textwrap.wrap(under, 130, max_lines=3, placeholder=" …")]
+    text = "<br>".join([question, *(f"<span style='font-size:12px'>{line}</span>" for line in lines)])
+    place = dict(x=0.01, y=1, yref="container", yanchor="top", pad=dict(t=14))
+    figure.update_layout(title=dict(text=text, font=dict(size=17, color=STRONG), **place))
+    figure.update_layout(margin=dict(t=76 + 18 * len(lines), l=16, r=16, b=16), paper_bgcolor="#ffffff")
+    return figure
+
+
+def write_page(figure: go.Figure, path: Path, question: str, under: str = "", script: bool | str = True) -> Path:
+    """One figure as a page of its own, which needs no network; its tool bar saves a PNG. Plotly's script goes into the
+    page, or, with ``script="directory"``, beside it, where several pages share it."""
+    titled(figure, question, under).write_html(
+        path,
+        include_plotlyjs=script,
+        config={
+            "displaylogo": False,
+            "toImageButtonOptions": {"format": "png", "filename": Path(path).stem, "scale": 2},
+        },
+    )
+    return path

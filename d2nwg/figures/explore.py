@@ -1,6 +1,7 @@
 """Figures of an exploration (`d2nwg.exploration.explore`); each answers the question that is its title."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
@@ -9,7 +10,7 @@ from d2nwg.analysis.populations import SAMPLE, TRAINED, ZOO
 from d2nwg.evaluation.zoo_baselines import AVERAGE, NOISE, RANDOM
 from d2nwg.exploration.explore import Exploration
 from d2nwg.exploration.look import View
-from d2nwg.figures.base import ACCENT, BASELINE, INK, LENGTHS, STRONG, label
+from d2nwg.figures.base import ACCENT, BASELINE, INK, LENGTHS, STRONG, label, write_page
 from d2nwg.figures.base import ZOO as ZOO_COLOUR
 from d2nwg.figures.explore_map import COLOURS, LEGEND, NAMES, SYMBOLS, map_figure
 
@@ -28,15 +29,6 @@ QUESTIONS = {
     "accuracies": "How good are zoo, samples and random heads?",
     "similarity": "Which heads are similar?",
 }
-
-
-def titled(figure: go.Figure, name: str, under: str = "") -> go.Figure:
-    """A copy with its question as the title, for use outside of the page."""
-    figure = go.Figure(figure)
-    text = QUESTIONS[name] + (f"<br><span style='font-size:12px'>{label(under)}</span>" if under else "")
-    figure.update_layout(title=dict(text=text, x=0.01, y=0.98, yanchor="top", font=dict(size=17, color=STRONG)))
-    figure.update_layout(margin=dict(t=90 if under else 76, l=16, r=16, b=16), paper_bgcolor="#ffffff")
-    return figure
 
 
 def density_figure(found: Exploration) -> go.Figure:
@@ -243,12 +235,6 @@ def all_figures(found: Exploration, view: View, colour: str = "origin", method: 
     }
 
 
-def write_html(figure: go.Figure, path, name: str, under: str = "", script: bool | str = True):
-    """One figure as a page of its own, which needs no network; its tool bar saves a PNG. Plotly's script goes into the
-    page, or, with ``script="directory"``, beside it, where several pages share it."""
-    titled(figure, name, under).write_html(
-        path,
-        include_plotlyjs=script,
-        config={"displaylogo": False, "toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}},
-    )
-    return path
+def write_html(figure: go.Figure, path: Path, name: str, under: str = "", script: bool | str = True) -> Path:
+    """The figure of that name in `QUESTIONS` as a page of its own, see `d2nwg.figures.base.write_page`."""
+    return write_page(figure, path, QUESTIONS[name], under, script)

@@ -98,7 +98,9 @@ def samples_figure(report: Report, picked: int | None = None) -> go.Figure:
         template="d2nwg",
         height=150 + 30 * len(rows),
         xaxis=dict(
-            range=[100 * low, 100 * high], ticksuffix=" %", title=f"right on {report.num_query:,} held-out images"
+            range=[100 * low, 100 * high],
+            ticksuffix=" %",
+            title=f"right on {report.num_query:,} held-out {report.noun}s",
         ),
         yaxis=dict(
             range=[0.6 - len(rows), 3], tickvals=[1.9, *(-i for i in range(len(rows)))], ticktext=names, showgrid=False

@@ -13,7 +13,7 @@ from d2nwg.data.image_set import ImageSet
 from d2nwg.encoders.images import load_encoder
 from d2nwg.heads import Head
 from d2nwg.interpolation.endpoints import NamedTask, read_endpoints
-from d2nwg.interpolation.methods import BASELINE, METHODS
+from d2nwg.interpolation.methods import BASELINE, METHODS, POINTS
 from d2nwg.interpolation.mixer import Mixer
 from d2nwg.interpolation.result import Interpolation, Paths, path_mix
 from d2nwg.pipelines.heads import LatentHeadPipeline, WeightGenerationPipeline
@@ -30,7 +30,7 @@ def interpolate(
     *,
     methods: Sequence[str] | None = None,
     bundle: str | Path | None = None,
-    points: int = 21,
+    points: int = POINTS,
     seeds: int = 3,
     shots: int = 5,
     num_samples: int = 16,

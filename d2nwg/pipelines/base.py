@@ -11,6 +11,7 @@ from d2nwg.utils.limits import out_of_memory
 from d2nwg.utils.paths import read_json
 from d2nwg.utils.text import shown
 
+SHARD = "8MB"  # most of a weight file: model hubs and code hosts ask for more care from 10 MB on
 FORMAT = 2  # of bundles. 1: before modules moved into rooms, without a number
 
 
@@ -54,6 +55,10 @@ class BundlePipeline(DiffusionPipeline):
                 raise
             raise UserError(f"The parts of the bundle {path} do not fit together: get or train it again.") from reason
         return made
+
+    def save_pretrained(self, save_directory: str | Path, *args, max_shard_size: int | str = SHARD, **options) -> None:
+        """Write the bundle, as diffusers does; weights of more than ``max_shard_size`` in several files."""
+        super().save_pretrained(save_directory, *args, max_shard_size=max_shard_size, **options)
 
     def attempt(self) -> None:
         """Sample once, in one step, to see whether the components fit together."""

@@ -29,6 +29,7 @@ MOVED = {
 }
 RENAMED = {"ModelSpace": "NetworkSpace"}
 MOST_STEPS = 10**5  # of training, in a scheduler: it makes arrays of that length
+SHARDS = "diffusion_pytorch_model.safetensors.index.json"  # which file holds which tensor, where weights are in several
 UNKNOWN = ("zoo_accuracy",)  # tensors in which NaN stands for what is not known
 
 
@@ -90,6 +91,7 @@ def _network(kind: Any, place: Path):
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         numbers = sum(parameter.numel() for parameter in kind.from_config(config).parameters())
     check_memory(8 * numbers, f"{place.name} of the bundle {place.parent}", "choose another bundle")
+    check_shards(place)
     network, found = kind.from_pretrained(place, use_safetensors=True, output_loading_info=True)
     for key in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         if found.get(key):
@@ -98,6 +100,25 @@ def _network(kind: Any, place: Path):
         if tensor.is_floating_point() and name not in UNKNOWN and not bool(tensor.isfinite().all()):
             raise ValueError(f"{name} holds numbers that are not finite")
     return network
+
+
+def check_shards(place: Path) -> None:
+    """Check that the shards of a network's weights lie in its folder; for weights in one file there is nothing to do.
+
+    Raises:
+        ValueError: the index of the shards cannot be read, or names files elsewhere (older diffusers open them).
+    """
+    index = place / SHARDS
+    if not index.exists():
+        return
+    content = read_json(index)
+    shards = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(shards, dict) or not isinstance(content.get("metadata"), dict):
+        raise ValueError(f"its {SHARDS} cannot be read")
+    own = {path.name for path in place.iterdir()}
+    for shard in shards.values():
+        if not isinstance(shard, str) or shard not in own:
+            raise ValueError(f"its shard {shown(shard)} is not there")
 
 
 def check_config(kind: Any, place: Path) -> None:

@@ -5,19 +5,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from d2nwg.conditions.class_names import embed_names, embed_rows
+from d2nwg.conditions.class_names import OF_IMAGES, OF_TEXTS, embed_names, embed_rows, readable
 from d2nwg.encoders.imagenet import NamedRows, classifier_rows
+from d2nwg.encoders.sentences import TEXTS, takes_texts, text_encoder_of
 from d2nwg.encoders.texts import TOWER, TextEncoder, load_text_encoder
 from d2nwg.models.names import Directions, NameMap, NameSpace, centred_rows
 from d2nwg.models.prior import strengths
 from d2nwg.weights.networks import State
 
 TOWER_LENGTH = 0.8  # of directions that a text tower gives, where 1 is certain
+# Likewise where the items are texts themselves, and the variance; chosen on tweet_sentiment, clinc150, atis, mpqa,
+# tweet_emoji and boolq_q.
+TEXT_LENGTH, TEXT_VARIANCE = 3.0, 0.6
 FAR = 0.965  # mean predictive variance from which on names say little: 0.93 to 0.955 for everyday classes, 1 is none
 
 
@@ -44,24 +49,58 @@ class Expectation:
         return self.variance > FAR
 
 
+@dataclass(frozen=True)
+class KnownName:
+    """A class whose row is known.
+
+    Attributes:
+        label: in full: all lemmas of a synset, or ``"data set/class"``.
+        name: short, as a person would say it.
+        source: the training set; "" for a class of the encoder's own classifier.
+    """
+
+    label: str
+    name: str
+    source: str = ""
+
+
+class Near(NamedTuple):
+    """A known class beside a direction or a text: its number among `EncoderNames.known_names`, and the cosine."""
+
+    number: int
+    cosine: float
+
+
 class EncoderNames:
-    """Class names on one image encoder.
+    """Class names on one encoder.
 
     Args:
         space: the bundle's.
-        encoder: of the images, by name.
+        encoder: of the images or texts, by name.
     """
 
     def __init__(self, space: NameSpace, encoder: str):
         self.space, self.encoder = space, encoder
         self.own = encoder == space.config.encoder
-        self.tower = not self.own and encoder.startswith(TOWER)
+        self.tower = not self.own and encoder.startswith((TOWER, TEXTS))
 
     @property
     def known(self) -> bool:
         """Whether names say anything here: the bundle's encoder, one with a text tower, or one with a classifier of
         ImageNet's classes."""
         return self.own or self.tower or self.rows is not None
+
+    def why_not(self, names: Sequence[str]) -> str | None:
+        """A sentence on why these names say nothing here; None where they do."""
+        if takes_texts(self.encoder) == 2:
+            return "Class names say nothing about pairs of texts, and are ignored."
+        if not self.known:
+            return (
+                "This encoder has neither a classifier of ImageNet's classes nor a text tower: class names are ignored."
+            )
+        if takes_texts(self.encoder) and not any(map(str.isalpha, "".join(names))):
+            return "Class names without a letter say nothing about texts, and are ignored: give others with --names."
+        return None
 
     @cached_property
     def rows(self) -> NamedRows | None:
@@ -71,7 +110,7 @@ class EncoderNames:
     @cached_property
     def text_encoder(self) -> TextEncoder:
         """The one whose vectors the map takes."""
-        return load_text_encoder(self.encoder if self.tower else self.space.config.text_encoder)
+        return load_text_encoder(text_encoder_of(self.encoder) if self.tower else self.space.config.text_encoder)
 
     @cached_property
     def map(self) -> NameMap:
@@ -88,6 +127,20 @@ class EncoderNames:
         """Of the map's classes."""
         rows = () if self.rows is None else self.rows.names
         return (*rows, *self.space.config.classes) if self.own else rows
+
+    @cached_property
+    def known_names(self) -> tuple[KnownName, ...]:
+        """The map's classes, whose rows are `map.rows`, in order; none for a text tower, which has a direction for
+        every text and a row for none."""
+        own = 0 if self.rows is None else len(self.rows.names)
+        of_classifier = [KnownName(label, label.split(",")[0]) for label in self.labels[:own]]
+        parts = [(label, *label.partition("/")[::2]) for label in self.labels[own:]]
+        of_sets = [KnownName(label, readable(name or label), source if name else "") for label, source, name in parts]
+        return (*of_classifier, *of_sets)
+
+    def cosines(self, directions: Tensor) -> Tensor:
+        """(m, N) of some unit directions (m, d) with the rows of `known_names`."""
+        return directions @ self.map.rows.float().mT if self.known_names else directions.new_zeros(len(directions), 0)
 
     def prepare(self) -> None:
         """Load and solve what is needed, once a process."""
@@ -109,19 +162,25 @@ class EncoderNames:
             return state
         return self.space.fold({name: tensor.to(self.space.mean) for name, tensor in state.items()}, turned)
 
+    def _embedded(self, names: Sequence[str]) -> Tensor:
+        return embed_names(names, self.text_encoder, OF_TEXTS if takes_texts(self.encoder) else OF_IMAGES)
+
     def directions(self, names: Sequence[str]) -> Directions | None:
         """Of one task; None where names say nothing."""
         if not self.known:
             return None
-        texts = embed_names(names, self.text_encoder)
+        texts = self._embedded(names)
         if self.tower:
             around = normalize(texts - texts.mean(0), dim=-1)
-            return Directions.of_one(TOWER_LENGTH * around, torch.full((len(names),), 1 - TOWER_LENGTH**2))
+            length, variance = TOWER_LENGTH, 1 - TOWER_LENGTH**2
+            if takes_texts(self.encoder):
+                length, variance = TEXT_LENGTH, TEXT_VARIANCE
+            return Directions.of_one(length * around, torch.full((len(names),), variance))
         return Directions.of_one(*self.map(texts))
 
     def between(self, first: str, last: str, points: int) -> Tensor:
         """(points, d) unit directions on the way from one name to another: each that of a point between their texts."""
-        ends = embed_names([first, last], self.text_encoder)
+        ends = self._embedded([first, last])
         share = torch.linspace(0, 1, points).unsqueeze(-1)
         texts = normalize(torch.lerp(ends[:1], ends[1:], share), dim=-1)
         return normalize(texts if self.tower else self.map(texts)[0], dim=-1)
@@ -149,8 +208,10 @@ class EncoderNames:
         if self.own:
             of_unit, of_length = torch.tensor(self.space.config.alone)
             strength = strengths(of_unit, of_length, length)
-        else:  # as sure of itself as the encoder's own classifier; a text tower as CLIP's logit scale
-            sure = 100.0 if self.tower else float(self.rows.weight.norm(dim=-1).mean())
+        elif self.tower:  # the logit scale that CLIP, and sentence encoders, are trained with
+            strength = torch.full_like(length, 20.0 if takes_texts(self.encoder) else 100.0)
+        else:  # as sure of itself as the encoder's own classifier
+            sure = float(self.rows.weight.norm(dim=-1).mean())
             strength = torch.full_like(length, sure)
         noise = torch.zeros(num_samples, *mean.shape)
         if not self.tower and (pairs := num_samples // 2):
@@ -159,6 +220,13 @@ class EncoderNames:
             noise[: 2 * pairs] = torch.cat([draws, -draws])
         weight = strength / length.clamp_min(1e-6) * (mean + noise)
         return self.fold({"weight": weight, "bias": torch.zeros(weight.shape[:2])})
+
+
+def nearest(cosines: Tensor, most: int) -> list[list[Near]]:
+    """For each row of cosines (m, N), the ``most`` largest, in order."""
+    best = cosines.topk(min(most, cosines.shape[1]), -1)
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [[Near(*pair) for pair in zip(*row, strict=True)] for row in pairs]
 
 
 def expectation_facts(unit: Tensor, variance: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ MARK = (
 )
 BRAND = (
     f'<header class="brand">{MARK}<div><h1>{NAME}</h1>'
-    "<p>Classifier heads for your images, generated instead of trained</p></div></header>"
+    "<p>Classifier heads for your images and texts, generated instead of trained</p></div></header>"
 )
 TOOLS = """<div class="tools"><span class="device">%s</span>
 <button type="button" title="Copy a link to these settings" onclick="navigator.clipboard.writeText(location.href)

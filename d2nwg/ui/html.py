@@ -1,15 +1,15 @@
 """Pieces of HTML that every tab uses. Whatever comes from a visitor is escaped here."""
 
-import base64
-import io
 from html import escape
 
 import numpy as np
 
-from d2nwg.utils.errors import UserError
+from d2nwg.figures.thumbnails import thumbnail
 from d2nwg.utils.progress import Progress, format_seconds, silent
+from d2nwg.utils.text import shown
 
-SHOWN_CLASSES, SHOWN_IMAGES, THUMBNAIL = 24, 6, 80
+SHOWN_CLASSES, SHOWN_IMAGES = 24, 6
+SHOWN_LETTERS = 90  # of a text
 
 
 def percent(fraction: float) -> str:
@@ -54,10 +54,10 @@ def progress(stage) -> str:
 
 def thumbnails(images, progress: Progress = silent) -> str:
     """What is in an `ImageSet`: classes and images counted, then a row of small pictures a class."""
-    rows, shown, scale = [], images.classes[:SHOWN_CLASSES], images.pixels.scale(progress)
+    rows, first, scale = [], images.classes[:SHOWN_CLASSES], images.scale(progress)
     counts = np.bincount(images.labels, minlength=len(images.classes))
-    for number, name in enumerate(shown):
-        progress("Making thumbnails", number, len(shown))
+    for number, name in enumerate(first):
+        progress("Making thumbnails", number, len(first))
         pictures: list[str] = []
         for index in np.flatnonzero(images.labels == number)[: 2 * SHOWN_IMAGES]:
             if len(pictures) < SHOWN_IMAGES and (picture := thumbnail(images.items[index], scale)):
@@ -67,30 +67,31 @@ def thumbnails(images, progress: Progress = silent) -> str:
             f'<span class="pictures">{"".join(pictures)}</span>'
             f'<span class="many">{counts[number]:,}</span></div>'
         )
-    if len(shown) < len(images.classes):
-        rows.append(f'<div class="row more">and {count(len(images.classes) - len(shown), "more class")}</div>')
-    notes = "".join(f"<li>{escape(note)}</li>" for note in images.notes)
+    return _listed(images, rows, "some images of each class")
+
+
+def _listed(data, rows: list[str], what: str) -> str:
+    """The rows of the first classes of a labelled set, below its size and above its notes."""
+    if len(rows) < len(data.classes):
+        rows = [*rows, f'<div class="row more">and {count(len(data.classes) - len(rows), "more class")}</div>']
+    notes = "".join(f"<li>{escape(note)}</li>" for note in data.notes)
     return (
-        f'<div class="images"><p class="summary"><b>{count(len(images.classes), "class")} · '
-        f'{count(len(images.items), "image")}</b></p><div class="rows" tabindex="0" role="group" '
-        f'aria-label="some images of each class">{"".join(rows)}</div>'
-        + (f'<ul class="notes">{notes}</ul>' if notes else "")
-        + "</div>"
+        f'<div class="images"><p class="summary"><b>{count(len(data.classes), "class")} · '
+        f'{count(len(data.items), data.noun)}</b></p><div class="rows" tabindex="0" role="group" '
+        f'aria-label="{what}">{"".join(rows)}</div>' + (f'<ul class="notes">{notes}</ul>' if notes else "") + "</div>"
     )
 
 
-def thumbnail(item, scale=None) -> str | None:
-    """An image as a small square picture in a data URL, on the pixel scale of its data set; None if it cannot be
-    read."""
-    from PIL import Image, ImageOps
-
-    from d2nwg.data.decode import open_image
-
-    try:
-        picture = open_image(item, min_side=THUMBNAIL, scale=scale)
-    except UserError:
-        return None
-    data = io.BytesIO()
-    picture = ImageOps.fit(picture, (THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
-    picture.save(data, "webp", quality=75, method=0)
-    return "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode()
+def examples(data, progress: Progress = silent) -> str:
+    """What is in a labelled set: `thumbnails` of images; of texts, classes and texts counted, then a text a class."""
+    if data.noun == "image":
+        return thumbnails(data, progress)
+    counts, rows = np.bincount(data.labels, minlength=len(data.classes)), []
+    for number, name in enumerate(data.classes[:SHOWN_CLASSES]):
+        item = data.items[int(np.flatnonzero(data.labels == number)[0])]
+        text = shown(" | ".join([item] if isinstance(item, str) else item), SHOWN_LETTERS)
+        rows.append(
+            f'<div class="row"><span class="name" title="{escape(name)}">{escape(name)}</span>'
+            f'<span class="text">{escape(text)}</span><span class="many">{counts[number]:,}</span></div>'
+        )
+    return _listed(data, rows, f"a {data.noun} of each class")

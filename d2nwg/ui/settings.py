@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from d2nwg.bundles import bundle_tasks, list_bundles, resolve_bundle
+from d2nwg.bundles import bundle_knows_names, bundle_tasks, list_bundles, resolve_bundle
 from d2nwg.data.examples import EXAMPLES
 from d2nwg.jobs.owner import STRANGER, Viewer
 from d2nwg.utils.errors import UserError
@@ -47,6 +47,12 @@ def task_names(bundle: str | None, viewer: Viewer = STRANGER) -> list[str]:
     """The tasks that a bundle knows by name; none for one that is shown images, or that the visitor may not use."""
     path = bundles(viewer).get(bundle or default_bundle() or "")
     return list(bundle_tasks(path)) if path else []
+
+
+def knows_names(bundle: str | None, viewer: Viewer = STRANGER) -> bool:
+    """Whether a bundle that the visitor may use was trained with class names."""
+    path = bundles(viewer).get(bundle or default_bundle() or "")
+    return path is not None and bundle_knows_names(path)
 
 
 def check_bundle(bundle: str | None, viewer: Viewer = STRANGER) -> str | None:

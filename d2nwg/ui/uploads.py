@@ -42,12 +42,31 @@ def read_images(
     Raises:
         UserError: no or both sources given, or what `load_files` refuses.
     """
+    from d2nwg.data.images import load_files
+
+    return _read(load_files, example, files, into, progress)
+
+
+def read_data(
+    *, example: str | None = None, files: list[str] | None = None, into: Path | None = None, progress: Progress = silent
+):
+    """`read_images`, or the `TextSet` of an uploaded table or archive of texts.
+
+    Raises:
+        UserError: no or both sources given, or what `load_data_files` refuses.
+    """
+    from d2nwg.data.sources import load_data_files
+
+    return _read(load_data_files, example, files, into, progress)
+
+
+def _read(load, example: str | None, files: list[str] | None, into: Path | None, progress: Progress):
     from d2nwg.data.examples import EXAMPLES
-    from d2nwg.data.images import load_files, load_images
+    from d2nwg.data.images import load_images
 
     if files:
         paths = [own_file(file) for file in files]
-        return load_files(paths, name=paths[0].stem if len(paths) == 1 else "your images", into=into, progress=progress)
+        return load(paths, name=paths[0].stem if len(paths) == 1 else "your images", into=into, progress=progress)
     if example not in EXAMPLES:
         raise UserError(f"Give image files, or one of the examples: {', '.join(EXAMPLES)}.")
     return load_images(f"example:{example}", progress=progress)

@@ -130,7 +130,7 @@ def _parents(target: Path) -> Iterator[None]:
             raise UserError(f"{shown(target, 500)} cannot be written: {_why(reason)}.") from reason
         yield
     finally:
-        if not target.exists():
+        if not os.path.exists(target):  # False where its name is too long, unlike target.exists()
             for folder in missing:
                 with contextlib.suppress(OSError):
                     folder.rmdir()

@@ -5,8 +5,10 @@ import pytest
 from PIL import Image
 
 from d2nwg.data import hf_datasets
+from d2nwg.data.columns import Columns
 from d2nwg.data.decode import open_image
 from d2nwg.data.images import load_images
+from d2nwg.data.sources import load_data
 from d2nwg.data.split import split_support_query
 from tests.helpers.refusals import refusal
 
@@ -116,14 +118,39 @@ def test_images_that_lead_outside_are_not_read(tmp_path, monkeypatch):
 
 
 def test_missing_columns(tmp_path):
-    datasets.Dataset.from_dict({"text": ["x"], "label": ["a"]}).save_to_disk(tmp_path / "texts")
-    assert "no image column" in refusal(load_images, tmp_path / "texts")
+    datasets.Dataset.from_dict({"text": ["x", "y"], "label": ["a", "b"]}).save_to_disk(tmp_path / "texts")
+    assert "holds texts, and images are needed here" in refusal(load_images, tmp_path / "texts")
+    datasets.Dataset.from_dict({"text": [["x"]], "label": [[1]]}).save_to_disk(tmp_path / "lists")
+    assert "neither images nor texts" in refusal(load_images, tmp_path / "lists")
     table(["x", "y"], label="caption", kind=datasets.Value("string")).save_to_disk(tmp_path / "captions")
     assert "no label column" in refusal(load_images, tmp_path / "captions")
     table([0, 0]).save_to_disk(tmp_path / "cats")
     assert "only one class, cat" in refusal(load_images, tmp_path / "cats")
     table([-1, None]).save_to_disk(tmp_path / "hidden")
     assert "no labelled images" in refusal(load_images, tmp_path / "hidden")
+
+
+def test_texts_and_pairs_of_texts(tmp_path):
+    names = datasets.Features(
+        text=datasets.Value("string"), label=datasets.ClassLabel(names=["bad", "good"]), note=datasets.Value("int64")
+    )
+    train = datasets.Dataset.from_dict(
+        {"text": ["one", "two", None, "four"], "label": [0, 1, 1, -1], "note": [1, 2, 3, 4]}, features=names
+    )
+    test = datasets.Dataset.from_dict({"text": ["five"], "label": [1], "note": [5]}, features=names)
+    datasets.DatasetDict(train=train, test=test).save_to_disk(tmp_path / "reviews")
+    found = load_data(tmp_path / "reviews")
+    assert list(found.items) == ["one", "two", "", "five"] and found.is_test.tolist() == [False] * 3 + [True]
+    assert found.classes == ("bad", "good") and found.labels.tolist() == [0, 1, 1, 1] and found.noun == "text"
+    assert any("Columns used: text and label" in note for note in found.notes)
+    train.save_to_disk(tmp_path / "one")
+    assert load_data(tmp_path / "one", columns=Columns(("text",), "note")).classes == ("1", "2", "3", "4")
+    twos = {"premise": ["a", "b"], "hypothesis": ["c", "d"], "label": ["x", "y"]}
+    datasets.Dataset.from_dict(twos).save_to_disk(tmp_path / "pairs")
+    assert list(load_data(tmp_path / "pairs").items) == [("a", "c"), ("b", "d")]
+    measured = {"sentence1": ["a", "b"], "sentence2": ["c", "d"], "label": [2.6, 3.0]}
+    datasets.Dataset.from_dict(measured).save_to_disk(tmp_path / "stsb")
+    assert "holds measurements such as 2.6" in refusal(load_data, tmp_path / "stsb")
 
 
 def test_the_label_column_with_the_usual_name_wins(tmp_path):

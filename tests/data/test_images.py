@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d2nwg.data.image_set import ImageSet, check_readable
+from d2nwg.data.image_set import ImageSet
 from d2nwg.data.images import load_files, load_folder, load_images
+from d2nwg.data.labelled import check_readable
 from d2nwg.data.split import candidates, split_support_query
 from tests.helpers.images import make_image_folder
 from tests.helpers.refusals import refusal

@@ -5,7 +5,7 @@ import pytest
 
 from d2nwg.data.text_tasks import DEV, TEST, TRAIN, load_text_task, read_about
 from d2nwg.utils.errors import UserError
-from tests.helpers.texts import opinions, write_task
+from tests.helpers.text_tasks import opinions, write_task
 
 
 def sizes(task):

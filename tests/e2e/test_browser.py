@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.e2e.acts import PATIENCE, download, open_settings, upload
+from tests.helpers.texts import write_topics
 
 
 def status(page) -> str:
@@ -69,12 +70,26 @@ def test_unlabelled_images_take_part(visit, digits_zip, tmp_path):
     page = visit()
     upload(page, "#files input[type=file]", digits_zip)
     page.wait_for_selector("#images .summary:has-text('5 classes · 80 images')")
-    page.click("text=Unlabelled images (optional)")
+    page.click("text=Unlabelled images or texts (optional)")
     upload(page, "#free input[type=file]", tmp_path / "more.zip")
     page.wait_for_selector("#free :text('more.zip')")
     generate(page, samples=8, shots=1)
     said = page.inner_text("#sentence .answer")
     assert "80 unlabelled images took part; without them it reaches" in said
+
+
+def test_texts_make_a_head_to_try(visit, tmp_path):
+    page = visit()
+    upload(page, "#files input[type=file]", write_topics(tmp_path / "topics.csv"))
+    page.wait_for_selector("#images .summary:has-text('3 classes · 36 texts')")
+    generate(page, samples=8, shots=2)
+    assert "of 30 texts it never saw" in page.inner_text("#sentence .answer")
+    assert "The generator has not seen this text" in page.inner_text("#seen")
+    assert page.input_value("#text textarea") and not page.is_visible("#picture") and not page.is_visible("#second")
+    page.fill("#text textarea", "The referee ended the match.")
+    page.click("#try-text")
+    page.wait_for_selector("#seen:has-text('predicts football')")
+    assert len(bars(page)) == 3
 
 
 def test_upload_generate_try_pick_download(visit, digits_zip, a_picture, tmp_path):

@@ -98,6 +98,41 @@ def test_a_bundle_without_a_vae_offers_no_latent_space(visit):
     assert page.locator("#explore-where label:has-text('latent')").count() == 0
 
 
+def test_class_names_on_the_map_search_and_downloads(visit, tmp_path):
+    page = visit("?tab=explore&by=names&named=wolf,%20pansy", ready="#explore-named textarea")
+    assert page.input_value("#explore-named textarea") == "wolf, pansy"
+    assert page.is_visible("#explore-names-places") and not page.is_visible("#explore-places")
+    page.click("#explore-go")
+    page.wait_for_selector("#explore-status .good")
+    page.wait_for_selector("#explore-names-map .js-plotly-plot .points path")
+    assert page.inner_text("#explore-names-sentence .answer").startswith("wolf lies nearest to timber wolf (cosine 0.")
+    assert "timber wolf" in page.inner_text("#explore-beside dd >> nth=0")
+    marks = "[...document.querySelectorAll('#explore-names-map .points path')].map(path => path.style.fill)"
+    assert page.evaluate(marks).count("rgb(0, 158, 115)") >= 2, "one's own are accent-coloured"
+    assert "rgb(111, 134, 166)" in page.evaluate(marks), "the zoo's are grey-blue"
+
+    page.fill("#explore-search input", "husky")
+    page.press("#explore-search input", "Enter")
+    page.wait_for_selector("#explore-found:has-text('is part of 2 known names: husky (Eskimo dog), Siberian husky.')")
+    page.wait_for_selector("#explore-names-map text:has-text('husky')")
+    assert "search=husky" in page.url and "by=names" in page.url
+    with zipfile.ZipFile(download(page, "#explore-names-data", tmp_path)) as archive:
+        assert json.loads(archive.read("names.json"))["search"]["text"] == "husky"
+        assert b"\npansy,pansy,yours," in archive.read("names.csv").replace(b"\r", b"")
+    assert "Where do your names lie" in download(page, "#explore-names-html", tmp_path).read_text()
+
+    page.fill("#explore-named textarea", "cat, cat")
+    page.click("#explore-go")
+    page.wait_for_selector("#explore-status .bad:has-text('The name cat is given twice')")
+    assert "What you had is still here." in page.inner_text("#explore-status") and page.is_visible("#explore-beside")
+    page.click("#explore-by label:has-text('Heads')")
+    page.wait_for_selector("#explore-places")
+    assert page.is_visible("#explore-data") and not page.is_visible("#explore-names-result")
+    page.click("#bundle input")
+    page.click("ul[role=listbox] li:has-text('heads-efficientnet-lite0')")
+    page.wait_for_selector("#explore-by", state="hidden")
+
+
 def test_brushing_and_other_views(visit, tmp_path):
     page = visit("?tab=explore&bundle=heads-efficientnet-lite0", ready="#explore-go")
     explore(page, **SMALL)

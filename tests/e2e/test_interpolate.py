@@ -141,6 +141,43 @@ def test_tasks_that_the_bundle_is_told_by_name(visit):
     assert again.input_value("#path-bundle input") == "tasks-small-networks"
 
 
+def test_between_two_names(visit, digits_zip, tmp_path):
+    page = visit("?tab=interpolate&between=names&last=husky", ready="#path-first input")
+    assert page.input_value("#path-first input") == "wolf" and page.input_value("#path-last input") == "husky"
+    assert page.is_visible("#names-places") and not page.is_visible("#interpolate-places")
+    page.click("#interpolate-go")
+    page.wait_for_selector("#interpolate-status .good")
+    page.wait_for_selector("#names-nearest .js-plotly-plot")
+    assert page.inner_text("#names-sentence .answer").startswith(
+        "Halfway from wolf to husky the nearest known rows are"
+    )
+    assert page.locator("#names-strip .stop").count() == 11 and page.locator("#names-strip img").count() == 0
+    assert not page.is_visible("#names-classes")
+
+    choose(page, "#path-liked", "Your own images")
+    page.set_input_files("#path-liked-files input[type=file]", digits_zip)
+    page.wait_for_selector("#path-liked-files:has-text('my digits')")
+    open_settings(page, "#interpolate .choose button:has-text('Settings') >> visible=true", "#name-points input")
+    page.fill("#name-points input", "5")
+    page.evaluate("document.querySelector('#interpolate-status .notice')?.classList.add('earlier')")
+    page.click("#interpolate-go")
+    page.wait_for_selector("#interpolate-status .good:not(.earlier)")
+    page.wait_for_selector("#names-classes .js-plotly-plot")
+    assert page.locator("#names-strip .stop").count() == 5 and page.locator("#names-strip .liked img").count() == 30
+    assert Head.load(download(page, "#names-head", tmp_path)).classes[2] == "wolf → husky 0.50"
+    with zipfile.ZipFile(download(page, "#names-everything", tmp_path)) as archive:
+        assert {"path.json", "images.html", "images.csv", "nearest.html"} <= set(archive.namelist())
+        assert len(json.loads(archive.read("path.json"))["points"]) == 5
+
+    page.fill("#path-last input", "wolf")
+    page.click("#interpolate-go")
+    page.wait_for_selector("#interpolate-status .bad:has-text('The name wolf is given twice')")
+    assert page.is_visible("#names-strip")
+    page.click("#path-by label:has-text('Two tasks')")
+    page.wait_for_selector("#interpolate-places")
+    assert page.is_visible("#endpoint-a") and not page.is_visible("#names-result")
+
+
 def test_cancel_keeps_the_path_that_was_there(visit):
     page = open_tab(visit)
     walk(page, **QUICK)

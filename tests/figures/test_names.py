@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from d2nwg.data.images import load_images
-from d2nwg.figures import explore, explore_map, generate, interpolate, language, train
-from d2nwg.figures.base import label
+from d2nwg.figures import explore, explore_map, generate, interpolate, language, name_map, name_path, train
+from d2nwg.figures.base import label, titled
 from tests.helpers.images import make_pattern_folder
-from tests.helpers.reports import make_report
+from tests.helpers.reports import make_name_map, make_name_path, make_report
 
 NAME = '<a href="http://evil">x</a><br>%{x}&lt;b&gt;'
 OWN = re.compile(r"</?b>|<br>|<extra></extra>|<span style='[\w:;-]*'>|</span>")  # what our own texts are marked up with
@@ -86,7 +86,7 @@ def test_explore(pictures, encoder, tiny_bundle, tmp_path):
         check(figure, named=name in ("map", "novelty", "densities", "similarity"))
         page = explore.write_html(figure, tmp_path / f"{name}.html", name, NAME, script="directory").read_text()
         assert "<a href" not in page and "evil" in page
-        check(explore.titled(figure, name, NAME), named=True)
+        check(titled(figure, explore.QUESTIONS[name], NAME), named=True)
 
 
 def test_interpolate(pictures, encoder, tiny_bundle, tmp_path):
@@ -97,6 +97,16 @@ def test_interpolate(pictures, encoder, tiny_bundle, tmp_path):
         check(figure, named=name != "map-of-weights")
     for page in interpolate.save_figures(made, tmp_path):
         assert "<a href" not in page.read_text()
+
+
+def test_a_map_of_names_and_a_path_between_two(pictures, tmp_path):
+    for method in ("tsne", "pca"):
+        check(name_map.name_map_figure(make_name_map(NAME), method), named=True)
+    made = make_name_path(NAME, pictures[0])
+    check(name_path.nearest_figure(made), named=True)
+    check(name_path.classes_figure(made), named=True)
+    for page in name_path.save_figures(made, tmp_path):
+        assert "<a href" not in page.read_text(), page.name
 
 
 def test_language():

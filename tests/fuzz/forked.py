@@ -21,8 +21,8 @@ GIB = 2**30
 
 @dataclass
 class Limits:
-    """Bounds of a process: seconds on the clock, of a processor, bytes of memory beyond those at its start, and bytes
-    of a file."""
+    """Bounds of a process: seconds on the clock (of a machine that is not busy) and of a processor, bytes of memory
+    beyond those at its start, and bytes of a file."""
 
     wall: float = 60.0
     cpu: float = 20.0
@@ -88,7 +88,7 @@ def run_forked(
     os.close(writer)
     with contextlib.suppress(OSError):  # it may have done so itself
         os.setpgid(pid, pid)
-    told, late = _listen(reader, start + limits.wall)
+    told, late = _listen(reader, start + limits.wall * _busy())
     if late:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
@@ -99,6 +99,11 @@ def run_forked(
     peak = max(0, used.ru_maxrss * 1024 - before)
     out, err = (name.read_text(encoding="utf-8", errors="replace") for name in names[1:])
     return Ended(os.waitstatus_to_exitcode(status), out, err, told, time.monotonic() - start, peak, late)
+
+
+def _busy() -> float:
+    """How many processes share a processor, at least 1: on a busy machine a process gets more time on the clock."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def _listen(reader: int, until: float) -> tuple[list[str], bool]:

@@ -30,6 +30,7 @@ def load_all(app: bool) -> None:
     """Import what cases use, once: each is a fork of this process. The app only where it is asked for."""
     import accelerate  # noqa: F401
     import datasets  # noqa: F401
+    import sentence_transformers  # noqa: F401
     import sklearn.manifold  # noqa: F401
     import torch
     import transformers

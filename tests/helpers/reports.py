@@ -1,13 +1,17 @@
-"""Reports of generations that never were."""
+"""Reports of generations, maps and paths that never were."""
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
+from d2nwg.analysis.projections import Projection
 from d2nwg.evaluation.report import QueryAccuracy, Report, SampleScore, Seconds
+from d2nwg.exploration.names import Found, NamedRowsMap, Spelled
 from d2nwg.from_names import NamedGeneration, notes_on
 from d2nwg.heads import Head
-from d2nwg.pipelines.names import Expectation
+from d2nwg.interpolation.name_result import NamePath
+from d2nwg.pipelines.names import Expectation, KnownName, Near
 
 
 def make_report(samples=(0.5, 0.6, 0.7), distances=None, accuracy=None, **changes) -> Report:
@@ -48,3 +52,34 @@ def make_named(names, accuracy=0.81, variance=0.9, nearest=("cat", "dog")) -> Na
     expectation = Expectation(accuracy, 0.1, variance, nearest)
     head = Head({name: tensor[0] for name, tensor in state.items()}, "fake", tuple(names), {}, {})
     return NamedGeneration(head, state, expectation, notes_on(names, expectation), 0.2)
+
+
+def make_name_map(name: str = "wolf", names: int = 1) -> NamedRowsMap:
+    """A map of four known rows in the plane, on which everything is called ``name``, with some names of one's own; it
+    was searched for the name, which is spelled so twice and near once more in meaning."""
+    rows = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]], np.float32)
+    projection = Projection(rows, 10 * rows, np.array([0.6, 0.4]), 1.0, "drawn")
+    known = (KnownName(f"{name}, x", name), KnownName(f"a, {name}", "a"), KnownName(f"set/{name}", name, "set"))
+    own = np.tile(rows[:1], (names, 1))
+    near = [[Near(0, 1.0), Near(3, 0.5)]] * names
+    found = Found(name, (Spelled(0, name), Spelled(1, name)), (Near(0, 0.9), Near(3, 0.4)))
+    listed = (*known, KnownName("d", "d"))
+    titles = tuple(f"{name}{i or ''}" for i in range(names))
+    variance = np.full(names, 0.99)
+    return NamedRowsMap(
+        "tiny", "fake", listed, rows, projection, titles, own, variance, near, own, 10 * own, found, 0, 1.0
+    )
+
+
+def make_name_path(name: str = "wolf", images=None, points: int = 3) -> NamePath:
+    """A path from ``name`` to ``dog`` past known rows of which the second lies between; image i scores i."""
+    head = Head(
+        {"weight": torch.zeros(points, 2), "bias": torch.zeros(points)}, "fake", tuple(map(str, range(points))), {}
+    )
+    share = torch.linspace(0, 1, points)
+    cosines = torch.stack([1 - share, 0.9 - (share - 0.5).abs(), share], 1)
+    known = (KnownName(name, name), KnownName(f"set/{name}", name, "set"), KnownName("dog", "dog"))
+    index = np.arange(0 if images is None else len(images))
+    scores = torch.arange(len(index)).float().expand(points, -1)
+    best = scores.topk(min(2, len(index)), -1).indices
+    return NamePath((name, "dog"), name, share, head, known, cosines, images, index, scores, best, (name,), 0.1)

@@ -5,9 +5,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from d2nwg.training.config import UNetConfig
+from d2nwg.training.config import DualConfig, UNetConfig
 from d2nwg.utils.errors import Cancelled
 
+# Of two data sets whose classes have names that mean something, and of a bundle that learns these.
+FIRST, SECOND = ("cat", "dog", "horse", "sheep", "goat"), ("apple", "pear", "plum", "cherry", "dog")
+NAMED = DualConfig(width=16, depth=1, heads=2, steps=4, tasks=2, checkpoint_every=2, validate_every=2, max_images=20)
 SHORT = dict(vae_steps=6, align_steps=6, diffusion_steps=6, batch_size=4, checkpoint_every=2)  # for `quick_config`
 
 

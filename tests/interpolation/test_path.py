@@ -10,8 +10,9 @@ import torch
 
 from d2nwg import cli
 from d2nwg.conditions.base import Task
-from d2nwg.data.image_set import labelled_set
+from d2nwg.data.image_set import ImageSet
 from d2nwg.data.images import load_images
+from d2nwg.data.labelled import labelled_set
 from d2nwg.evaluation.accuracy import accuracies
 from d2nwg.heads import Head, evaluate_head
 from d2nwg.interpolation.endpoints import read_endpoints
@@ -96,7 +97,7 @@ def test_classes_are_matched_by_name(ends, cheap_encoder):
     one, two = map(load_images, ends)
     order = [3, 1, 0, 2]
     names = [one.classes[i] for i in order]
-    turned = labelled_set("turned", two.items, [two.classes[c] for c in two.labels], two.is_test, [])
+    turned = labelled_set(ImageSet, "turned", two.items, [two.classes[c] for c in two.labels], two.is_test, [])
     object.__setattr__(turned, "classes", (*names, "zebra"))
     object.__setattr__(turned, "labels", np.array([order.index(c) for c in two.labels]))
     plain = read_endpoints([one, two], cheap_encoder, shots=3)
@@ -227,7 +228,7 @@ def test_a_point_is_a_head_of_its_own(walked, ends, tmp_path, at_hand):
     head = Head.load(walked.head("latent", 2).save(tmp_path / "head.safetensors"))
     end = walked.endpoints.members[1]
     names = [walked.endpoints.classes[c] for c in end.labels]
-    images = labelled_set("query", end.items, names, [False] * len(end.items), [])
+    images = labelled_set(ImageSet, "query", end.items, names, [False] * len(end.items), [])
     measured = evaluate_head(head, images)["accuracy"]
     assert measured == pytest.approx(float(walked.paths["latent"].accuracy[1, 0, 2]))
     assert head.info["mix"] == {"one": 0.5, "two": 0.5} and head.info["query_accuracy"]["two"] == round(measured, 6)

@@ -6,7 +6,7 @@ from torch.nn.functional import normalize
 
 from d2nwg.models.dual import COEFFICIENTS, DualDenoiser
 from d2nwg.models.names import Directions, NameMap, NameSpace
-from d2nwg.models.prior import NAME_FACTS, Prior
+from d2nwg.models.prior import NAME_FACTS, TRUE, Prior, belief
 from d2nwg.models.span import Span
 
 WIDTH, TEXT = 24, 12
@@ -107,16 +107,43 @@ def test_directions_are_split_into_what_the_images_span_and_the_rest():
     whole = prior.inside @ span.basis + prior.beyond
     torch.testing.assert_close(whole, normalize(directions.weight, dim=-1), rtol=1e-4, atol=1e-4)
     assert (prior.beyond @ span.basis.mT).abs().max() < 1e-5
-    assert prior.facts.shape == (1, NAME_FACTS) and prior.facts[0, 0] == 1
+    assert prior.facts.shape == (1, NAME_FACTS) and prior.facts[0, 0] == prior.named
+
+
+def in_another_order(directions):
+    return Directions(directions.weight.roll(1, 1), directions.variance.roll(1, 1), directions.named)
 
 
 def test_facts_tell_true_names_from_permuted_ones():
     x, targets, directions, _ = task(classes=6)
-    other = Directions(directions.weight.roll(1, 1), directions.variance, directions.named)
-    true, permuted = (Prior.of(Span.of(x, targets), given).facts[0] for given in (directions, other))
+    priors = [Prior.of(Span.of(x, targets), given) for given in (directions, in_another_order(directions))]
+    true, permuted = (prior.facts[0] / prior.named[0, 0] for prior in priors)
     assert (true[1:5] > permuted[1:5] + 0.3).all(), "accuracy, likelihood and fit"
     torch.testing.assert_close(true[5:], permuted[5:])
     torch.testing.assert_close(permuted[0], true[0])
+
+
+def test_names_that_the_images_contradict_are_left_out(model):
+    x, targets, directions, centres = task(classes=6, shots=1)
+    permuted = in_another_order(directions)
+    span = Span.of(x, targets)
+    assert Prior.of(span, directions).named > 0.99 and Prior.of(span, permuted).named < 1e-3
+    query, latents = centres[None], torch.zeros(1, 6, COEFFICIENTS)
+    nameless, true, false = (
+        model.logits(latents, model.encode(x, targets, None, given), query) for given in (None, directions, permuted)
+    )
+    assert (true - nameless).abs().max() > 0.5
+    torch.testing.assert_close(false, nameless, rtol=0.02, atol=0.02)
+
+
+def test_the_belief_in_names_that_images_say_nothing_of_is_that_beforehand():
+    nothing = torch.zeros(2, 4, 4)
+    torch.testing.assert_close(belief(nothing), torch.full((2,), TRUE).sigmoid())
+    own = 0.3 * torch.eye(4) - 0.075
+    fits = torch.stack([own, own.roll(1, 0)])
+    assert belief(fits)[0] > belief(nothing)[0] > 0.5 > belief(fits)[1]
+    order = torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(belief(fits[:, order][:, :, order]), belief(fits))
 
 
 @pytest.mark.parametrize("free", [0, 12])

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from d2nwg.bundles import bundle_encoder, bundle_generator, bundle_tasks, load_bundle
+from d2nwg.pipelines.components import SHARDS
 from d2nwg.utils import limits
 from tests.helpers.refusals import refusal
 
@@ -87,6 +88,45 @@ def test_tensors_that_are_not_whole(damage, bundle):
         state[name].view(-1)[0] = float(damage)
     save_file(state, bundle / DENOISER, {"format": "pt"})
     assert "because its denoiser is damaged (" in refusal(load_bundle, bundle)
+
+
+@pytest.fixture
+def sharded(bundle, tmp_path):
+    """The same bundle, its weights in several files."""
+    load_bundle(bundle).save_pretrained(tmp_path / "sharded", max_shard_size="4KB")
+    return tmp_path / "sharded"
+
+
+def test_weights_in_several_files(bundle, sharded):
+    assert len(list((sharded / "denoiser").glob("*.safetensors"))) > 1
+    states = [load_bundle(path).denoiser.state_dict() for path in (bundle, sharded)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
+@pytest.mark.parametrize(
+    ("index", "words"),
+    [
+        (["x"], f"its {SHARDS} cannot be read"),
+        ({"weight_map": 5}, f"its {SHARDS} cannot be read"),
+        ({"weight_map": {"x": 5}}, "its shard 5 is not there"),
+        ({"weight_map": {"x": "missing.safetensors"}}, "its shard missing.safetensors is not there"),
+        ({"weight_map": {"x": "../vae/diffusion_pytorch_model.safetensors"}}, "is not there"),
+    ],
+)
+def test_shards_that_are_not_a_components_own(index, words, sharded):
+    path = sharded / "denoiser" / SHARDS
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps(whole | index if isinstance(index, dict) else index))
+    assert words in refusal(load_bundle, sharded)
+
+
+def test_a_shard_that_is_missing_or_damaged(sharded):
+    shard = next((sharded / "denoiser").glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-7])
+    assert "because its denoiser is damaged (" in refusal(load_bundle, sharded)
+    shard.unlink()
+    assert "because its denoiser is damaged (" in refusal(load_bundle, sharded)
 
 
 @pytest.mark.parametrize("damage", ["folder", "link", "fifo"])

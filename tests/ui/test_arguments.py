@@ -19,7 +19,9 @@ ENDPOINTS = (
     "predict",
     "sample",
     "explore",
+    "explore_names",
     "interpolate",
+    "interpolate_names",
     "language_spectrum",
     "language_refine",
     "language_chat",
@@ -73,7 +75,9 @@ def idle(monkeypatch):
     for work in (
         "generate.generate_heads",
         "exploration.explore.explore",
+        "exploration.names.map_names",
         "interpolation.path.interpolate",
+        "interpolation.names.name_path",
         "llm.models.load_language_model",
         "llm.models.locate_language_model",
     ):

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from d2nwg.data.image_set import labelled_set
+from d2nwg.data.image_set import ImageSet
+from d2nwg.data.labelled import labelled_set
+from d2nwg.data.text_set import TextSet
+from d2nwg.figures import name_path
 from d2nwg.jobs import queue as jobs
 from d2nwg.jobs.owner import EVERYTHING
 from d2nwg.llm.chat import Answer, ChatSettings
@@ -26,7 +29,7 @@ from d2nwg.ui.train import service as training
 from d2nwg.ui.train.service import Checkpoints, ImportedZoo
 from d2nwg.ui.work import Stage
 from tests.helpers.images import make_image_folder
-from tests.helpers.reports import make_named, make_report
+from tests.helpers.reports import make_name_map, make_name_path, make_named, make_report
 
 HOSTILE = [
     '<img src=x onerror="alert(1)">',
@@ -38,16 +41,17 @@ HOSTILE = [
     "${alert(1)}{{alert(1)}}%{x}<br>",
     "<svg/onload=alert(1)>",
 ]
-MODULES = (views, explore, generate, interpolate, language, train)
+MODULES = (views, explore, generate, interpolate, language, train, name_path)
 NO_HTML = {  # words and numbers, which something else escapes
-    views: {"percent", "count", "thumbnail"},
+    views: {"percent", "count"},
     generate: {"result_sentences", "named_sentences", "kept", "table"},
     language: {"matrix_name", "voted"},
+    name_path: {"nearest_figure", "classes_figure", "save_figures"},
 }
 NO_NAMES = {  # nothing of files or visitors comes in
-    explore: {"nothing_picked", "places", "tools"},
+    explore: {"nothing_picked", "places", "name_places", "tools"},
     generate: {"places", "no_images"},
-    interpolate: {"places"},
+    interpolate: {"places", "name_places", "strip_title"},
     language: {"looking_places", "refining_places", "matrix_words"},
 }
 
@@ -81,7 +85,12 @@ class Structure(HTMLParser):
 
 def images(name: str, folder):
     items = sorted(make_image_folder(folder).rglob("*.png"))[:4]
-    return labelled_set(name, items, [name, name, "other", "other"], [False] * 4, [name])
+    return labelled_set(ImageSet, name, items, [name, name, "other", "other"], [False] * 4, [name])
+
+
+def written(name: str) -> TextSet:
+    """Texts, and classes, of that name."""
+    return labelled_set(TextSet, name, [name, f"{name} b", "c"], [name, name, "other"], [False] * 3, [name])
 
 
 def talk(name: str) -> Talk:
@@ -165,6 +174,7 @@ def cases(tmp_path, monkeypatch):
             (views, "hint"): [views.hint(name)],
             (views, "progress"): [views.progress(Stage(name, 1, 2, 3.0))],
             (views, "thumbnails"): [views.thumbnails(seen)],
+            (views, "examples"): [views.examples(written(name)), views.examples(seen)],
             (generate, "result"): [generate.result(report), generate.result(replace(report, task=None))],
             (generate, "named_result"): [
                 generate.named_result(make_named([name, "b"], variance=0.99, nearest=(name, "b")))
@@ -173,12 +183,16 @@ def cases(tmp_path, monkeypatch):
             (generate, "likeliest"): [generate.likeliest({name: 0.9, "b": 0.1})],
             (explore, "answer"): [explore.answer([name] * 4)],
             (explore, "point"): [explore.point(about)],
+            (explore, "beside"): [explore.beside(SimpleNamespace(found=make_name_map(name)))],
+            (explore, "found_names"): [explore.found_names(SimpleNamespace(found=make_name_map(name)))],
             (interpolate, "endpoint_strip"): [interpolate.endpoint_strip(f"task:{name}")],
             (interpolate, "strip"): [interpolate.strip(seen)],
             (interpolate, "looked"): [interpolate.looked(interpolated(name), HEAD)],
             (interpolate, "point"): [interpolate.point(interpolated(name), "weights", 0)],
             (interpolate, "mixed"): [interpolate.mixed(None, SimpleNamespace(info={"data": name}), {name: 0.5})],
             (interpolate, "answer"): [interpolate.answer(interpolated(name))],
+            (interpolate, "name_answer"): [interpolate.name_answer(SimpleNamespace(found=make_name_path(name, seen)))],
+            (name_path, "strip"): [name_path.strip(make_name_path(name, seen)), name_path.strip(make_name_path(name))],
             (language, "looked_words"): [language.looked_words(Looked(name, name, 5, [], [row()], "paper"))],
             (language, "pane"): panes,
             (language, "votes"): [language.votes(said, False), language.votes(said, True)],
@@ -236,6 +250,8 @@ def test_tools_and_places_are_constants():
     for piece in (
         explore.tools("a", "b"),
         explore.places(),
+        explore.name_places(),
+        interpolate.name_places(),
         generate.places(),
         generate.no_images(),
         interpolate.places(),

@@ -103,7 +103,7 @@ def test_names_alone_make_a_head_to_try_and_to_take_away(page, image_folder):
     for part in (results.strip_card, results.confusion_card, results.table_card, results.another):
         assert update[part]["visible"] is False
     assert update[results.strip] is None and update[results.confusion] is None and update[results.made]["visible"]
-    assert "will stand here" in update[results.seen] and update[results.picture] is None
+    assert "will stand here" in update[results.seen] and update[results.picture]["value"] is None
     head = Head.load(update[results.head]["value"])
     assert head.classes == ("tabby cat", "golden retriever", "red fox") and update[results.head]["label"] == "Head"
     seen = page.view._try_upload(page.visit, str(image_folder / "blue" / "00.png"))[results.seen]
@@ -142,7 +142,7 @@ def test_what_names_alone_cannot_use(page, image_folder):
     assert "heads-efficientnet-lite0 was trained without class names" in told
     free = page.press(PETS, free=[str(image_folder / "blue" / "00.png")])[page.choices.status]
     assert "Images without labels need labelled images" in free
-    assert "choose the images again" in page.press(PETS, example="digits")[page.choices.status]
+    assert "choose the data again" in page.press(PETS, example="digits")[page.choices.status]
 
 
 def test_the_box_renames_the_classes_of_images(page, tmp_path):

@@ -94,6 +94,12 @@ def test_names_of_any_length(tmp_path):
     assert len(parts) == 3 and all(len(os.fsencode(part)) <= 255 for part in parts)
 
 
+def test_the_folders_above_a_name_that_is_too_long_are_taken_away(tmp_path):
+    with pytest.raises(UserError, match="file name too long"), claimed(tmp_path / "new" / "folder" / ("y" * 300)):
+        pass
+    assert not (tmp_path / "new").exists()
+
+
 def test_one_thread_may_take_it_twice_and_no_other_once(tmp_path):
     refused = []
 

@@ -17,7 +17,7 @@ from d2nwg.weights import build_adapters as building
 from d2nwg.weights.build_adapters import AdapterZooConfig, build_adapters
 from d2nwg.weights.finetune import TuneConfig
 from d2nwg.weights.model_zoo import ModelZoo
-from tests.helpers.texts import opinions, tiny_text_encoder, write_task
+from tests.helpers.text_tasks import opinions, tiny_text_encoder, write_task
 
 
 @pytest.fixture(scope="module")

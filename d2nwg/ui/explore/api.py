@@ -7,14 +7,16 @@ import gradio as gr
 from d2nwg.pipelines import DEFAULT, SAMPLERS
 from d2nwg.ui.api import PROGRESS, refusals, reports_to
 from d2nwg.ui.events import COMPUTE
+from d2nwg.ui.explore import by_name
 from d2nwg.ui.explore import service as own
 from d2nwg.ui.explore.service import CHOICES, DEFAULTS
 from d2nwg.ui.parts import Upload
 from d2nwg.ui.session import call_folder
-from d2nwg.ui.settings import bundle_names, default_bundle, example_names
+from d2nwg.ui.settings import bundle_names, check_bundle, default_bundle, example_names
 from d2nwg.ui.uploads import read_images
 from d2nwg.ui.visitor import visitor
 from d2nwg.ui.work import call
+from d2nwg.utils.errors import UserError
 
 
 async def explore(
@@ -51,13 +53,35 @@ async def explore(
     return said, own.summary(made), str(kept["data"]), str(kept["figures"]), str(kept["projector"])
 
 
+async def explore_names(
+    request: gr.Request,
+    names: str | None = None,
+    search: str | None = None,
+    bundle: str | None = None,
+    progress=PROGRESS,
+) -> tuple[str, dict, str, str]:
+    folder = call_folder()
+    with refusals():
+        check_bundle(bundle, visitor(request))
+        if not (names or "").strip() and not (search or "").strip():
+            raise UserError("Give class names to map, or a text to search the known names for.")
+        make = partial(by_name.make, bundle, names, search, folder / "result")
+        made = await call(make, reports_to(progress))
+        data, page = await call(partial(_name_files, made))
+    return " ".join(by_name.words(made)), by_name.summary(made), data, page
+
+
+def _name_files(made: by_name.Mapped, progress=None) -> tuple[str, str]:
+    return str(by_name.data(made)), str(by_name.page(made, "tsne"))
+
+
 def _files(made: own.Explored, progress=None) -> dict:
     made.folder.mkdir(parents=True, exist_ok=True)
     return own.files(made, own.figures(made, "origin", "tsne"))
 
 
 def add_endpoints() -> None:
-    """Declare the endpoint. Its components are never shown: they give names, types and defaults."""
+    """Declare the endpoints. Their components are never shown: they give names, types and defaults."""
     with gr.Column(visible=False):
         files = Upload(label="An archive with one folder a class, or pictures named by class", file_count="multiple")
         example = gr.Dropdown(example_names(), value=None, label="An example, where no files are given")
@@ -81,6 +105,12 @@ def add_endpoints() -> None:
         sampler = gr.Radio(list(SAMPLERS), value=DEFAULT, label="Sampler: the bundle's own, or the paper's")
         words, numbers_out = gr.Textbox(label="In words"), gr.JSON(label="Summary")
         made = [gr.File(label=label) for label in ("Data", "Figures", "Embedding Projector files")]
+        named = gr.Textbox(
+            label="Class names to place among the known ones, separated by commas or lines, each with a description "
+            "after a colon where there is one (optional)"
+        )
+        search = gr.Textbox(label="A text to search the known names for, by spelling and by meaning (optional)")
+        mapped = [gr.File(label="Names and numbers"), gr.File(label="The map as a page")]
         run = gr.Button()
     run.click(
         explore,
@@ -92,5 +122,17 @@ def add_endpoints() -> None:
             "Generate heads for labelled images and set them beside the zoo heads that a bundle keeps. Returns the "
             "comparison in words, its numbers, and three archives: tables, figures, and files for the TensorBoard "
             "Embedding Projector. Reports progress; cancelling the job stops the work."
+        ),
+    )
+    run.click(
+        explore_names,
+        [named, search, bundle],
+        [words, numbers_out, *mapped],
+        api_name="explore_names",
+        **COMPUTE,
+        api_description=(
+            "Map the rows that a bundle knows by name, with other class names among them, and search them. Returns "
+            "what lies near in words, its numbers, an archive with names.csv, names.json and files for the TensorBoard "
+            "Embedding Projector, and the map as a page."
         ),
     )

@@ -6,6 +6,8 @@ import numpy as np
 
 from d2nwg.ui.html import hint, percent, title
 
+MOST_BESIDE = 100  # names in the list
+
 KINDS = {
     "zoo": "kept in the bundle, trained for a task of its own",
     "sample": "generated",
@@ -69,14 +71,41 @@ def tools(name: str, question: str) -> str:
     )
 
 
+def beside(made) -> str:
+    """The known rows beside each of a visitor's names, of a `d2nwg.ui.explore.by_name.Mapped`."""
+    from d2nwg.conditions.class_names import class_of
+    from d2nwg.exploration.names_words import far_names
+
+    found, rows = made.found, []
+    far = set(far_names(found))
+    for name, near in zip(found.names[:MOST_BESIDE], found.nearest, strict=False):
+        own = class_of(name)
+        note = ' <span class="out">far from all that is known</span>' if own in far else ""
+        rows.append(f"<dt>{escape(own)}</dt><dd>{_cosines(found.known, near)}{note}</dd>")
+    more = len(found.names) - MOST_BESIDE
+    return f'<dl class="beside">{"".join(rows)}</dl>' + (
+        hint(f"{more:,} more are in the download.") if more > 0 else ""
+    )
+
+
+def found_names(made) -> str:
+    """What a search found, in words; nothing where nothing was searched for."""
+    from d2nwg.exploration.names_words import search_sentences
+
+    found = made.found
+    if found.found is None:
+        return ""
+    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in search_sentences(found.known, found.found))
+    return f'<div class="found" role="status">{said}</div>'
+
+
+def _cosines(known, near) -> str:
+    return ", ".join(f"{escape(known[n].name)} <span>{cosine:.2f}</span>" for n, cosine in near)
+
+
 def places() -> str:
     """The page before there is a result: what will be shown where."""
-    random = np.random.default_rng(5)
-
-    def cloud(x: float, y: float, n: int, wide: float) -> str:
-        dots = random.normal((x, y), (2.2 * wide, wide), (n, 2))
-        return "".join(f'<circle cx="{a:.0f}" cy="{b:.0f}" r="3"/>' for a, b in dots)
-
+    cloud = _cloud()
     axis = '<path d="M12 6v72h110" class="baselines"/>'
     bump = "M" + "L".join(f"{14 + 4 * i} {76 - 62 * np.exp(-(((i - 13) / 5) ** 2)):.1f}" for i in range(27))
     return f"""<div class="places">
@@ -90,3 +119,26 @@ bundle keeps, and with heads trained on the same images. On the map each is a po
 <section class="place">{title("Do samples copy the zoo?")}<p>Accuracy against the distance to the nearest zoo head.</p>
 <svg viewBox="0 0 130 84" aria-hidden="true">{axis}<g class="dots">{cloud(85, 26, 18, 6)}</g>
 <g class="zoo">{cloud(40, 62, 14, 5)}</g></svg></section></div>"""
+
+
+def name_places() -> str:
+    """The page before there is a map of names."""
+    cloud = _cloud()
+    return f"""<div class="places">
+<section class="place wide">{title("Where do your names lie among the known ones?")}
+<p>Type class names and press <b>Explore</b>. The bundle knows some classes by name: those of its encoder's own
+classifier and those of its training sets, each with a row of a head. Any other name gets a place among them, by what it
+means. No image is needed.</p>
+<svg viewBox="0 0 420 90" aria-hidden="true"><g class="zoo">{cloud(110, 45, 36, 14)}{cloud(260, 50, 44, 16)}</g>
+<g class="dots">{cloud(130, 40, 2, 9)}{cloud(250, 52, 3, 12)}</g></svg></section></div>"""
+
+
+def _cloud():
+    """``cloud(x, y, n, wide)``: n dots about a place, as a part of a drawing."""
+    random = np.random.default_rng(5)
+
+    def cloud(x: float, y: float, n: int, wide: float) -> str:
+        dots = random.normal((x, y), (2.2 * wide, wide), (n, 2))
+        return "".join(f'<circle cx="{a:.0f}" cy="{b:.0f}" r="3"/>' for a, b in dots)
+
+    return cloud

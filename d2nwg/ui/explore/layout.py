@@ -14,6 +14,7 @@ from d2nwg.ui.settings import example_names
 
 FROM_GENERATE = ("The images chosen in Generate", "generate")
 OWN = ("Your own images", "own")
+BY = {"Heads": "heads", "Class names": "names"}  # what is explored
 QUESTIONS = {  # as in d2nwg.figures.explore, which is not imported before it is needed
     "map": (
         "Do samples fall where trained weights lie?",
@@ -46,93 +47,117 @@ setInterval(hook, 300);
 
 
 class Choices(Components):
-    """What a person chooses."""
+    """What a person chooses.
+
+    Attributes:
+        of_heads, of_names: what is only there for heads, and what is only there for class names.
+    """
 
     def __init__(self) -> None:
-        number = partial(gr.Number, precision=0, min_width=110)
-        with gr.Column(elem_classes="card"):
-            gr.HTML(views.title("What is compared", "Heads generated for these images, with the bundle's zoo."))
-            self.data = gr.Dropdown(
-                [*example_names(), FROM_GENERATE, OWN], value=DEFAULTS["data"], label="Images", elem_id="explore-data"
+        with gr.Column(elem_classes="card") as self.switch:
+            self.by = gr.Radio(list(BY.items()), value="heads", label="Explore", elem_id="explore-by")
+        self.of_heads: list[gr.Column] = []
+        with gr.Column(elem_classes="card") as compared:
+            self._compared()
+        with gr.Column(elem_classes="card", visible=False) as self.of_names:
+            gr.HTML(views.title("Your class names", "Each is placed among the rows that the bundle knows by name."))
+            self.named = gr.Textbox(
+                label="Class names",
+                lines=3,
+                max_lines=8,
+                value="wolf, red fox, tabby cat, T-shirt",
+                placeholder="wolf, red fox, pansy: a small garden flower",
+                info="in English, separated by commas or one a line; a description may follow a colon",
+                elem_id="explore-named",
             )
-            self.files = Upload(
-                label="Your own images",
-                file_count="multiple",
-                height=84,
-                elem_id="explore-files",
-                elem_classes="drop",
-                visible=False,
-            )
-            with gr.Row(elem_classes="pair"):
-                self.tasks = number(
-                    DEFAULTS["tasks"], label="Tasks", info="1: all classes at once", elem_id="explore-tasks"
-                )
-                self.classes = number(
-                    DEFAULTS["classes"], label="Classes a task", info="drawn at random", elem_id="explore-classes"
-                )
-            self.explored = number(
-                DEFAULTS["explored"], label="Samples", info="heads to generate in all", elem_id="explore-samples"
-            )
-            with gr.Accordion("Settings", open=False):
-                with gr.Row(elem_classes="pair"):
-                    self.shots = number(
-                        DEFAULTS["shots"], label="Images a class", info="the generator may see", elem_id="explore-shots"
-                    )
-                    self.trained = number(
-                        DEFAULTS["trained"], label="Trained heads", info="on the same images", elem_id="explore-trained"
-                    )
-                with gr.Row(elem_classes="pair"):
-                    self.seed = number(
-                        DEFAULTS["seed"], label="Seed", info="same seed, same heads", elem_id="explore-seed"
-                    )
-                    self.steps = number(
-                        STEPS_OF[DEFAULTS["sampler"]],
-                        label="Steps",
-                        info="denoising steps",
-                        elem_id="explore-steps",
-                    )
-                self.sampler = gr.Radio(
-                    list(SAMPLER_CHOICES.items()), value=DEFAULTS["sampler"], label="Sampler", elem_id="explore-sampler"
-                )
-                self.most = number(DEFAULTS["most"], label="Most images to measure on", elem_id="explore-most")
         with gr.Row(elem_classes="do"):
             self.go = gr.Button("Explore", variant="primary", elem_id="explore-go")
             self.stop = gr.Button("Cancel", elem_id="explore-stop", visible=False, min_width=100)
         self.status = gr.HTML(elem_id="explore-status")
-        with gr.Column(elem_classes="card"):
-            gr.HTML(views.title("How it is seen", "Changes at once; nothing is generated again."))
-            self.where = gr.Radio(
-                list(CHOICES["where"].items()),
-                value=DEFAULTS["where"],
-                label="Space",
-                elem_id="explore-where",
-                info="numbers of the heads, or of their codes in the VAE",
+        with gr.Column(elem_classes="card") as seen:
+            self._seen()
+        self.of_heads = [compared, seen]
+
+    def _compared(self) -> None:
+        number = partial(gr.Number, precision=0, min_width=110)
+        gr.HTML(views.title("What is compared", "Heads generated for these images, with the bundle's zoo."))
+        self.data = gr.Dropdown(
+            [*example_names(), FROM_GENERATE, OWN], value=DEFAULTS["data"], label="Images", elem_id="explore-data"
+        )
+        self.files = Upload(
+            label="Your own images",
+            file_count="multiple",
+            height=84,
+            elem_id="explore-files",
+            elem_classes="drop",
+            visible=False,
+        )
+        with gr.Row(elem_classes="pair"):
+            self.tasks = number(
+                DEFAULTS["tasks"], label="Tasks", info="1: all classes at once", elem_id="explore-tasks"
             )
-            self.no_latent = gr.HTML(
-                views.hint("This bundle's generator has no VAE, so there is no latent space to look at."),
-                visible=False,
-                elem_id="explore-no-latent",
+            self.classes = number(
+                DEFAULTS["classes"], label="Classes a task", info="drawn at random", elem_id="explore-classes"
             )
-            self.part = gr.Dropdown(
-                [("whole heads", "all")],
-                value="all",
-                label="Part",
-                elem_id="explore-part",
-                info="one layer, or one class's row",
-            )
+        self.explored = number(
+            DEFAULTS["explored"], label="Samples", info="heads to generate in all", elem_id="explore-samples"
+        )
+        with gr.Accordion("Settings", open=False):
             with gr.Row(elem_classes="pair"):
-                self.perplexity = number(
-                    DEFAULTS["perplexity"], label="Perplexity", info="of t-SNE", elem_id="explore-perplexity"
+                self.shots = number(
+                    DEFAULTS["shots"], label="Images a class", info="the generator may see", elem_id="explore-shots"
                 )
-                self.map_seed = number(
-                    DEFAULTS["map_seed"], label="Seed of the map", info="of t-SNE", elem_id="explore-map-seed"
+                self.trained = number(
+                    DEFAULTS["trained"], label="Trained heads", info="on the same images", elem_id="explore-trained"
                 )
-            self.all_counts = gr.Checkbox(
-                False,
-                label="Zoo heads of other class counts too",
-                elem_id="explore-all-counts",
-                info="padded with zeros: the map then shows mostly how many classes each has",
+            with gr.Row(elem_classes="pair"):
+                self.seed = number(DEFAULTS["seed"], label="Seed", info="same seed, same heads", elem_id="explore-seed")
+                self.steps = number(
+                    STEPS_OF[DEFAULTS["sampler"]],
+                    label="Steps",
+                    info="denoising steps",
+                    elem_id="explore-steps",
+                )
+            self.sampler = gr.Radio(
+                list(SAMPLER_CHOICES.items()), value=DEFAULTS["sampler"], label="Sampler", elem_id="explore-sampler"
             )
+            self.most = number(DEFAULTS["most"], label="Most images to measure on", elem_id="explore-most")
+
+    def _seen(self) -> None:
+        number = partial(gr.Number, precision=0, min_width=110)
+        gr.HTML(views.title("How it is seen", "Changes at once; nothing is generated again."))
+        self.where = gr.Radio(
+            list(CHOICES["where"].items()),
+            value=DEFAULTS["where"],
+            label="Space",
+            elem_id="explore-where",
+            info="numbers of the heads, or of their codes in the VAE",
+        )
+        self.no_latent = gr.HTML(
+            views.hint("This bundle's generator has no VAE, so there is no latent space to look at."),
+            visible=False,
+            elem_id="explore-no-latent",
+        )
+        self.part = gr.Dropdown(
+            [("whole heads", "all")],
+            value="all",
+            label="Part",
+            elem_id="explore-part",
+            info="one layer, or one class's row",
+        )
+        with gr.Row(elem_classes="pair"):
+            self.perplexity = number(
+                DEFAULTS["perplexity"], label="Perplexity", info="of t-SNE", elem_id="explore-perplexity"
+            )
+            self.map_seed = number(
+                DEFAULTS["map_seed"], label="Seed of the map", info="of t-SNE", elem_id="explore-map-seed"
+            )
+        self.all_counts = gr.Checkbox(
+            False,
+            label="Zoo heads of other class counts too",
+            elem_id="explore-all-counts",
+            info="padded with zeros: the map then shows mostly how many classes each has",
+        )
 
 
 class Results(Components):
@@ -220,3 +245,49 @@ class Results(Components):
             with gr.Row(elem_classes="saves"):
                 gr.HTML(html.tools(f"explore-{name}", QUESTIONS[name][0]))
                 self.page[name] = gr.DownloadButton("HTML", size="sm", elem_id=f"explore-{name}-html", min_width=60)
+
+
+class NameResults(Components):
+    """What a person gets of class names."""
+
+    def __init__(self) -> None:
+        self.places = gr.HTML(html.name_places(), elem_id="explore-names-places", visible=False)
+        with gr.Column(visible=False, elem_id="explore-names-result", elem_classes="results") as self.made:
+            self.sentence = gr.HTML(elem_id="explore-names-sentence")
+            with gr.Column(elem_classes="card"):
+                gr.HTML(
+                    views.title(
+                        "Where do your names lie among the known ones?",
+                        "A point for each row that the bundle knows by name; similar rows are near each other.",
+                    )
+                )
+                with gr.Row(elem_classes="pair"):
+                    self.search = gr.Textbox(
+                        label="Search the known names",
+                        placeholder="husky",
+                        max_lines=1,
+                        info="press Enter: by spelling and by meaning",
+                        elem_id="explore-search",
+                    )
+                    self.method = gr.Radio(
+                        list(CHOICES["method"].items()),
+                        value=DEFAULTS["method"],
+                        label="Map",
+                        elem_id="explore-names-method",
+                    )
+                self.found = gr.HTML(elem_id="explore-found")
+                self.plot = gr.Plot(show_label=False, container=False, elem_id="explore-names-map")
+                with gr.Row(elem_classes="saves"):
+                    gr.HTML(html.tools("explore-names-map", "Where do the names lie?"))
+                    self.page = gr.DownloadButton("HTML", size="sm", elem_id="explore-names-html", min_width=60)
+            with gr.Column(elem_classes="card") as self.beside_card:
+                gr.HTML(
+                    views.title(
+                        "What lies nearest?", "The known rows beside each of your names, with the cosine of the angle."
+                    )
+                )
+                self.beside = gr.HTML(elem_id="explore-beside")
+            with gr.Column(elem_classes="card"):
+                gr.HTML(views.title("Take it away", "All points and numbers as CSV and JSON, with projector files."))
+                with gr.Row(elem_classes="downloads"):
+                    self.data = gr.DownloadButton("Names and numbers", elem_id="explore-names-data")

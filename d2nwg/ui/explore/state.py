@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from d2nwg.ui.explore.by_name import Mapped
 from d2nwg.ui.explore.service import Explored
 
 
@@ -13,8 +14,10 @@ class ExploreState:
         made: what was explored last.
         asked: the settings of the view that was asked for last.
         picked: the number of the point that is picked.
+        mapped: the names that were mapped last.
     """
 
     made: Explored | None = None
     asked: dict | None = None
     picked: int | None = None
+    mapped: Mapped | None = None

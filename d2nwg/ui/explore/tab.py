@@ -6,10 +6,12 @@ import gradio as gr
 
 from d2nwg.ui import html as views
 from d2nwg.ui.events import PRIVATE
+from d2nwg.ui.explore import by_name as naming
 from d2nwg.ui.explore import html
 from d2nwg.ui.explore import service as own
 from d2nwg.ui.explore.api import add_endpoints
-from d2nwg.ui.explore.layout import Choices, Results
+from d2nwg.ui.explore.layout import Choices, NameResults, Results
+from d2nwg.ui.explore.names import show_names, wire_names
 from d2nwg.ui.explore.picking import wire_picking, wire_sending
 from d2nwg.ui.explore.service import CHOICES, Explored
 from d2nwg.ui.explore.state import ExploreState
@@ -19,6 +21,7 @@ from d2nwg.ui.generate.state import GenerateState
 from d2nwg.ui.link import keep_in_address
 from d2nwg.ui.run import Run
 from d2nwg.ui.session import Session
+from d2nwg.ui.settings import check_bundle
 from d2nwg.utils.errors import UserError
 
 KEY, LABEL = "explore", "Explore"
@@ -30,11 +33,12 @@ def build_tab(frame: Frame) -> None:
         with gr.Column(elem_classes="choose", min_width=320):
             choices = Choices()
         with gr.Column(elem_classes="get", min_width=320):
-            results = Results()
+            results, by_name = Results(), NameResults()
     _wire_link(frame, choices, results)
-    _wire_run(frame, choices, results)
+    _wire_run(frame, choices, results, by_name)
     _wire_colours(frame, results)
     wire_picking(frame, results)
+    wire_names(frame, choices, results, by_name)
     frame.when_built.append(partial(wire_sending, frame, results))
     add_endpoints()
 
@@ -55,11 +59,13 @@ def _wire_link(frame: Frame, choices: Choices, results: Results) -> None:
     )
 
 
-def _wire_run(frame: Frame, choices: Choices, results: Results) -> None:
-    """Exploring, and looking at what was explored otherwise."""
+def _wire_run(frame: Frame, choices: Choices, results: Results, by_name: NameResults) -> None:
+    """Exploring heads or names, and looking at the heads that were explored otherwise."""
     run = Run(frame.session, KEY, choices.go, choices.stop, choices.status)
 
-    def ask(visit: Session, bundle: str | None, data: str, files: list[str] | None, *numbers):
+    def ask(visit: Session, bundle: str | None, by: str, named: str, search: str, data: str, files, *numbers):
+        if by == "names":
+            return partial(naming.make, check_bundle(bundle, visit.viewer), named, search, visit.subfolder())
         settings, view = own.check(bundle, *numbers[:9], viewer=visit.viewer), own.check_view(*numbers[9:])
         source = _source(visit, data, files)
         visit.state(ExploreState).asked = view
@@ -75,29 +81,37 @@ def _wire_run(frame: Frame, choices: Choices, results: Results) -> None:
         state.asked = view
         return partial(own.again, state.made, view, visit.subfolder())
 
-    def show(visit: Session, made: Explored, colour: str, method: str) -> dict:
+    def show(visit: Session, made: Explored | naming.Mapped, colour: str, method: str, of_names: str, by: str):
         state = visit.state(ExploreState)
+        if isinstance(made, naming.Mapped):
+            state.mapped = made
+            done = views.notice(f"Done in {made.found.seconds:.1f} s.", "good")
+            update = show_names(by_name, made, of_names)
+            return {**update, by_name.made: gr.update(visible=by == "names"), choices.status: done}
         again = state.made is not None and state.made.found is made.found
         state.made, state.picked = made, None
         news = "" if again else views.notice(f"Done in {made.found.seconds:.1f} s.", "good")
-        return {**_results(choices, results, made, colour, method), choices.status: news}
+        update = _results(choices, results, made, colour, method)
+        return {**update, results.made: gr.update(visible=by != "names"), choices.status: news}
 
     def kept(visit: Session) -> str:
-        return "What you had is still here." if visit.state(ExploreState).made else ""
+        state = visit.state(ExploreState)
+        return "What you had is still here." if state.made or state.mapped else ""
 
     view = [choices.where, choices.part, choices.perplexity, choices.map_seed, choices.all_counts]
-    source = [frame.bundle, choices.data, choices.files]
+    source = [frame.bundle, choices.by, choices.named, by_name.search, choices.data, choices.files]
     numbers = [choices.tasks, choices.classes, choices.explored, choices.trained]
     numbers += [choices.shots, choices.seed, choices.steps, choices.most, choices.sampler]
     changed = [choices.where.input, choices.part.input, choices.all_counts.input]
     for number in (choices.perplexity, choices.map_seed):
         changed += [number.submit, number.blur]
-    shown = [*results.components, choices.where, choices.no_latent, choices.part]
+    shown = [*results.components, *by_name.components, choices.where, choices.no_latent, choices.part]
+    looks = [results.colour, results.method, by_name.method, choices.by]
     for trigger, asks, inputs in (
         (choices.go.click, ask, [*source, *numbers, *view]),
         (partial(gr.on, changed), ask_view, view),
     ):
-        run.on(trigger, asks, inputs, show, shown, looks=[results.colour, results.method], kept=kept)
+        run.on(trigger, asks, inputs, show, shown, looks=looks, kept=kept)
 
 
 def _source(visit: Session, data: str, files: list[str] | None) -> dict:

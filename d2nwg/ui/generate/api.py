@@ -13,18 +13,19 @@ from d2nwg.ui.generate.settings import DEFAULTS, check_settings
 from d2nwg.ui.parts import Picture, Upload
 from d2nwg.ui.session import call_folder
 from d2nwg.ui.settings import bundle_names, default_bundle, example_names
-from d2nwg.ui.uploads import read_images
+from d2nwg.ui.uploads import read_data
 from d2nwg.ui.visitor import visitor
 from d2nwg.ui.work import call
 
 
 async def load_images(files: list[str] | None = None, example: str | None = None) -> dict:
     with refusals():
-        images = await call(partial(read_images, files=files, example=example, into=call_folder()))
+        images = await call(partial(read_data, files=files, example=example, into=call_folder()))
     counts = dict.fromkeys(images.classes, 0)
     for index in images.labels:
         counts[images.classes[index]] += 1
-    return {"name": images.name, "num_images": len(images.items), "classes": counts, "notes": list(images.notes)}
+    number = {f"num_{images.noun}s": len(images.items)}
+    return {"name": images.name, **number, "classes": counts, "notes": list(images.notes)}
 
 
 async def generate(
@@ -48,7 +49,7 @@ async def generate(
         settings = check_settings(bundle, shots, num_samples, seed, steps, max_query, task, sampler, visitor(request))
         images = None
         if files or example or not (names or "").strip():
-            read = partial(read_images, files=files, example=example, into=folder)
+            read = partial(read_data, files=files, example=example, into=folder)
             images = await call(read, reports_to(progress))
         make = partial(service.generate, images, settings, folder / "result", unlabelled, names)
         generation, made = await call(make, reports_to(progress))
@@ -59,9 +60,11 @@ async def generate(
     return " ".join(words), report, str(made["head"]), str(made["samples"]), str(made["report"])
 
 
-async def predict(head: str | None = None, image: str | None = None) -> dict[str, float]:
+async def predict(
+    head: str | None = None, image: str | None = None, text: str | None = None, second: str | None = None
+) -> dict[str, float]:
     with refusals():
-        return await asyncio.to_thread(service.predict, head, image)
+        return await asyncio.to_thread(service.predict, head, image, text, second)
 
 
 async def sample(head: str | None = None, samples: str | None = None, number: int = 0) -> str:
@@ -72,7 +75,10 @@ async def sample(head: str | None = None, samples: str | None = None, number: in
 def add_endpoints() -> None:
     """Declare the endpoints. Their components are never shown: they give names, types and defaults."""
     with gr.Column(visible=False):
-        files = Upload(label="An archive with one folder a class, or pictures named by class", file_count="multiple")
+        files = Upload(
+            label="An archive with one folder a class, or pictures named by class, or a table of texts and labels",
+            file_count="multiple",
+        )
         example = gr.Dropdown(example_names(), value=None, label="An example, where no files are given")
         bundle = gr.Dropdown(bundle_names(), value=default_bundle(), label="Bundle", allow_custom_value=True)
         numbers = [
@@ -86,7 +92,8 @@ def add_endpoints() -> None:
             )
         ]
         unlabelled = Upload(
-            label="Images of the same classes without labels, or archives of them (optional)", file_count="multiple"
+            label="Images or texts of the same classes without labels, or archives of them (optional)",
+            file_count="multiple",
         )
         task = gr.Textbox(
             "", label="The task, for a task-conditioned bundle: its name, or a mix such as 0.7 one + 0.3 other"
@@ -100,7 +107,9 @@ def add_endpoints() -> None:
             )
         )
         head = Upload(label="A head file, such as /generate returns")
-        image = Picture(label="A picture")
+        image = Picture(label="A picture, for a head of images")
+        text = gr.Textbox(label="A text, for a head of texts")
+        second = gr.Textbox(label="The other text, for a head of pairs of texts")
         samples_file = Upload(label="All samples, as /generate returns them")
         number = gr.Number(0, precision=0, label="Number of the sample, from 0")
         words, report = gr.Textbox(label="Result in words"), gr.JSON(label="Report")
@@ -114,8 +123,8 @@ def add_endpoints() -> None:
         found,
         api_name="load_images",
         api_description=(
-            "Read labelled images, given as files or as the name of an example, and say what is in them: name, number "
-            "of images, images of each class, notes."
+            "Read labelled images or texts, given as files or as the name of an example, and say what is in them: "
+            "name, number of images (num_images; num_texts or num_pairs), number of each class, notes."
         ),
     )
     run.click(
@@ -125,19 +134,18 @@ def add_endpoints() -> None:
         api_name="generate",
         **COMPUTE,
         api_description=(
-            "Generate classifier heads for labelled images, given as files or as the name of an example, or for class "
-            "names alone. Returns the "
-            "result in words, the report, and three files: the chosen head, all samples, and the report. Reports "
-            "progress; cancelling the job stops the work."
+            "Generate classifier heads for labelled images or texts, given as files or as the name of an example, or "
+            "for class names alone. Returns the result in words, the report, and three files: the chosen head, all "
+            "samples, and the report. Reports progress; cancelling the job stops the work."
         ),
     )
     run.click(
         predict,
-        [head, image],
+        [head, image, text, second],
         label,
         api_name="predict",
         **COMPUTE,
-        api_description=("The likeliest classes of a picture by a head file from /generate or /sample."),
+        api_description=("The likeliest classes of a picture or a text by a head file from /generate or /sample."),
     )
     run.click(
         sample,

@@ -34,19 +34,20 @@ def result_sentences(report: Report) -> tuple[str, str, str]:
     )
     free = ""
     if accuracy.without_unlabelled is not None:
-        used = count(report.num_unlabelled, "unlabelled image")
+        used = count(report.num_unlabelled, f"unlabelled {report.noun}")
         free = f" {used} took part; without them it reaches {percent(accuracy.without_unlabelled)}."
     if accuracy.without_names is not None:
         free += f" {_worth_of_names(accuracy.chosen, accuracy.without_names)}"
     made = "Made from the task's name only. " if report.task else ""
     return (
-        f"The generated head is right on {percent(accuracy.chosen)} of {count(report.num_query, 'image')} it never "
+        f"The generated head is right on {percent(accuracy.chosen)} of {count(report.num_query, report.noun)} it never "
         f"saw.{free}",
-        f"Fitted to the same {count(report.num_support, 'image')}, the class mean reaches "
+        f"Fitted to the same {count(report.num_support, report.noun)}, the class mean reaches "
         f"{percent(accuracy.class_mean)}, ridge {percent(accuracy.ridge)} and logistic regression "
         f"{percent(accuracy.logistic_regression)}: the generated head is {stand}. A random head reaches "
         f"{percent(accuracy.random)}.",
-        f"{made}Chosen: {report.selection}. {seconds.total:.1f} s, of which {seconds.features:.1f} s reading images.",
+        f"{made}Chosen: {report.selection}. {seconds.total:.1f} s, of which {seconds.features:.1f} s reading "
+        f"{report.noun}s.",
     )
 
 
@@ -93,7 +94,7 @@ def result(report: Report) -> str:
     number = percent(report.query_accuracy.chosen)
     notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
     notes = f'<ul class="notes">{notes}</ul>' if notes else ""
-    given = f"task “{escape(report.task)}”" if report.task else f"{report.shots} images a class seen"
+    given = f"task “{escape(report.task)}”" if report.task else f"{report.shots} {report.noun}s a class seen"
     data = f"{escape(report.data)} · {count(len(report.classes), 'class')} · {given}"
     return (
         f'<section class="result"><p class="about">{data}</p>'
@@ -114,13 +115,13 @@ def kept(images=None, result=None) -> str:
     return "The result you had is still here." if result is not None else ""
 
 
-def seen(which: str, chances: dict[str, float], truth: str | None) -> str:
-    """A head's prediction for a picture, and whether it is right, where the class is known."""
+def seen(which: str, chances: dict[str, float], truth: str | None, noun: str = "picture") -> str:
+    """A head's prediction for a picture or a text, and whether it is right, where the class is known."""
     best = max(chances, key=chances.get)
     said = f"{escape(which)} predicts <b>{escape(best)}</b>{':' if truth else ''}"
     if truth is not None:
         verdict = "✓ right" if best == truth else f"✗ it is <b>{escape(truth)}</b>"
-        said = f"{said} {verdict}. <span>The generator has not seen this picture</span>"
+        said = f"{said} {verdict}. <span>The generator has not seen this {noun}</span>"
     return f'<p class="seen">{said}.</p>{likeliest(chances)}'
 
 
@@ -165,11 +166,11 @@ def places() -> str:
     )
     return f"""<div class="places">
 <section class="place wide">{title("Your result will be here")}
-<p>Choose images and press <b>Generate</b>. From a few images of each class, or from their names alone, the generator
-makes classifier heads, without training. The other images are held out, to measure how often the heads are right.</p>
+<p>Choose images or texts and press <b>Generate</b>. From a few of each class, or from names alone, the generator makes
+classifier heads, without training. The others are held out, to measure how often the heads are right.</p>
 <svg viewBox="150 0 250 84" aria-hidden="true"><path d="M262 8v68M236 8v68M212 8v68" class="baselines"/>
 <g class="dots">{dots}</g><path d="M289 8v68" class="chosen"/></svg></section>
 <section class="place">{title("Where does it err?")}<p>True classes against predicted ones.</p>
 <svg viewBox="0 0 84 84" aria-hidden="true"><g class="cells">{cells}</g></svg></section>
-<section class="place">{title("Try it on a picture")}<p>Drop one in and see the five likeliest classes.</p>
+<section class="place">{title("Try it")}<p>Give a picture or a text and see the five likeliest classes.</p>
 <svg viewBox="0 0 84 84" aria-hidden="true"><g class="bars">{bars}</g></svg></section></div>"""

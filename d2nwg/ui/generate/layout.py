@@ -5,6 +5,7 @@ from functools import partial
 import gradio as gr
 from gradio.blocks import Block
 
+from d2nwg.data.rows import LONGEST
 from d2nwg.ui import html as views
 from d2nwg.ui.events import Components
 from d2nwg.ui.generate import html
@@ -12,7 +13,7 @@ from d2nwg.ui.generate.settings import DEFAULTS, NAMES, SAMPLER_CHOICES, STEPS_O
 from d2nwg.ui.parts import Picture, Upload
 from d2nwg.ui.settings import example_names
 
-OWN, ALONE = ("Your own images", "own"), ("No images, class names alone", NAMES)
+OWN, ALONE = ("Your own images or texts", "own"), ("No images, class names alone", NAMES)
 
 
 class Choices(Components):
@@ -21,13 +22,16 @@ class Choices(Components):
     def __init__(self) -> None:
         number = partial(gr.Number, precision=0, min_width=120)
         with gr.Column(elem_classes="card images-card"):
-            gr.HTML(views.title("Images"))
+            gr.HTML(views.title("Images or texts"))
             self.example = gr.Dropdown(
                 [*example_names(), OWN, ALONE], value=DEFAULTS["example"], label="Example", elem_id="example"
             )
-            self.files = Upload(label="Your own images", file_count="multiple", height=84, elem_id="files")
+            self.files = Upload(label="Your own images or texts", file_count="multiple", height=84, elem_id="files")
             gr.HTML(
-                views.hint("A zip or tar with one folder a class, or pictures named by class: cat_1.jpg, dog_1.jpg …")
+                views.hint(
+                    "Images: a zip or tar with one folder a class, or pictures named by class: cat_1.jpg, dog_1.jpg … "
+                    "Texts: a CSV or JSONL with a column of texts and one of labels, or a zip of text files by class."
+                )
             )
             self.shown = gr.HTML(elem_id="images")
             self.names = gr.Textbox(
@@ -47,7 +51,10 @@ class Choices(Components):
         with gr.Column(elem_classes="card"):
             with gr.Row(elem_classes="pair"):
                 self.shots = number(
-                    DEFAULTS["shots"], label="Images per class", info="the generator may see", elem_id="shots"
+                    DEFAULTS["shots"],
+                    label="Images per class",
+                    info="or texts; the generator may see them",
+                    elem_id="shots",
                 )
                 self.samples = number(DEFAULTS["samples"], label="Samples", info="heads to generate", elem_id="samples")
             self.task = gr.Dropdown(
@@ -72,14 +79,18 @@ class Choices(Components):
                     DEFAULTS["max_query"],
                     label="Most images to measure on",
                     elem_id="most",
-                    info="the others are left out, in equal parts from each class",
+                    info="or texts; the others are left out, in equal parts from each class",
                 )
-            with gr.Accordion("Unlabelled images (optional)", open=False, elem_id="free-part") as self.free_part:
-                self.free = Upload(label="Images without labels", file_count="multiple", height=84, elem_id="free")
+            with gr.Accordion(
+                "Unlabelled images or texts (optional)", open=False, elem_id="free-part"
+            ) as self.free_part:
+                self.free = Upload(
+                    label="Images or texts without labels", file_count="multiple", height=84, elem_id="free"
+                )
                 gr.HTML(
                     views.hint(
-                        "More pictures of the same classes, unsorted: a zip or loose files. The generator "
-                        "learns from them how your images lie; they help most where few are labelled."
+                        "More of the same classes, unsorted: a zip or loose pictures, or a table or a list of texts. "
+                        "The generator learns from them how your data lie; they help most where few are labelled."
                     )
                 )
         with gr.Row(elem_classes="do"):
@@ -104,15 +115,13 @@ class Results(Components):
                 gr.HTML(
                     views.title(
                         "How good are the samples?",
-                        "A dot for each sample. Lines: the chosen head, and baselines fitted to the same images.",
+                        "A dot for each sample. Lines: the chosen head, and baselines fitted to the same data.",
                     )
                 )
                 self.strip = gr.Plot(show_label=False, container=False, elem_id="strip")
             with gr.Row(elem_classes="two"):
                 with gr.Column(elem_classes="card") as self.confusion_card:
-                    gr.HTML(
-                        views.title("Where does it err?", "The chosen head on the held-out images; more is darker.")
-                    )
+                    gr.HTML(views.title("Where does it err?", "The chosen head on what was held out; more is darker."))
                     self.confusion = gr.Plot(show_label=False, container=False, elem_id="confusion")
                 with gr.Column(elem_classes="card"):
                     self._try_it()
@@ -132,7 +141,7 @@ class Results(Components):
                 self._downloads()
 
     def _try_it(self) -> None:
-        gr.HTML(views.title("Try it on a picture"))
+        gr.HTML(views.title("Try it"))
         self.picture = Picture(
             show_label=False,
             sources=["upload", "clipboard"],
@@ -142,7 +151,12 @@ class Results(Components):
             elem_id="picture",
             placeholder="Drop a picture here, or click to choose one",
         )
-        self.another = gr.Button("Show a held-out picture", size="sm", elem_id="another")
+        self.text = gr.Textbox(label="A text", lines=3, max_lines=8, max_length=LONGEST, visible=False, elem_id="text")
+        self.second = gr.Textbox(
+            label="The other text", lines=3, max_lines=8, max_length=LONGEST, visible=False, elem_id="second"
+        )
+        self.try_text = gr.Button("Try this text", size="sm", visible=False, elem_id="try-text")
+        self.another = gr.Button("Show a held-out one", size="sm", elem_id="another")
         self.seen = gr.HTML(elem_id="seen")
 
     def _downloads(self) -> None:

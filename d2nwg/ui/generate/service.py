@@ -8,9 +8,9 @@ import numpy as np
 from d2nwg.data.deep import PixelScale
 from d2nwg.evaluation.report import Report
 from d2nwg.ui.gpu import on_gpu
-from d2nwg.ui.html import thumbnails
+from d2nwg.ui.html import examples
 from d2nwg.ui.libraries import import_libraries
-from d2nwg.ui.uploads import named, own_file, read_images
+from d2nwg.ui.uploads import named, own_file, read_data
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 
@@ -21,7 +21,7 @@ ALONE = "For a head without images, choose “No images” as the example."
 class Result(NamedTuple):
     """What one press of the button has made."""
 
-    images: Any  # the `ImageSet` it was made from; None for names alone
+    images: Any  # the `ImageSet` or `TextSet` it was made from; None for names alone
     generation: Any  # the `Generation`; a `NamedGeneration` for names alone
     files: dict[str, Path]  # head, samples, report
     figures: tuple  # samples, confusion; None for names alone, of which nothing is measured
@@ -32,9 +32,9 @@ class Result(NamedTuple):
 
 
 def read_and_show(progress: Progress = silent, **source) -> tuple[Any, str]:
-    """`read_images`, and its thumbnails as HTML."""
-    images = read_images(progress=progress, **source)
-    return images, thumbnails(images, progress)
+    """`read_data`, and some of it as HTML."""
+    data = read_data(progress=progress, **source)
+    return data, examples(data, progress)
 
 
 @on_gpu
@@ -49,14 +49,14 @@ def generate(
     """Generate heads and save them below `folder`: the `Generation`, and its files as head, samples and report.
 
     Args:
-        images: the labelled images; None to make heads from class names alone, a `NamedGeneration`.
+        images: the labelled images or texts; None to make heads from class names alone, a `NamedGeneration`.
         settings: see `check_settings`.
-        free: uploaded images without labels, or archives of them, which are unpacked below `folder`.
+        free: uploaded images or texts without labels, or archives of them, which are unpacked below `folder`.
         typed: class names as somebody typed them. Beside images they are new names of all classes, or of some.
     """
     import_libraries()
     from d2nwg.conditions.class_names import split_names
-    from d2nwg.data.images import load_unlabelled
+    from d2nwg.data.sources import load_free
     from d2nwg.from_names import generate_from_names
     from d2nwg.generate import generate_heads
 
@@ -73,7 +73,8 @@ def generate(
         generation = generate_from_names(split_names(typed), **run, progress=progress)
     else:
         names = _new_names(images, typed) if typed else ()
-        unlabelled = load_unlabelled([own_file(file) for file in free], into=folder, progress=progress) if free else ()
+        more = [own_file(file) for file in free or ()]
+        unlabelled = load_free(more, images, into=folder, progress=progress) if more else ()
         generation = generate_heads(images, unlabelled=unlabelled, names=names, progress=progress, **settings)
     saved = generation.save(folder)
     return generation, {
@@ -125,8 +126,8 @@ def strip(report: Report, picked: int | None = None):
 
 
 @on_gpu
-def look(head, item: Path | bytes) -> dict[str, float]:
-    """The `TOP` likeliest classes of an image and their probabilities.
+def look(head, item: Any) -> dict[str, float]:
+    """The `TOP` likeliest classes of an image, a text or a pair of texts, and their probabilities.
 
     Raises:
         UserError: it cannot be read.
@@ -134,6 +135,8 @@ def look(head, item: Path | bytes) -> dict[str, float]:
     from d2nwg.data.decode import open_image
 
     probabilities, readable = head.probabilities([item])
+    if not readable[0] and head.noun != "image":
+        raise UserError("There is nothing to read: write a text." if head.noun == "text" else "Write both texts.")
     if not readable[0]:
         open_image(item)  # says why
         raise UserError("The picture cannot be read; choose another one.")
@@ -141,21 +144,27 @@ def look(head, item: Path | bytes) -> dict[str, float]:
     return {head.classes[i]: float(probabilities[0, i]) for i in best.tolist()}
 
 
-def predict(head: str | None, image: str | None) -> dict[str, float]:
-    """`look` with uploaded files.
+def predict(
+    head: str | None, image: str | None = None, text: str | None = None, second: str | None = None
+) -> dict[str, float]:
+    """`look` with uploaded files, or with texts for a head of texts: one, or two for a head of pairs.
 
     Raises:
         UserError: a file is missing, or not what it should be, or the head is for an encoder no bundle here uses.
     """
     from d2nwg.heads import Head
 
-    if not head or not image:
-        raise UserError("Give a head file and a picture.")
+    if not head or not (image or text):
+        raise UserError("Give a head file, and a picture or a text.")
     file = own_file(head)
     with named(file):
         loaded = Head.load(file)
     _check_encoder(loaded.encoder)
-    return look(loaded, own_file(image))
+    given = "image" if image else "pair" if second else "text"
+    if given != loaded.noun:
+        wanted = {"image": "a picture", "text": "a text", "pair": "two texts"}
+        raise UserError(f"This head takes {wanted[loaded.noun]}, not {wanted[given]}.")
+    return look(loaded, own_file(image) if image else (text, second) if second else text)
 
 
 def take_sample(head: str | None, samples: str | None, number: int, folder: Path) -> Path:
@@ -192,14 +201,17 @@ def take_sample(head: str | None, samples: str | None, number: int, folder: Path
 def _check_encoder(name: str) -> None:
     """A head names its encoder, and a stranger's must not make the server fetch or open whatever it says."""
     from d2nwg.bundles import bundle_encoder, list_bundles
+    from d2nwg.encoders.sentences import PAIRS, TEXTS
+    from d2nwg.encoders.texts import DEFAULT_TEXT_ENCODER
 
     known = {bundle_encoder(path) for path in list_bundles().values()}
+    known |= {f"{kind}{DEFAULT_TEXT_ENCODER}" for kind in (TEXTS, PAIRS)}
     if name not in known:
         raise UserError(f"This head is for {name[:100]}; heads for {', '.join(sorted(known))} can be tried here.")
 
 
 def draw(result: Result) -> tuple[Any, str]:
-    """One of the held-out images, another one each time, and its class, as the head calls it."""
+    """One of the held-out images or texts, another one each time, and its class, as the head calls it."""
     images = result.images
     index = np.random.default_rng().choice(result.generation.data.query_index)
     return images.items[index], result.generation.head.classes[images.labels[index]]

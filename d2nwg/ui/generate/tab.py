@@ -1,4 +1,4 @@
-"""The Generate tab: images in, classifier heads out."""
+"""The Generate tab: images or texts in, classifier heads out."""
 
 from functools import partial
 
@@ -59,7 +59,7 @@ def _wire_images(frame: Frame, choices: Choices, run: Run) -> None:
 
     def read_example(visit: Session, example: str):
         if example == "own":
-            raise UserError("Drop your images in the box below.")
+            raise UserError("Drop your images, or a table of texts, in the box below.")
         if example == NAMES:
             return _no_images
         return partial(_read, example, example=example)
@@ -113,7 +113,7 @@ def _wire_images(frame: Frame, choices: Choices, run: Run) -> None:
 
 
 def _read(key: str, progress, **source) -> tuple:
-    """The key of what was read, the `ImageSet`, and its thumbnails."""
+    """The key of what was read, the labelled set, and some of it."""
     return key, *service.read_and_show(progress=progress, **source)
 
 
@@ -134,7 +134,7 @@ def _wire_generate(frame: Frame, choices: Choices, view: ResultView, run: Run) -
     def ask(visit: Session, example: str, typed: str, free: list[str] | None, bundle: str | None, *numbers):
         images = None if example == NAMES else visit.state(GenerateState).images
         if images is None and example != NAMES:
-            raise UserError("This page was left alone for long; choose the images again.")
+            raise UserError("This page was left alone for long; choose the data again.")
         settings = check_settings(bundle, *numbers, viewer=visit.viewer)
         visit.uploaded(free)
         return partial(service.make_result, images, settings, visit.subfolder(), free, typed)

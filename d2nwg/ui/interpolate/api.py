@@ -1,13 +1,14 @@
-"""The Interpolate tab's action as a named endpoint, for programs. It needs no session."""
+"""The Interpolate tab's actions as named endpoints, for programs. They need no session."""
 
 from functools import partial
 
 import gradio as gr
 
+from d2nwg.interpolation.methods import NAME_POINTS
 from d2nwg.ui.api import PROGRESS, refusals, reports_to
 from d2nwg.ui.events import COMPUTE
-from d2nwg.ui.interpolate import service
-from d2nwg.ui.interpolate.settings import DEFAULTS, check, default_bundle
+from d2nwg.ui.interpolate import by_name, service
+from d2nwg.ui.interpolate.settings import DEFAULTS, check, check_names, default_bundle, naming_bundles
 from d2nwg.ui.parts import Upload
 from d2nwg.ui.session import call_folder
 from d2nwg.ui.settings import bundle_names, example_names
@@ -40,8 +41,32 @@ async def interpolate(
         return " ".join(made.found.sentences()), made.found.report(), str(service.everything(made))
 
 
-def add_endpoint() -> None:
-    """Declare the endpoint. Its components are never shown: they give names, types and defaults."""
+async def interpolate_names(
+    request: gr.Request,
+    first: str | None = None,
+    last: str | None = None,
+    files: list[str] | None = None,
+    example: str | None = None,
+    bundle: str | None = None,
+    points: int = NAME_POINTS,
+    progress=PROGRESS,
+) -> tuple[str, dict, str]:
+    folder = call_folder()
+    with refusals():
+        settings = check_names(bundle, points, visitor(request))
+        liked = "own" if files else example or "none"
+        make = partial(by_name.make, [first, last], liked, files, settings, folder)
+        made = await call(make, reports_to(progress))
+        everything = await call(partial(_everything, made))
+        return " ".join(made.found.sentences()), made.found.report(), everything
+
+
+def _everything(made: by_name.NamedPath, progress=None) -> str:
+    return str(by_name.everything(made))
+
+
+def add_endpoints() -> None:
+    """Declare the endpoints. Their components are never shown: they give names, types and defaults."""
     with gr.Column(visible=False):
         files = [
             Upload(
@@ -71,6 +96,16 @@ def add_endpoint() -> None:
         ]
         words, report = gr.Textbox(label="Result in words"), gr.JSON(label="What path.json holds")
         made = gr.File(label="path.json, figures and heads, as a zip")
+        names = [gr.Textbox(label=f"Class name {letter}, perhaps with a description after a colon") for letter in "AB"]
+        liked = Upload(label="Images to score: an archive with one folder a class (optional)", file_count="multiple")
+        example = gr.Dropdown(example_names(), value=None, label="An example to score, where no files are given")
+        naming = gr.Dropdown(
+            naming_bundles(),
+            value=next(iter(naming_bundles()), None),
+            label="Bundle that knows names",
+            allow_custom_value=True,
+        )
+        name_points = gr.Number(NAME_POINTS, precision=0, label="Points of the path")
         run = gr.Button()
     run.click(
         interpolate,
@@ -82,5 +117,17 @@ def add_endpoint() -> None:
             "Interpolate between two labelled data sets with the same classes, each given as files or as the name of "
             "an example: heads are made by mixing conditions, latents and weights, and scored on both. Returns the "
             "result in words, the report, and a zip with path.json, the figures and all heads."
+        ),
+    )
+    run.click(
+        interpolate_names,
+        [*names, liked, example, naming, name_points],
+        [words, report, made],
+        api_name="interpolate_names",
+        **COMPUTE,
+        api_description=(
+            "Go from one class name to another: a row of a head is made for each point between them, from the names "
+            "alone. Returns in words, as a report, and as a zip with figures and rows which known rows lie near each "
+            "point and which of the images, where some are given, it likes best."
         ),
     )

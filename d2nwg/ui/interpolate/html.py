@@ -6,7 +6,9 @@ from html import escape
 import numpy as np
 
 from d2nwg.data.examples import EXAMPLES
+from d2nwg.figures.thumbnails import thumbnail
 from d2nwg.ui import html as views
+from d2nwg.ui.interpolate.by_name import NamedPath
 from d2nwg.ui.interpolate.service import SHOWN, Interpolated
 from d2nwg.ui.uploads import read_images
 
@@ -30,7 +32,7 @@ def strip(images) -> str:
     pictures, scale = [], images.pixels.scale()
     for label, name in enumerate(images.classes[:SHOWN]):
         for index in np.flatnonzero(images.labels == label)[:3]:
-            if picture := views.thumbnail(images.items[index], scale):
+            if picture := thumbnail(images.items[index], scale):
                 pictures.append(f'<img src="{picture}" alt="{escape(name)}" title="{escape(name)}">')
                 break
     return (
@@ -113,6 +115,49 @@ def answer(made: Interpolated) -> str:
         f"each point the average of {views.count(found.settings['num_samples'], 'head')} from the same noise. "
         f"{found.seconds:.1f} s.</p>{f'<ul class=notes>{notes}</ul>' if notes else ''}</section>"
     )
+
+
+def name_answer(made: NamedPath) -> str:
+    """The result card of a path between names."""
+    found = made.found
+    first, *others = map(escape, found.sentences())
+    notes = "".join(f"<li>{escape(note)}</li>" for note in found.notes)
+    about = " → ".join(map(escape, found.ends))
+    return (
+        f'<section class="result"><p class="about">{about}</p><p class="answer">{first}</p>'
+        f'<p>{" ".join(others)}</p><p class="made">{views.count(len(found.share), "point")}, made from the two names '
+        f"alone by {escape(found.bundle)}. {found.seconds:.1f} s.</p>"
+        f"{f'<ul class=notes>{notes}</ul>' if notes else ''}</section>"
+    )
+
+
+def strip_title(made: NamedPath) -> str:
+    """The heading over the points of a path between names."""
+    point = "Each point is a row of a head, made from a text that far between the names."
+    if made.found.images is None:
+        return views.title("What lies near each point?", f"{point} Beside it: the nearest known rows, with cosines.")
+    under = f"{point} Below its place: the nearest known rows. Under an image: its class and the row's score."
+    return views.title("Which images does each point like best?", under)
+
+
+def name_places() -> str:
+    """What will stand where, before there is a path between names."""
+    lines = "".join(
+        f'<path d="M10 {a} C 70 {a}, 130 {b}, 190 {b}" class="{kind}"/>'
+        for a, b, kind in ((16, 66, "chosen"), (66, 18, "baselines"), (50, 40, "baselines"))
+    )
+    cells = "".join(
+        f'<rect x="{22 * j}" y="{22 * i}" width="19" height="19" rx="3" opacity="{0.25 + 0.1 * i}"/>'
+        for i in range(3)
+        for j in range(6)
+    )
+    return f"""<div class="places">
+<section class="place wide">{views.title("What lies between the two names?")}
+<p>Type two class names and press <b>Interpolate</b>. A row of a head is made for each point between them, from the
+names alone; it is set beside the rows that the bundle knows by name.</p>
+<svg viewBox="0 0 200 84" aria-hidden="true">{lines}</svg></section>
+<section class="place">{views.title("Which images does each point like best?")}<p>Of an example's images or yours.</p>
+<svg viewBox="0 0 132 84" aria-hidden="true"><g class="cells">{cells}</g></svg></section></div>"""
 
 
 def places() -> str:

@@ -8,9 +8,20 @@ from d2nwg.interpolation.methods import LABELS, METHODS
 from d2nwg.ui import html as views
 from d2nwg.ui.events import Components
 from d2nwg.ui.interpolate import html
-from d2nwg.ui.interpolate.settings import DEFAULTS, LETTERS, MAPS, NONE, choices, default_bundle
+from d2nwg.ui.interpolate.settings import (
+    BY,
+    DEFAULTS,
+    LETTERS,
+    MAPS,
+    NO_IMAGES,
+    NONE,
+    OWN,
+    choices,
+    default_bundle,
+    naming_bundles,
+)
 from d2nwg.ui.parts import Upload
-from d2nwg.ui.settings import bundle_names
+from d2nwg.ui.settings import bundle_names, example_names
 
 OWN_LABEL = "Your own images, or a saved head"
 
@@ -22,18 +33,32 @@ class Choices(Components):
         choose: by an endpoint's letter, what it is.
         drop: by letter, the drop zone for one's own.
         strip: by letter, what is shown of it.
+        of_tasks, of_names: what is only there for tasks, and what is only there for names.
     """
 
     def __init__(self) -> None:
-        number = partial(gr.Number, precision=0, min_width=110)
         self.choose: dict[str, gr.Dropdown] = {}
         self.drop: dict[str, Upload] = {}
         self.strip: dict[str, gr.HTML] = {}
+        self.of_tasks: list[gr.Column] = []
+        with gr.Column(elem_classes="card"):
+            self.by = gr.Radio(list(BY.items()), value="tasks", label="Between", elem_id="path-by")
+        self._tasks()
+        with gr.Column(elem_classes="card", visible=False) as self.of_names:
+            self._names()
+        with gr.Row(elem_classes="do"):
+            self.go = gr.Button("Interpolate", variant="primary", elem_id="interpolate-go")
+            self.stop = gr.Button("Cancel", elem_id="interpolate-stop", visible=False, min_width=100)
+        self.status = gr.HTML(elem_id="interpolate-status", elem_classes="status")
+
+    def _tasks(self) -> None:
+        number = partial(gr.Number, precision=0, min_width=110)
         for letter, title in zip("ab", ("From A", "To B"), strict=True):
-            with gr.Column(elem_classes="card"):
+            with gr.Column(elem_classes="card") as card:
                 gr.HTML(views.title(title))
                 self._endpoint(letter, title)
-        with gr.Column(elem_classes="card"):
+            self.of_tasks.append(card)
+        with gr.Column(elem_classes="card") as card:
             gr.HTML(
                 views.hint(
                     "Both endpoints need the same classes, named alike. Your own: a zip of class folders, or a head "
@@ -63,10 +88,39 @@ class Choices(Components):
                         DEFAULTS["shots"], label="Images a class", info="it may see", elem_id="path-shots"
                     )
                 self.seed = number(DEFAULTS["seed"], label="Seed", info="same seed, same path", elem_id="path-seed")
-        with gr.Row(elem_classes="do"):
-            self.go = gr.Button("Interpolate", variant="primary", elem_id="interpolate-go")
-            self.stop = gr.Button("Cancel", elem_id="interpolate-stop", visible=False, min_width=100)
-        self.status = gr.HTML(elem_id="interpolate-status", elem_classes="status")
+        self.of_tasks.append(card)
+
+    def _names(self) -> None:
+        gr.HTML(views.title("From one name to another", "Any two class names, in English; no image is needed."))
+        with gr.Row(elem_classes="pair"):
+            self.first = gr.Textbox(DEFAULTS["first"], label="From A", max_lines=1, elem_id="path-first")
+            self.last = gr.Textbox(DEFAULTS["last"], label="To B", max_lines=1, elem_id="path-last")
+        self.liked = gr.Dropdown(
+            [NO_IMAGES, *example_names(), OWN],
+            value=DEFAULTS["liked"],
+            label="Images",
+            info="each point picks those that it likes best",
+            elem_id="path-liked",
+        )
+        self.liked_files = Upload(
+            label="Your own images",
+            file_count="multiple",
+            height=84,
+            visible=False,
+            elem_id="path-liked-files",
+            elem_classes="drop",
+        )
+        with gr.Accordion("Settings", open=False):
+            self.name_points = gr.Number(
+                DEFAULTS["name_points"], precision=0, label="Points", info="of the path", elem_id="name-points"
+            )
+            self.name_bundle = gr.Dropdown(
+                naming_bundles(),
+                value=next(iter(naming_bundles()), None),
+                label="Bundle",
+                info="those that know names",
+                elem_id="path-name-bundle",
+            )
 
     def _endpoint(self, letter: str, title: str) -> None:
         names, _ = choices(default_bundle())
@@ -170,3 +224,30 @@ def _figure(elem_id: str, question: str, under: str) -> tuple[gr.Column, gr.Plot
         gr.HTML(views.title(question, under))
         plot = gr.Plot(show_label=False, container=False, elem_id=elem_id)
     return card, plot
+
+
+class NameResults(Components):
+    """What a person gets of a path between two names."""
+
+    def __init__(self) -> None:
+        self.places = gr.HTML(html.name_places(), elem_id="names-places", visible=False)
+        with gr.Column(visible=False, elem_id="names-result", elem_classes="results") as self.made:
+            self.sentence = gr.HTML(elem_id="names-sentence")
+            self.nearest_card, self.nearest = _figure(
+                "names-nearest",
+                "What lies between the two names?",
+                "Cosine of each point's direction with rows that the bundle knows by name.",
+            )
+            with gr.Column(elem_classes="card"):
+                self.strip_title = gr.HTML()
+                self.strip = gr.HTML(elem_id="names-strip")
+            self.classes_card, self.classes = _figure(
+                "names-classes",
+                "Which classes does each point like?",
+                "The mean score of the images of each class; those that come nearest to the top are in colour.",
+            )
+            with gr.Column(elem_classes="card"):
+                gr.HTML(views.title("Take it away", "A head with a row a point; and all numbers, figures and rows."))
+                with gr.Row(elem_classes="downloads"):
+                    self.head = gr.DownloadButton("Rows of the points", elem_id="names-head")
+                    self.everything = gr.DownloadButton("Path and figures", elem_id="names-everything")

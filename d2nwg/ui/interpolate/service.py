@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from d2nwg.data.examples import EXAMPLES
-from d2nwg.ui import html as views
+from d2nwg.figures.thumbnails import thumbnail
 from d2nwg.ui.gpu import on_gpu
 from d2nwg.ui.interpolate.settings import MAPS
 from d2nwg.ui.libraries import import_libraries
@@ -106,7 +106,7 @@ def _pictures(found: "Interpolation") -> dict[int, tuple[list[int], list[str]]]:
         labels = endpoint.labels.numpy()
         turn = np.array([int((labels[:i] == label).sum()) for i, label in enumerate(labels)])
         order = np.lexsort((labels, turn))[: 3 * SHOWN]
-        shown = [(int(i), picture) for i in order if (picture := views.thumbnail(endpoint.items[i]))][:SHOWN]
+        shown = [(int(i), picture) for i in order if (picture := thumbnail(endpoint.items[i]))][:SHOWN]
         chosen[number] = ([i for i, _ in shown], [picture for _, picture in shown])
     return chosen
 

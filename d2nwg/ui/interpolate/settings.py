@@ -4,9 +4,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from d2nwg.bundles import list_bundles
-from d2nwg.interpolation.methods import CONDITION, METHODS
+from d2nwg.data.examples import EXAMPLES
+from d2nwg.interpolation.methods import CONDITION, METHODS, NAME_POINTS
 from d2nwg.jobs.owner import STRANGER, Viewer
-from d2nwg.ui.settings import LIMITS, bundles, check_bundle, example_names, task_names, whole_numbers
+from d2nwg.ui.settings import (
+    LIMITS,
+    bundle_names,
+    bundles,
+    check_bundle,
+    example_names,
+    knows_names,
+    task_names,
+    whole_numbers,
+)
+from d2nwg.utils.text import is_utf8
 
 DEFAULTS: dict[str, Any] = dict(
     a="digits-on-black",
@@ -19,9 +30,16 @@ DEFAULTS: dict[str, Any] = dict(
     seed=0,
     method=CONDITION,
     alpha=0.5,
+    first="wolf",
+    last="dog",
+    liked="none",
+    name_points=NAME_POINTS,
 )
 LETTERS = ("a", "b", "c")  # of the endpoints
 OWN_LIMITS = {**LIMITS, "points": ("Points", 3, 101), "seeds": ("Paths", 1, 10), "samples": ("Heads a point", 1, 50)}
+BY = {"Two tasks": "tasks", "Two names": "names"}  # what the path is between
+NO_IMAGES = ("No images", "none")
+LONGEST_LINK = 500  # characters of a name in a link
 PREFERRED = "heads-efficientnet-lite0"
 MAPS = [("Conditions of the zoo's tasks", "conditions"), ("Weights of its heads, as in Explore", "weights")]
 NONE, OWN = ("No third endpoint", "none"), ("Your own images", "own")
@@ -30,6 +48,11 @@ NONE, OWN = ("No third endpoint", "none"), ("Your own images", "own")
 def default_bundle() -> str | None:
     """The tab's own: a bundle for which there are all methods. None when it is not shipped."""
     return PREFERRED if PREFERRED in list_bundles() else None
+
+
+def naming_bundles(viewer: Viewer = STRANGER) -> list[str]:
+    """The names of the bundles that know class names, and that the visitor may use, the default one first."""
+    return [name for name in bundle_names(viewer) if knows_names(name, viewer)]
 
 
 def choices(bundle: str | None, viewer: Viewer = STRANGER) -> tuple[list[tuple[str, str]], dict[str, str]]:
@@ -50,6 +73,29 @@ def check(bundle: str | None, points, seeds, samples, shots, seed, viewer: Viewe
     values = dict(points=points, seeds=seeds, samples=samples, shots=shots, seed=seed)
     checked = {"bundle": check_bundle(bundle, viewer), **whole_numbers(values, OWN_LIMITS)}
     return {"num_samples": checked.pop("samples"), **checked}
+
+
+def check_names(bundle: str | None, points, viewer: Viewer = STRANGER) -> dict:
+    """The keyword arguments of `d2nwg.interpolation.names.name_path` beside names and images.
+
+    Raises:
+        UserError: a number out of its limits, or a bundle that is not here.
+    """
+    return {"bundle": check_bundle(bundle, viewer), **whole_numbers({"points": points}, OWN_LIMITS)}
+
+
+def names_from_link(query: Mapping[str, str]) -> dict:
+    """The values of the controls of a path between names that a link's query asks for."""
+    values: dict = {}
+    if query.get("between") in BY.values():
+        values["between"] = query["between"]
+    for key in ("first", "last"):
+        text = query.get(key, "")
+        if text.strip() and len(text) <= LONGEST_LINK and is_utf8(text):
+            values[key] = text
+    if query.get("liked") in EXAMPLES:
+        values["liked"] = query["liked"]
+    return values
 
 
 def from_link(query: Mapping[str, str], viewer: Viewer = STRANGER) -> dict:

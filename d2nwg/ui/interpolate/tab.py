@@ -10,12 +10,13 @@ from d2nwg.jobs.owner import Viewer
 from d2nwg.ui import html as views
 from d2nwg.ui.events import PRIVATE, bundle_update
 from d2nwg.ui.frame import Frame, Receiver
-from d2nwg.ui.interpolate import html, service
-from d2nwg.ui.interpolate.api import add_endpoint
-from d2nwg.ui.interpolate.layout import OWN_LABEL, Choices, Results
+from d2nwg.ui.interpolate import by_name, html, service
+from d2nwg.ui.interpolate.api import add_endpoints
+from d2nwg.ui.interpolate.layout import OWN_LABEL, Choices, NameResults, Results
+from d2nwg.ui.interpolate.names import show_names, wire_names
 from d2nwg.ui.interpolate.path import show_path, wire_path
 from d2nwg.ui.interpolate.service import Interpolated
-from d2nwg.ui.interpolate.settings import LETTERS, NONE, check, choices, default_bundle, from_link
+from d2nwg.ui.interpolate.settings import LETTERS, NONE, check, check_names, choices, default_bundle, from_link
 from d2nwg.ui.interpolate.state import InterpolateState
 from d2nwg.ui.link import keep_in_address
 from d2nwg.ui.run import Run
@@ -35,18 +36,22 @@ def build_tab(frame: Frame) -> None:
         with gr.Column(elem_classes="choose", min_width=320):
             left = Choices()
         with gr.Column(elem_classes="get", min_width=320):
-            results = Results()
+            results, of_names = Results(), NameResults()
     _wire_link(frame, left, results)
     _wire_endpoints(frame, left)
-    _wire_run(frame, left, results)
+    _wire_run(frame, left, results, of_names)
     wire_path(frame, results)
-    add_endpoint()
-    frame.receivers[KEY] = Receiver(partial(_receive, left), [left.choose["a"], left.drop["a"], left.strip["a"]])
+    wire_names(frame, left, results, of_names)
+    add_endpoints()
+    frame.receivers[KEY] = Receiver(
+        partial(_receive, left), [left.by, left.choose["a"], left.drop["a"], left.strip["a"]]
+    )
 
 
 def _receive(left: Choices, visit: Session, file: Path) -> dict:
     """A head that another tab sends becomes the first endpoint."""
     return {
+        left.by: "tasks",
         left.choose["a"]: "own",
         left.drop["a"]: gr.update(value=[str(file)], visible=True),
         left.strip["a"]: views.notice("A head from Explore. The other endpoint needs the same classes.", "note"),
@@ -143,29 +148,45 @@ def _shown(visit: Session, name: str, files: list[str] | None) -> str:
     return views.notice(f"A head for {views.count(len(images.classes), 'class')}.", "note")
 
 
-def _wire_run(frame: Frame, left: Choices, results: Results) -> None:
+def _wire_run(frame: Frame, left: Choices, results: Results, of_names: NameResults) -> None:
     """Making the heads between the endpoints."""
+    named = [left.first, left.last, left.liked, left.liked_files, left.name_points, left.name_bundle]
 
-    def ask(visit: Session, bundle, points, seeds, samples, shots, seed, *endpoints):
+    def ask(visit: Session, by: str, *values):
+        names, (bundle, points, seeds, samples, shots, seed, *endpoints) = values[: len(named)], values[len(named) :]
+        if by == "names":
+            *typed, liked, files, name_points, name_bundle = names
+            visit.uploaded(files)
+            settings = check_names(name_bundle, name_points, visit.viewer)
+            return partial(by_name.make, typed, liked, files, settings, visit.subfolder())
         settings = check(bundle, points, seeds, samples, shots, seed, visit.viewer)
         chosen = [(kind, files) for kind, files in zip(endpoints[:3], endpoints[3:], strict=True) if kind != NONE[1]]
         return partial(service.interpolate, chosen, settings, visit.subfolder())
 
-    def show(visit: Session, made: Interpolated, method: str | None, alpha: float, of: str) -> dict:
-        visit.state(InterpolateState).made = made
+    def show(
+        visit: Session, made: Interpolated | by_name.NamedPath, method: str | None, alpha: float, of: str, by: str
+    ):
+        state = visit.state(InterpolateState)
         done = views.notice(f"Done in {made.found.seconds:.1f} s.", "good")
-        return {**show_path(results, made, method, alpha, of), left.status: done}
+        if isinstance(made, by_name.NamedPath):
+            state.named = made
+            update = show_names(of_names, made)
+            return {**update, of_names.made: gr.update(visible=by == "names"), left.status: done}
+        state.made = made
+        update = show_path(results, made, method, alpha, of)
+        return {**update, results.made: gr.update(visible=by != "names"), left.status: done}
 
     def kept(visit: Session) -> str:
-        return "The path you had is still here." if visit.state(InterpolateState).made else ""
+        state = visit.state(InterpolateState)
+        return "The path you had is still here." if state.made or state.named else ""
 
     numbers = [left.points, left.seeds, left.samples, left.shots, left.seed]
     Run(frame.session, KEY, left.go, left.stop, left.status).on(
         left.go.click,
         ask,
-        [left.bundle, *numbers, *left.choose.values(), *left.drop.values()],
+        [left.by, *named, left.bundle, *numbers, *left.choose.values(), *left.drop.values()],
         show,
-        results.components,
-        looks=[results.method, results.alpha, results.map_of],
+        [*results.components, *of_names.components],
+        looks=[results.method, results.alpha, results.map_of, left.by],
         kept=kept,
     )

@@ -8,6 +8,7 @@ KINDS = {
     "arguments": "tests.fuzz.kinds.arguments:make",
     "archives": "tests.fuzz.kinds.archives:make",
     "images": "tests.fuzz.kinds.images:make",
+    "texts": "tests.fuzz.kinds.texts:make",
     "checkpoints": "tests.fuzz.kinds.checkpoints:make",
     "zoos": "tests.fuzz.kinds.zoos:make",
     "bundles": "tests.fuzz.kinds.bundles:make",

@@ -56,13 +56,16 @@ def _calls(rng: Random, room: Room, stock: Stock) -> list[tuple[str, list]]:
     return [
         ("load_images", [files, None]),
         ("generate", [None, "digits", "heads-dual", 1, 2, 0, None, 10, None, "", "default"]),
-        ("predict", [head, picture]),
+        ("predict", [head, picture, None, None]),
+        ("predict", [head, None, "a text", "another"]),
         ("sample", [head, samples, 0]),
         (
             "explore",
             [None, "digits", "heads-efficientnet-lite0", 1, 5, 2, 2, 1, 0, None, 10, "weights", "all", 5, "default"],
         ),
         ("interpolate", [files, None, files, None, "heads-dual", ["weights"], 2, 1, 1, 2, 0, None, 10]),
+        ("explore_names", ["wolf, dog", "husky", "heads-dual"]),
+        ("interpolate_names", ["wolf", "dog", files, None, "heads-dual", 3]),
         ("language_spectrum", [str(room.given), "paper", 25]),
         ("language_chat", ["hello", "[]", str(room.given), delta, "", 0, 1, 0, 2]),
         ("language_refine", [str(room.given), questions, questions, "tiny", 1, 1, 0, "paper", 25]),

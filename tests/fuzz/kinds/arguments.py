@@ -83,6 +83,8 @@ def _lines(rng: Random, room: Room, stock: Stock) -> list[tuple[list[str], list]
             ["interpolate"],
             [stock.images, stock.images, "--bundle", bundle, "--points", 3, "--seeds", 1, *few, "--out", out],
         ),
+        (["explore"], ["--names", "cat, dog", "--search", "do", "--bundle", bundle, "--perplexity", 3, "--out", out]),
+        (["interpolate"], [stock.images, "--names", "cat, dog", "--bundle", bundle, "--points", 3, "--out", out]),
         (["evaluate"], [stock.generated / "head.safetensors", stock.images]),
         (["predict"], [stock.generated / "head.safetensors", stock.images / "a" / "00.png"]),
         (["sample"], [stock.networks, "--task", "x", "--num-samples", 2, "--steps", 2, "--out", out]),

@@ -33,6 +33,8 @@ FIELDS = {
     "explore": ("tasks", "classes", "shots", "num_samples", "num_trained", "seed", "steps", "max_query"),
     "interpolate": ("points", "seeds", "shots", "num_samples", "seed", "steps", "max_query"),
     "look": ("perplexity", "seed"),
+    "map_names": ("perplexity", "seed"),
+    "name_path": ("points", "best", "max_query", "seed"),
     "networks": ("num_samples", "num_inference_steps", "around", "architecture"),
     "heads": ("num_samples", "num_inference_steps", "guidance_scale"),
 }
@@ -114,6 +116,25 @@ def _interpolate(chosen: dict, stock: Stock, rng: Random, bundle) -> Callable:
 
         few = {"shots": 2, "num_samples": 2, "points": 3, "seeds": 1, **chosen}
         interpolate([load_images(stock.images)] * 2, bundle=bundle, device="cpu", **few)
+
+    return call
+
+
+def _map_names(chosen: dict, stock: Stock, rng: Random, bundle) -> Callable:
+    def call():
+        from d2nwg.exploration.names import map_names
+
+        map_names(["cat", "dog"], "do", bundle=stock.dual, device="cpu", **{"perplexity": 3, **chosen})
+
+    return call
+
+
+def _name_path(chosen: dict, stock: Stock, rng: Random, bundle) -> Callable:
+    def call():
+        from d2nwg.data.images import load_images
+        from d2nwg.interpolation.names import name_path
+
+        name_path(["cat", "dog"], load_images(stock.images), bundle=stock.dual, device="cpu", **{"points": 3, **chosen})
 
     return call
 
