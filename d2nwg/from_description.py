@@ -12,7 +12,7 @@ from torch import Tensor
 from d2nwg.adapters import Adapter, strength
 from d2nwg.bundles import load_bundle, resolve_bundle
 from d2nwg.conditions.class_names import check_names, class_of
-from d2nwg.encoders.lora import AdaptedEncoder, LoraShape
+from d2nwg.encoders.lora import AdaptedEncoder, LoraShape, clean
 from d2nwg.pipelines.adapters import STEPS, AdapterSamples
 from d2nwg.utils.devices import resolve_device
 from d2nwg.utils.errors import UserError
@@ -106,6 +106,7 @@ def generate_from_description(
     """
     if len(description) > LONGEST:
         raise UserError(f"The description has {len(description):,} characters; say it in at most {LONGEST:,}.")
+    description = clean(description)
     labels = [class_of(name) for name in check_names(labels)] if labels else []
     whole(num_samples, "The number of samples", 1)
     seed_number(seed)

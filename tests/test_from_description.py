@@ -102,6 +102,12 @@ def test_the_card_of_an_adapter_runs(made, tmp_path):
     assert ran.returncode == 0 and "tensor([[" in ran.stdout, ran.stderr
 
 
+def test_half_a_character_is_no_obstacle(made, tmp_path):
+    options = {"labels": ["no", "yes"], "bundle": made[0] / "adapters", "num_samples": 2}
+    found = generate_from_description("Is it \udcff good?", **options)
+    assert Adapter.load(found.save(tmp_path / "a")).info["description"] == "Is it ? good?"
+
+
 def test_labels(made):
     folder, *_ = made
     words, options = DESCRIBED["tone"][0], {"bundle": folder / "adapters", "num_samples": 2}

@@ -59,6 +59,9 @@ class AdaptedEncoder:
         network.requires_grad_(False)
         self.key = fingerprint(network)
         network.max_seq_length = min(shape.max_tokens, network.max_seq_length or shape.max_tokens)
+        most = getattr(self._body(network).config, "hidden_size", 10_000)
+        if shape.rank > most:
+            raise UserError(f"The rank {shape.rank:,} is more than {shown(shape.base)} is wide: at most {most:,}.")
         options: dict[str, Any] = {
             "r": shape.rank,
             "lora_alpha": shape.alpha,

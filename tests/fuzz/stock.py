@@ -11,6 +11,7 @@ from tests.fuzz.forked import GIB, Limits, run_forked
 from tests.fuzz.room import Room
 from tests.helpers.images import make_image_folder, make_pattern_folder
 from tests.helpers.networks import network
+from tests.helpers.text_tasks import opinions, tiny_text_encoder, write_task
 from tests.tiny_llm import make_tiny_llm
 
 ENCODER = "pixels/4"
@@ -23,6 +24,7 @@ FEW = [
     "unet_channels=32",
     "checkpoint_every=1",
 ]
+FEW_ADAPTERS = [*FEW, "coordinates=4", "patch=4,1,2", "latent_channels=2"]
 TOPICS = ("hot", "cold", "water", "long", "many", "day", "people", "first", "number", "time")
 
 
@@ -95,6 +97,36 @@ class Stock:
     def networks(self) -> Path:
         """A bundle of networks."""
         return self._made("networks", lambda path: _train(self.networks_zoo, "networks", path, *FEW))
+
+    @cached_property
+    def text_encoder(self) -> Path:
+        """A text encoder with random weights."""
+        return self._made("texts", tiny_text_encoder) / "encoder"
+
+    @cached_property
+    def text_task(self) -> Path:
+        """A task of texts with two classes."""
+
+        def make(path: Path) -> Path:
+            return write_task(path, {"train": opinions(40), "test": opinions(20, 1)}, description="Good?")
+
+        return self._made("tone", make)
+
+    @cached_property
+    def adapters_zoo(self) -> Path:
+        """A zoo of adapters of two tasks."""
+        build = "zoo build {} {} --adapter lora --base {} --rank 1 --epochs 1 --seeds 3 --keep 2 --rows 16"
+
+        def make(path: Path) -> int:
+            other = self.copy(self.text_task, path.with_name("other-tasks")).rename(path.with_name("other"))
+            return _run(*build.format(self.text_task, other, self.text_encoder).split(), "--out", path)
+
+        return self._made("adapters-zoo", make)
+
+    @cached_property
+    def adapters(self) -> Path:
+        """A bundle of adapters."""
+        return self._made("adapters", lambda path: _train(self.adapters_zoo, "adapters", path, *FEW_ADAPTERS))
 
     @cached_property
     def generated(self) -> Path:

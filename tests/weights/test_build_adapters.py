@@ -101,6 +101,8 @@ def test_what_cannot_be_built_is_refused(tasks, config, tmp_path):
         build_adapters([tasks[0], tasks[0]], config, tmp_path / "zoo")
     with pytest.raises(UserError, match="cannot take this adapter"):
         build_adapters(tasks, replace(config, shape=replace(config.shape, targets=("nowhere",))), tmp_path / "zoo")
+    with pytest.raises(UserError, match="rank 17 is more than .* is wide: at most 16"):
+        build_adapters(tasks, replace(config, shape=replace(config.shape, rank=17)), tmp_path / "zoo")
     with pytest.raises(UserError, match="could not be loaded"):
         build_adapters(tasks, replace(config, shape=LoraShape("nobody/nothing")), tmp_path / "zoo")
     assert not (tmp_path / "zoo").exists()

@@ -12,6 +12,7 @@ KINDS = {
     "checkpoints": "tests.fuzz.kinds.checkpoints:make",
     "zoos": "tests.fuzz.kinds.zoos:make",
     "bundles": "tests.fuzz.kinds.bundles:make",
+    "adapters": "tests.fuzz.kinds.adapters:make",
     "models": "tests.fuzz.kinds.models:make",
     "templates": "tests.fuzz.kinds.models:make_template",
     "questions": "tests.fuzz.kinds.questions:make",
