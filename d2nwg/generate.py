@@ -22,7 +22,7 @@ from d2nwg.encoders.open import FeatureEncoder, load_encoder, name_for
 from d2nwg.encoders.split import SplitFeatures, read_split, read_unlabelled
 from d2nwg.evaluation.accuracy import accuracies, confusion_matrix, per_class_accuracy
 from d2nwg.evaluation.baselines import score_baselines
-from d2nwg.evaluation.report import Clock, Novelty, QueryAccuracy, Report, SampleScore, readme
+from d2nwg.evaluation.report import Clock, Novelty, QueryAccuracy, Report, SampleScore, readme, unheeded
 from d2nwg.evaluation.selection import Choice, choose, selection_split
 from d2nwg.evaluation.zoo_baselines import novelty
 from d2nwg.evaluation.zoo_distance import zoo_distance
@@ -34,8 +34,6 @@ from d2nwg.utils.errors import UserError
 from d2nwg.utils.limits import seed_number, whole
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights.networks import State, logits, pick
-
-LEAST_TRUST = 0.15  # with less, items without labels make no difference worth speaking of
 
 
 @dataclass
@@ -175,7 +173,7 @@ def generate_heads(
         novelty=scores.novelty,
         seconds=clock.seconds(),
         device=str(opened.encoder.device),
-        notes=[*given.notes, *data.notes, *notes, *_on_trust(samples, given.noun), *opened.notes],
+        notes=[*given.notes, *data.notes, *notes, *unheeded(samples.trust, samples.belief, given.noun), *opened.notes],
         noun=given.noun,
     )
     made = _generation(opened.encoder, data, samples, choice, scores, report)
@@ -323,13 +321,6 @@ def _score(
 
 def _accuracy(head: State, features: Tensor, labels: Tensor) -> float:
     return float(accuracies({name: tensor[None] for name, tensor in head.items()}, features, labels)[0])
-
-
-def _on_trust(samples: HeadSamples, noun: str) -> list[str]:
-    """A sentence where unlabelled items made no difference."""
-    if samples.trust is None or samples.trust >= LEAST_TRUST:
-        return []
-    return [f"The unlabelled {noun}s hardly count: with them, labelled ones are recognised worse."]
 
 
 def _generation(

@@ -15,6 +15,7 @@ from d2nwg.encoders.imagenet import NamedRows
 from d2nwg.from_names import generate_from_names
 from d2nwg.generate import generate_heads
 from d2nwg.heads import Head
+from d2nwg.models import prior
 from d2nwg.pipelines import names as on_encoders
 from d2nwg.pipelines.names import Expectation
 from d2nwg.training.episodes import ZooEpisodes
@@ -181,6 +182,23 @@ def test_names_beside_images(images, bundle):
     other = generate_heads(images, bundle=bundle, shots=2, num_samples=3)
     assert other.head.classes == images.classes and np.array_equal(made.data.support_index, other.data.support_index)
     assert not torch.equal(other.head.state["weight"], made.head.state["weight"])
+
+
+def test_names_that_the_images_contradict_are_left_out_and_the_report_says_so(images, bundle, monkeypatch):
+    settings = dict(bundle=bundle, shots=2, num_samples=3)
+    monkeypatch.setattr(prior, "belief", lambda fit: fit.new_ones(len(fit)))
+    assert not any("names hardly count" in note for note in generate_heads(images, **settings).report.notes)
+    monkeypatch.setattr(prior, "belief", lambda fit: fit.new_zeros(len(fit)))
+    made = generate_heads(images, **settings)
+    assert any("names hardly count" in note for note in made.report.notes)
+    assert made.report.query_accuracy.without_names == made.report.query_accuracy.average
+    pipe = load_pipeline(bundle)
+    support = made.data.by_class(torch.ones(len(made.data.labels), dtype=torch.bool))
+    sampled = [
+        pipe(Task(support=support, names=names), 2, torch.Generator().manual_seed(0)) for names in (images.classes, ())
+    ]
+    assert sampled[0].belief == 0 and sampled[1].belief is None
+    torch.testing.assert_close(sampled[0].state["weight"], sampled[1].state["weight"])
 
 
 def test_an_encoder_that_knows_no_names_ignores_them(images, bundle, cheap_encoder, monkeypatch):

@@ -182,13 +182,13 @@ def test_the_verbs_on_pairs(pairs, capsys, tmp_path, folder):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (["predict", "HEAD"], "Nothing to label: give a --text"),
+        (["predict", "HEAD"], "Nothing to label: give image files; or"),
         (["predict", "HEAD", "gone.csv"], "no table at gone.csv"),
         (["predict", "HEAD", "--text", " "], "is empty"),
         (["predict", "PAIRS", "--text", "a", "b", "c"], "takes two texts a row"),
         (["predict", "PAIRS", "TABLE"], "takes two a row"),
         (["predict", "IMAGES", "--text", "a"], "takes images, not texts"),
-        (["predict", "IMAGES"], "Nothing to label: give an image file"),
+        (["predict", "IMAGES"], "Nothing to label: give image files"),
         (["evaluate", "HEAD", "TABLE", "--text-column", "zzz"], "no column zzz"),
         (["generate", "TABLE", "--label-column", "text", "--out", "OUT"], "has"),
         (

@@ -13,7 +13,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         help="generate heads for a data set",
         description="Generate classifier heads from a few images or texts a class, score them and baselines on those "
         "that generation never saw, and write head.safetensors, samples.safetensors, report.json and README.md.",
-        epilog="examples: python -m d2nwg generate flowers/ --shots 5 --num-samples 50 --out flowers-head; python -m "
+        epilog="example: python -m d2nwg generate flowers/ --shots 5 --num-samples 50 --out flowers-head; python -m "
         "d2nwg generate reviews.csv --out reviews-head; without an "
         'image: python -m d2nwg generate --names "tabby cat, golden retriever, red fox" --out pets-head',
     )

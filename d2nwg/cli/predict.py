@@ -11,7 +11,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         help="label images or texts with a head",
         description="Label images or texts with a head: image or text, label and probability, a line each, separated "
         "by tabs.",
-        epilog="examples: python -m d2nwg predict out/head.safetensors cat.jpg dog.png; "
+        epilog="example: python -m d2nwg predict out/head.safetensors cat.jpg dog.png; "
         'python -m d2nwg predict out/head.safetensors --text "A lovely film."',
     )
     parser.add_argument("head", metavar="HEAD", help="a head file, such as OUT/head.safetensors of generate")
@@ -39,9 +39,9 @@ def run(args: argparse.Namespace) -> None:
     from d2nwg.utils.errors import UserError
     from d2nwg.utils.text import shown
 
-    head = Head.load(args.head)
     if not args.items and not args.text:
-        raise UserError(f"Nothing to label: give {'an image file' if head.noun == 'image' else 'a --text, or a file'}.")
+        raise UserError("Nothing to label: give image files; or, for a head of texts, a file or --text.")
+    head = Head.load(args.head)
     if head.noun == "image":
         if args.text:
             raise UserError("This head takes images, not texts: give image files.")

@@ -86,6 +86,8 @@ def load_free_texts(
 
 
 def _unpacked(path: Path, into: Path | None, progress: Progress) -> Path:
+    if not path.is_file():  # a FIFO would block
+        raise UserError(f"There is no folder, table or archive at {shown(path)}.")
     where = Path(into) / "texts" if into else cache_dir() / "text-archives"
     return extract_files(path, {*TEXT_SUFFIXES, ".gz"}, nothing=NO_TEXTS, into=where, progress=progress)
 

@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.text import markdown, shown
 
+LEAST_TRUST = 0.15  # with less, items without labels make no difference worth speaking of
+LEAST_BELIEF = 0.5  # with less, names mean more likely nothing, or something else
+
 
 @dataclass(frozen=True)
 class QueryAccuracy:
@@ -204,6 +207,22 @@ def _use(report: Report) -> str:
         return ""
     named = shown(report.encoder.partition("/")[2]).replace("\\", "").replace('"', "")
     return f"{_VECTORS.format(encoder=named)}{_FEATURES[report.noun]}print(classes[int(head(features).argmax())])\n"
+
+
+def unheeded(trust: float | None, belief: float | None, noun: str = "image") -> list[str]:
+    """Sentences on what was given and hardly counted.
+
+    Args:
+        trust: how far items without labels counted, 0 to 1; None without any.
+        belief: how far class names counted beside the items, 0 to 1; None without any.
+        noun: what an item is called.
+    """
+    notes = []
+    if trust is not None and trust < LEAST_TRUST:
+        notes.append(f"The unlabelled {noun}s hardly count: with them, labelled ones are recognised worse.")
+    if belief is not None and belief < LEAST_BELIEF:
+        notes.append(f"The class names hardly count: the {noun}s do not bear them out.")
+    return notes
 
 
 def readme(report: Report, probe: str) -> str:

@@ -51,6 +51,7 @@ class Start:
             its share of the head.
         beyond: (B, C, d) what class names add to the head outside of the span, on `Span.placed` features; None without
             names.
+        named: (B, 1, 1) how far the names count (`Prior`); None without names.
     """
 
     weight: Tensor
@@ -65,6 +66,7 @@ class Start:
     tuned: tuple[Tensor, Tensor] | None = None
     tuned_share: Tensor | None = None
     beyond: Tensor | None = None
+    named: Tensor | None = None
 
     def finish(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """The head with what the generator adds to it: (S, C, r) and (S, C)."""
@@ -144,6 +146,7 @@ class ClosedForm(nn.Module):
             tuned=tuned_ridge(span) if tuned else None,
             tuned_share=share_of_tuned if tuned else None,
             beyond=beyond * (1 - share_of_tuned) if tuned and beyond is not None else beyond,
+            named=None if prior is None else prior.named,
         )
 
     def _cluster(

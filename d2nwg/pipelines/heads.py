@@ -37,12 +37,15 @@ class HeadSamples:
             where the layout cannot hold them: more classes than it has rows, or another encoder.
         order: (C,) the classes in canonical order, in which ``vectors`` hold their rows; None where those are.
         trust: the weight that images without labels were given, from 0 to 1; None without any.
+        belief: the probability that the names are those of the classes, by the images, which is how far they count;
+            None where names or images are no condition.
     """
 
     state: State
     vectors: Tensor | None
     order: Tensor | None
     trust: float | None = None
+    belief: float | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.state.values())))

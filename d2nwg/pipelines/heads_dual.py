@@ -82,7 +82,9 @@ class DualHeadPipeline(WeightGenerationPipeline):
         state = self.denoiser.to_heads(latents, condition, names.onto if names else None)
         state = names.fold(state, turned=True) if names else state
         trust = None if condition.gate is None else float(condition.gate)
-        return HeadSamples(state, *self._vectors(state, support), trust)
+        named = condition.branches[0].start.named
+        belief = None if named is None else float(named)
+        return HeadSamples(state, *self._vectors(state, support), trust, belief)
 
     def _from_names(self, task: Task, names: EncoderNames | None, directions, num_samples: int, generator):
         if not task.names or names is None:

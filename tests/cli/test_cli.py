@@ -104,7 +104,7 @@ def test_the_library_exports_what_it_says():
         (["evaluate", "h", "d", "--seed", "x"], "'x' is not a whole number"),
         (["evaluate", "h", "d", "--seed", "-1"], "--seed"),
         (["evaluate", "h", "d", "--device", "toaster"], "'toaster' is not a device"),
-        (["predict", "head.safetensors"], "IMAGE"),
+        (["predict", "head.safetensors"], "Nothing to label"),
     ],
 )
 def test_mistakes_in_arguments(args, words):

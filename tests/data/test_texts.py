@@ -183,7 +183,7 @@ def test_texts_without_labels(tmp_path):
     assert load_free([tmp_path / "more.txt"], like) == ["one", "two"]
     assert load_free([tmp_path / "a.csv"], like) == [text for text, _ in REVIEWS]
     assert load_free([make_text_folder(tmp_path / "news")], like) == ["a cell", "a atom", "a goal", "a team"]
-    assert "There is no table at" in refusal(load_free, [tmp_path / "gone"], like)
+    assert "There is no" in refusal(load_free, [tmp_path / "gone"], like)
     (tmp_path / "empty.txt").write_text(" \n\n")
     assert "holds no rows" in refusal(load_free, [tmp_path / "empty.txt"], like)
 
@@ -288,6 +288,9 @@ def test_a_file_is_read_within_bounds(tmp_path, monkeypatch):
 def test_special_files_are_not_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
     assert "no regular file" in refusal(load_texts, tmp_path / "pipe.csv")
+    os.mkfifo(tmp_path / "pipe.zip")
+    for load in (load_texts, load_data, lambda path: load_free_texts([path])):
+        assert "There is no folder" in refusal(load, tmp_path / "pipe.zip")
     folder = make_text_folder(tmp_path / "news")
     os.mkfifo(folder / "sport" / "pipe.txt")
     (folder / "sport" / "passwd.txt").symlink_to("/etc/passwd")

@@ -140,7 +140,7 @@ def test_mistakes_are_sentences(client, made, a_picture, tmp_path):
         (dict(head=handle_file(a_picture), image=handle_file(a_picture), api_name="/predict"), "3-15.png"),
         (dict(head=handle_file(made[2]), image=handle_file(made[4]), api_name="/predict"), "cannot be read"),
         (dict(head=handle_file(made[2]), samples=handle_file(made[4]), api_name="/sample"), "report.json is not"),
-        (dict(head=handle_file(made[2]), image=None, api_name="/predict"), "Give a head file and a picture"),
+        (dict(head=handle_file(made[2]), image=None, api_name="/predict"), "Give a head file, and a picture or a text"),
         (dict(example="digits", shots="x", api_name="/generate"), "shots should be a number"),
         (dict(example=["digits"], api_name="/generate"), "example should be a text"),
     ):

@@ -179,9 +179,9 @@ def test_a_single_file_is_a_list_of_one(served):
     client, text = served.client(), served.upload("notes.txt", b"no archive")
     answers = [sentence(post(client, "load_images", {"data": [value, None]})) for value in (text, [text])]
     assert answers[0] == answers[1] and "notes.txt" in answers[0]
-    said = [sentence(post(client, "predict", {"data": [value, None]})) for value in (text, [text])]
-    assert said[0] == said[1] == "Give a head file and a picture."
-    assert "one file, and 2 came" in sentence(post(client, "predict", {"data": [[text, text], None]}))
+    said = [sentence(post(client, "predict", {"data": [value, None, None, None]})) for value in (text, [text])]
+    assert said[0] == said[1] == "Give a head file, and a picture or a text."
+    assert "one file, and 2 came" in sentence(post(client, "predict", {"data": [[text, text], None, None, None]}))
 
 
 def test_a_path_that_is_no_upload_tells_nothing(served, tmp_path):
