@@ -14,6 +14,7 @@ _EXPORTS = {
     "load_bundle": "d2nwg.bundles",
     "generate_heads": "d2nwg.generate",
     "generate_from_names": "d2nwg.from_names",
+    "generate_from_description": "d2nwg.from_description",
     "Head": "d2nwg.heads",
     "load_images": "d2nwg.data.images",
     "load_data": "d2nwg.data.sources",
