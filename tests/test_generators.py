@@ -12,7 +12,7 @@ from d2nwg.bundles import bundle_generator, list_bundles
 from d2nwg.cli import main
 from d2nwg.conditions import CONDITIONERS
 from d2nwg.conditions.dataset import DatasetEncoder
-from d2nwg.generators import Generator, for_zoo, generator_of, get_generator, presets, register
+from d2nwg.generators import GENERATORS, Generator, for_zoo, generator_of, get_generator, presets, register
 from d2nwg.training.cards import CardText
 from d2nwg.training.config import UNetConfig, setting
 from d2nwg.utils.errors import UserError
@@ -64,7 +64,7 @@ def test_a_generator_is_an_entry(toy, tiny_zoo, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     said = " ".join(capsys.readouterr().out.split())
-    assert "{unet,dual,networks,toy}" in said and "toy: a generator to play with" in said and "toy: toy" in said
+    assert "{unet,dual,networks,adapters,toy}" in said and "toy: a generator to play with" in said and "toy: toy" in said
 
 
 def test_a_generator_is_offered_in_the_train_tab(toy):
@@ -110,7 +110,8 @@ def test_names_of_generators():
     with pytest.raises(ValueError, match="There is a generator models already"):
         register(Generator("new", "", "", "head", "heads", "", "", "", "", aliases=("models",)))
     assert [one.name for one in for_zoo("heads")] == ["unet", "dual"] and for_zoo("checkpoints")[0].name == "networks"
-    assert presets()["paper"] == ["unet"] and set(presets()["tiny"]) == {"unet", "dual", "networks"}
+    assert [one.name for one in for_zoo("adapters")] == ["adapters"]
+    assert presets()["paper"] == ["unet"] and set(presets()["tiny"]) == set(GENERATORS)
     assert generator_of(UNetConfig()).name == "unet"
 
 
