@@ -174,7 +174,9 @@ def test_on_the_command_line(made, tmp_path, capsys):
 
 def test_layers_apart_and_a_task_held_out(made, tmp_path):
     folder, _, zoo = made
-    config = AdaptersConfig.preset("tiny", **SETTINGS, layout="layers")
+    for preset in AdaptersConfig.PRESETS:
+        train_bundle(zoo, AdaptersConfig.preset(preset).shortened(2), tmp_path / preset, device="cpu")
+    config = AdaptersConfig.preset("tiny", layout="layers").shortened(4)
     out = train_bundle(zoo, config, tmp_path / "layers", device="cpu")
     pipe = load_bundle(out)
     assert pipe.weight_space.config.parts == 2 * 2 + 1  # query and value of two layers, and the head
