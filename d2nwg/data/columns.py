@@ -58,6 +58,8 @@ def text_columns(table: Table, chosen: tuple[str, ...] = (), *, aside: Iterable[
     Raises:
         UserError: there is none, or not the chosen ones.
     """
+    if list(table.columns) == [""] and len(chosen) < 2:  # a text a line, whatever the columns of tables beside it
+        return ("",)
     if chosen:
         if len(chosen) > 2:
             raise UserError(f"{len(chosen)} text columns are given: a row has one text or two.")
