@@ -254,7 +254,7 @@ def damage_header(path: Path, rng: Random) -> None:
         try:
             inner = json.loads(about[key])
             about[key] = json.dumps(damaged_json(inner, rng))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):  # damaged before
             about[key] = rng.choice(["", "0", "2", "null", "x" * 1000, "[" * 5000, "{}", "\x1b[31m"])
         if rng.random() < 0.1:
             about[key] = "[" * 50_000

@@ -90,6 +90,9 @@ def test_table_sorts_by_number_and_shows_one_decimal():
     table = html.table(REPORT)
     assert table["data"] == [["chosen", 88.2, None], ["sample 0", 50.0, None], ["sample 1", 25.0, 1.25]]
     assert table["metadata"]["display_value"][2] == ["sample 1", "25.0", "1.250"]
+    elsewhere = replace(REPORT, samples=[replace(sample, nearest_zoo_distance=None) for sample in REPORT.samples])
+    table = html.table(elsewhere)
+    assert table["headers"] == ["head", "right, %"] and table["data"][2] == ["sample 1", 25.0]
 
 
 # --------------------------------------------------------------------------------------------------- settings

@@ -140,11 +140,13 @@ def table(report: Report) -> dict:
     rows: list[tuple[str, float, float | None]] = [("chosen", 100 * report.query_accuracy.chosen, None)]
     for i, sample in enumerate(report.samples):
         rows.append((f"sample {i}", 100 * sample.accuracy, sample.nearest_zoo_distance))
+    headers = ["head", "right, %", "distance to the nearest zoo head, in lengths of a zoo head"]
     shown = [[name, f"{right:.1f}", "" if far is None else f"{far:.3f}"] for name, right, far in rows]
+    columns = 2 if all(far is None for *_, far in rows) else 3  # on another encoder than the zoo's there is no distance
     return {
-        "headers": ["head", "right, %", "distance to the nearest zoo head, in lengths of a zoo head"],
-        "data": [list(row) for row in rows],
-        "metadata": {"display_value": shown},
+        "headers": headers[:columns],
+        "data": [list(row[:columns]) for row in rows],
+        "metadata": {"display_value": [row[:columns] for row in shown]},
     }
 
 
