@@ -193,7 +193,7 @@ def mean(values) -> float:
     return float(np.mean(list(values)))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run what the command line asks for, print the rows and write them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("zoo", type=Path)
@@ -204,8 +204,10 @@ def main() -> None:
     parser.add_argument("--unseen", type=int, default=0, metavar="N", help="leave each of N tasks out in turn")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
+    parser.add_argument("--smoke", action="store_true", help="a few steps of training: see whether it runs")
+    args = parser.parse_args(arguments)
     zoo, config = ModelZoo(args.zoo), AdaptersConfig.preset(args.preset)
+    config = config.shortened(4) if args.smoke else config
     said = read_about(args.about) if args.about else None
     bench = Bench(zoo, [load_text_task(path, seed=zoo.adapters.build["seed"], said=said) for path in args.tasks])
     if args.unseen:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from d2nwg.utils.paths import shipped
-from tests.helpers.documented import documented
+from tests.helpers.documented import ROOT, documented
 from tests.helpers.images import make_image_folder
+from tests.helpers.text_tasks import opinions, tiny_text_encoder, write_task
 from tests.helpers.texts import write_pairs, write_topics
 from tests.tiny_llm import make_tiny_llm
 
@@ -22,6 +23,7 @@ TEXT_SETS = "sst2 mr sst5 cola ag_news trec6 tweet_emotion banking77"
 RENAMED = "--rename mr=negative,positive trec6=description,entity,abbreviation,human,location,number"
 UNSEEN = "--seeds 1 --seeds-many 1 --shots 1 --ways 2 --num-samples 2 --query 2 --unlabelled 1"
 TEXTS = "--seeds 1 --shots 1 --ways 2 --num-samples 2 --query 2 --unlabelled 1"
+TASKS = "sst2 cola mpqa trec6 tweet_emotion"
 WHOLE = "--count 12 --epochs 1 --samples 2 --set vae_steps=2 --set align_steps=2 --set diffusion_steps=2"
 SMALLEST = {  # documented command: options that make it small; the last one counts
     "python -m benchmarks.unseen DATA... --bundles BUNDLE --out unseen.json --write-card": UNSEEN,
@@ -29,6 +31,12 @@ SMALLEST = {  # documented command: options that make it small; the last one cou
     f"python -m benchmarks.unseen {' '.join(SETS)} --bundles heads-dual --shots 1 5 --out unseen.json --readme": UNSEEN,
     f"python -m benchmarks.texts {TEXT_SETS} {RENAMED} --out texts.json --readme": TEXTS,
     "python -m benchmarks.texts mrpc rte --out pairs.json": TEXTS,
+    f"python -m benchmarks.adapters adapter-zoo {TASKS} --about benchmarks/text_tasks.json --out adapters.json": (
+        "--preset tiny --seeds 1 --smoke"
+    ),
+    f"python -m benchmarks.adapters adapter-zoo {TASKS} --about benchmarks/text_tasks.json --unseen 4 --out new.json": (
+        "--preset tiny --seeds 1 --unseen 1 --smoke"
+    ),
     "python -m benchmarks.speed --zoo zoo --images photos/ --out speed.json": "--smoke --only probes encoder",
     "python -m benchmarks.speed --only encoder --num-images 512": "--smoke",
     "python -m benchmarks.speed --only heads": "--smoke --data flowers",
@@ -72,6 +80,22 @@ def write_archive(path: Path, classes: str, seed: int) -> None:
     np.savez(path, **arrays)
 
 
+def _adapter_zoo(folder: Path) -> None:
+    """A zoo of adapters of a small encoder, and its tasks."""
+    from d2nwg.data.text_tasks import load_text_task, read_about
+    from d2nwg.encoders.lora import LoraShape
+    from d2nwg.weights.build_adapters import AdapterZooConfig, build_adapters
+    from d2nwg.weights.finetune import TuneConfig
+
+    (folder / "benchmarks").mkdir(parents=True)
+    said = read_about(shutil.copy(ROOT / "benchmarks" / "text_tasks.json", folder / "benchmarks"))
+    rows = {"train": opinions(40), "test": opinions(20, 1)}
+    tasks = [load_text_task(write_task(folder / name, rows), said=said) for name in TASKS.split()]
+    shape = LoraShape(str(tiny_text_encoder(folder / "text-encoder")), rank=1)
+    config = AdapterZooConfig(shape, TuneConfig(epochs=1, keep=1), seeds=2, rows=16)
+    build_adapters(tasks, config, folder / "adapter-zoo")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Where the benchmarks run, one after another, with the files that they name, small."""
@@ -93,6 +117,7 @@ def folder(tmp_path_factory):
         make_image_folder(folder / name, ("dark", "light"), per_class=4, seed=seed)
     config = ZooConfig(subsets=16, max_classes=3, images=3, max_per_class=6, width=8)
     build_zoo([load_images(folder / "photos")], load_encoder(), config, folder / "zoo", device="cpu")
+    _adapter_zoo(folder / "adapters")  # apart: other benchmarks have other texts of the same names
     write_archive(folder / "gray-mnist.npz", "0123456789", 0)
     write_archive(folder / "gray-notmnist.npz", "ABCDEFGHIJ", 1)
     make_tiny_llm(folder / "tiny")
@@ -106,7 +131,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("command", SMALLEST)
-def test_benchmark(command, folder, capsys):
+def test_benchmark(command, folder, capsys, monkeypatch):
+    if "benchmarks.adapters" in command:
+        monkeypatch.chdir(folder := folder / "adapters")
     words = shlex.split(command.replace("DATA...", " ".join(SETS[:2]))) + shlex.split(SMALLEST[command])
     python, dash_m, module, *arguments = words
     assert (python, dash_m) == ("python", "-m")

@@ -21,6 +21,7 @@ from d2nwg import cli
 from tests.helpers.documented import PAGES, ROOT, documented, snippets
 from tests.helpers.images import make_image_folder
 from tests.helpers.networks import network
+from tests.helpers.text_tasks import opinions, tiny_text_encoder, write_task
 from tests.helpers.texts import write_topics
 from tests.tiny_llm import WORDS, make_tiny_llm
 
@@ -38,6 +39,8 @@ FEW = "--subsets 24 --classes 2-3 --images 2 --max-per-class 4"
 STEPS = "--preset tiny --set vae_steps=2 --set align_steps=2 --set diffusion_steps=2 --set batch_size=4"
 DUAL = "--preset tiny --set steps=2 --set validate_every=1 --held-out birds"
 REFINE = "--preset tiny --layers 2 --candidates 3 --criterion confidence"  # by which one is kept
+TASKS = "sst2 cola mpqa trec6 tweet_emotion"
+ADAPTERS = "--base text-encoder/encoder --rank 1 --epochs 1 --rows 16 --seeds 2 --keep 1"
 SMALLEST = {  # command: options that make it small, in the order in which the commands are run; the last one counts
     "python -m d2nwg generate flowers/ --shots 5 --num-samples 50 --out flowers-head": "--num-samples 3",
     "python -m d2nwg generate flowers/ --shots 1 --unlabelled more-flowers/ --out unlabelled-head": "--num-samples 3",
@@ -48,6 +51,14 @@ SMALLEST = {  # command: options that make it small, in the order in which the c
     "reviews-head": "--num-samples 3",
     'python -m d2nwg predict reviews-head/head.safetensors --text "A lovely film." "A dull one."': "",
     "python -m d2nwg evaluate reviews-head/head.safetensors reviews.csv": "",
+    f"python -m d2nwg zoo build {TASKS} --adapter lora --about benchmarks/text_tasks.json --rows 600 --seeds 2 --out "
+    "adapter-zoo": ADAPTERS,
+    "python -m d2nwg train --zoo adapter-zoo --out adapters": (
+        "--set vae_steps=2 --set align_steps=2 --set diffusion_steps=2"
+    ),
+    'python -m d2nwg generate --describe "Is this sentence grammatical?" --bundle adapters --out grammar': (
+        "--num-samples 2"
+    ),
     "python -m d2nwg predict flowers-head/head.safetensors picture.jpg": "",
     "python -m d2nwg evaluate flowers-head/head.safetensors flowers/": "",
     "python -m d2nwg explore --data flowers/ --num-samples 200 --out flowers-explored": "--num-samples 6",
@@ -137,6 +148,11 @@ def fill(folder: Path) -> None:
     for seed, name in enumerate(("flowers", "photos", "sketches", "birds", "tools")):
         make_image_folder(folder / name, per_class=8, seed=seed)
     shutil.make_archive(str(folder / "tools"), "zip", folder, "tools")
+    tiny_text_encoder(folder / "text-encoder")
+    for name in TASKS.split():
+        write_task(folder / name, {"train": opinions(40), "test": opinions(20, 1)})
+    (folder / "benchmarks").mkdir()
+    shutil.copy(ROOT / "benchmarks" / "text_tasks.json", folder / "benchmarks")
     (folder / "more-flowers").mkdir()
     for file in (folder / "photos").rglob("*.png"):
         shutil.copy(file, folder / "more-flowers" / f"{file.parent.name}-{file.name}")

@@ -57,8 +57,9 @@ class DualHeadPipeline(WeightGenerationPipeline):
         return self.names_on(task.encoder)
 
     def sample_bytes(self, classes: int, features: int, images: int) -> float:
-        """See `WeightGenerationPipeline`; the denoiser has a token for each image."""
-        return super().sample_bytes(classes, features, images) + 4 * 2 * images * self.denoiser.config.width
+        """See `WeightGenerationPipeline`; the denoiser has a token for each image, and holds some layers' outputs of it
+        beside the latents and what surrounds them."""
+        return super().sample_bytes(classes, features, images) + 4 * images * (6 * self.denoiser.config.width + 24)
 
     def _sample(self, task: Task, num_samples: int, run, *, guidance_scale: float, unlabelled: Tensor | None):
         support, names = task.support, self._names_for(task)
