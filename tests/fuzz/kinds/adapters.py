@@ -85,7 +85,7 @@ def _damage(folder: Path, rng: Random) -> None:
         path = rng.choice(inside)
         try:
             known = json.loads(path.read_text()) if path.suffix == ".json" and rng.random() < 0.8 else None
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):  # damaged before
             known = None
         if known is None:
             damage_file(path, rng)

@@ -116,14 +116,13 @@ def _wrong(model: Path, delta: Path, rng: Random, room: Room) -> None:
     what = rng.randrange(8)
     path = model / rng.choice(JSON)
     if what < 3 and plain(path):
-        try:
-            value = json.loads(path.read_text())
-        except (ValueError, RecursionError):
+        if (value := _value(path)) is None:
             return
         text = json.dumps(damaged_json(value, rng))
         path.write_bytes(damaged_text(text, rng) if rng.random() < 0.1 else text.encode())
     elif what == 3 and plain(model / "config.json"):
-        (model / "config.json").write_text(json.dumps(_config(json.loads((model / "config.json").read_text()), rng)))
+        if config := _value(model / "config.json"):
+            (model / "config.json").write_text(json.dumps(_config(config, rng)))
         (model / "evil.py").write_text(EVIL.format(target=str(room.canary / "PWNED")))
     elif what == 4 and plain(model / "model.safetensors"):
         _weights(model / "model.safetensors", rng)
@@ -138,6 +137,14 @@ def _wrong(model: Path, delta: Path, rng: Random, room: Room) -> None:
         files = [file for file in sorted(model.rglob("*")) if plain(file)]
         if files:
             damage_file(rng.choice(files), rng)
+
+
+def _value(path: Path):
+    """What a JSON file holds; None where it has been damaged before."""
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, RecursionError):
+        return None
 
 
 def _config(config, rng: Random):
