@@ -238,6 +238,14 @@ def plain(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
+def json_of(path: Path):
+    """What a JSON file holds; None where it has been damaged before."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
 def damage_header(path: Path, rng: Random) -> None:
     """Damage the header of a safetensors file; its metadata, which hold JSON as text, one level deeper."""
     data = path.read_bytes()

@@ -6,7 +6,7 @@ from random import Random
 
 from tests.fuzz.case import Case
 from tests.fuzz.forked import Limits
-from tests.fuzz.hostile import TEXTS, damage_file, damaged_json, damaged_text, plain
+from tests.fuzz.hostile import TEXTS, damage_file, damaged_json, damaged_text, json_of, plain
 from tests.fuzz.room import Room
 from tests.fuzz.stock import FEW_ADAPTERS, Stock
 
@@ -83,10 +83,7 @@ def _damage(folder: Path, rng: Random) -> None:
         if not inside:
             return
         path = rng.choice(inside)
-        try:
-            known = json.loads(path.read_text()) if path.suffix == ".json" and rng.random() < 0.8 else None
-        except (OSError, ValueError, RecursionError):  # damaged before
-            known = None
+        known = json_of(path) if path.suffix == ".json" and rng.random() < 0.8 else None
         if known is None:
             damage_file(path, rng)
         else:

@@ -4,7 +4,7 @@ import json
 from random import Random
 
 from tests.fuzz.case import Case
-from tests.fuzz.hostile import damage_file, damaged_json, plain
+from tests.fuzz.hostile import damage_file, damaged_json, json_of, plain
 from tests.fuzz.room import Room
 from tests.fuzz.stock import Stock
 
@@ -62,11 +62,12 @@ def make(rng: Random, room: Room, stock: Stock) -> Case:
             break
         path = rng.choice(inside)
         if path.name == "model_index.json" and rng.random() < 0.4:
-            index = json.loads(path.read_text())
+            index = json_of(path)
+            index = index if isinstance(index, dict) else {}
             index[rng.choice([key for key in index if not key.startswith("_")] or ["x"])] = rng.choice(CLASSES)
             path.write_text(json.dumps(index))
-        elif path.suffix == ".json" and rng.random() < 0.7:
-            path.write_text(json.dumps(damaged_json(json.loads(path.read_text()), rng)))
+        elif path.suffix == ".json" and rng.random() < 0.7 and (value := json_of(path)) is not None:
+            path.write_text(json.dumps(damaged_json(value, rng)))
         else:
             damage_file(path, rng)
     few = ["--shots", 2, "--num-samples", 4]

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.fuzz.case import Case
-from tests.fuzz.hostile import damage_file, damage_header, damaged_json, damaged_text, plain
+from tests.fuzz.hostile import damage_file, damage_header, damaged_json, damaged_text, json_of, plain
 from tests.fuzz.room import Room
 from tests.fuzz.stock import Stock
 
@@ -116,12 +116,12 @@ def _wrong(model: Path, delta: Path, rng: Random, room: Room) -> None:
     what = rng.randrange(8)
     path = model / rng.choice(JSON)
     if what < 3 and plain(path):
-        if (value := _value(path)) is None:
+        if (value := json_of(path)) is None:
             return
         text = json.dumps(damaged_json(value, rng))
         path.write_bytes(damaged_text(text, rng) if rng.random() < 0.1 else text.encode())
     elif what == 3 and plain(model / "config.json"):
-        if config := _value(model / "config.json"):
+        if config := json_of(model / "config.json"):
             (model / "config.json").write_text(json.dumps(_config(config, rng)))
         (model / "evil.py").write_text(EVIL.format(target=str(room.canary / "PWNED")))
     elif what == 4 and plain(model / "model.safetensors"):
@@ -137,14 +137,6 @@ def _wrong(model: Path, delta: Path, rng: Random, room: Room) -> None:
         files = [file for file in sorted(model.rglob("*")) if plain(file)]
         if files:
             damage_file(rng.choice(files), rng)
-
-
-def _value(path: Path):
-    """What a JSON file holds; None where it has been damaged before."""
-    try:
-        return json.loads(path.read_text())
-    except (ValueError, RecursionError):
-        return None
 
 
 def _config(config, rng: Random):

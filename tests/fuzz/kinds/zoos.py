@@ -7,7 +7,7 @@ from random import Random
 
 from tests.fuzz.case import Case
 from tests.fuzz.forked import Ended
-from tests.fuzz.hostile import damage_file, damaged_json, plain
+from tests.fuzz.hostile import damage_file, damaged_json, json_of, plain
 from tests.fuzz.room import Room
 from tests.fuzz.stock import FEW, Stock
 
@@ -94,8 +94,5 @@ def _kept(ended: Ended, was: dict, zoo: Path) -> list[str]:
 
 
 def _info(zoo) -> dict:
-    try:
-        info = json.loads((zoo / "zoo.json").read_text())
-    except (OSError, ValueError, RecursionError):
-        return {}
+    info = json_of(zoo / "zoo.json")
     return info if isinstance(info, dict) else {}
