@@ -85,8 +85,18 @@ def studio(tmp_path_factory):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    assert "Traceback" not in running.log.read_text()
+    assert "Traceback" not in _without_ended_streams(running.log.read_text())
     assert not list(running.files.glob("d2nwg-app-*")), "the app left files behind"
+
+
+def _without_ended_streams(log: str) -> str:
+    """A log without what gradio itself raises where a stream of events notices that its page was closed: 404, which the
+    server cannot send any more."""
+    kept, *failures = log.split("Exception in ASGI application")
+    for part in failures:
+        own, _, rest = part.partition("response already started.")
+        kept += rest if "in sse_stream" in own and "404: Not Found" in own else part
+    return kept
 
 
 @pytest.fixture(scope="session")

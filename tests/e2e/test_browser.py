@@ -141,7 +141,7 @@ def test_a_bad_upload_is_a_sentence(visit, tmp_path):
         path = tmp_path / name
         if content is None:
             with zipfile.ZipFile(path, "w") as archive:
-                archive.writestr("a/readme.txt", "nothing")
+                archive.writestr("a/readme.pdf", "nothing")
         else:
             path.write_bytes(content)
         page.evaluate("document.querySelector('#status .notice')?.classList.add('earlier')")
