@@ -7,7 +7,8 @@ ZOO is what `zoo build --adapter lora` made of the same tasks with the same seed
 ``--bundle``. All columns of a task are scored on the same texts, which no adapter was trained on:
 
 - head: the best head on the encoder without an adapter; trained: the zoo's last checkpoints, mean of its seeds;
-- told, paraphrase, unseen words: generated from a description of training, and from the descriptions kept aside;
+- description, paraphrase: generated from a description of training, and from the descriptions kept aside;
+- recognised: share of paraphrases whose nearest description is one of their own task;
 - oracle5: the best 5 of 8 samples by the very texts that score (the paper's protocol);
 - look-up: the zoo's first adapter of the task whose description is nearest to the paraphrase;
 - noise: the zoo's adapter and noise of the size of the differences between its seeds.
@@ -48,8 +49,7 @@ class Bench:
 
     def __init__(self, zoo: ModelZoo, tasks: Sequence[TextTask]):
         self.zoo, self.tasks = zoo, {task.name: task for task in tasks}
-        shape = zoo.adapters.shape
-        self.encoder = AdaptedEncoder(LoraShape(**{**shape, "targets": tuple(shape["targets"])}))
+        self.encoder = AdaptedEncoder(LoraShape.from_json(zoo.adapters.shape))
         build = zoo.adapters.build
         self.texts = {n: examples_of(t, TEST, build["scored"], build["seed"]) for n, t in self.tasks.items()}
         self.about = {task.name: task for task in zoo.adapters.tasks}
@@ -87,16 +87,16 @@ def seen(bench: Bench, pipe, seeds: int) -> dict[str, dict[str, float]]:
     for name, about in bench.about.items():
         members = bench.members(name)
         row = {"head": about.frozen["test"], "trained": mean(bench.score(name, *member) for member in members)}
-        told, aside = about.descriptions[0], about.aside
-        row["told"] = mean(bench.score(name, *sampled(pipe, told, seed)) for seed in range(seeds))
+        first, aside = about.descriptions[0], about.aside
+        row["description"] = mean(bench.score(name, *sampled(pipe, first, seed)) for seed in range(seeds))
         if aside:
             words = [aside[seed % len(aside)] for seed in range(seeds)]
             found = [sampled(pipe, text, seed) for seed, text in enumerate(words)]
             owners = [pipe.weight_space.tasks[nearest(pipe, text)].name for text in words]
-            row["told_apart"] = mean(owner == name for owner in owners)
+            row["recognised"] = mean(owner == name for owner in owners)
             row["paraphrase"] = mean(bench.fitting(name, *made) for made in found)
             row["look_up"] = mean(bench.fitting(name, *bench.members(owner)[0]) for owner in owners)
-        samples = pipe(told, SAMPLES, torch.Generator().manual_seed(0))
+        samples = pipe(first, SAMPLES, torch.Generator().manual_seed(0))
         each = sorted((bench.score(name, *one(samples, n)) for n in range(SAMPLES)), reverse=True)
         row |= {
             "oracle5": mean(each[:ORACLE]),

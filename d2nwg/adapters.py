@@ -12,7 +12,6 @@ from torch import Tensor
 
 from d2nwg.data.text_set import Text
 from d2nwg.encoders.lora import PREFIX, AdaptedEncoder, LoraShape
-from d2nwg.models.adapter_space import HEAD
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.outputs import new_folder
 from d2nwg.utils.paths import read_json
@@ -118,8 +117,8 @@ class Adapter:
         )
         config.save_pretrained(str(part))
         save_file({PREFIX + key: value.contiguous() for key, value in self.state.items()}, part / FILES[1])
-        told = {"shape": asdict(self.shape), "classes": self.classes, "pairs": self.pairs, "info": self.info}
-        metadata = {"format": FORMAT, "version": VERSION, "about": json.dumps(told, ensure_ascii=False)}
+        facts = {"shape": asdict(self.shape), "classes": self.classes, "pairs": self.pairs, "info": self.info}
+        metadata = {"format": FORMAT, "version": VERSION, "about": json.dumps(facts, ensure_ascii=False)}
         save_file({key: value.contiguous() for key, value in self.head.items()}, part / FILES[2], metadata)
         example = '[("one text", "another one")]' if self.pairs else '["a text"]'
         said = ", ".join(map(markdown, self.classes)) if self.classes else "a value"
@@ -140,21 +139,16 @@ class Adapter:
             raise UserError(f"{shown(folder)} is no adapter: give a folder that generate --describe wrote.")
         try:
             with safetensors.safe_open(folder / FILES[2], "pt") as file:
-                told = json.loads((file.metadata() or {})["about"])
+                about = json.loads((file.metadata() or {})["about"])
             state, head = load_file(folder / FILES[1]), load_file(folder / FILES[2])
-            shape = LoraShape(**{**told["shape"], "targets": tuple(told["shape"]["targets"])})
+            shape = LoraShape.from_json(about["shape"])
             config = read_json(folder / FILES[0])
             if config["r"] != shape.rank:
                 raise ValueError("another rank")
-            parts = {"classes": told["classes"], "pairs": bool(told["pairs"]), "info": dict(told["info"])}
+            parts = {"classes": about["classes"], "pairs": bool(about["pairs"]), "info": dict(about["info"])}
         except Exception as reason:  # a damaged file can fail in any way
             raise UserError(f"The adapter {shown(folder)} is damaged: make it again.") from reason
         return cls({key.removeprefix(PREFIX): value for key, value in state.items()}, head, shape, **parts)
-
-
-def head_of(state: State) -> State:
-    """The head of a zoo's member, under the names of `Adapter.head`."""
-    return {name.removeprefix("head."): state[name] for name in HEAD}
 
 
 def strength(encoder: AdaptedEncoder, texts: Sequence[Text]) -> Tensor:

@@ -12,14 +12,14 @@ from torch import Tensor
 from d2nwg.adapters import Adapter, strength
 from d2nwg.bundles import load_bundle, resolve_bundle
 from d2nwg.conditions.class_names import check_names, class_of
-from d2nwg.encoders.lora import AdaptedEncoder, LoraShape, clean
+from d2nwg.encoders.lora import AdaptedEncoder, LoraShape
 from d2nwg.pipelines.adapters import STEPS, AdapterSamples
 from d2nwg.utils.devices import resolve_device
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.limits import seed_number, whole
 from d2nwg.utils.outputs import new_folder
 from d2nwg.utils.progress import Progress, silent
-from d2nwg.utils.text import folded, number, some
+from d2nwg.utils.text import folded, number, some, utf8
 from d2nwg.weights.networks import State
 
 LONGEST = 5_000  # characters of a description
@@ -106,7 +106,7 @@ def generate_from_description(
     """
     if len(description) > LONGEST:
         raise UserError(f"The description has {len(description):,} characters; say it in at most {LONGEST:,}.")
-    description = clean(description)
+    description = utf8(description)
     labels = [class_of(name) for name in check_names(labels)] if labels else []
     whole(num_samples, "The number of samples", 1)
     seed_number(seed)
@@ -114,7 +114,7 @@ def generate_from_description(
     device = resolve_device(device)
     path = resolve_bundle(bundle, "adapter")
     pipe = load_bundle(path).to(device)
-    shape = LoraShape(**{**pipe.weight_space.config.shape, "targets": tuple(pipe.weight_space.config.shape["targets"])})
+    shape = LoraShape.from_json(pipe.weight_space.config.shape)
     encoder = AdaptedEncoder(shape, device)
     if encoder.key != pipe.weight_space.config.encoder_key:
         raise UserError(f"{shape.base} has other weights here than where {path.name} was trained: train it anew.")
@@ -132,8 +132,7 @@ def generate_from_description(
     chosen = samples.central()
     state, head = ({name: tensor.cpu().contiguous() for name, tensor in part.items()} for part in samples.one(chosen))
     encoder.load(state)
-    known = [pipe.weight_space.tasks[place].name for place, _ in samples.nearest]
-    nearest = [(name, cosine) for name, (_, cosine) in zip(known, samples.nearest, strict=True)]
+    nearest = [(pipe.weight_space.tasks[place].name, cosine) for place, cosine in samples.nearest]
     notes = _notes(nearest, samples.seen)
     head, classes, from_names = _head(head, samples, labels, encoder, nearest)
     if from_names:

@@ -7,6 +7,7 @@ from typing import ClassVar
 from diffusers import ModelMixin
 from diffusers.configuration_utils import ConfigMixin
 from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
 
 
 @dataclass
@@ -126,3 +127,18 @@ class Conditioner(ModelMixin, ConfigMixin):
             means: (B, C_max, k) means of each class's support images.
         """
         return means[..., 0]
+
+
+def alignment_loss(dataset: Tensor, latents: Tensor, same: Tensor, temperature: Tensor) -> Tensor:
+    """InfoNCE (equation 2) where all records of one task are positive pairs.
+
+    Args:
+        dataset: z_D (B, E).
+        latents: (B, E), the latents of the same B records, mapped to the width of z_D.
+        same: (B, B) bool, which records are of one task.
+        temperature: the logarithm of the factor of the cosines.
+    """
+    scores = normalize(dataset, dim=-1) @ normalize(latents, dim=-1).T * temperature.exp().clamp_max(100)
+    target = same.to(scores.dtype)
+    target = target / target.sum(1, keepdim=True)
+    return (cross_entropy(scores, target) + cross_entropy(scores.T, target)) / 2

@@ -4,7 +4,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from d2nwg.conditions.base import Condition, Conditioner, Task
+from d2nwg.conditions.base import Condition, Conditioner, Task, alignment_loss
 from d2nwg.encoders.texts import load_text_encoder
 from d2nwg.utils.errors import UserError
 
@@ -43,18 +43,18 @@ class DescriptionEncoder(Conditioner):
         return nn.functional.normalize(texts + noise.to(texts), dim=-1), batch.tasks
 
     def encode(self, task: Task, space, order: Tensor | None = None) -> tuple[Condition, Tensor]:
-        """See `Conditioner`; the order is that of the classes.
-
-        Raises:
-            UserError: the task has no description.
-        """
-        if not task.description.strip():
-            raise UserError("Describe the task in a sentence, such as: Is this film review positive?")
+        """See `Conditioner`; the order is that of the classes."""
         text = self.texts([task.description]).to(space.mean.device)
         return self(text), torch.arange(len(task.names))
 
     def texts(self, descriptions) -> Tensor:
-        """Descriptions → vectors (n, text_width) of length 1."""
+        """Descriptions → vectors (n, text_width) of length 1.
+
+        Raises:
+            UserError: one is empty.
+        """
+        if not all(text.strip() for text in descriptions):
+            raise UserError("Describe the task in a sentence, such as: Is this film review positive?")
         return load_text_encoder(self.config.text_encoder).encode(list(descriptions))
 
     def forward(self, texts: Tensor, tasks: Tensor | None = None, latents: Tensor | None = None) -> Condition | Tensor:
@@ -69,9 +69,5 @@ class DescriptionEncoder(Conditioner):
         if latents is None or tasks is None:
             slots = dataset.unsqueeze(1).expand(-1, self.config.tokens, -1)
             return Condition(dataset=dataset, slots=slots, used=torch.ones_like(slots[..., 0], dtype=torch.bool))
-        left = nn.functional.normalize(dataset, dim=-1)
-        right = nn.functional.normalize(self.latent_map(latents.flatten(1)), dim=-1)
-        scores = left @ right.T * self.temperature.exp().clamp_max(100)
-        same = (tasks.unsqueeze(0) == tasks.unsqueeze(1)).to(scores.dtype)  # all members of a task are its pairs
-        target = same / same.sum(1, keepdim=True)
-        return (nn.functional.cross_entropy(scores, target) + nn.functional.cross_entropy(scores.T, target)) / 2
+        same = tasks.unsqueeze(0) == tasks.unsqueeze(1)
+        return alignment_loss(dataset, self.latent_map(latents.flatten(1)), same, self.temperature)

@@ -10,7 +10,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from d2nwg.conditions.base import Condition, Conditioner, Task
+from d2nwg.conditions.base import Condition, Conditioner, Task, alignment_loss
 from d2nwg.conditions.task_names import tasks_of
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.text import some
@@ -109,17 +109,8 @@ class TaskIndex(Conditioner):
         dataset = self.whole(slots.sum(1) / used.sum(1, keepdim=True).clamp_min(1))
         if latents is None:
             return Condition(dataset=dataset, slots=slots, used=used)
-        return self._alignment_loss(dataset, latents, classes)
-
-    def _alignment_loss(self, dataset: Tensor, latents: Tensor, classes: Tensor) -> Tensor:
-        """InfoNCE as in `DatasetEncoder`; all records of one task are positive pairs."""
-        left = nn.functional.normalize(dataset, dim=-1)
-        right = nn.functional.normalize(self.latent_map(latents.flatten(1)), dim=-1)
-        scores = left @ right.T * self.temperature.exp().clamp_max(100)
-        same = (classes.unsqueeze(0) == classes.unsqueeze(1)).all(-1).to(scores.dtype)
-        target = same / same.sum(1, keepdim=True)
-        cross_entropy = nn.functional.cross_entropy
-        return (cross_entropy(scores, target) + cross_entropy(scores.T, target)) / 2
+        same = (classes.unsqueeze(0) == classes.unsqueeze(1)).all(-1)
+        return alignment_loss(dataset, self.latent_map(latents.flatten(1)), same, self.temperature)
 
 
 def compose(conditions: Sequence[Condition], shares: Sequence[float]) -> Condition:

@@ -17,7 +17,7 @@ from typing import IO, Any
 from d2nwg.data.tables import from_cell
 from d2nwg.data.text_set import TABLES
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.text import number, shown
+from d2nwg.utils.text import number, shown, utf8
 
 MAX_BYTES = 512 * 2**20  # of a file, unpacked
 MAX_LINE = 32 * 2**20  # characters
@@ -292,5 +292,5 @@ def _form(lines: list[str]) -> tuple[str, bool]:
 def _kept(value: Any) -> Any:
     """A value, cut where no encoder reads on."""
     if isinstance(value, str):
-        return value[:LONGEST].encode("utf-8", "replace").decode("utf-8").replace("\0", " ")
+        return utf8(value[:LONGEST]).replace("\0", " ")
     return value if value is None or isinstance(value, int | float) else NESTED

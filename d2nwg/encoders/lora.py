@@ -14,7 +14,7 @@ from d2nwg.encoders.base import fingerprint
 from d2nwg.encoders.texts import DEFAULT_TEXT_ENCODER, load_sentence_transformer
 from d2nwg.utils.devices import resolve_device
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.text import shown
+from d2nwg.utils.text import shown, utf8
 
 PREFIX = "base_model.model."  # of tensor names in the files of peft
 INITIAL_SEED = 0  # of the one initialisation of A that all adapters start from
@@ -38,6 +38,11 @@ class LoraShape:
     alpha: int = 16
     targets: tuple[str, ...] = ()
     max_tokens: int = 128
+
+    @classmethod
+    def from_json(cls, shape: dict[str, Any]) -> "LoraShape":
+        """The shape that ``dataclasses.asdict`` and JSON made a dictionary of, which has a list of targets."""
+        return cls(**{**shape, "targets": tuple(shape["targets"])})
 
 
 class AdaptedEncoder:
@@ -114,8 +119,8 @@ class AdaptedEncoder:
         """What `forward` takes: the padded batch of texts."""
         tokenizer = self.network.tokenizer
         pairs = [text if isinstance(text, tuple) else (text, None) for text in texts]
-        first = [clean(pair[0]) for pair in pairs]
-        second = [clean(pair[1]) for pair in pairs if pair[1] is not None]
+        first = [utf8(pair[0]) for pair in pairs]
+        second = [utf8(pair[1]) for pair in pairs if pair[1] is not None]
         if second and len(second) < len(first):
             raise ValueError("some texts are pairs, and some are not")
         given = (first, second) if second else (first,)
@@ -138,11 +143,6 @@ class AdaptedEncoder:
                 found = torch.zeros(len(texts), rows.shape[1])
             found[part] = rows
         return found
-
-
-def clean(text: str) -> str:
-    """A text that every tokenizer takes: halves of characters become question marks."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def length(text: Text) -> int:

@@ -17,6 +17,7 @@ from d2nwg.encoders.cache import FeatureCache
 from d2nwg.encoders.images import first_line, make_open_clip
 from d2nwg.utils.devices import loading, resolve_device
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.text import utf8
 
 DEFAULT_TEXT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 BATCH = 64  # texts a forward pass
@@ -45,7 +46,7 @@ class TextEncoder:
             cache: keep and reuse vectors on disk, by text and encoder weights.
         """
         # A file name whose bytes are no UTF-8 holds what no tokenizer takes.
-        plain = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        plain = [utf8(text) for text in texts]
         keys = [hashlib.sha256(text.encode()).digest() for text in plain]
         store = FeatureCache(self._key) if cache else None
         known = {key: torch.from_numpy(row) for key, row in store.get(keys).items()} if store else {}

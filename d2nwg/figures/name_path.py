@@ -15,7 +15,7 @@ from d2nwg.figures.explore_map import LEGEND, OKABE_ITO
 from d2nwg.figures.thumbnails import thumbnail
 from d2nwg.interpolation.name_result import NamePath
 
-LINES = len(OKABE_ITO)  # that are told apart by their colour
+LINES = len(OKABE_ITO)  # one more would share a colour
 OTHERS = 60  # other lines, in grey
 SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "triangle-down", "star")
 QUESTIONS = {

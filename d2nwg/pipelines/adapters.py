@@ -1,18 +1,17 @@
 """Sampling adapters: a description of a task → latents → coordinates → the matrices of an adapter, and its head."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from d2nwg.conditions.base import Condition, Task
+from d2nwg.conditions.base import Condition
 from d2nwg.conditions.description import DescriptionEncoder
 from d2nwg.models.adapter_space import HEAD, AdapterSpace, KnownTask
 from d2nwg.models.unet import ConditionalUNet
 from d2nwg.models.vae import WeightVAE
-from d2nwg.pipelines.base import BundlePipeline
+from d2nwg.pipelines.base import LatentPipeline
 from d2nwg.pipelines.denoise import check_numbers, denoise
 from d2nwg.utils.limits import check_memory
 from d2nwg.utils.progress import Progress, silent
@@ -59,7 +58,7 @@ class AdapterSamples:
         return pick(self.state, number), pick(self.head, number)
 
 
-class AdapterGenerationPipeline(BundlePipeline):
+class AdapterGenerationPipeline(LatentPipeline):
     """Samples adapters of a text encoder, with heads, for a task that is described in words.
 
     >>> pipe = AdapterGenerationPipeline.from_pretrained("my-adapters")
@@ -70,16 +69,6 @@ class AdapterGenerationPipeline(BundlePipeline):
     condition_encoder: DescriptionEncoder
     denoiser: ConditionalUNet
     weight_space: AdapterSpace
-
-    def __init__(self, vae, condition_encoder, denoiser, scheduler, weight_space):
-        super().__init__()
-        self._register(
-            vae=vae,
-            condition_encoder=condition_encoder,
-            denoiser=denoiser,
-            scheduler=scheduler,
-            weight_space=weight_space,
-        )
 
     @torch.inference_mode()
     def __call__(
@@ -115,15 +104,10 @@ class AdapterGenerationPipeline(BundlePipeline):
         if to is not None:
             text = torch.nn.functional.normalize(torch.lerp(text, self._text(to), share), dim=-1)
         condition: Condition = self.condition_encoder(text.to(device))
-        beside = self.denoiser.lay_out(condition)
-        predict = partial(self.denoiser.denoise, beside=beside)
-        if guidance_scale != 1.0:
-            nothing = self.denoiser.lay_out(condition.dropped(torch.ones(1, dtype=torch.bool, device=device)))
-            predict = partial(self._guided, beside=beside, nothing=nothing, scale=guidance_scale)
         noise = randn_tensor((num_samples, *self.vae.latent_shape), generator=generator, device=device)
         latents = denoise(
             self.scheduler,
-            predict,
+            self._predictor(condition, guidance_scale),
             noise,
             num_inference_steps,
             generator=generator,
@@ -142,12 +126,7 @@ class AdapterGenerationPipeline(BundlePipeline):
         return AdapterSamples(state, head, task, nearest, _distance(space, vectors))
 
     def _text(self, description: str) -> Tensor:
-        self.condition_encoder.encode(Task(description=description), self.weight_space)  # refuses an empty one
         return self.condition_encoder.texts([description])
-
-    def _guided(self, given: Tensor, time: Tensor, beside: Tensor, nothing: Tensor, scale: float) -> Tensor:
-        without = self.denoiser.denoise(given, time, nothing)
-        return without + scale * (self.denoiser.denoise(given, time, beside) - without)
 
     def attempt(self) -> None:
         """See `BundlePipeline`."""

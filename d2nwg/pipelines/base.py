@@ -1,10 +1,16 @@
 """What all pipelines share: bundles with a format number, and components from trusted packages alone."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from diffusers import DiffusionPipeline
+from torch import Tensor
 from typing_extensions import Self
 
+from d2nwg.conditions.base import Condition
+from d2nwg.models.unet import ConditionalUNet
+from d2nwg.models.vae import WeightVAE
 from d2nwg.pipelines.components import load_component
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.limits import out_of_memory
@@ -62,6 +68,40 @@ class BundlePipeline(DiffusionPipeline):
 
     def attempt(self) -> None:
         """Sample once, in one step, to see whether the components fit together."""
+
+
+class LatentPipeline(BundlePipeline):
+    """A pipeline of the paper's parts: a VAE, a conditioner, and a denoiser of the VAE's latents."""
+
+    vae: WeightVAE
+    denoiser: ConditionalUNet
+
+    def __init__(self, vae, condition_encoder, denoiser, scheduler, weight_space):
+        super().__init__()
+        self._register(
+            vae=vae,
+            condition_encoder=condition_encoder,
+            denoiser=denoiser,
+            scheduler=scheduler,
+            weight_space=weight_space,
+        )
+
+    def _predictor(self, condition: Condition, guidance_scale: float = 1.0) -> Callable[[Tensor, Tensor], Tensor]:
+        """What `denoise` calls: noisy latents and the time step → the denoiser's output, for one task's condition, with
+        classifier-free guidance where the scale is not 1."""
+        beside = self.denoiser.lay_out(condition)
+        empty = None
+        if guidance_scale != 1.0:
+            empty = self.denoiser.lay_out(condition.dropped(torch.tensor([True], device=beside.device)))
+
+        def predict(latents: Tensor, time: Tensor) -> Tensor:
+            with_condition = self.denoiser.denoise(latents, time, beside)
+            if empty is None:
+                return with_condition
+            without = self.denoiser.denoise(latents, time, empty)
+            return without + guidance_scale * (with_condition - without)
+
+        return predict
 
 
 def find_folder(path: str | Path, **download) -> Path:

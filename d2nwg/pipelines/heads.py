@@ -18,7 +18,7 @@ from d2nwg.models.spaces import WeightSpace
 from d2nwg.models.unet import ConditionalUNet
 from d2nwg.models.vae import WeightVAE
 from d2nwg.pipelines import DEFAULT_STEPS
-from d2nwg.pipelines.base import BundlePipeline, find_folder, read_index
+from d2nwg.pipelines.base import BundlePipeline, LatentPipeline, find_folder, read_index
 from d2nwg.pipelines.denoise import check_numbers, denoise
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.limits import check_memory
@@ -221,7 +221,7 @@ class WeightGenerationPipeline(BundlePipeline):
         return denoise(self.scheduler, predict, noise, steps, **given)
 
 
-class LatentHeadPipeline(WeightGenerationPipeline):
+class LatentHeadPipeline(LatentPipeline, WeightGenerationPipeline):
     """The paper's: a VAE of whole heads, a conditioner and a UNet over latents. Heads of up to
     ``weight_space.max_classes`` classes on the bundle's encoder."""
 
@@ -229,16 +229,6 @@ class LatentHeadPipeline(WeightGenerationPipeline):
     condition_encoder: Conditioner
     denoiser: ConditionalUNet
     weight_space: WeightSpace
-
-    def __init__(self, vae, condition_encoder, denoiser, scheduler, weight_space):
-        super().__init__()
-        self._register(
-            vae=vae,
-            condition_encoder=condition_encoder,
-            denoiser=denoiser,
-            scheduler=scheduler,
-            weight_space=weight_space,
-        )
 
     @property
     def tasks(self) -> dict[str, tuple[str, ...]]:
@@ -265,18 +255,7 @@ class LatentHeadPipeline(WeightGenerationPipeline):
 
     def _sample(self, task: Task, num_samples: int, run, *, guidance_scale: float, unlabelled: Tensor | None):
         condition, order = self.condition_encoder.encode(task, self.weight_space)
-        beside = self.denoiser.lay_out(condition)
-        empty = None
-        if guidance_scale != 1.0:
-            empty = self.denoiser.lay_out(condition.dropped(torch.tensor([True], device=beside.device)))
-
-        def predict(latents, time):
-            with_condition = self.denoiser.denoise(latents, time, beside)
-            if empty is None:
-                return with_condition
-            without = self.denoiser.denoise(latents, time, empty)
-            return without + guidance_scale * (with_condition - without)
-
+        predict = self._predictor(condition, guidance_scale)
         noise = self._noise((num_samples, *self.vae.latent_shape), run[1])
         latents = self._denoise(predict, noise, run, self.padding(len(order)))
         vectors = self.vae.decode(latents / self.vae.config.latent_scale)

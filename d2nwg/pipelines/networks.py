@@ -1,7 +1,6 @@
 """Sampling whole networks: architecture and task → latents → vectors → state dicts."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ from d2nwg.conditions.task_id import TaskIndex
 from d2nwg.models.spaces import NetworkSpace
 from d2nwg.models.unet import ConditionalUNet
 from d2nwg.models.vae import WeightVAE
-from d2nwg.pipelines.base import BundlePipeline
+from d2nwg.pipelines.base import LatentPipeline
 from d2nwg.pipelines.denoise import check_numbers, denoise
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.limits import check_memory
@@ -54,7 +53,7 @@ class NetworkSamples:
         return Path(out)
 
 
-class NetworkGenerationPipeline(BundlePipeline):
+class NetworkGenerationPipeline(LatentPipeline):
     """Samples whole networks of the architectures and tasks of a zoo of checkpoints.
 
     >>> pipe = NetworkGenerationPipeline.from_pretrained("my-models")
@@ -66,16 +65,6 @@ class NetworkGenerationPipeline(BundlePipeline):
     condition_encoder: TaskIndex
     denoiser: ConditionalUNet
     weight_space: NetworkSpace
-
-    def __init__(self, vae, condition_encoder, denoiser, scheduler, weight_space):
-        super().__init__()
-        self._register(
-            vae=vae,
-            condition_encoder=condition_encoder,
-            denoiser=denoiser,
-            scheduler=scheduler,
-            weight_space=weight_space,
-        )
 
     @torch.inference_mode()
     def __call__(
@@ -107,7 +96,6 @@ class NetworkGenerationPipeline(BundlePipeline):
         self._check_size(num_samples)
         member = space.member(architecture, task)
         condition = self.condition_encoder(space.ids(member.unsqueeze(0)).to(device))
-        beside = self.denoiser.lay_out(condition)
         centre = space.latent_centres[space.group(member.unsqueeze(0)).to(device)]
         zoo = (space.zoo_latents[space.kept(member)] - centre) * self.vae.config.latent_scale
         if around is not None and (isinstance(around, str) or not 0 <= around <= 1):
@@ -123,7 +111,7 @@ class NetworkGenerationPipeline(BundlePipeline):
             padding.value = padding.value - centre * self.vae.config.latent_scale
         latents = denoise(
             self.scheduler,
-            partial(self.denoiser.denoise, beside=beside),
+            self._predictor(condition),
             noise,
             num_inference_steps,
             generator=generator,

@@ -108,10 +108,10 @@ def adapter_space(zoo: ModelZoo, config: AdaptersConfig) -> tuple[AdapterSpace, 
     names = [task.name for task in about.tasks]
     if unknown := [name for name in config.held_out if name not in names]:
         raise UserError(f"The zoo {zoo.path} has no task {some(unknown)} to hold out: it has {some(names, 30)}.")
-    told = [task for task in about.tasks if task.name not in config.held_out]
-    if len(told) < 2:
+    kept = [task for task in about.tasks if task.name not in config.held_out]
+    if len(kept) < 2:
         raise UserError("A generator of adapters learns from two tasks or more.")
-    tasks = [KnownTask(one.name, one.descriptions, one.classes, one.metric, one.pairs) for one in told]
+    tasks = [KnownTask(one.name, one.descriptions, one.classes, one.metric, one.pairs) for one in kept]
     place = {task.name: number for number, task in enumerate(tasks)}
     chosen = [number for number, record in enumerate(zoo.records) if record.get("task") in place]
     first = zoo.plain_state(chosen[0])

@@ -14,6 +14,11 @@ def is_utf8(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
+def utf8(text: str) -> str:
+    """A text that can be written and tokenized: halves of characters become question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def folded(name: str) -> str:
     """Equal for names that differ only by capitals or by how their accents are stored."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
