@@ -1,20 +1,22 @@
 """Generated adapters beside trained ones: table 5 of the paper, and tasks that were never seen.
 
     python -m benchmarks.adapters ZOO TASK... --about benchmarks/text_tasks.json --out adapters.json
-    python -m benchmarks.adapters ZOO TASK... --about benchmarks/text_tasks.json --unseen 8 --out new.json
+    python -m benchmarks.adapters ZOO TASK... --about benchmarks/text_tasks.json --unseen sst2 cola --out new.json
 
 ZOO is what `zoo build --adapter lora` made of the same tasks with the same seed. A bundle is trained on it, or given by
 ``--bundle``. All columns of a task are scored on the same texts, which no adapter was trained on:
 
 - head: the best head on the encoder without an adapter; trained: the zoo's last checkpoints, mean of its seeds;
 - description, paraphrase: generated from a description of training, and from the descriptions kept aside;
-- recognised: share of paraphrases whose nearest description is one of their own task;
+- labelled: likewise from paraphrases, with the names of the task's labels given as well;
+- recognised: share of paraphrases that are taken for their own task; recognised labelled: with the labels' names;
 - oracle5: the best 5 of 8 samples by the very texts that score (the paper's protocol);
-- look-up: the zoo's first adapter of the task whose description is nearest to the paraphrase;
+- look-up: the zoo's first adapter of the task that the paraphrase is taken for; look-up labelled: with the names;
 - noise: the zoo's adapter and noise of the size of the differences between its seeds.
 
-With ``--unseen`` each of the first N tasks with classes is left out in turn and its labels are given: generated, the
-adapter of the nearest task, the average adapter (of B A, cut back to the rank), and none, all with a head from names.
+``--write-card`` puts the table into the bundle's card. With ``--unseen`` each of the tasks named is left out of
+training in turn and its labels are given: generated, the adapter of the nearest task, the average adapter (of B A,
+cut back to the rank), and none, all with a head from names.
 """
 
 import argparse
@@ -26,8 +28,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from benchmarks.unseen import write_between
 from d2nwg.bundles import load_bundle
 from d2nwg.data.text_tasks import TEST, TextTask, load_text_task, read_about
 from d2nwg.encoders.lora import AdaptedEncoder, LoraShape
@@ -38,10 +40,24 @@ from d2nwg.training.run import train_bundle
 from d2nwg.utils.progress import TerminalProgress
 from d2nwg.weights.build_adapters import examples_of
 from d2nwg.weights.finetune import predictions, score
+from d2nwg.weights.lora import mix_adapters
 from d2nwg.weights.model_zoo import ModelZoo
 from d2nwg.weights.networks import State
 
 SAMPLES, ORACLE = 8, 5
+COMMAND = (
+    "python -m benchmarks.adapters adapter-zoo texts/* --about benchmarks/text_tasks.json --bundle adapters --out "
+    "adapters.json --write-card"
+)
+EXPLAINED = """## Measured
+
+In percent (distance aside), on texts that no adapter was trained on. Head: the best one on the encoder without
+an adapter; trained: the zoo's last adapters; description: generated from one that training saw; paraphrase:
+from those kept aside; labelled: from these and the names of the task's labels; recognised: share of these that
+are taken for their own task; look-up: the zoo's adapter of the task they are taken for; noise: the zoo's
+adapter with noise of the size of the differences between seeds; oracle5: the best five of eight by the very
+texts that score; distance: to the nearest adapter of the zoo, 1 for adapters of one task to each other. On
+these tasks this is retrieval."""
 
 
 class Bench:
@@ -91,11 +107,13 @@ def seen(bench: Bench, pipe, seeds: int) -> dict[str, dict[str, float]]:
         row["description"] = mean(bench.score(name, *sampled(pipe, first, seed)) for seed in range(seeds))
         if aside:
             words = [aside[seed % len(aside)] for seed in range(seeds)]
-            found = [sampled(pipe, text, seed) for seed, text in enumerate(words)]
-            owners = [pipe.weight_space.tasks[nearest(pipe, text)].name for text in words]
-            row["recognised"] = mean(owner == name for owner in owners)
-            row["paraphrase"] = mean(bench.fitting(name, *made) for made in found)
-            row["look_up"] = mean(bench.fitting(name, *bench.members(owner)[0]) for owner in owners)
+            for column, end, labels in (("paraphrase", "", ()), ("labelled", "_labelled", about.classes)):
+                found = [sampled(pipe, text, seed, labels) for seed, text in enumerate(words)]
+                owners = [pipe.weight_space.tasks[nearest(pipe, text, labels)].name for text in words]
+                row[f"recognised{end}"] = mean(owner == name for owner in owners)
+                row[column] = mean(bench.fitting(name, *made) for made in found)
+                looked = {owner: bench.fitting(name, *bench.members(owner)[0]) for owner in set(owners)}
+                row[f"look_up{end}"] = mean(looked[owner] for owner in owners)
         samples = pipe(first, SAMPLES, torch.Generator().manual_seed(0))
         each = sorted((bench.score(name, *one(samples, n)) for n in range(SAMPLES)), reverse=True)
         row |= {
@@ -115,15 +133,15 @@ def one(samples, number: int) -> tuple[State, State]:
     return {k: v.contiguous() for k, v in matrices.items()}, {k: v.contiguous() for k, v in head.items()}
 
 
-def sampled(pipe, text: str, seed: int) -> tuple[State, State]:
+def sampled(pipe, text: str, seed: int, labels: Sequence[str] = ()) -> tuple[State, State]:
     """What `generate_from_description` takes of eight samples."""
-    samples = pipe(text, SAMPLES, torch.Generator().manual_seed(seed))
+    samples = pipe(text, SAMPLES, torch.Generator().manual_seed(seed), labels=labels)
     return one(samples, samples.central())
 
 
-def nearest(pipe, text: str) -> int:
-    """The number of the task with the nearest description."""
-    return pipe.weight_space.nearest(pipe.condition_encoder.texts([text])[0])[0][0]
+def nearest(pipe, text: str, labels: Sequence[str] = ()) -> int:
+    """The number of the task that a description is taken for."""
+    return int(pipe.weight_space.of_tasks(pipe.recognise(text, labels)[1]).argmax())
 
 
 def noised(members: list[tuple[State, State]], seed: int) -> tuple[State, State]:
@@ -149,11 +167,11 @@ def unseen(bench: Bench, config: AdaptersConfig, names: Sequence[str], seeds: in
             pipe = load_bundle(out)
         text = about.descriptions[0]
         others = [task.name for task in pipe.weight_space.tasks]
-        near = others[nearest(pipe, text)]
+        near = others[nearest(pipe, text, about.classes)]
         columns = {
-            "generated": [sampled(pipe, text, seed)[0] for seed in range(seeds)],
+            "generated": [sampled(pipe, text, seed, about.classes)[0] for seed in range(seeds)],
             "nearest": [member[0] for member in bench.members(near)],
-            "average": [average([bench.members(other)[0][0] for other in others])],
+            "average": [mix_adapters([bench.members(other)[0][0] for other in others])],
             "none": [None],
         }
         row = {}
@@ -174,18 +192,23 @@ def named_head(bench: Bench, matrices: State | None, classes: Sequence[str]) -> 
     return {HEAD[0]: NAMED * rows_of_names(words, bench.encoder), HEAD[1]: torch.zeros(len(words))}
 
 
-def average(adapters: Sequence[State]) -> State:
-    """The average of B A, cut back to the rank of one."""
-    made: dict[str, Tensor] = {}
-    for name in adapters[0]:
-        if ".lora_A" in name:
-            other = name.replace(".lora_A", ".lora_B")
-            delta = torch.stack([one[other] @ one[name] for one in adapters]).mean(0)
-            left, sizes, right = torch.linalg.svd(delta, full_matrices=False)
-            rank = adapters[0][name].shape[0]
-            root = sizes[:rank].sqrt()
-            made |= {name: root[:, None] * right[:rank], other: left[:, :rank] * root}
-    return {name: made[name] for name in adapters[0]}
+def table(rows: dict[str, dict], whole: dict[str, float], about: dict) -> str:
+    """The rows in Markdown: a task each, in percent, and their mean; distances and shares as they are."""
+    keys = list(next(iter(rows.values())))
+    lines = [f"| | {' | '.join(key.replace('_', ' ') for key in keys)} |", "|---" * (len(keys) + 1) + "|"]
+    for name, row in [*rows.items(), ("mean", whole)]:
+        metric = about[name].metric if name in about else "accuracy"
+        label = name if metric == "accuracy" else f"{name} ({metric.capitalize()})"
+        cells = [cell(key, row.get(key, "")) for key in keys]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def cell(key: str, value) -> str:
+    """A number of a table, or a word."""
+    if isinstance(value, str):
+        return value
+    return f"{value:.2f}" if key == "distance" or key.startswith("recognised") else f"{100 * value:.1f}"
 
 
 def mean(values) -> float:
@@ -201,18 +224,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--about", type=Path, help="JSON with descriptions, labels and metric of tasks by name")
     parser.add_argument("--bundle", type=Path, help="trained on this zoo; by default one is trained")
     parser.add_argument("--preset", default="small", help="of the training (small)")
-    parser.add_argument("--unseen", type=int, default=0, metavar="N", help="leave each of N tasks out in turn")
+    parser.add_argument("--unseen", nargs="+", default=[], metavar="TASK", help="leave each of these out in turn")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--write-card", action="store_true", help="put the table into the README.md of --bundle")
     parser.add_argument("--smoke", action="store_true", help="a few steps of training: see whether it runs")
     args = parser.parse_args(arguments)
     zoo, config = ModelZoo(args.zoo), AdaptersConfig.preset(args.preset)
     config = config.shortened(4) if args.smoke else config
     said = read_about(args.about) if args.about else None
     bench = Bench(zoo, [load_text_task(path, seed=zoo.adapters.build["seed"], said=said) for path in args.tasks])
+    if unknown := [name for name in args.unseen if name not in bench.about or not bench.about[name].classes]:
+        parser.error(f"{unknown[0]} is no task of the zoo with classes")
     if args.unseen:
-        names = [name for name, task in bench.about.items() if task.classes][: args.unseen]
-        rows = unseen(bench, config, names, args.seeds)
+        rows = unseen(bench, config, args.unseen, args.seeds)
     elif args.bundle:
         rows = seen(bench, load_bundle(args.bundle), args.seeds)
     else:
@@ -223,6 +248,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     whole = {key: round(mean(row[key] for row in rows.values() if key in row), 4) for key in numbers}
     print("mean", " ".join(f"{key} {value:.3f}" for key, value in whole.items()))
     args.out.write_text(json.dumps({"tasks": rows, "mean": whole, "seeds": args.seeds}, indent=1))
+    text = table(rows, whole, bench.about)
+    print(text)
+    if args.write_card and args.bundle:
+        write_between(args.bundle / "README.md", f"{EXPLAINED}\n\n{text}\n\n`{COMMAND}`")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
-"""Refining a language model: how much faster candidates are scored, and how much memory it takes.
+"""Refining a language model: how much faster candidates are scored, what racing saves, how much memory it takes.
 
     python -m benchmarks.language --questions select.jsonl --out language.json
+    python -m benchmarks.language --questions select.jsonl --most 256 --only racing --out racing.json
 
 Scoring: every matrix that a preset refines is changed a little, and the questions are scored with it in two ways, in
 turns: by one full pass over every choice, in batches (what a harness does), and as `refine` does it, with prefixes
-shared and the blocks below run once a matrix; the time for these is spread over the candidates. Memory: a whole
-`refine` in a process of its own, its peak beside the model's bytes and beside what the libraries take before that.
+shared and the blocks below run once a matrix; the time for these is spread over the candidates. Racing: every matrix
+gets candidates (noise of a fifth of its norm, at the strengths of a search), which race, and then all are scored on all
+questions: tokens computed in both ways, and whether what the race chose (a candidate, or the weights in hand where all
+were dropped) is within one paired standard error of what is best on all questions. Memory: a whole `refine` in a
+process of its own, its peak beside the model's bytes and beside what the libraries take before that.
 """
 
 import argparse
@@ -22,14 +26,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from d2nwg.llm.choice import choose
 from d2nwg.llm.models import LanguageModel, load_language_model
+from d2nwg.llm.pack import pair
 from d2nwg.llm.presets import RefineConfig
 from d2nwg.llm.questions import Question, load_questions
-from d2nwg.llm.refine import choose, draw
-from d2nwg.llm.score import Scorer, pair
-from d2nwg.llm.spectrum import place
+from d2nwg.llm.racing import race, rungs
+from d2nwg.llm.refine import draw
+from d2nwg.llm.score import Scorer, Scores, fit_temperature
+from d2nwg.llm.search import STRENGTHS
 from d2nwg.utils.progress import TerminalProgress
 
+NOISE = 0.2  # of a matrix's norm: how far candidates lie away in a race
 REPO = Path(__file__).resolve().parents[1]
 PEAK = """
 import json, resource, sys
@@ -75,15 +83,14 @@ def full_passes(model: LanguageModel, questions: list[Question], batch: int = 16
 def scoring(name: str, questions: list[Question], config: RefineConfig, device: str | None) -> dict:
     """Seconds a candidate in both ways, over the matrices of a run, and how far the scores differ."""
     model = load_language_model(name, device=device, fresh=True, progress=TerminalProgress())
-    matrices = [row.matrix.name for row in choose(model, config)]
+    matrices = [row.matrix for row in choose(model, config)]
     scorer = Scorer(model, questions)
     rows = []
     for number, matrix in enumerate(matrices):
-        layer = place(matrix)[0]
         started = time.perf_counter()
-        scorer.advance(layer)
+        scorer.advance(matrix.layer)
         below = time.perf_counter() - started
-        weights = model.model.get_parameter(matrix)
+        weights = model.model.get_parameter(matrix.name)
         kept = weights.detach().clone()
         with torch.no_grad():
             noise = torch.randn(weights.shape, generator=torch.Generator().manual_seed(number)).to(weights)
@@ -97,14 +104,75 @@ def scoring(name: str, questions: list[Question], config: RefineConfig, device: 
         with torch.no_grad():
             weights.copy_(kept)
         off = max(float(np.abs(a - b).max()) for a, b in zip(ours.choices, full, strict=True))
-        rows.append({"matrix": matrix, "below": below, "above": above, "full": whole, "difference": off})
-        print(f"{matrix}: {above:.2f} s (+ {below:.2f} s once), full passes {whole:.2f} s, {off:.1e} apart", flush=True)
+        rows.append({"matrix": matrix.name, "below": below, "above": above, "full": whole, "difference": off})
+        print(
+            f"{matrix.name}: {above:.2f} s (+ {below:.2f} s once), full passes {whole:.2f} s, {off:.1e} apart",
+            flush=True,
+        )
     ours = sum(row["above"] + row["below"] / config.candidates for row in rows)
     return {
         "rows": rows,
         "times_faster": sum(row["full"] for row in rows) / ours,
         "largest_difference": max(row["difference"] for row in rows),
-        "tokens_packed": scorer.tokens,
+        "tokens_packed": scorer.pass_tokens,
+    }
+
+
+def racing(name: str, questions: list[Question], config: RefineConfig, device: str | None) -> dict:
+    """Tokens that a race computes beside full scoring, and how good its choice is, over the matrices of a run."""
+    model = load_language_model(name, device=device, fresh=True, progress=TerminalProgress())
+    parts = rungs(len(questions), config.seed)
+    scorer, rows = Scorer(model, questions, parts=parts), []
+    base = scorer.score(progress=TerminalProgress())
+    temperature = fit_temperature(base, config.normalise)
+
+    def measure(scores: Scores) -> np.ndarray:
+        return np.stack([scores.log_probability(config.normalise, temperature), scores.correct(config.normalise)])
+
+    current = measure(base)
+    for number, matrix in enumerate(row.matrix for row in choose(model, config)):
+        weights = model.model.get_parameter(matrix.name)
+        kept = weights.detach().clone()
+
+        def score(candidate: int, rung: int, number=number, layer=matrix.layer, weights=weights, kept=kept):
+            scorer.advance(layer, rung)
+            draw = torch.Generator().manual_seed(1000 * number + candidate)
+            noise = torch.randn(kept.shape, generator=draw).to(kept)
+            size = NOISE * STRENGTHS[candidate % len(STRENGTHS)] * kept.norm() / noise.norm()
+            with torch.no_grad():
+                weights.copy_(kept + size * noise)
+            return measure(scorer.score(rung))
+
+        before = scorer.tokens
+        found, best = race(parts, config.candidates, score, current)
+        raced = scorer.tokens - before
+        full = found[:, 0].copy()
+        for candidate in range(config.candidates):
+            for rung, part in enumerate(parts):
+                if np.isnan(full[candidate, part[0]]):
+                    full[candidate, part] = score(candidate, rung)[0]
+        with torch.no_grad():
+            weights.copy_(kept)
+        every = np.concatenate([full, current[:1]])
+        chosen = config.candidates if np.isnan(found[best]).any() else best
+        behind = every[every.mean(1).argmax()] - every[chosen]
+        rows.append(
+            {
+                "matrix": matrix.name,
+                "raced": raced,
+                "full": scorer.tokens - before,
+                "questions": (~np.isnan(found[:, 0])).sum(1).tolist(),
+                "behind": float(behind.mean()),
+                "standard_error": float(behind.std(ddof=1)) / len(questions) ** 0.5,
+            }
+        )
+        print(f"{matrix.name}: {raced / rows[-1]['full']:.0%} of the tokens, {rows[-1]['questions']}", flush=True)
+    return {
+        "rows": rows,
+        "candidates": config.candidates,
+        "temperature": temperature,
+        "share_of_tokens": sum(row["raced"] for row in rows) / sum(row["full"] for row in rows),
+        "within_one_error": sum(row["behind"] <= row["standard_error"] for row in rows),
     }
 
 
@@ -135,18 +203,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--questions", required=True, help="JSONL, built-in, or lm-eval:TASK")
     parser.add_argument("--preset", default="quick")
     parser.add_argument("--most", type=int, default=80, help="questions to score")
-    parser.add_argument("--only", choices=("scoring", "memory"))
+    parser.add_argument("--only", choices=("scoring", "racing", "memory"))
     parser.add_argument("--device")
     parser.add_argument("--out", required=True)
     args = parser.parse_args(argv)
     config = RefineConfig.of(args.preset)
     machine = {"cpu": platform.processor(), "threads": torch.get_num_threads(), "cores": os.cpu_count()}
     result = {"model": args.model, "preset": args.preset, "questions": args.most, "machine": machine}
-    if args.only != "memory":
-        questions = draw(load_questions(args.questions), args.most, 0)
+    questions = draw(load_questions(args.questions), args.most, 0)
+    if args.only in (None, "scoring"):
         result["scoring"] = scoring(args.model, questions, config, args.device)
         print(f"{result['scoring']['times_faster']:.1f} times faster than full passes.")
-    if args.only != "scoring":
+    if args.only in (None, "racing"):
+        result["racing"] = found = racing(args.model, questions, config, args.device)
+        print(
+            f"Racing computes {found['share_of_tokens']:.0%} of the tokens; its choice is within one paired standard "
+            f"error of the best for {found['within_one_error']} of {len(found['rows'])} matrices."
+        )
+    if args.only in (None, "memory"):
         small = RefineConfig.of(
             args.preset, layers=2, candidates=2, report_questions=20, vae_steps=4, diffusion_steps=4
         )

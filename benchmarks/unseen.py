@@ -103,10 +103,13 @@ def measure_baselines(x, y, xq, yq, seed: int) -> dict[str, dict]:
     return rows | {"random": {"accuracy": right.mean().item()}}
 
 
-def measure_bundle(pipe, encoder, classes, x, y, xq, yq, free, shots: int, seed: int, args) -> dict[str, dict]:
+def measure_bundle(
+    pipe, encoder, classes, x, y, xq, yq, free, shots: int, seed: int, args, only: Sequence[str] = tuple(OWN)
+) -> dict[str, dict]:
     """The scores of a bundle's heads: chosen, one sample on average, oracle top 3, and chosen with unlabelled images;
     for one that takes names also those without them and with permuted ones, and from names alone; and how the samples'
-    disagreement about an image tells that the chosen head is wrong (area under the curve)."""
+    disagreement about an image tells that the chosen head is wrong (area under the curve). ``only``: the rows to
+    measure."""
     given, aside = selection_split(y, 0 if pipe.uses_all_support else (shots or len(y)), seed)
     by_class = [x[given][y[given] == c] for c in range(int(y.max()) + 1)]
     rows = {}
@@ -114,15 +117,19 @@ def measure_bundle(pipe, encoder, classes, x, y, xq, yq, free, shots: int, seed:
     if pipe.uses_names and not pipe.names_on(encoder).why_not(classes):
         shifted = [*classes[1:], classes[0]]
         plan += [("nameless", (), None), ("permuted_names", shifted, None), ("nameless_unlabelled", (), free)]
-        for name, state in heads_from_names(pipe, encoder, classes, args.num_samples, seed).items():
+        alone = any(row.startswith("names_") for row in only)
+        made = heads_from_names(pipe, encoder, classes, args.num_samples, seed) if alone else {}
+        for name, state in made.items():
             mean = {part: tensor.mean(0) for part, tensor in state.items()}
             rows[name] = score(mean, xq, yq)
             if len(state["bias"]) > 1:
                 rows[name]["spread_tells"] = spread_tells(state, mean, xq, yq)
-        if ridge := whitened_ridge(pipe.names_on(encoder), x, y, xq):
+        if "whitened_ridge" in only and (ridge := whitened_ridge(pipe.names_on(encoder), x, y, xq)):
             query = ridge.pop("query")
             rows["whitened_ridge"] = score(ridge, query, yq)
     for row, names, extra in plan:
+        if row not in only:
+            continue
         if extra is not None and (not pipe.uses_unlabelled or not len(free)):
             continue
         generator = torch.Generator().manual_seed(seed)

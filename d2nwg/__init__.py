@@ -13,6 +13,7 @@ _EXPORTS = {
     "WeightGenerationPipeline": "d2nwg.pipelines.heads",
     "load_bundle": "d2nwg.bundles",
     "generate_heads": "d2nwg.generate",
+    "generate_network": "d2nwg.network_generation",
     "generate_from_names": "d2nwg.from_names",
     "generate_from_description": "d2nwg.from_description",
     "Head": "d2nwg.heads",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from d2nwg.data.text_set import Text
 from d2nwg.encoders.lora import PREFIX, AdaptedEncoder, LoraShape
+from d2nwg.encoders.texts import DEFAULT_TEXT_ENCODER
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.outputs import new_folder
 from d2nwg.utils.paths import read_json
@@ -20,6 +21,8 @@ from d2nwg.weights.networks import State
 
 FORMAT, VERSION = "d2nwg-adapter", "1"
 FILES = ("adapter_config.json", "adapter_model.safetensors", "head.safetensors")
+# Causal language models often have no token to pad with.
+PADDING = "\nencoder.tokenizer.pad_token = encoder.tokenizer.pad_token or encoder.tokenizer.eos_token"
 CARD = """---
 library_name: peft
 base_model: {base}
@@ -37,7 +40,7 @@ from sentence_transformers import SentenceTransformer
 
 encoder = SentenceTransformer("{base}")
 encoder.load_adapter("{folder}")  # this folder
-encoder.max_seq_length = {tokens}
+encoder.max_seq_length = {tokens}{padding}
 head = load_file("{folder}/head.safetensors")
 features = encoder.encode({example}, convert_to_tensor=True, normalize_embeddings=True).cpu()
 print(features @ head["weight"].T + head["bias"])  # {said}
@@ -77,6 +80,11 @@ class Adapter:
             raise UserError(f"The head of this adapter has {len(self.head['weight'])} rows for {rows} classes.")
         if not all(tensor.isfinite().all() for tensor in (*self.state.values(), *self.head.values())):
             raise UserError("This adapter holds numbers that are not finite: make it again.")
+
+    @property
+    def noun(self) -> str:
+        """What it reads: ``"text"``, or ``"pair"`` of texts."""
+        return "pair" if self.pairs else "text"
 
     def encoder(self, device: str | None = None) -> AdaptedEncoder:
         """Its encoder, with the adapter in it."""
@@ -124,7 +132,8 @@ class Adapter:
         said = ", ".join(map(markdown, self.classes)) if self.classes else "a value"
         words = {"layers": len(layers), "base": self.shape.base, "rank": self.shape.rank, "folder": markdown(name)}
         words |= {"tokens": self.shape.max_tokens, "example": example, "said": shown(said, 200)}
-        card = CARD.format(title=markdown(self.info.get("task", name)), about=about, **words)
+        padding = "" if self.shape.base == DEFAULT_TEXT_ENCODER else PADDING
+        card = CARD.format(title=markdown(self.info.get("task", name)), about=about, padding=padding, **words)
         (part / "README.md").write_text(card, encoding="utf-8", errors="backslashreplace")
 
     @classmethod
@@ -151,13 +160,57 @@ class Adapter:
         return cls({key.removeprefix(PREFIX): value for key, value in state.items()}, head, shape, **parts)
 
 
-def strength(encoder: AdaptedEncoder, texts: Sequence[Text]) -> Tensor:
-    """How far the adapter in an encoder turns the vectors of these texts, (n,) in degrees: 0 where it has no effect."""
+def is_adapter(path: str | Path) -> bool:
+    """Whether a path is a folder of an adapter, damaged or not."""
+    return (Path(path) / FILES[0]).is_file()
+
+
+def predict_texts(
+    adapter: Adapter, texts: Sequence[Text], *, top: int = 5, encoder: AdaptedEncoder | None = None
+) -> list[dict]:
+    """What an adapter says of texts, or of pairs of texts.
+
+    Args:
+        encoder: with this adapter in it; by default it is loaded.
+    Returns:
+        a dictionary a text: ``text``, ``label``, ``probability`` and ``top`` ((label, probability), best first); of an
+        adapter that says a value, ``text`` and ``value``.
+    Raises:
+        UserError: single texts for an adapter of pairs, or the reverse, or an empty text.
+    """
+    if any(isinstance(text, tuple) != adapter.pairs for text in texts):
+        raise UserError(f"This adapter reads {'two texts a row' if adapter.pairs else 'single texts'}: give those.")
+    if not all(part.strip() for text in texts for part in ((text,) if isinstance(text, str) else text)):
+        raise UserError("One of the texts is empty: write something, or leave it out.")
+    said = adapter.predict(texts, encoder)
+    if not adapter.classes:
+        return [{"text": text, "value": float(value)} for text, value in zip(texts, said, strict=True)]
+    values, places = said.topk(min(top, len(adapter.classes)), 1)
+    rows = []
+    for text, p, k in zip(texts, values.tolist(), places.tolist(), strict=True):
+        best = [(adapter.classes[i], value) for i, value in zip(k, p, strict=True)]
+        rows.append({"text": text, "label": best[0][0], "probability": best[0][1], "top": best})
+    return rows
+
+
+def strength(encoder: AdaptedEncoder, texts: Sequence[Text], without: Tensor | None = None) -> Tensor:
+    """How far the adapter in an encoder turns the vectors of these texts, (n,) in degrees: 0 where it has no effect.
+
+    Args:
+        without: (n, d) their vectors without an adapter, for who measures several; by default they are embedded.
+    """
     with_it = encoder.embed(texts)
+    if without is not None:
+        return _degrees(with_it, without)
     kept = encoder.state()
     encoder.reset()
     try:
         without = encoder.embed(texts)
     finally:
         encoder.load(kept)
-    return torch.rad2deg((with_it * without).sum(1).clamp(-1, 1).arccos())
+    return _degrees(with_it, without)
+
+
+def _degrees(one: Tensor, other: Tensor) -> Tensor:
+    """The angles between vectors (n, d) of unit length, (n,)."""
+    return torch.rad2deg((one * other).sum(1).clamp(-1, 1).arccos())

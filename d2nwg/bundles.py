@@ -4,7 +4,7 @@ import contextlib
 import glob
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from d2nwg.conditions.task_names import tasks_of
 from d2nwg.data.listing import walk
@@ -14,11 +14,16 @@ from d2nwg.utils.paths import cache_dir, read_json, shipped, sole_writer, whole_
 from d2nwg.utils.text import shown
 
 if TYPE_CHECKING:
+    from d2nwg.pipelines.adapters import AdapterGenerationPipeline
     from d2nwg.pipelines.base import BundlePipeline
     from d2nwg.pipelines.heads import WeightGenerationPipeline
 
 DEFAULT_BUNDLE = "heads-dual"
 DEFAULTS = {"head": DEFAULT_BUNDLE, "adapter": "adapters"}  # by what they make
+NO_ADAPTERS = (
+    "No bundle of adapters is at hand: fine-tune some with `python -m d2nwg zoo build TASK… --adapter lora --out ZOO`, "
+    "and train one with `python -m d2nwg train --zoo ZOO --out $D2NWG_CACHE/bundles/adapters`."
+)
 VERBS = {"head": "generate", "network": "sample", "adapter": "generate --describe"}
 
 
@@ -65,11 +70,33 @@ def find_network_bundle(bundle: str | Path) -> Path:
         UserError: there is none, or it is one of heads.
     """
     for path in (cache_dir() / "bundles" / str(bundle), Path(bundle).expanduser()):
+        if (generator := bundle_generator(path)) and generator.from_data:
+            raise UserError(f"{path} makes networks for a data set: `python -m d2nwg generate DATA --bundle {path}`.")
         if (kind := _makes(path)) == "network":
             return path
         if kind:
             raise UserError(f"{path} makes heads: use it with `python -m d2nwg generate`.")
     raise UserError(f"There is no bundle {bundle}: make one with `python -m d2nwg train` on a zoo of checkpoints.")
+
+
+def data_bundle(bundle: str | Path) -> Path:
+    """The folder of a bundle of whole networks that are made for a data set: by path, or by its name.
+
+    Raises:
+        UserError: there is none, or it is of another kind.
+    """
+    path = resolve_bundle(bundle, "network")
+    if not makes_for_data(path):
+        raise UserError(f"{path} does not make networks for a data set: train one with --generator dataset-networks.")
+    return path
+
+
+def makes_for_data(bundle: str | Path | None) -> bool:
+    """Whether a bundle, by path or by its name, is of whole networks that are made for a data set."""
+    if bundle is None:
+        return False
+    generator = bundle_generator(list_bundles("network").get(str(bundle)) or Path(bundle).expanduser())
+    return bool(generator and generator.from_data)
 
 
 def load_bundle(bundle: str | Path | None = None) -> "BundlePipeline":
@@ -119,6 +146,20 @@ def _load_pipeline(path: Path, device: str, _changed: int) -> "WeightGenerationP
         raise UserError(f"The bundle {path} cannot be opened ({shown(why, 200)}): get or train it again.") from reason
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)
+
+
+def load_adapter_pipeline(
+    bundle: str | Path | None = None, device: str | None = None
+) -> tuple[Path, "AdapterGenerationPipeline"]:
+    """The folder and the pipeline of a bundle of adapters, as `load_pipeline`: by name, by path, or the shipped one.
+
+    Raises:
+        UserError: there is none, or it is damaged or of another kind.
+    """
+    if bundle is None and not list_bundles("adapter"):
+        raise UserError(NO_ADAPTERS)
+    path = resolve_bundle(bundle, "adapter")
+    return path, cast("AdapterGenerationPipeline", load_pipeline(path, device))
 
 
 def resolve_bundle(bundle: str | Path | None = None, makes: str = "head") -> Path:
@@ -173,6 +214,19 @@ def bundle_knows_names(path: Path) -> bool:
     index = read_json(path / "model_index.json")
     part = index.get("names") if isinstance(index, dict) else None
     return isinstance(part, list) and bool(part) and part[0] is not None
+
+
+def bundle_descriptions(path: Path) -> dict[str, str]:
+    """The tasks that a bundle of adapters knows, each with its last description (often the fullest), without loading
+    it."""
+    config = read_json(path / "weight_space" / "config.json")
+    tasks = config.get("tasks") if isinstance(config, dict) else None
+    if not isinstance(tasks, list):
+        return {}
+    try:
+        return {str(task["name"]): str(task["descriptions"][-1]) for task in tasks}
+    except (TypeError, KeyError, IndexError):
+        return {}
 
 
 def bundle_files(path: Path) -> list[Path]:

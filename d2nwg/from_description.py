@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,20 +11,21 @@ import torch
 from torch import Tensor
 
 from d2nwg.adapters import Adapter, strength
-from d2nwg.bundles import load_bundle, resolve_bundle
+from d2nwg.bundles import load_adapter_pipeline
 from d2nwg.conditions.class_names import check_names, class_of
-from d2nwg.encoders.lora import AdaptedEncoder, LoraShape
-from d2nwg.pipelines.adapters import STEPS, AdapterSamples
+from d2nwg.encoders.lora import AdaptedEncoder, LoraShape, adapted_encoder
+from d2nwg.models.adapter_space import HEAD, AdapterSpace, KnownTask
+from d2nwg.pipelines.adapters import GUIDANCE, STEPS, AdapterSamples, check_description
 from d2nwg.utils.devices import resolve_device
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.limits import seed_number, whole
 from d2nwg.utils.outputs import new_folder
 from d2nwg.utils.progress import Progress, silent
-from d2nwg.utils.text import folded, number, some, utf8
+from d2nwg.utils.text import folded, number, some
 from d2nwg.weights.networks import State
 
-LONGEST = 5_000  # characters of a description
 WEAK = 2.0  # degrees; an adapter that turns vectors by less does nothing to speak of
+MOST_TURNED = 30  # sentences that say what an adapter does
 NAMED = 10.0  # length of a row that a class name gives, where the known heads say nothing
 
 
@@ -35,8 +37,11 @@ class DescribedAdapter:
         adapter: the sample in the middle of all.
         samples: all of them.
         nearest: names of the nearest known tasks, and the cosines of their descriptions with this one.
+        near_tasks: these tasks, as the bundle knows them.
         seen: whether the description is one of a known task.
         effect: by how many degrees the adapter turns the vectors of sentences, on average.
+        look_up: what looking up the nearest task gives instead: its first adapter of the zoo, as the bundle keeps it.
+        look_up_effect: by how many degrees that one turns them.
         notes: sentences for the user.
         seconds: wall time, loading aside.
     """
@@ -44,8 +49,11 @@ class DescribedAdapter:
     adapter: Adapter
     samples: AdapterSamples
     nearest: list[tuple[str, float]]
+    near_tasks: list[KnownTask]
     seen: bool
     effect: float
+    look_up: Adapter
+    look_up_effect: float
     notes: list[str]
     seconds: float
 
@@ -58,6 +66,7 @@ class DescribedAdapter:
             "nearest": [{"task": name, "cosine": round(cosine, 4)} for name, cosine in self.nearest],
             "seen": self.seen,
             "effect_degrees": round(self.effect, 2),
+            "look_up_effect_degrees": round(self.look_up_effect, 2),
             "distance": [round(value, 4) for value in self.samples.distance.tolist() if value == value],
             "seconds": round(self.seconds, 3),
             "notes": self.notes,
@@ -84,7 +93,7 @@ def generate_from_description(
     num_samples: int = 10,
     seed: int = 0,
     steps: int = STEPS,
-    guidance_scale: float = 1.0,
+    guidance_scale: float = GUIDANCE,
     device: str | None = None,
     progress: Progress = silent,
 ) -> DescribedAdapter:
@@ -104,48 +113,90 @@ def generate_from_description(
         UserError: an empty or too long description, labels that cannot be used, a task that is new and has no labels,
             or a bundle that cannot be opened.
     """
-    if len(description) > LONGEST:
-        raise UserError(f"The description has {len(description):,} characters; say it in at most {LONGEST:,}.")
-    description = utf8(description)
+    description = check_description(description)
     labels = [class_of(name) for name in check_names(labels)] if labels else []
     whole(num_samples, "The number of samples", 1)
     seed_number(seed)
     progress("Opening the bundle", 0, 1)
     device = resolve_device(device)
-    path = resolve_bundle(bundle, "adapter")
-    pipe = load_bundle(path).to(device)
-    shape = LoraShape.from_json(pipe.weight_space.config.shape)
-    encoder = AdaptedEncoder(shape, device)
-    if encoder.key != pipe.weight_space.config.encoder_key:
-        raise UserError(f"{shape.base} has other weights here than where {path.name} was trained: train it anew.")
-    progress("Opening the bundle", 1, 1)
-    started = time.perf_counter()
-    generator = torch.Generator().manual_seed(seed)
-    samples = pipe(
-        description,
-        num_samples=num_samples,
-        generator=generator,
-        num_inference_steps=steps,
-        guidance_scale=guidance_scale,
-        progress=progress,
-    )
-    chosen = samples.central()
-    state, head = ({name: tensor.cpu().contiguous() for name, tensor in part.items()} for part in samples.one(chosen))
-    encoder.load(state)
-    nearest = [(pipe.weight_space.tasks[place].name, cosine) for place, cosine in samples.nearest]
+    path, pipe = load_adapter_pipeline(bundle, device)
+    space = pipe.weight_space
+    with encoder_of(space, path.name, device) as encoder:
+        shape = encoder.shape
+        progress("Opening the bundle", 1, 1)
+        started = time.perf_counter()
+        generator = torch.Generator().manual_seed(seed)
+        samples = pipe(
+            description,
+            num_samples=num_samples,
+            generator=generator,
+            num_inference_steps=steps,
+            guidance_scale=guidance_scale,
+            progress=progress,
+            labels=labels,
+        )
+        nearest = [(space.tasks[place].name, cosine) for place, cosine in samples.nearest]
+        sentences = turned_sentences(space)
+        plain = encoder.embed(sentences)  # no adapter is in it yet
+
+        def made(state: State, head: State, **about) -> tuple[Adapter, float, bool]:
+            state, head = ({name: value.cpu().contiguous() for name, value in part.items()} for part in (state, head))
+            encoder.load(state)
+            head, classes, from_names = _head(head, samples, labels, encoder, nearest)
+            info = {"bundle": path.name, "description": description, **about, "head_from_names": from_names}
+            info |= {"task": nearest[0][0] if samples.seen else "new", "metric": samples.task.metric}
+            adapter = Adapter(state, head, shape, classes, samples.task.pairs, info)
+            return adapter, float(strength(encoder, sentences, plain).mean()), from_names
+
+        chosen = samples.central()
+        drawn = samples.one(chosen)
+        adapter, effect, from_names = made(*drawn, seed=seed, num_samples=num_samples, sample=chosen)
+        look_up, look_up_effect, _ = made(*_first_of(space, samples.nearest[0][0]), looked_up=True)
     notes = _notes(nearest, samples.seen)
-    head, classes, from_names = _head(head, samples, labels, encoder, nearest)
     if from_names:
         notes.append("Its labels are not those of a known task, so that the head begins at the vectors of their names.")
-    effect = float(strength(encoder, [text for task in pipe.weight_space.tasks for text in task.descriptions]).mean())
     if effect < WEAK:
         notes.append(
             f"The adapter hardly has an effect: it turns the vectors of sentences by {effect:.1f}° on average."
         )
-    info = {"bundle": path.name, "description": description, "seed": seed, "num_samples": num_samples}
-    info |= {"task": nearest[0][0] if samples.seen else "new", "sample": chosen, "head_from_names": from_names}
-    adapter = Adapter(state, head, shape, classes, samples.task.pairs, info)
-    return DescribedAdapter(adapter, samples, nearest, samples.seen, effect, notes, time.perf_counter() - started)
+    return DescribedAdapter(
+        adapter=adapter,
+        samples=samples,
+        nearest=nearest,
+        near_tasks=[space.tasks[place] for place, _ in samples.nearest],
+        seen=samples.seen,
+        effect=effect,
+        look_up=look_up,
+        look_up_effect=look_up_effect,
+        notes=notes,
+        seconds=time.perf_counter() - started,
+    )
+
+
+@contextmanager
+def encoder_of(space: AdapterSpace, bundle: str, device: str | None) -> Iterator[AdaptedEncoder]:
+    """The encoder that the adapters of a bundle are of, without one in it (`d2nwg.encoders.lora.adapted_encoder`).
+
+    Raises:
+        UserError: it is not available, or has other weights than where the bundle, of this name, was trained.
+    """
+    shape = LoraShape.from_json(space.config.shape)
+    with adapted_encoder(shape, device) as encoder:
+        if encoder.key != space.config.encoder_key:
+            raise UserError(f"{shape.base} has other weights here than where {bundle} was trained: train it anew.")
+        yield encoder
+
+
+def turned_sentences(space: AdapterSpace) -> list[str]:
+    """The sentences whose vectors say by how far an adapter turns them."""
+    return [task.descriptions[0] for task in space.tasks][:MOST_TURNED]
+
+
+def _first_of(space: AdapterSpace, task: int) -> tuple[State, State]:
+    """The matrices and the head of a task's first member of the zoo, as the bundle keeps it."""
+    member = int(torch.nonzero(space.zoo_tasks == task)[0])
+    state = space.to_states(space.zoo_vectors[member][None], space.tasks[task].rows)
+    return {k: v[0] for k, v in state.items() if k not in HEAD}, {k: state[k][0] for k in HEAD}
 
 
 def _notes(nearest: list[tuple[str, float]], seen: bool) -> list[str]:

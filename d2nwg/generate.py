@@ -20,12 +20,11 @@ from d2nwg.conditions.task_names import name_classes
 from d2nwg.data.labelled import LabelledSet
 from d2nwg.encoders.open import FeatureEncoder, load_encoder, name_for
 from d2nwg.encoders.split import SplitFeatures, read_split, read_unlabelled
-from d2nwg.evaluation.accuracy import accuracies, confusion_matrix, per_class_accuracy
-from d2nwg.evaluation.baselines import score_baselines
-from d2nwg.evaluation.report import Clock, Novelty, QueryAccuracy, Report, SampleScore, readme, unheeded
+from d2nwg.evaluation.accuracy import per_class_accuracy
+from d2nwg.evaluation.head_scores import HeadScores, score_heads
+from d2nwg.evaluation.recommend import Recommendation, recommend
+from d2nwg.evaluation.report import Clock, Report, advice, readme, unheeded
 from d2nwg.evaluation.selection import Choice, choose, selection_split
-from d2nwg.evaluation.zoo_baselines import novelty
-from d2nwg.evaluation.zoo_distance import zoo_distance
 from d2nwg.heads import Head
 from d2nwg.pipelines import DEFAULT
 from d2nwg.pipelines.heads import HeadSamples, WeightGenerationPipeline
@@ -34,6 +33,9 @@ from d2nwg.utils.errors import UserError
 from d2nwg.utils.limits import seed_number, whole
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights.networks import State, logits, pick
+
+ADVISERS = 10  # samples whose average stands for the generated head while support items are left out
+SOON = 50  # denoising steps up to which that is done
 
 
 @dataclass
@@ -47,6 +49,7 @@ class Generation:
         confusion: (C, C) counts of the chosen head on the query items; rows are the true classes.
         sample_accuracy: (S,) on the query items.
         data: the support and query items.
+        baselines: class mean, ridge and logistic regression as linear heads, by their names (`FittedBaselines.linear`).
         vectors: (S, N) the samples as standardised vectors of the bundle's layout; None where it cannot hold them.
         order: (C,) the classes in canonical order, in which ``vectors`` hold their rows; None where those are.
     """
@@ -57,6 +60,7 @@ class Generation:
     confusion: np.ndarray
     sample_accuracy: np.ndarray
     data: SplitFeatures
+    baselines: dict[str, State]
     vectors: Tensor | None = None
     order: Tensor | None = None
 
@@ -69,12 +73,26 @@ class Generation:
         }
         return Head(pick(self.samples, index), self.head.encoder, self.head.classes, self.head.preprocessing, info)
 
+    def baseline_head(self, name: str) -> Head:
+        """A baseline as a head of its own; its ``query_accuracy`` is that of this linear form.
+
+        Raises:
+            KeyError: there is no such baseline.
+        """
+        state = self.baselines[name]
+        right = (logits(state, self.data.query).argmax(-1) == self.data.query_labels).float().mean()
+        info = {**self.head.info, "selection": name, "query_accuracy": round(float(right), 6)}
+        return Head(state, self.head.encoder, self.head.classes, self.head.preprocessing, info)
+
     def save(self, folder: str | Path) -> Path:
-        """Write ``head.safetensors``, ``samples.safetensors``, ``report.json`` and ``README.md``."""
+        """Write ``head.safetensors``, ``samples.safetensors``, ``report.json`` and ``README.md``; and, where a baseline
+        is recommended, that as a head under its name."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         probe = "linear" if "weight" in self.samples else "mlp"
         self.head.save(folder / "head.safetensors")
+        if advice(self.report):
+            self.baseline_head(self.report.recommended).save(folder / f"{self.report.recommended}.safetensors")
         save_file({name: tensor.contiguous() for name, tensor in self.samples.items()}, folder / "samples.safetensors")
         report = json.dumps(self.report.to_json(), indent=1, ensure_ascii=False)
         (folder / "report.json").write_text(report, encoding="utf-8")
@@ -140,7 +158,7 @@ def generate_heads(
     generator = torch.Generator().manual_seed(seed)
     shown, kept = _selection_split(opened, data, shots, seed)
     samples = _sample(opened, data.by_class(shown), num_samples, generator, free, progress)
-    choice = choose(samples.state, data.support[kept], data.labels[kept])
+    choice = choose(samples.state, data.support[kept], data.labels[kept], samples.expected)
     clock.lap("sampling")
     progress("Fitting the baselines", 0, 1)
     same_noise = torch.Generator().manual_seed(seed)
@@ -150,7 +168,10 @@ def generate_heads(
     if opened.classes:
         nameless, same_noise = replace(opened, classes=()), torch.Generator().manual_seed(seed)
         beside["without_names"] = _sample(nameless, data.by_class(shown), num_samples, same_noise, free)
-    scores = _score(opened, data, samples, choice, beside, seed, generator)
+    space = opened.pipe.weight_space
+    mean = space.mean.cpu() if opened.on_own_encoder else None
+    better = _better(opened, data, num_samples, free, mean, seed)
+    scores = score_heads(space, opened.on_own_encoder, data, samples, choice, beside, seed, generator)
     progress("Fitting the baselines", 1, 1)
     clock.lap("baselines")
     report = Report(
@@ -167,6 +188,8 @@ def generate_heads(
         num_samples=num_samples,
         seed=seed,
         selection=choice.words,
+        recommended=better and better.name,
+        cross_validation=better and better.right,
         query_accuracy=scores.accuracy,
         per_class=per_class_accuracy(scores.confusion, labels),
         samples=scores.samples,
@@ -179,6 +202,22 @@ def generate_heads(
     made = _generation(opened.encoder, data, samples, choice, scores, report)
     made.head.keep_scale(given.scale())
     return made
+
+
+def _better(
+    opened: "_Opened", data: SplitFeatures, num_samples: int, free: Tensor, mean: Tensor | None, seed: int
+) -> Recommendation | None:
+    """Whether to take the generated head or a baseline, by the support alone; None where that takes too long or the
+    bundle does not look at the support, so that leaving out some of it says nothing."""
+    if opened.names or opened.steps > SOON:
+        return None
+
+    def average(shown: Tensor) -> State:
+        noise = torch.Generator().manual_seed(seed)
+        made = _sample(opened, data.by_class(shown), min(num_samples, ADVISERS), noise, free)
+        return {name: tensor.mean(0) for name, tensor in made.state.items()}
+
+    return recommend(data.support, data.labels, average, mean=mean, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -261,70 +300,13 @@ def _sample(
     return samples
 
 
-@dataclass(frozen=True)
-class _Scores:
-    """What was measured on the query items.
-
-    Attributes:
-        accuracy: of the heads and the baselines.
-        samples: each sample.
-        sample_accuracy: (S,) the same, not rounded.
-        novelty: of the average of the samples.
-        confusion: (C, C) of the chosen head.
-    """
-
-    accuracy: QueryAccuracy
-    samples: list[SampleScore]
-    sample_accuracy: np.ndarray
-    novelty: Novelty | None
-    confusion: np.ndarray
-
-
-def _score(
-    opened: _Opened,
+def _generation(
+    encoder: FeatureEncoder,
     data: SplitFeatures,
     samples: HeadSamples,
     choice: Choice,
-    beside: dict[str, HeadSamples],
-    seed: int,
-    generator: torch.Generator,
-) -> _Scores:
-    """Score the samples, the chosen head and the baselines; ``beside`` are samples without one of the conditions."""
-    space, query, labels = opened.pipe.weight_space, data.query, data.query_labels
-    each = accuracies(samples.state, query, labels)
-    predicted = logits(choice.head, query).argmax(-1)
-    accuracy = {
-        "chosen": float((predicted == labels).float().mean()),
-        "average": _accuracy(choice.average, query, labels),
-        "mean": float(each.mean()),
-        "std": float(each.std(correction=0)),
-        "oracle_top3": float(each.topk(min(3, len(each))).values.mean()),
-    }
-    mean = space.mean.cpu() if opened.on_own_encoder else None
-    accuracy |= score_baselines(data.support, data.labels, query, labels, mean=mean, seed=seed)
-    for without, others in beside.items():
-        average = {name: tensor.mean(0) for name, tensor in others.state.items()}
-        accuracy[without] = _accuracy(average, query, labels)
-    distance, found_novelty = [None] * len(each), None
-    if samples.vectors is not None and opened.on_own_encoder:
-        found = zoo_distance(space, samples.vectors, len(samples.order)).tolist()
-        distance = [None if np.isnan(value) else round(value, 4) for value in found]
-        found_novelty = novelty(space, samples.vectors, samples.order, query, labels, generator)
-    return _Scores(
-        accuracy=QueryAccuracy(**{name: round(value, 6) for name, value in accuracy.items()}),
-        samples=[SampleScore(round(a, 6), d) for a, d in zip(each.tolist(), distance, strict=True)],
-        sample_accuracy=each.numpy(),
-        novelty=found_novelty,
-        confusion=confusion_matrix(labels, predicted, len(data.labels.unique())),
-    )
-
-
-def _accuracy(head: State, features: Tensor, labels: Tensor) -> float:
-    return float(accuracies({name: tensor[None] for name, tensor in head.items()}, features, labels)[0])
-
-
-def _generation(
-    encoder: FeatureEncoder, data: SplitFeatures, samples: HeadSamples, choice: Choice, scores: _Scores, report: Report
+    scores: HeadScores,
+    report: Report,
 ) -> Generation:
     info = {
         "bundle": report.bundle,
@@ -337,4 +319,6 @@ def _generation(
     }
     head = Head(choice.head, encoder.name, tuple(report.classes), encoder.preprocessing, info)
     vectors, order = (None if tensor is None else tensor.cpu() for tensor in (samples.vectors, samples.order))
-    return Generation(head, samples.state, report, scores.confusion, scores.sample_accuracy, data, vectors, order)
+    return Generation(
+        head, samples.state, report, scores.confusion, scores.sample_accuracy, data, scores.baselines, vectors, order
+    )

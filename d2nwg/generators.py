@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from d2nwg.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from d2nwg.training.config import Config
+    from d2nwg.training.config_base import Config
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,15 @@ class Generator:
         label: what a person reads.
         about: one phrase, for the command line's help.
         makes: what a sample is.
-        zoo: what it learns from: a zoo of heads (`d2nwg.weights.zoo`), of checkpoints (`d2nwg.weights.model_zoo`) or of
-            adapters (`d2nwg.weights.build_adapters`).
-        config: a `d2nwg.training.config.Config`.
+        zoo: what it learns from: a zoo of heads (`d2nwg.weights.zoo`), of checkpoints (`d2nwg.weights.model_zoo`), of
+            adapters (`d2nwg.weights.build_adapters`) or of networks with their images (`d2nwg.weights.build_networks`).
+        config: a `d2nwg.training.config_base.Config`.
         trainer: a function ``(zoos, config, run) -> (pipeline, measured)``, with ``run`` a
             `d2nwg.training.run.Run`; ``measured`` is a JSON dictionary.
         pipeline: a `d2nwg.pipelines.base.BundlePipeline`.
         card: a function ``(zoos, config, measured) -> CardText`` (`d2nwg.training.cards`).
         several_zoos: whether it learns from more than one zoo.
+        from_data: of whole networks: whether they are made for a data set that is shown, and not for a name.
         aliases: earlier ids.
     """
 
@@ -40,12 +41,13 @@ class Generator:
     label: str
     about: str
     makes: Literal["head", "network", "adapter"]
-    zoo: Literal["heads", "checkpoints", "adapters"]
+    zoo: tuple[Literal["heads", "checkpoints", "adapters", "networks"], ...]
     config: str
     trainer: str
     pipeline: str
     card: str
     several_zoos: bool = False
+    from_data: bool = False
     aliases: tuple[str, ...] = ()
 
     @cached_property
@@ -75,7 +77,7 @@ register(
         label="UNet (the paper's)",
         about="the paper's, in three stages (VAE, condition, diffusion)",
         makes="head",
-        zoo="heads",
+        zoo=("heads",),
         config="d2nwg.training.config:UNetConfig",
         trainer="d2nwg.training.heads_unet:train",
         pipeline="d2nwg.pipelines.heads:LatentHeadPipeline",
@@ -88,7 +90,7 @@ register(
         label="Dual (any classes, any encoder)",
         about="coefficients on the support images, for any number of classes and any encoder; takes several zoos",
         makes="head",
-        zoo="heads",
+        zoo=("heads",),
         config="d2nwg.training.config:DualConfig",
         trainer="d2nwg.training.heads_dual:train",
         pipeline="d2nwg.pipelines.heads_dual:DualHeadPipeline",
@@ -98,11 +100,25 @@ register(
 )
 register(
     Generator(
+        name="dataset-networks",
+        label="Networks for a data set",
+        about="whole small networks for a data set that is shown, from a zoo of zoo build --network",
+        makes="network",
+        zoo=("networks",),
+        config="d2nwg.training.config:DatasetNetworksConfig",
+        trainer="d2nwg.training.dataset_networks:train",
+        pipeline="d2nwg.pipelines.dataset_networks:DatasetNetworkPipeline",
+        card="d2nwg.training.cards:dataset_networks_card",
+        from_data=True,
+    )
+)
+register(
+    Generator(
         name="networks",
         label="Networks (imported)",
         about="whole networks, from a zoo of zoo import",
         makes="network",
-        zoo="checkpoints",
+        zoo=("checkpoints", "networks"),
         config="d2nwg.training.config:NetworksConfig",
         trainer="d2nwg.training.networks:train",
         pipeline="d2nwg.pipelines.networks:NetworkGenerationPipeline",
@@ -116,7 +132,7 @@ register(
         label="Adapters (from descriptions)",
         about="adapters of a text encoder with their heads, for described tasks, from a zoo of zoo build --adapter",
         makes="adapter",
-        zoo="adapters",
+        zoo=("adapters",),
         config="d2nwg.training.config:AdaptersConfig",
         trainer="d2nwg.training.adapters:train",
         pipeline="d2nwg.pipelines.adapters:AdapterGenerationPipeline",
@@ -146,9 +162,9 @@ def generator_of(config) -> Generator:
 
 
 def for_zoo(kind: str | None) -> list[Generator]:
-    """The generators that learn from a zoo of ``"heads"`` (also for None), ``"checkpoints"`` or ``"adapters"``, the
-    default first."""
-    return [generator for generator in GENERATORS.values() if generator.zoo == (kind or "heads")]
+    """The generators that learn from a zoo of this kind (`d2nwg.weights.info.zoo_kind`; heads for None), the default
+    first."""
+    return [generator for generator in GENERATORS.values() if (kind or "heads") in generator.zoo]
 
 
 def presets() -> dict[str, list[str]]:

@@ -28,6 +28,8 @@ from d2nwg.weights.networks import build_head
 if TYPE_CHECKING:
     from d2nwg.data.labelled import LabelledSet
     from d2nwg.data.text_set import Text
+    from d2nwg.encoders.open import FeatureEncoder
+    from d2nwg.weights.network_files import NetworkFile
 
 FORMAT, VERSION = "d2nwg-head", "1"
 LINEAR, MLP = ("weight", "bias"), ("0.weight", "0.bias", "2.weight", "2.bias")
@@ -50,6 +52,7 @@ class Head:
     classes: tuple[str, ...]
     preprocessing: dict
     info: dict = field(default_factory=dict)
+    kind = "head"
 
     def __post_init__(self):
         self.classes = tuple(self.classes)
@@ -119,6 +122,27 @@ class Head:
         except UserError as reason:
             raise UserError(f"{path}: {reason}") from reason
 
+    def open_encoder(self, device: str | None = None) -> "FeatureEncoder":
+        """The encoder that the head sits on.
+
+        Raises:
+            UserError: it is not available, or is not the one this head was made for.
+        """
+        from d2nwg.encoders.open import load_encoder
+
+        encoder = load_encoder(self.encoder, device)
+        if encoder.num_features != self.num_features:
+            raise UserError(
+                f"This head takes {self.num_features} features but {self.encoder} gives "
+                f"{encoder.num_features}: make the head again."
+            )
+        if encoder.preprocessing != self.preprocessing:
+            raise UserError(
+                f"This head was made with another preprocessing than {self.encoder} has here: make "
+                "the head again, or install the timm or open_clip version it was made with."
+            )
+        return encoder
+
     @torch.inference_mode()
     def probabilities(
         self,
@@ -137,19 +161,7 @@ class Head:
         Raises:
             UserError: the encoder is not available, or is not the one this head was made for.
         """
-        from d2nwg.encoders.open import load_encoder
-
-        encoder = load_encoder(self.encoder, device)
-        if encoder.num_features != self.num_features:
-            raise UserError(
-                f"This head takes {self.num_features} features but {self.encoder} gives "
-                f"{encoder.num_features}: make the head again."
-            )
-        if encoder.preprocessing != self.preprocessing:
-            raise UserError(
-                f"This head was made with another preprocessing than {self.encoder} has here: make "
-                "the head again, or install the timm or open_clip version it was made with."
-            )
+        encoder = self.open_encoder(device)
         scale = self.scale | (scale or PixelScale())
         features, readable = encoder.encode(items, progress=progress, **scale.option)
         probabilities = self.module()(features).softmax(1)
@@ -176,8 +188,10 @@ class Head:
         return None
 
 
-def evaluate_head(head: Head, data: "LabelledSet", *, device: str | None = None, progress: Progress = silent) -> dict:
-    """Score a head on labelled images or texts: on the test split when there is one, otherwise on all.
+def evaluate_head(
+    head: "Head | NetworkFile", data: "LabelledSet", *, device: str | None = None, progress: Progress = silent
+) -> dict:
+    """Score a head, or a small network, on labelled items: on the test split when there is one, otherwise on all.
 
     Classes are matched by name; the data need not have all classes of the head.
 
@@ -223,7 +237,9 @@ def evaluate_head(head: Head, data: "LabelledSet", *, device: str | None = None,
     }
 
 
-def predict_images(head: Head, paths: Sequence[str | Path], *, top: int = 5, device: str | None = None) -> list[dict]:
+def predict_images(
+    head: "Head | NetworkFile", paths: Sequence[str | Path], *, top: int = 5, device: str | None = None
+) -> list[dict]:
     """Classify image files.
 
     Returns:
@@ -261,13 +277,13 @@ def predict_texts(head: Head, texts: Sequence["Text"], *, top: int = 5, device: 
     return _rows(head, probabilities, top, "text", texts)
 
 
-def _check_kind(head: Head, noun: str) -> None:
+def _check_kind(head: "Head | NetworkFile", noun: str) -> None:
     if head.noun != noun:
         wants = {"image": "images", "text": "single texts", "pair": "two texts a row"}
         raise UserError(f"This head takes {wants[head.noun]}, not {wants[noun]}.")
 
 
-def _rows(head: Head, probabilities: Tensor, top: int, noun: str, items: Iterable) -> list[dict]:
+def _rows(head: "Head | NetworkFile", probabilities: Tensor, top: int, noun: str, items: Iterable) -> list[dict]:
     values, indices = probabilities.topk(min(top, len(head.classes)), 1)
     rows = []
     for item, p, k in zip(items, values.tolist(), indices.tolist(), strict=True):

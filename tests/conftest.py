@@ -127,3 +127,18 @@ def named_bundle(tmp_path_factory, named_zoo) -> Path:
     from tests.helpers.training import NAMED
 
     return train_bundle(named_zoo, NAMED, tmp_path_factory.mktemp("bundles") / "named", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def described(tmp_path_factory):
+    """A folder with a tiny bundle of adapters in ``bundles/adapters``, its two tasks, and the zoo it was trained on."""
+    from tests.helpers.text_tasks import tiny_adapters
+
+    folder = tmp_path_factory.mktemp("described")
+    return folder, *tiny_adapters(folder)
+
+
+@pytest.fixture(scope="session")
+def adapters(described) -> Path:
+    """The bundle of it."""
+    return described[0] / "bundles" / "adapters"

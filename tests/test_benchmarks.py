@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+from glob import glob
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -19,30 +20,41 @@ from tests.tiny_llm import make_tiny_llm
 
 SETS = ["flowers12", "house_rooms", "scenes6", "trashnet", "weather4", "yoga8", "cifar100"]
 SETS = [f"unseen-{name}" for name in SETS]
+TUNED = ["unseen-flowers12", "unseen-weather4", "unseen-yoga8", "unseen-trashnet"]
 TEXT_SETS = "sst2 mr sst5 cola ag_news trec6 tweet_emotion banking77"
 RENAMED = "--rename mr=negative,positive trec6=description,entity,abbreviation,human,location,number"
 UNSEEN = "--seeds 1 --seeds-many 1 --shots 1 --ways 2 --num-samples 2 --query 2 --unlabelled 1"
 TEXTS = "--seeds 1 --shots 1 --ways 2 --num-samples 2 --query 2 --unlabelled 1"
 TASKS = "sst2 cola mpqa trec6 tweet_emotion"
 WHOLE = "--count 12 --epochs 1 --samples 2 --set vae_steps=2 --set align_steps=2 --set diffusion_steps=2"
+NETWORKS = "python -m benchmarks.networks omniglot-aside.npz gray-mnist.npz fashion.npz --bundle networks-28px"
+STARTS = "--classes 3 --shots 2 --seeds 2 --steps 0 2 --rates 0.001 0.01"
+RESNETS = " ".join(
+    f"checkpoints/resnet{name}.th" for name in ("32-d509ac18", "20-12fca82f", "44-014dd654", "56-4bfd9763")
+)
 SMALLEST = {  # documented command: options that make it small; the last one counts
     "python -m benchmarks.unseen DATA... --bundles BUNDLE --out unseen.json --write-card": UNSEEN,
     "python -m benchmarks.unseen DATA... --bundles heads-dual --out unseen.json": UNSEEN,
     f"python -m benchmarks.unseen {' '.join(SETS)} --bundles heads-dual --shots 1 5 --out unseen.json --readme": UNSEEN,
     f"python -m benchmarks.texts {TEXT_SETS} {RENAMED} --out texts.json --readme": TEXTS,
     "python -m benchmarks.texts mrpc rte --out pairs.json": TEXTS,
-    f"python -m benchmarks.adapters adapter-zoo {TASKS} --about benchmarks/text_tasks.json --out adapters.json": (
+    "python -m benchmarks.adapters adapter-zoo texts/* --about benchmarks/text_tasks.json --out adapters.json": (
         "--preset tiny --seeds 1 --smoke"
     ),
-    f"python -m benchmarks.adapters adapter-zoo {TASKS} --about benchmarks/text_tasks.json --unseen 4 --out new.json": (
-        "--preset tiny --seeds 1 --unseen 1 --smoke"
+    "python -m benchmarks.adapters adapter-zoo texts/* --about benchmarks/text_tasks.json --out new.json --unseen "
+    "ag_news clinc150 cola imdb mrpc sst2 trec6 tweet_emotion": "--preset tiny --seeds 1 --unseen sst2 --smoke",
+    f"python -m benchmarks.finetune {' '.join(TUNED)} --out finetune.json --readme": (
+        "--repetitions 2 --epochs 2 --checkpoints 0 1 --shots 1 --num-samples 2 --max-images 8"
     ),
     "python -m benchmarks.speed --zoo zoo --images photos/ --out speed.json": "--smoke --only probes encoder",
     "python -m benchmarks.speed --only encoder --num-images 512": "--smoke",
     "python -m benchmarks.speed --only heads": "--smoke --data flowers",
-    "python -m benchmarks.speed --only probes --zoo zoo": "--smoke",
     "python -m benchmarks.speed --zoo zoo --images photos/ --data flowers/": "--smoke --only heads classes",
     "python -m benchmarks.speed --only sampler --bundle heads-efficientnet-lite0": "--smoke --data flowers",
+    "python -m benchmarks.ablations DATA... --out ablations.json": (
+        "--rows base predictor half --seeds 0 --classes 2 --records 10 --tasks 1 --shots 1 --num-samples 2 "
+        "--set vae_steps=1 --set align_steps=1 --set diffusion_steps=1 --set predictor_steps=1 --set batch_size=2"
+    ),
     "python -m benchmarks.explore --out explore.json": "--heads 100 --numbers 50 --samples 20",
     "python -m benchmarks.training --zoo zoo --presets tiny small --processes 1 2 --repeat 2 --out training.json": (
         "--presets tiny --processes 1 --repeat 1 --seconds 60"
@@ -55,13 +67,29 @@ SMALLEST = {  # documented command: options that make it small; the last one cou
     "python -m benchmarks.whole_models gray-mnist.npz gray-notmnist.npz --starts common --set diffusion_steps=2500": (
         f"{WHOLE} --work common"
     ),
+    f"{NETWORKS} --out networks.json": STARTS,
+    f"{NETWORKS} --rows 2000 --steps 0 10 50 --out networks.json": STARTS,
+    f"python -m benchmarks.transfer {RESNETS} --images cifar10.npz --out transfer.json": (
+        "--seeds 2 --samples 1 --steps 1 --set chunk=64 --set encoder_width=64 --set unet_channels=32 "
+        "--set vae_steps=2 --set align_steps=2 --set diffusion_steps=2"
+    ),
     "python -m benchmarks.tasks gray-mnist.npz gray-notmnist.npz --out tasks-small-networks": "--smoke",
     "python -m benchmarks.tasks gray-mnist.npz gray-notmnist.npz --out tasks-small-networks --write-card": (
         "--smoke --out again"
     ),
+    "python -m benchmarks.populations gray-mnist.npz --count 4 --steps 40 --out populations.json": (
+        "--count 2 --steps 2 --repeats 1"
+    ),
     "python -m benchmarks.language --questions select.jsonl --out language.json": (
         "--model tiny --preset tiny --most 4 --questions built-in"
     ),
+    "python -m benchmarks.language --questions select.jsonl --most 256 --only racing --out racing.json": (
+        "--model tiny --preset tiny --most 16 --questions built-in"
+    ),
+    "python -m benchmarks.compression --questions select.jsonl --out compression.json": (
+        "--model tiny --questions built-in --smoke"
+    ),
+    "python -m benchmarks.papers table1 --data sets/ --out papers": "--quick",  # the others: tests/test_papers.py
 }
 
 
@@ -80,6 +108,25 @@ def write_archive(path: Path, classes: str, seed: int) -> None:
     np.savez(path, **arrays)
 
 
+def write_resnets(folder: Path) -> None:
+    """Narrow ResNets as the benchmark of transfer reads them, and colour pictures of 32 × 32."""
+    import torch
+
+    from benchmarks.transfer import CifarResNet
+
+    (folder / "checkpoints").mkdir()
+    for seed, name in enumerate(RESNETS.split()):
+        torch.manual_seed(seed)
+        state = CifarResNet((2, 1, 3, 4)[seed], (4, 6, 8)).state_dict()
+        torch.save(
+            {"state_dict": {f"module.{key}": value for key, value in state.items() if "num_batches" not in key}},
+            folder / name,
+        )
+    rng, labels = np.random.default_rng(0), {"train": np.arange(60) % 10, "test": np.arange(40) % 10}
+    pictures = {f"x_{part}": rng.integers(0, 256, (len(of), 32, 32, 3)).astype(np.uint8) for part, of in labels.items()}
+    np.savez(folder / "cifar10.npz", **pictures, **{f"y_{part}": of for part, of in labels.items()})
+
+
 def _adapter_zoo(folder: Path) -> None:
     """A zoo of adapters of a small encoder, and its tasks."""
     from d2nwg.data.text_tasks import load_text_task, read_about
@@ -90,7 +137,7 @@ def _adapter_zoo(folder: Path) -> None:
     (folder / "benchmarks").mkdir(parents=True)
     said = read_about(shutil.copy(ROOT / "benchmarks" / "text_tasks.json", folder / "benchmarks"))
     rows = {"train": opinions(40), "test": opinions(20, 1)}
-    tasks = [load_text_task(write_task(folder / name, rows), said=said) for name in TASKS.split()]
+    tasks = [load_text_task(write_task(folder / "texts" / name, rows), said=said) for name in TASKS.split()]
     shape = LoraShape(str(tiny_text_encoder(folder / "text-encoder")), rank=1)
     config = AdapterZooConfig(shape, TuneConfig(epochs=1, keep=1), seeds=2, rows=16)
     build_adapters(tasks, config, folder / "adapter-zoo")
@@ -120,11 +167,14 @@ def folder(tmp_path_factory):
     _adapter_zoo(folder / "adapters")  # apart: other benchmarks have other texts of the same names
     write_archive(folder / "gray-mnist.npz", "0123456789", 0)
     write_archive(folder / "gray-notmnist.npz", "ABCDEFGHIJ", 1)
+    write_resnets(folder)
+    for seed, name in enumerate(("omniglot-aside", "fashion")):
+        write_archive(folder / f"{name}.npz", "ABCDEFGHIJ", seed + 2)
     make_tiny_llm(folder / "tiny")
     shutil.copytree(shipped("pretrained") / "heads-dual", folder / "BUNDLE")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for name, mark in (("unseen", "measured"), ("texts", "texts")):
+        for name, mark in (("unseen", "measured"), ("texts", "texts"), ("finetune", "finetuned")):
             patch.setattr(f"benchmarks.{name}.README", folder / f"{name}.md")
             (folder / f"{name}.md").write_text(f"Before.\n\n<!-- {mark} -->\nold\n<!-- /{mark} -->\n\nAfter.\n")
         yield folder
@@ -135,18 +185,33 @@ def test_benchmark(command, folder, capsys, monkeypatch):
     if "benchmarks.adapters" in command:
         monkeypatch.chdir(folder := folder / "adapters")
     words = shlex.split(command.replace("DATA...", " ".join(SETS[:2]))) + shlex.split(SMALLEST[command])
+    words = [name for word in words for name in (sorted(glob(word)) if "*" in word else [word])]
     python, dash_m, module, *arguments = words
     assert (python, dash_m) == ("python", "-m")
     out = folder / ([word for before, word in pairwise(words) if before == "--out"] or ["nothing"])[-1]
     if out.is_file():
         out.unlink()
-    import_module(module).main(arguments)
+    package = hasattr(import_module(module), "__path__")
+    import_module(f"{module}.__main__" if package else module).main(arguments)
     assert capsys.readouterr().out.strip()
     if "--out" in words:
         assert out.is_dir() or json.loads(out.read_text())
     if "--readme" in words:
         page = (folder / f"{module.rpartition('.')[2]}.md").read_text()
-        assert page.startswith("Before.") and page.endswith("After.\n") and "old" not in page and "| shots |" in page
+        assert page.startswith("Before.") and page.endswith("After.\n") and "old" not in page
+        assert "| shots |" in page or "| start |" in page
     if "--write-card" in words:
         card = (folder / ("BUNDLE" if "unseen" in module else "again") / "README.md").read_text()
         assert card.count("<!-- measured -->") == 1 and f"python -m {module}" in card
+
+
+def test_what_scores_ablations_is_in_no_zoo(tmp_path):
+    from benchmarks.ablations import parted
+    from d2nwg.data.images import load_images
+
+    whole = load_images(make_image_folder(tmp_path / "set", per_class=8))
+    kept, held = parted(whole)
+    assert not set(kept.items) & set(held.items) and set(kept.items) | set(held.items) == set(whole.items)
+    assert np.bincount(held.labels).tolist() == [2, 2, 2] and np.bincount(kept.labels).tolist() == [6, 6, 6]
+    for part in (kept, held):
+        assert [part.classes[label] for label in part.labels] == [path.parent.name for path in part.items]

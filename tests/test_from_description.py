@@ -12,37 +12,20 @@ from safetensors.torch import load_file
 from d2nwg.adapters import Adapter
 from d2nwg.bundles import list_bundles, load_bundle
 from d2nwg.cli import main
-from d2nwg.data.text_tasks import TEST, load_text_task
-from d2nwg.encoders.lora import AdaptedEncoder, LoraShape
+from d2nwg.data.text_tasks import TEST
+from d2nwg.encoders.lora import AdaptedEncoder
 from d2nwg.from_description import generate_from_description
 from d2nwg.training.config import AdaptersConfig
 from d2nwg.training.run import train_bundle
 from d2nwg.utils.errors import UserError
-from d2nwg.weights.build_adapters import AdapterZooConfig, build_adapters
-from d2nwg.weights.finetune import TuneConfig
-from tests.helpers.text_tasks import opinions, tiny_text_encoder, write_task
-
-DESCRIBED = {
-    "tone": ["Is this film review positive?", "Does the author like the movie?"],
-    "contrary": ["Which legal contract is void?", "Find out if an agreement binds nobody."],
-}
-SETTINGS = dict(coordinates=8, patch=(8, 1, 2), latent_channels=4, vae_channels=(16,), unet_channels=(32,))
+from tests.helpers.text_tasks import DESCRIBED
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """Two tasks of opposite labels, a zoo of their adapters, and a bundle that was trained on it."""
-    folder = tmp_path_factory.mktemp("described")
-    base, tasks = str(tiny_text_encoder(folder / "tiny")), []
-    for name, flip in (("tone", False), ("contrary", True)):
-        rows = {"train": opinions(160, 1, flip), "dev": opinions(40, 2, flip), "test": opinions(60, 3, flip)}
-        path = write_task(folder / name, rows, descriptions=DESCRIBED[name], labels=["no", "yes"])
-        tasks.append(load_text_task(path))
-    config = AdapterZooConfig(LoraShape(base, rank=2), TuneConfig(epochs=3, batch=8, lr=1e-2), seeds=2)
-    zoo = build_adapters(tasks, config, folder / "zoo")
-    trained = AdaptersConfig.preset("tiny", vae_steps=200, align_steps=50, diffusion_steps=300, **SETTINGS)
-    train_bundle(zoo, trained, folder / "adapters", device="cpu")
-    return folder, tasks, zoo
+def made(described):
+    """The folder of the bundle, the tasks, and the zoo that it was trained on."""
+    folder, tasks, zoo = described
+    return folder / "bundles", tasks, zoo
 
 
 def right(adapter, task) -> float:
@@ -113,10 +96,28 @@ def test_labels(made):
     words, options = DESCRIBED["tone"][0], {"bundle": folder / "adapters", "num_samples": 2}
     plain = generate_from_description(words, **options).adapter
     turned = generate_from_description(words, labels=["Yes", "no"], **options).adapter
-    assert turned.classes == ("Yes", "no") and torch.equal(turned.head["weight"], plain.head["weight"][[1, 0]])
+    assert turned.classes == ("Yes", "no")
+    torch.testing.assert_close(turned.head["weight"], plain.head["weight"][[1, 0]], atol=1e-3, rtol=1e-3)
     new = generate_from_description("How hot is this soup?", labels=["cold", "warm", "hot"], **options)
     assert not new.seen and "knows no such task" in new.notes[0] and "vectors of their names" in new.notes[1]
     assert new.adapter.head["weight"].shape == (3, 16) and new.adapter.info["head_from_names"]
+
+
+def test_labels_help_to_recognise_a_task(made):
+    pipe = load_bundle(made[0] / "adapters")
+    vague = "What is it?"
+    plain, labelled = (pipe.recognise(vague, labels)[1] for labels in ((), ("no", "yes")))
+    torch.testing.assert_close(plain, labelled, atol=1e-4, rtol=1e-3)  # both tasks have these labels
+    with pytest.raises(UserError, match="Describe the task"):
+        pipe.recognise(" ")
+    run = {"num_samples": 2, "num_inference_steps": 4}
+    to = DESCRIBED["contrary"][0]
+    there, reached = (
+        pipe(text, generator=torch.Generator().manual_seed(0), **run, **more)
+        for text, more in ((to, {}), (DESCRIBED["tone"][0], {"to": to, "share": 1.0}))
+    )
+    assert dict(reached.nearest) == pytest.approx(dict(there.nearest), abs=1e-4)
+    torch.testing.assert_close(reached.vectors, there.vectors, atol=1e-4, rtol=1e-3)
 
 
 def test_between_two_descriptions(made):
@@ -129,7 +130,8 @@ def test_between_two_descriptions(made):
 
     ends = at(0.0), at(1.0)
     assert [samples.task.name for samples in ends] == ["tone", "contrary"]
-    assert float(at(0.5).distance.mean()) > max(float(samples.distance.mean()) for samples in ends)
+    half = at(0.5).vectors
+    assert all(float((half - samples.vectors).norm()) > 0.1 for samples in ends)
     guided = at(0.0, guidance_scale=2.0)
     assert not torch.equal(next(iter(guided.state.values())), next(iter(ends[0].state.values())))
 

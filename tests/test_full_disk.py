@@ -86,7 +86,8 @@ def test_what_is_generated(place, call, tiny_bundle, cheap_encoder, tmp_path_fac
     data = make_pattern_folder(tmp_path_factory.mktemp("new") / "fresh", range(100, 103), per_class=6)
     few = ("--bundle", tiny_bundle, "--shots", 2, "--num-samples", 3, "--steps", 2)
     (place / "mine").write_text("kept")
-    assert every_full_disk(place, lambda: call("generate", data, *few, "--out", place / "out")) == 4
+    refusals = every_full_disk(place, lambda: call("generate", data, *few, "--out", place / "out"))
+    assert refusals == len(list((place / "out").iterdir())) >= 4, "one a file"
     assert every_full_disk(
         place, lambda: call("explore", "--data", data, *few, "--num-trained", 2, "--out", place / "explored")
     )

@@ -25,7 +25,7 @@ def run(args):
     {fault}
 
 cli.predict.run = run
-case = Case(["predict", "h", "i"], limits=Limits(wall=6, cpu=1, memory=2**29))
+case = Case(["predict", "h", "i"], limits=Limits(wall=12, cpu=1, memory=2**29))
 before = room.kept()
 ended = run_forked(case.run, room, case.limits)
 for found in judge(case, room, ended, before):
@@ -84,7 +84,7 @@ def ran(script: str, folder: Path) -> str:
         ("os.write(1, bytes([27]))", "printed the control character"),
         ("(room.out / 'x').write_text('half'); raise UserError('It is damaged.')", "left behind: ['x']"),
         ("(room.out / '.x.partial-a1b2c3d4').mkdir()", "left half-written"),
-        ("time.sleep(60)", "did not end within 6 s"),
+        ("time.sleep(60)", "did not end within 12 s"),
         ("while True: pass", "of a processor"),
         ("held = bytearray(2**30)", "ran out of memory, and no estimate said so before"),
     ],

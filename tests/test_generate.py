@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from d2nwg import generate
 from d2nwg.data.images import load_images
 from d2nwg.evaluation.accuracy import accuracies
-from d2nwg.evaluation.report import Report
+from d2nwg.evaluation.recommend import Recommendation
+from d2nwg.evaluation.report import Report, advice
 from d2nwg.evaluation.selection import choose, selection_split
 from d2nwg.generate import generate_heads
 from d2nwg.heads import Head
@@ -107,7 +108,8 @@ def test_the_average_is_the_mean_of_the_samples(made):
 
 def test_the_files(made, tmp_path):
     folder = made.save(tmp_path / "deep" / "out")
-    assert {path.name for path in folder.iterdir()} == {
+    better = {f"{made.report.recommended}.safetensors"} - {"generated.safetensors"}
+    assert {path.name for path in folder.iterdir()} == better | {
         "head.safetensors",
         "samples.safetensors",
         "report.json",
@@ -122,6 +124,33 @@ def test_the_files(made, tmp_path):
     assert stored == made.report.to_json() and Report.from_json(stored) == made.report
     readme = (folder / "README.md").read_text()
     assert "A generated head for fresh" in readme and "average of the 8 samples" in readme
+
+
+def test_a_baseline_that_is_better_comes_with_it(images, tiny_bundle, tmp_path):
+    def advised(name):
+        with pytest.MonkeyPatch.context() as patch:
+            found = name and Recommendation(name, {"generated": 0.5, "ridge": 0.75}, 12)
+            patch.setattr(generate, "recommend", lambda *args, **kwargs: found)
+            return run(images, tiny_bundle)
+
+    better = advised("ridge")
+    folder, words = better.save(tmp_path / "ridge"), advice(better.report)
+    assert "Take ridge instead" in words and "75.0%" in words and "50.0%" in words
+    assert words in (folder / "README.md").read_text()
+    head = Head.load(folder / "ridge.safetensors")
+    right = accuracies({k: t[None] for k, t in head.state.items()}, better.data.query, better.data.query_labels)
+    assert float(right[0]) == pytest.approx(head.info["query_accuracy"]) and head.info["selection"] == "ridge"
+    assert float(right[0]) == pytest.approx(better.report.query_accuracy.ridge, abs=0.1), "nearly what was reported"
+    for name in ("generated", None):
+        made = advised(name)
+        assert (
+            advice(made.report) is None and "instead" not in (made.save(tmp_path / str(name)) / "README.md").read_text()
+        )
+        assert torch.equal(made.head.state["weight"], better.head.state["weight"]), "advice changes no head"
+
+
+def test_one_image_a_class_gives_no_advice(images, tiny_bundle):
+    assert run(images, tiny_bundle, shots=1).report.recommended is None
 
 
 def test_the_same_seed_gives_the_same_heads(made, images, tiny_bundle):

@@ -14,7 +14,8 @@ from d2nwg.conditions import CONDITIONERS
 from d2nwg.conditions.dataset import DatasetEncoder
 from d2nwg.generators import GENERATORS, Generator, for_zoo, generator_of, get_generator, presets, register
 from d2nwg.training.cards import CardText
-from d2nwg.training.config import UNetConfig, setting
+from d2nwg.training.config import UNetConfig
+from d2nwg.training.config_base import setting
 from d2nwg.utils.errors import UserError
 
 
@@ -35,7 +36,7 @@ TOY = Generator(
     label="A toy",
     about="a generator to play with",
     makes="head",
-    zoo="heads",
+    zoo=("heads",),
     config="tests.test_generators:ToyConfig",
     trainer="d2nwg.training.heads_unet:train",
     pipeline="d2nwg.pipelines.heads:LatentHeadPipeline",
@@ -64,7 +65,7 @@ def test_a_generator_is_an_entry(toy, tiny_zoo, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     said = " ".join(capsys.readouterr().out.split())
-    assert "{unet,dual,networks,adapters,toy}" in said
+    assert "{unet,dual,dataset-networks,networks,adapters,toy}" in said
     assert "toy: a generator to play with" in said and "toy: toy" in said
 
 
@@ -106,10 +107,10 @@ def test_a_condition_is_a_file_and_an_entry(tiny_zoo, tmp_path, monkeypatch):
 
 def test_names_of_generators():
     assert get_generator("models") is get_generator("networks"), "an earlier id"
-    with pytest.raises(UserError, match="no generator nets: choose one of unet, dual, networks"):
+    with pytest.raises(UserError, match="no generator nets: choose one of unet, dual, dataset-networks"):
         get_generator("nets")
     with pytest.raises(ValueError, match="There is a generator models already"):
-        register(Generator("new", "", "", "head", "heads", "", "", "", "", aliases=("models",)))
+        register(Generator("new", "", "", "head", ("heads",), "", "", "", "", aliases=("models",)))
     assert [one.name for one in for_zoo("heads")] == ["unet", "dual"] and for_zoo("checkpoints")[0].name == "networks"
     assert [one.name for one in for_zoo("adapters")] == ["adapters"]
     assert presets()["paper"] == ["unet"] and set(presets()["tiny"]) == set(GENERATORS)

@@ -13,13 +13,21 @@ TEMPLATE = (
 
 
 def make_tiny_llm(
-    folder: Path, *, seed: int = 0, tied: bool = True, layers: int = 3, width: int = 32, context: int = 256
+    folder: Path,
+    *,
+    kind: str = "Llama",
+    seed: int = 0,
+    tied: bool = True,
+    layers: int = 3,
+    width: int = 32,
+    context: int = 256,
 ) -> Path:
-    """Write a Llama of 2 attention heads (and one for keys) to `folder`, with a byte-level BPE tokenizer and a chat
-    template in the manner of SmolLM2. Returns `folder`."""
+    """Write a Llama (or a Phi3, or a GPT2) of 2 attention heads (and one for keys) to `folder`, with a byte-level BPE
+    tokenizer and a chat template in the manner of SmolLM2. Returns `folder`."""
     import torch
+    import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import GenerationConfig, PreTrainedTokenizerFast
 
     core = Tokenizer(models.BPE())
     core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
@@ -42,23 +50,30 @@ def make_tiny_llm(
         model_max_length=context,
     )
     tokenizer.chat_template = TEMPLATE
-    config = LlamaConfig(
+    common = dict(
         vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=context,
         tie_word_embeddings=tied,
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=2,
         initializer_range=0.2,
     )
+    if kind == "GPT2":
+        sizes = dict(n_embd=width, n_layer=layers, n_head=2, n_positions=context, n_inner=2 * width)
+    else:
+        sizes = dict(
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            max_position_embeddings=context,
+        )
+    config = getattr(transformers, f"{kind}Config")(**common, **sizes)
+    network = getattr(transformers, "GPT2LMHeadModel" if kind == "GPT2" else f"{kind}ForCausalLM")
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(config)
+    model = network(config)
     torch.random.set_rng_state(state)
     model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=2)
     model.save_pretrained(folder)

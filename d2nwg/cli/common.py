@@ -67,11 +67,12 @@ def device_name(text: str) -> str:
     return text
 
 
-def whole_number(text: str, most: int = MOST_SEED) -> int:
-    """An argument type: an integer from 0 to 2**63 - 1, which every random generator takes as a seed."""
-    if not text.isascii() or not text.isdigit() or len(text) > 20 or int(text) > most:
-        raise argparse.ArgumentTypeError(f"{shown(text, 40)!r} is not a whole number from 0 to {most:,}")
-    return int(text)
+def whole_number(text: str, most: int = MOST_SEED, least: int = 0) -> int:
+    """An argument type: an integer from ``least`` to ``most``; by default any that random generators take as a seed."""
+    number = int(text) if re.fullmatch(r"-?[0-9]{1,20}", text) else None
+    if number is None or not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"it must be a whole number from {least:,} to {most:,}, not {shown(text, 40)}")
+    return number
 
 
 def count(text: str) -> int:
@@ -81,9 +82,7 @@ def count(text: str) -> int:
 
 def positive(text: str) -> int:
     """An argument type: an integer from 1 to a thousand millions."""
-    if not (number := count(text)):
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
+    return whole_number(text, MANY, least=1)
 
 
 def finite(text: str) -> float:

@@ -1,4 +1,4 @@
-"""``explore``: samples compared with a bundle's zoo, or names among those that it knows: figures, tables, numbers."""
+"""``explore``: samples compared with a bundle's zoo, or names or a description of a task among what it knows."""
 
 import argparse
 
@@ -14,9 +14,12 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         description="Generate heads for one task or several, compare them with the zoo heads that a bundle keeps, and "
         "write figures (HTML; their tool bar saves PNG), projection.csv, baselines.csv, densities.csv, summary.json "
         "and files for the TensorBoard Embedding Projector. With --names or --search instead: map the rows that a "
-        "bundle knows by name, with your names among them, and write map.html, map-pca.html, names.csv and names.json.",
+        "bundle knows by name, with your names among them, and write map.html, map-pca.html, names.csv and names.json. "
+        "With --describe: map the adapters that a bundle of adapters knows, by task, with samples for a description "
+        "among them, and write map.html, map-pca.html, tasks.csv and tasks.json.",
         epilog="example: python -m d2nwg explore --data flowers/ --num-samples 200 --out flowers-explored; by name: "
-        'python -m d2nwg explore --names "wolf, red fox, T-shirt" --search husky --out names-explored',
+        'python -m d2nwg explore --names "wolf, red fox, T-shirt" --search husky --out names-explored; by task: '
+        'python -m d2nwg explore --describe "Is this film review positive?" --bundle my-adapters --out tasks-explored',
     )
     parser.add_argument("--bundle", metavar="BUNDLE", help="name or folder of a bundle (the shipped one)")
     parser.add_argument(
@@ -31,7 +34,16 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         help="class names, in English, separated by commas, or a text file with one a line (also 'name: description')",
     )
     parser.add_argument("--search", metavar="TEXT", help="mark the known names that it is part of, or near in meaning")
-    parser.add_argument("--num-samples", type=positive, default=200, metavar="N", help="heads to sample in all (200)")
+    parser.add_argument(
+        "--describe",
+        nargs="?",
+        const=True,
+        metavar="TEXT",
+        help="a task in words: its samples among the adapters that the bundle knows; without TEXT those alone",
+    )
+    parser.add_argument(
+        "--num-samples", type=positive, metavar="N", help="heads to sample in all (200; with --describe 30 adapters)"
+    )
     parser.add_argument(
         "--num-trained", type=count, default=50, metavar="N", help="heads to train on the same images (50)"
     )
@@ -56,6 +68,11 @@ def run(args: argparse.Namespace) -> None:
     """Explore, write the files, and print how close samples are to the zoo, or names to those that it knows."""
     from d2nwg.utils.errors import UserError
 
+    if args.describe is not None:
+        if args.data or args.names is not None or args.search is not None:
+            raise UserError("--describe maps tasks of texts: leave out --data, --names and --search.")
+        _tasks(args)
+        return
     if args.names is not None or args.search is not None:
         if args.data:
             raise UserError("--names and --search map the rows that a bundle knows by name: leave out --data.")
@@ -93,6 +110,35 @@ def _names(args: argparse.Namespace) -> None:
     print(f"The map and its numbers are in {args.out}.")
 
 
+def _tasks(args: argparse.Namespace) -> None:
+    from d2nwg.exploration.task_map import SAMPLES, map_tasks
+    from d2nwg.exploration.task_words import save, sentences
+    from d2nwg.figures.base import write_page
+    from d2nwg.figures.task_map import question, task_map_figure
+    from d2nwg.pipelines.adapters import STEPS
+    from d2nwg.utils.outputs import new_folder
+    from d2nwg.utils.progress import TerminalProgress
+
+    with new_folder(args.out, empty=True) as folder:
+        made = map_tasks(
+            "" if args.describe is True else args.describe,
+            bundle=args.bundle,
+            num_samples=args.num_samples or SAMPLES,
+            perplexity=args.perplexity,
+            seed=args.seed,
+            steps=args.steps or STEPS,
+            device=args.device,
+            progress=TerminalProgress(),
+        )
+        save(made, folder)
+        words = sentences(made)
+        for method, name in (("tsne", "map"), ("pca", "map-pca")):
+            figure = task_map_figure(made, method)
+            write_page(figure, folder / f"{name}.html", question(made), " ".join(words), script="directory")
+    print("\n".join(words))
+    print(f"The map and its numbers are in {args.out}.")
+
+
 def _samples(args: argparse.Namespace) -> None:
     from d2nwg.data.images import load_images
     from d2nwg.exploration.explore import explore
@@ -114,7 +160,7 @@ def _samples(args: argparse.Namespace) -> None:
             tasks=args.tasks,
             classes=args.classes,
             shots=args.shots,
-            num_samples=args.num_samples,
+            num_samples=args.num_samples or 200,
             num_trained=args.num_trained,
             seed=args.seed,
             steps=args.steps,

@@ -1,4 +1,4 @@
-"""``jobs``: trainings and zoo builds in processes of their own."""
+"""``jobs``: trainings, zoo builds and refinements in processes of their own."""
 
 import argparse
 import json
@@ -8,9 +8,11 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     """Add ``jobs`` and its actions to the command line."""
     parser = subparsers.add_parser(
         "jobs",
-        help="list, show, pause, stop or resume trainings and zoo builds in the background",
-        description="List, show, pause, stop, resume or delete the jobs that the app's Train tab and `train --job` "
-        "submit. A job goes on when the app is closed; one that was killed resumes from its last checkpoint.",
+        help="list, show, pause, stop or resume trainings, zoo builds and refinements in the background",
+        description="List, show, pause, stop, resume or delete the jobs that the app's Train and Language tabs and "
+        "`train --job` submit. A job goes on when the app is closed; one that was killed resumes from its last "
+        "checkpoint. A refinement's report.json, log.jsonl and delta.safetensors (for `llm apply`) lie in the folder "
+        "that jobs show calls out.",
         epilog="example: python -m d2nwg jobs show train-my-bundle",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -21,7 +23,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         ("pause", "suspend a running job; it keeps its memory"),
         ("resume", "continue a paused job, or queue an ended one again, from its last checkpoint"),
         ("stop", "stop a job; its last checkpoint stays"),
-        ("delete", "remove a job and its checkpoints, but not a finished bundle or zoo"),
+        ("delete", "remove a job, its checkpoints and a refinement's result, but not a finished bundle or zoo"),
     ):
         action = actions.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.")
         action.add_argument("job", metavar="JOB", help="its name, or its id as jobs list prints it")

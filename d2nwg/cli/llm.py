@@ -2,7 +2,7 @@
 
 import argparse
 
-from d2nwg.cli import llm_refine, llm_talk
+from d2nwg.cli import llm_refine, llm_split, llm_talk
 
 
 def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
@@ -15,4 +15,5 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     llm_refine.add_actions(actions, parent)
+    llm_split.add_actions(actions, parent)
     llm_talk.add_actions(actions, parent)

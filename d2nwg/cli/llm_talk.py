@@ -12,13 +12,23 @@ def add_actions(actions, parent: argparse.ArgumentParser) -> None:
     chat = actions.add_parser(
         "chat",
         parents=[parent],
-        help="talk with a model, or with two side by side",
+        help="talk with a model, or with several side by side",
         description="Answer every line of the standard input, in a terminal or from a pipe, until its end. With "
-        "--against both models answer each line, and the words that only one of them wrote stand in [brackets].",
-        epilog="example: python -m d2nwg llm chat default --against refined/delta.safetensors",
+        "--against all models answer each line, and the words that differ from the first one's stand in [brackets] (in "
+        "the first one's own answer those that the second did not write).",
+        epilog="example: python -m d2nwg llm chat default --against refined/delta.safetensors --telling 4",
     )
     chat.add_argument("model", metavar="MODEL", help="a Hub id, a folder, a GGUF file, or default")
-    chat.add_argument("--against", metavar="MODEL", help="another model, or a delta of the first one")
+    chat.add_argument(
+        "--against", metavar="MODEL", nargs="+", default=[], help="other models, or deltas of the first one"
+    )
+    chat.add_argument(
+        "--telling",
+        type=positive,
+        metavar="N",
+        help="answer first, each in a conversation of its own, the N short messages of a list that tell the first two "
+        "models apart: the first one's answers differ most in likelihood between them (not saved)",
+    )
     chat.add_argument("--system", default="", metavar="TEXT", help="the system prompt")
     chat.add_argument("--temperature", type=finite, default=0.0, metavar="T", help="0: always the likeliest (0)")
     chat.add_argument(
@@ -81,29 +91,41 @@ def run_chat(args: argparse.Namespace) -> None:
 def _talk(args: argparse.Namespace, file: Path | None) -> None:
     """The conversation, kept in ``file`` after each answer."""
     import sys
+    from dataclasses import replace
 
     from d2nwg.llm.chat import ChatSettings
     from d2nwg.llm.conversation import Conversation, as_json, as_markdown
     from d2nwg.llm.delta import check_base, read_delta, variant_of
     from d2nwg.llm.models import load_language_model
+    from d2nwg.llm.telling import telling_prompts
+    from d2nwg.utils.errors import UserError
     from d2nwg.utils.paths import write_whole
     from d2nwg.utils.progress import TerminalProgress
     from d2nwg.utils.text import shown
 
     settings = ChatSettings(args.system, args.temperature, args.top_p, args.seed, args.max_tokens)
+    if args.telling and not args.against:
+        raise UserError("Messages tell two models apart: name the other one with --against.")
     progress = TerminalProgress()
-    first = load_language_model(args.model, device=args.device, progress=progress)
-    speakers, names = [(first.model, first.tokenizer)], [str(first.name)]
-    if args.against and _is_delta(Path(args.against)):
-        delta = read_delta(args.against)
-        check_base(delta, first.model.state_dict())
-        speakers.append((variant_of(first.model, delta.tensors), first.tokenizer))
-        names.append("refined")
-    elif args.against:
-        second = load_language_model(args.against, device=args.device, progress=progress)
-        speakers.append((second.model, second.tokenizer))
-        names.append(str(second.name) if second.name != first.name else f"{second.name} (2)")
+    models = [load_language_model(args.model, device=args.device, progress=progress)]
+    names = [str(models[0].name)]
+    for other in args.against:
+        if _is_delta(Path(other)):
+            delta = read_delta(other)
+            check_base(delta, models[0].model.state_dict())
+            models.append(replace(models[0], model=variant_of(models[0].model, delta.tensors)))
+            name = "refined"
+        else:
+            models.append(load_language_model(other, device=args.device, progress=progress))
+            name = str(models[-1].name)
+        names.append(name if name not in names else f"{name} ({len(names) + 1})")
+    speakers = [(one.model, one.tokenizer) for one in models]
     talk = Conversation(tuple(map(shown, names)))
+    for prompt, difference in (
+        telling_prompts(models[0], models[1], count=args.telling, progress=progress) if args.telling else ()
+    ):
+        print(f"> {prompt}\n(the first model's answer: {difference:+.3f} nats a token likelier under it)")
+        _answer(speakers, Conversation(talk.names), prompt, settings)
     if sys.stdin.isatty():
         print("Write a message; an empty line ends the conversation.")
     while message := _next():
@@ -127,7 +149,7 @@ def _next() -> str:
 
 
 def _answer(speakers, talk, message: str, settings):
-    """Answer one message, printing it as it is written, or both answers where there are two."""
+    """Answer one message, printing it as it is written, or all answers where there are several."""
     from d2nwg.llm.chat import answer_together
     from d2nwg.llm.conversation import Turn, differing
 
@@ -142,15 +164,15 @@ def _answer(speakers, talk, message: str, settings):
         print()
     for notice in {answer.notice for answer in answers if answer.notice}:
         print(f"({notice})")
-    if len(speakers) == 2:
-        for name, pieces in zip(talk.names, differing(*(answer.text for answer in answers)), strict=True):
-            print(
-                f"{name}: "
-                + "".join(
-                    f"[{text.strip()}]{text[len(text.rstrip()) :]}" if other and text.strip() else text
-                    for text, other in pieces
-                )
+    for index, name in enumerate(talk.names if len(speakers) > 1 else ()):
+        pieces = differing(answers[0].text, answers[index or 1].text)[bool(index)]
+        print(
+            f"{name}: "
+            + "".join(
+                f"[{text.strip()}]{text[len(text.rstrip()) :]}" if other and text.strip() else text
+                for text, other in pieces
             )
+        )
     print(
         "\n".join(
             f"{name}: {answer.tokens} tokens, {answer.speed:.1f} a second"

@@ -5,6 +5,8 @@ import re
 
 from d2nwg.cli.common import finite, positive
 
+BEST = 5  # samples at most whose expected accuracy is said
+
 
 def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     """Add ``sample`` to the command line."""
@@ -57,5 +59,8 @@ def run(args: argparse.Namespace) -> None:
         out = samples.save(args.out)
         near = float(samples.distance.median())
     print(f"{number(len(samples), 'network')} in {out}.")
+    if samples.expected is not None:
+        best = ", ".join(f"{one:03} on {float(samples.expected[one]):.1%}" for one in samples.ranked()[:BEST])
+        print(f"The accuracy predictor expects these to be best: {best}.")
     if near == near:
         print(f"Half of them are within {near:.2f} of the distance between neighbours in the zoo; 0 would be a copy.")

@@ -1,6 +1,7 @@
 """``train``: learn the distribution of a zoo, in three stages, and write a bundle."""
 
 import argparse
+from contextlib import nullcontext
 
 from d2nwg.conditions import CONDITIONERS
 from d2nwg.generators import GENERATORS, for_zoo, get_generator, presets
@@ -32,7 +33,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         "--condition",
         choices=tuple(CONDITIONERS),
         help="unet: what heads are generated for: a few images of a task, "
-        "or its id, the names of its classes (dataset)",
+        "its id, the names of its classes, or nothing (dataset)",
     )
     parser.add_argument(
         "--held-out",
@@ -64,26 +65,31 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train, and say where the bundle is."""
-    from d2nwg.training.cards import command_line
-    from d2nwg.training.run import THERE, train_bundle
-    from d2nwg.training.settings import changed, split_setting
     from d2nwg.utils.outputs import claimed_alone
-    from d2nwg.utils.progress import TerminalProgress
-    from d2nwg.weights.info import zoo_kind
-    from d2nwg.weights.open import open_zoo
+    from d2nwg.weights.info import HEADS, no_zoo, zoo_kind
 
-    generator = get_generator(args.generator) if args.generator else for_zoo(zoo_kind(args.zoo[0]))[0]
-    given = {"condition": args.condition, "held_out": args.held_out and ", ".join(args.held_out)}
-    given = {name: text for name, text in given.items() if text}
-    given |= dict(split_setting(text) for text in args.set)
-    config = changed(generator.config_class.preset(args.preset, seed=args.seed), given)
-    if args.job:
-        from d2nwg.jobs.queue import submit_training
+    with nullcontext() if args.job else claimed_alone(args.out):
+        for path in args.zoo:  # before the seconds that the rest takes to be imported
+            if zoo_kind(path) is None:
+                raise no_zoo(path, HEADS)
+        from d2nwg.training.cards import command_line
+        from d2nwg.training.run import train_bundle
+        from d2nwg.training.settings import changed, split_setting
+        from d2nwg.utils.progress import TerminalProgress
+        from d2nwg.weights.open import open_zoo
 
-        job = submit_training(args.job, args.zoo, config, args.out, args.device)
-        print(f"The job {job.id} is {job.state()['state']}; `python -m d2nwg jobs show {job.id}` says how far it is.")
-        return
-    with claimed_alone(args.out, there=THERE):
+        generator = get_generator(args.generator) if args.generator else for_zoo(zoo_kind(args.zoo[0]))[0]
+        given = {"condition": args.condition, "held_out": args.held_out and ", ".join(args.held_out)}
+        given = {name: text for name, text in given.items() if text}
+        given |= dict(split_setting(text) for text in args.set)
+        config = changed(generator.config_class.preset(args.preset, seed=args.seed), given)
+        if args.job:
+            from d2nwg.jobs.queue import submit_training
+
+            job = submit_training(args.job, args.zoo, config, args.out, args.device)
+            where = f"`python -m d2nwg jobs show {job.id}` says how far it is"
+            print(f"The job {job.id} is {job.state()['state']}; {where}.")
+            return
         bundle = train_bundle(
             [open_zoo(path) for path in args.zoo],
             config,
@@ -95,8 +101,12 @@ def run(args: argparse.Namespace) -> None:
         )
     import os
 
+    from d2nwg.utils.paths import read_json
+
     if os.environ.get("RANK", "0") != "0":  # of several processes one speaks
         return
+    for name, part in read_json(bundle / "training.json")["networks"].items():
+        print(f"{name}: {part['type']}, {part['parameters']:,} parameters")
     print(f"The bundle is in {bundle}.")
     if args.push_to_hub:
         from d2nwg.bundles import push_bundle

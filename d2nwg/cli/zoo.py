@@ -4,7 +4,7 @@
 import argparse
 import os
 
-from d2nwg.cli import checkpoints, zoo_adapters
+from d2nwg.cli import checkpoints, zoo_adapters, zoo_networks
 from d2nwg.cli.common import positive
 
 
@@ -20,18 +20,24 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     build = actions.add_parser(
         "build",
         parents=[parent],
-        help="train probes on random class subsets, or adapters on tasks of texts",
+        help="train probes on random class subsets, adapters on texts or questions, or small networks",
         description="Train thousands of probes on random class subsets of image data sets, in batches; or, with "
         "--adapter, fine-tune adapters of a text encoder on tasks, each a folder with tables of texts (train.csv, "
-        "test.jsonl.gz, …) and perhaps a task.json with its description.",
+        "test.jsonl.gz, …) and perhaps a task.json with its description; or, with --llm, fine-tune adapters of a "
+        "language model on multiple-choice questions (JSONL files, built-in, or lm-eval:TASK); or, with --network, "
+        "train small networks whole, one and more for each data set or random classes of one.",
         epilog="example: python -m d2nwg zoo build flowers/ birds.zip --subsets 2000 --classes 2-10 --out zoo\n"
-        "example: python -m d2nwg zoo build reviews/ grammar/ --adapter lora --out adapter-zoo",
+        "example: python -m d2nwg zoo build reviews/ grammar/ --adapter lora --out adapter-zoo\n"
+        "example: python -m d2nwg zoo build arc_easy.jsonl --llm default --out llm-zoo\n"
+        "example: python -m d2nwg zoo build mnist.npz letters/ --network cnn --subsets 100 --classes 10 --out cnns",
     )
     build.add_argument(
         "data",
         metavar="DATA",
         nargs="+",
-        help="a folder of class folders, an archive of one, or a Hugging Face data set; with --adapter a task of texts",
+        help="a folder of class folders, an archive of one, or a Hugging Face data set; with --adapter a task of "
+        "texts, with --llm questions; with --network also an .npz file (x_train, y_train, x_test, y_test; or x, y), or "
+        "a folder of IDX files (train-images-idx3-ubyte.gz …)",
     )
     build.add_argument(
         "--encoder",
@@ -39,13 +45,17 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         default="timm/tf_efficientnet_lite0",
         help="timm/MODEL or open_clip/ARCH:PRETRAINED (timm/tf_efficientnet_lite0)",
     )
-    build.add_argument("--subsets", type=positive, default=10_000, metavar="N", help="probes to train (10000)")
+    build.add_argument(
+        "--subsets",
+        type=positive,
+        metavar="N",
+        help="probes to train (10000); with --network tasks of random classes in random order",
+    )
     build.add_argument(
         "--classes",
         type=class_range,
-        default=(2, 20),
         metavar="A-B",
-        help="classes of a subset, drawn from this range (2-20)",
+        help="classes of a subset, drawn from this range (2-20); with --network one number",
     )
     build.add_argument("--images", type=positive, default=20, metavar="M", help="images a class to train on (20)")
     build.add_argument(
@@ -57,7 +67,7 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     )
     build.add_argument("--probe", choices=("linear", "mlp"), default="linear", help="linear, or two layers (linear)")
     build.add_argument("--out", required=True, metavar="ZOO", help="the folder to write")
-    zoo_adapters.add_options(build)
+    zoo_networks.add_options(build, zoo_adapters.add_options(build))
     build.set_defaults(run=run_build)
     info = actions.add_parser(
         "info",
@@ -85,9 +95,12 @@ def class_range(text: str) -> tuple[int, int]:
 
 def run_build(args: argparse.Namespace) -> None:
     """Build the zoo and print its summary."""
-    if args.adapter:
-        return zoo_adapters.run_build(args)
+    if args.network:
+        return zoo_networks.run_build(args)
+    zoo_networks.refuse_options(args)
     zoo_adapters.refuse_options(args)
+    if args.adapter or args.llm:
+        return zoo_adapters.run_build(args)
     from d2nwg.data.images import load_images
     from d2nwg.encoders.images import load_encoder
     from d2nwg.utils.outputs import claimed_alone
@@ -97,9 +110,9 @@ def run_build(args: argparse.Namespace) -> None:
 
     progress = TerminalProgress()
     config = ZooConfig(
-        subsets=args.subsets,
-        min_classes=args.classes[0],
-        max_classes=args.classes[1],
+        subsets=args.subsets or 10_000,
+        min_classes=(args.classes or (2, 20))[0],
+        max_classes=(args.classes or (2, 20))[1],
         images=args.images,
         probe=args.probe,
         max_per_class=args.max_per_class,
@@ -115,10 +128,10 @@ def run_build(args: argparse.Namespace) -> None:
 
 def run_info(args: argparse.Namespace) -> None:
     """Print the summary of a zoo."""
-    from d2nwg.weights.info import ADAPTERS, CHECKPOINTS, zoo_kind
+    from d2nwg.weights.info import OF_CHECKPOINTS, zoo_kind
     from d2nwg.weights.zoo import Zoo
 
-    if zoo_kind(args.zoo) in (CHECKPOINTS, ADAPTERS):
+    if zoo_kind(args.zoo) in OF_CHECKPOINTS:
         checkpoints.print_info(args.zoo)
     else:
         _print(Zoo(args.zoo))

@@ -1,57 +1,142 @@
-"""``zoo build --adapter lora``: adapters of a language encoder, fine-tuned on tasks of texts."""
+"""``zoo build --adapter lora`` and ``zoo build --llm``: adapters of a text encoder, fine-tuned on tasks of texts, and
+of a language model, fine-tuned on questions."""
 
 import argparse
 import os
 
-from d2nwg.cli.common import positive
+from d2nwg.cli.common import count, finite, positive
 from d2nwg.utils.errors import UserError
 
 DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
-TUNED = ("base", "about", "rank", "alpha", "targets", "epochs", "rows", "seeds", "keep", "resume")
+SHARED = ("epochs", "lr", "rows", "seeds", "keep", "resume")  # with small networks
+TUNED = ("rank", "alpha", "targets", "max_tokens", *SHARED)
+OF_ENCODERS, OF_MODELS = ("base", "about"), ("select", "select_questions", "loss")
 
 
-def add_options(build: argparse.ArgumentParser) -> None:
-    """Add what ``--adapter`` needs to the action ``build``."""
-    build.add_argument("--adapter", choices=("lora",), help="fine-tune adapters on tasks of texts, instead of probes")
-    group = build.add_argument_group("with --adapter")
-    group.add_argument("--base", metavar="NAME", help=f"the text encoder ({DEFAULT_BASE})")
-    group.add_argument("--about", metavar="FILE", help="JSON with descriptions, labels and metric of tasks by name")
+def add_options(build: argparse.ArgumentParser):
+    """Add what ``--adapter`` and ``--llm`` need to the action ``build``; returns the group of options of which only one
+    can be given."""
+    what = build.add_mutually_exclusive_group()
+    what.add_argument("--adapter", choices=("lora",), help="fine-tune adapters on tasks of texts, instead of probes")
+    what.add_argument(
+        "--llm",
+        metavar="MODEL",
+        help="fine-tune LoRA adapters of a language model on questions: a Hub id, a folder, a GGUF file, or default "
+        "for the embedded one",
+    )
+    group = build.add_argument_group("with --adapter or --llm")
+    group.add_argument("--base", metavar="NAME", help=f"with --adapter, the text encoder ({DEFAULT_BASE})")
+    group.add_argument(
+        "--about", metavar="FILE", help="with --adapter, JSON with descriptions, labels and metric of tasks"
+    )
+    group.add_argument(
+        "--select",
+        nargs="+",
+        metavar="FILE",
+        help="with --llm, questions that every checkpoint is scored on (a fifth of the others, kept aside by the seed)",
+    )
+    group.add_argument(
+        "--select-questions",
+        type=count,
+        metavar="N",
+        help="with --llm, most of them, drawn by the seed; 0 for all (500)",
+    )
+    group.add_argument(
+        "--loss",
+        choices=("answer", "choices"),
+        help="with --llm, what is made likely: the right choice by itself, or among its question's choices (answer)",
+    )
     group.add_argument("--rank", type=positive, metavar="R", help="of the adapters (8)")
     group.add_argument("--alpha", type=positive, metavar="A", help="the adapters' scale is A / R (16)")
     group.add_argument("--targets", nargs="+", metavar="LAYER", help="layers that are adapted (query and value)")
-    group.add_argument("--epochs", type=positive, metavar="N", help="passes over the texts (2)")
-    group.add_argument("--rows", type=positive, metavar="N", help="most training texts of a task (3000)")
-    group.add_argument("--seeds", type=positive, metavar="N", help="adapters a task (3)")
-    group.add_argument("--keep", type=positive, metavar="N", help="checkpoints of each that are kept (3)")
+    group.add_argument(
+        "--max-tokens", type=positive, metavar="N", help="of a text, the rest is cut (128; 256 with --llm)"
+    )
+    group = build.add_argument_group("with --adapter, --llm or --network")
+    group.add_argument(
+        "--epochs",
+        type=positive,
+        metavar="N",
+        help="passes over the texts (2; 3 with --llm), or over a task's images, in place of --updates",
+    )
+    group.add_argument(
+        "--lr", type=finite, metavar="X", help="learning rate, of adapters at its peak (0.002; 0.001 with --llm; 0.005)"
+    )
+    group.add_argument(
+        "--rows",
+        type=positive,
+        metavar="N",
+        help="most training texts of a task (3000), questions in all (all), or training images of a data set (6000)",
+    )
+    group.add_argument(
+        "--seeds", type=positive, metavar="N", help="adapters (3; 4 with --llm) or networks (1) of a task"
+    )
+    group.add_argument(
+        "--keep",
+        type=positive,
+        metavar="N",
+        help="checkpoints of each that are kept (3; 1 with --network); with --llm the last N epochs (2)",
+    )
     group.add_argument("--resume", action="store_true", default=None, help="go on with an interrupted build")
+    return what
 
 
 def refuse_options(args: argparse.Namespace) -> None:
-    """Raises UserError where an option is given that only ``--adapter`` has a use for."""
-    if given := [name for name in TUNED if getattr(args, name) is not None]:
-        raise UserError(f"--{given[0]} is for adapters: add --adapter lora.")
+    """Raises UserError where an option is given that only the other kinds of zoo have a use for."""
+    unused = OF_ENCODERS if args.llm else OF_MODELS if args.adapter else (*TUNED, *OF_ENCODERS, *OF_MODELS)
+    if given := [name for name in unused if getattr(args, name) is not None]:
+        option = f"--{given[0].replace('_', '-')}"
+        if given[0] in OF_MODELS:
+            raise UserError(f"{option} is for adapters of language models: add --llm MODEL.")
+        more = " (or --network NAME, for small networks)" * (given[0] in SHARED)
+        raise UserError(f"{option} is for adapters{' of text encoders' * bool(args.llm)}: add --adapter lora{more}.")
 
 
 def run_build(args: argparse.Namespace) -> None:
     """Build the zoo and print its summary."""
     from d2nwg.cli.checkpoints import print_info
-    from d2nwg.data.text_tasks import load_text_task, read_about
-    from d2nwg.encoders.lora import LoraShape
     from d2nwg.utils.outputs import claimed_alone
     from d2nwg.utils.progress import TerminalProgress
+
+    if args.lr is not None and not 0 < args.lr <= 1:
+        raise UserError(f"The learning rate {args.lr:g} is none: give a number above 0, and at most 1.")
+    options = {"resume": bool(args.resume), "device": args.device, "progress": TerminalProgress()}
+    with claimed_alone(args.out):
+        (_language if args.llm else _encoder)(args, options)
+    if os.environ.get("RANK", "0") == "0":  # of several processes the first one prints
+        print_info(args.out)
+
+
+def _given(args: argparse.Namespace, *names: str) -> dict:
+    return {name: value for name in names if (value := getattr(args, name)) is not None}
+
+
+def _encoder(args: argparse.Namespace, options: dict) -> None:
+    from d2nwg.data.text_tasks import load_text_task, read_about
+    from d2nwg.encoders.lora import LoraShape
     from d2nwg.weights.build_adapters import AdapterZooConfig, build_adapters
     from d2nwg.weights.finetune import TuneConfig
 
-    def given(**names) -> dict:
-        return {field: value for field, name in names.items() if (value := getattr(args, name)) is not None}
+    shape = LoraShape(**_given(args, "base", "rank", "alpha", "max_tokens"), targets=tuple(args.targets or ()))
+    tune = TuneConfig(**_given(args, "epochs", "keep", "lr"))
+    config = AdapterZooConfig(shape, tune, **_given(args, "seeds", "rows"), seed=args.seed)
+    said = read_about(args.about) if args.about else None
+    tasks = [load_text_task(source, seed=args.seed, said=said) for source in args.data]
+    build_adapters(tasks, config, args.out, **options)
 
-    shape = LoraShape(**given(base="base", rank="rank", alpha="alpha"), targets=tuple(args.targets or ()))
-    tune = TuneConfig(**given(epochs="epochs", keep="keep"))
-    config = AdapterZooConfig(shape, tune, **given(seeds="seeds", rows="rows"), seed=args.seed)
-    with claimed_alone(args.out):
-        said = read_about(args.about) if args.about else None
-        tasks = [load_text_task(source, seed=args.seed, said=said) for source in args.data]
-        options = {"resume": bool(args.resume), "device": args.device, "progress": TerminalProgress()}
-        build_adapters(tasks, config, args.out, **options)
-    if os.environ.get("RANK", "0") == "0":  # of several processes the first one prints
-        print_info(args.out)
+
+def _language(args: argparse.Namespace, options: dict) -> None:
+    from dataclasses import replace
+
+    from d2nwg.llm.adapter_zoo import LlmZooConfig, build_llm_adapters
+    from d2nwg.llm.questions import load_questions
+
+    plain = LlmZooConfig()
+    chosen = _given(args, "rank", "alpha", "max_tokens")
+    shape = replace(plain.shape, base=args.llm, targets=tuple(args.targets or ()), **chosen)
+    tune = replace(plain.tune, **_given(args, "epochs", "keep", "lr"))
+    most = {} if args.select_questions is None else {"scored": args.select_questions}
+    config = LlmZooConfig(shape, tune, **_given(args, "seeds", "rows", "loss"), **most, seed=args.seed)
+    sources = [load_questions(source) for source in args.data]
+    select = [question for source in args.select or () for question in load_questions(source)]
+    build_llm_adapters(sources, config, args.out, select=select, **options)

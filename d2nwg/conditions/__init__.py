@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 CONDITIONERS = {
     "dataset": "d2nwg.conditions.dataset:DatasetEncoder",
     "task": "d2nwg.conditions.task_id:TaskIndex",
+    "none": "d2nwg.conditions.nothing:NoCondition",
 }
 
 

@@ -30,6 +30,10 @@ class Condition:
         keep = ~drop
         return Condition(self.dataset * keep[:, None], self.slots * keep[:, None, None], self.used)
 
+    def repeated(self, times: int) -> "Condition":
+        """The batch so many times over."""
+        return Condition(self.dataset.repeat(times, 1), self.slots.repeat(times, 1, 1), self.used.repeat(times, 1))
+
 
 @dataclass(frozen=True)
 class Task:
@@ -62,12 +66,14 @@ class Conditioner(ModelMixin, ConfigMixin):
         described: what it is, in a card's sentence.
         sorts_classes: whether training sees the classes of a task in the order of their numbers in the zoo, and not in
             a random one.
+        has_slots: whether it makes class-wise embeddings; without, z_D holds all that it says.
     """
 
     given: ClassVar[str]
     described: ClassVar[str]
     lr_scale: ClassVar[float] = 1.0
     sorts_classes: ClassVar[bool] = False
+    has_slots: ClassVar[bool] = True
 
     @classmethod
     def for_zoo(cls, zoo, config, latent_size: int) -> "Conditioner":

@@ -47,42 +47,10 @@ class SetPool(nn.Module):
         return self.pool(self.query.expand(len(members), -1, -1), members, mask).squeeze(1)
 
 
-class DatasetEncoder(Conditioner):
-    """Support features of C classes → `Condition`.
-
-    A class's embedding is its mean feature, as it is, followed by what the Set Transformer makes of its images.
-
-    Args:
-        num_features: k, width of projected features.
-        width: of the Set Transformers, and E of z_D.
-        heads: attention heads.
-        depth: self-attention blocks within a class and across classes.
-        latent_size: numbers in a latent, for the alignment (`align`).
-    """
+class SupportEncoder(Conditioner):
+    """What encoders of a data set's support images share."""
 
     given, described = "a few images a class", "data-set encoder"
-
-    @register_to_config
-    def __init__(
-        self, num_features: int, width: Width = 128, heads: Depth = 4, depth: Depth = 1, latent_size: int = 1024
-    ):
-        super().__init__()
-        self.inward = nn.Linear(num_features, width)
-        self.within = SetPool(width, heads, depth)
-        self.across = SetPool(width, heads, depth)
-        self.latent_map = nn.Linear(latent_size, width)
-        self.temperature = nn.Parameter(torch.tensor(2.0))
-
-    @property
-    def slot_size(self) -> int:
-        """e, width of a class-wise embedding."""
-        return self.config.num_features + self.config.width
-
-    @classmethod
-    def for_zoo(cls, zoo, config, latent_size: int) -> "DatasetEncoder":
-        """See `Conditioner`."""
-        width = zoo.images["projection"].shape[0]
-        return cls(width, config.encoder_width, depth=config.encoder_depth, latent_size=latent_size)
 
     @staticmethod
     def example(zoo) -> str:
@@ -112,6 +80,53 @@ class DatasetEncoder(Conditioner):
             mask[0, slot, : len(projected[label])] = True
         return self(features, mask), order
 
+    def _alignment_loss(self, dataset: Tensor, latents: Tensor) -> Tensor:
+        """CLIP-style InfoNCE between z_D (B, E) and the latents of the same tasks' heads (paper equation 2)."""
+        left = nn.functional.normalize(dataset, dim=-1)
+        right = nn.functional.normalize(self.latent_map(latents.flatten(1)), dim=-1)
+        scores = left @ right.T * self.temperature.exp().clamp_max(100)
+        target = torch.arange(len(scores), device=scores.device)
+        cross_entropy = nn.functional.cross_entropy
+        return (cross_entropy(scores, target) + cross_entropy(scores.T, target)) / 2
+
+
+class DatasetEncoder(SupportEncoder):
+    """Support features of C classes → `Condition`.
+
+    A class's embedding is its mean feature, as it is, followed by what the Set Transformer makes of its images.
+
+    Args:
+        num_features: k, width of projected features.
+        width: of the Set Transformers, and E of z_D.
+        heads: attention heads.
+        depth: self-attention blocks within a class and across classes.
+        latent_size: numbers in a latent, for the alignment (`align`).
+    """
+
+    @register_to_config
+    def __init__(
+        self, num_features: int, width: Width = 128, heads: Depth = 4, depth: Depth = 1, latent_size: int = 1024
+    ):
+        super().__init__()
+        self.inward = nn.Linear(num_features, width)
+        self.within = SetPool(width, heads, depth)
+        self.across = SetPool(width, heads, depth)
+        self.latent_map = nn.Linear(latent_size, width)
+        self.temperature = nn.Parameter(torch.tensor(2.0))
+
+    @property
+    def slot_size(self) -> int:
+        """e, width of a class-wise embedding."""
+        return self.config.num_features + self.config.width
+
+    @classmethod
+    def for_zoo(cls, zoo, config, latent_size: int) -> SupportEncoder:
+        """See `Conditioner`; the configuration's ``dataset_encoder`` says of which kind."""
+        width = zoo.images["projection"].shape[0]
+        if config.dataset_encoder == "mlp":
+            return MLPEncoder(width, zoo.config.max_classes, max(config.shots), config.encoder_width, latent_size)
+        return cls(width, config.encoder_width, depth=config.encoder_depth, latent_size=latent_size)
+
     def forward(self, features: Tensor, mask: Tensor, latents: Tensor | None = None) -> Condition | Tensor:
         """Encode B tasks; with their heads' latents, return the alignment loss instead.
 
@@ -133,11 +148,54 @@ class DatasetEncoder(Conditioner):
             return Condition(dataset=dataset, slots=slots, used=used)
         return self._alignment_loss(dataset, latents)
 
-    def _alignment_loss(self, dataset: Tensor, latents: Tensor) -> Tensor:
-        """CLIP-style InfoNCE between z_D (B, E) and the latents of the same tasks' heads (paper equation 2)."""
-        left = nn.functional.normalize(dataset, dim=-1)
-        right = nn.functional.normalize(self.latent_map(latents.flatten(1)), dim=-1)
-        scores = left @ right.T * self.temperature.exp().clamp_max(100)
-        target = torch.arange(len(scores), device=scores.device)
-        cross_entropy = nn.functional.cross_entropy
-        return (cross_entropy(scores, target) + cross_entropy(scores.T, target)) / 2
+
+class MLPEncoder(SupportEncoder):
+    """The paper's two-layer MLP (A.6): for each of the images' numbers the first layer mixes the images, of all classes
+    in slot order; the second makes z_D of what it puts out. There are no class-wise embeddings: z_D knows the order.
+
+    A class with more than M images is read to its M-th; missing classes and images are zeros, which is the paper's
+    "dynamic" layer.
+
+    Args:
+        num_features: k, width of projected features.
+        num_classes: C_max.
+        shots: M.
+        width: E of z_D.
+        latent_size: numbers in a latent, for the alignment.
+        hidden: outputs of the first layer for each of the k numbers.
+    """
+
+    has_slots = False
+
+    @register_to_config
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        shots: int = 5,
+        width: Width = 128,
+        latent_size: int = 1024,
+        hidden: Width = 16,
+    ):
+        super().__init__()
+        self.mix = nn.Linear(num_classes * shots, hidden)
+        self.outward = nn.Linear(num_features * hidden, width)
+        self.latent_map = nn.Linear(latent_size, width)
+        self.temperature = nn.Parameter(torch.tensor(2.0))
+
+    @property
+    def slot_size(self) -> int:
+        """e: one number, which is zero."""
+        return 1
+
+    def forward(self, features: Tensor, mask: Tensor, latents: Tensor | None = None) -> Condition | Tensor:
+        """Encode B tasks, as `DatasetEncoder.forward`."""
+        used = mask.any(-1)
+        features = (features * mask.unsqueeze(-1))[:, :, : self.config.shots]
+        missing = self.config.num_classes - features.shape[1], self.config.shots - features.shape[2]
+        features = nn.functional.pad(features, (0, 0, 0, missing[1], 0, missing[0]))
+        hidden = torch.relu(self.mix(features.flatten(1, 2).mT))  # (B, k, hidden)
+        dataset = self.outward(hidden.flatten(1))
+        if latents is None:
+            return Condition(dataset=dataset, slots=dataset.new_zeros(*used.shape, 1), used=used)
+        return self._alignment_loss(dataset, latents)

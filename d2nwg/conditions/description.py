@@ -8,7 +8,7 @@ from d2nwg.conditions.base import Condition, Conditioner, Task, alignment_loss
 from d2nwg.encoders.texts import load_text_encoder
 from d2nwg.utils.errors import UserError
 
-JITTER = 0.3  # length of the noise that is added in training to vectors of length 1: paraphrases differ by as much
+JITTER = 1.2  # greatest length of the noise that training adds to vectors of length 1: paraphrases differ by as much
 
 
 class DescriptionEncoder(Conditioner):
@@ -39,7 +39,8 @@ class DescriptionEncoder(Conditioner):
     def training_inputs(self, data, batch, rng) -> tuple[Tensor, ...]:
         """The arguments of `forward` for a training batch: one description of each member's task, and what it is."""
         texts = data.described(batch, rng)
-        noise = torch.from_numpy(rng.standard_normal(texts.shape)).float() * JITTER / texts.shape[1] ** 0.5
+        lengths = JITTER * rng.random((len(texts), 1)) / texts.shape[1] ** 0.5
+        noise = torch.from_numpy(lengths * rng.standard_normal(texts.shape)).float()
         return nn.functional.normalize(texts + noise.to(texts), dim=-1), batch.tasks
 
     def encode(self, task: Task, space, order: Tensor | None = None) -> tuple[Condition, Tensor]:

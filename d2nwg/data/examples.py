@@ -1,4 +1,5 @@
-"""Example data sets of real images, made on first use from the data in a dependency; nothing is downloaded."""
+"""Example data sets of real images, shipped as files or made on first use from the data in a dependency; nothing is
+downloaded."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.paths import cache_dir, whole_folder
+from d2nwg.utils.paths import cache_dir, shipped, whole_folder
 from d2nwg.utils.progress import Progress, silent
 
 
@@ -21,10 +22,12 @@ class Example:
     title: str
     description: str  # one sentence
     licence: str  # with the source
-    images: Callable[[], Iterator[tuple[str, Image.Image]]]  # yields (class, image)
+    images: Callable[[], Iterator[tuple[str, Image.Image]]] | None  # yields (class, image); None: files in assets/
 
     def folder(self, *, progress: Progress = silent) -> Path:
-        """The folder of class folders, written on the first call."""
+        """The folder of class folders, written on the first call unless it is shipped."""
+        if self.images is None:
+            return shipped("assets") / self.name
         target = cache_dir() / "examples" / self.name
         if target.is_dir():
             return target
@@ -74,6 +77,13 @@ DIGITS_LICENCE = "CC BY 4.0, E. Alpaydin and C. Kaynak: Optical Recognition of H
 EXAMPLES: dict[str, Example] = {
     example.name: example
     for example in (
+        Example(
+            "clothes",
+            "Clothes, ten kinds",
+            "Photographs of clothes as people take them: 10 classes, 12 to 24 images each.",
+            "CC0 1.0, A. Grigorev and others: clothing-dataset-small, its validation split",
+            None,
+        ),
         Example(
             "digits",
             "Handwritten digits",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from d2nwg.data import archives
 from d2nwg.data.archives import archive_stem, extract_images
+from d2nwg.data.array_images import image_set, in_one_folder, read_arrays
 from d2nwg.data.examples import example_folder
 from d2nwg.data.hf_datasets import is_datasets_folder, is_hub_name, load_hub, load_local
 from d2nwg.data.image_set import SUFFIXES, ImageSet
@@ -31,6 +32,7 @@ def load_images(source: str | Path, *, into: Path | None = None, progress: Progr
 
     - a folder of class folders, optionally under ``train/`` and ``test/`` (or ``valid/``);
     - a zip or tar (plain, gz, bz2, xz) of one, unpacked below `into` or the cache folder;
+    - an ``.npz`` file, or IDX files or the folder that they lie in (`d2nwg.data.array_files`);
     - a local `datasets` folder (``save_to_disk``, or parquet files);
     - ``"example:digits"`` and the other names of `d2nwg.data.examples.EXAMPLES`;
     - ``"org/name"`` or ``"org/name@config"``: a data set on the Hugging Face Hub.
@@ -45,6 +47,8 @@ def load_images(source: str | Path, *, into: Path | None = None, progress: Progr
     if text.startswith("example:"):
         return replace(load_folder(example_folder(text[8:], progress=progress)), name=text[8:])
     path = Path(text).expanduser()
+    if arrays := read_arrays(path):
+        return image_set(arrays)
     if path.is_dir():
         return _of_images(load_local(path, progress=progress)) if is_datasets_folder(path) else load_folder(path)
     if path.is_file():
@@ -65,8 +69,8 @@ def _of_images(found: ImageSet | TextSet) -> ImageSet:
 def load_files(
     files: Sequence[Path], *, name: str = "images", into: Path | None = None, progress: Progress = silent
 ) -> ImageSet:
-    """Load uploaded files: one archive or folder, or loose images whose file names begin with their class
-    (``cat_01.jpg``, ``cat (2).png`` and ``cat-3.jpg`` are all of the class ``cat``).
+    """Load uploaded files: one archive, folder or array file, the files of one IDX set, or loose images whose names
+    begin with their class (``cat_01.jpg``, ``cat (2).png`` and ``cat-3.jpg`` are all of the class ``cat``).
 
     Raises:
         UserError: naming the file or class at fault.
@@ -76,6 +80,8 @@ def load_files(
         raise UserError("No files were given; choose an archive or some images.")
     if len(paths) == 1 and paths[0].suffix.lower() not in SUFFIXES:
         return load_images(paths[0], into=into, progress=progress)
+    if into and (folder := in_one_folder(paths, into / "idx")):
+        return load_images(folder, progress=progress)
     images = sorted((p for p in paths if p.suffix.lower() in SUFFIXES), key=lambda p: (p.name, str(p)))
     others = [p for p in paths if p.suffix.lower() not in SUFFIXES and not is_hidden(p.name)]
     if others:
@@ -191,7 +197,7 @@ def load_unlabelled(files: Sequence[Path], *, into: Path | None = None, progress
         else:
             raise UserError(f"There is no folder or archive at {shown(str(path))}.")
     if not found:
-        raise UserError("The unlabelled folders, archives or files hold no images.")
+        raise UserError("The folders, archives or files hold no images.")
     return found
 
 

@@ -21,7 +21,7 @@ class LabelledSet:
 
     Attributes:
         name: for sentences and reports.
-        classes: the class names, sorted.
+        classes: the class names, sorted; those of array files in the order of their numbers.
         items: (n,) what an encoder takes: see the subclass.
         labels: (n,) int64, index into `classes`.
         is_test: (n,) bool, True for the items of the test split; all False where there is none.

@@ -96,7 +96,7 @@ def _orders(
     for label in range(count):
         if train_sizes[label] < shots + (not split):
             raise UserError(_too_few(data, label, int(train_sizes[label]), shots, not split, ""))
-    quotas = _quotas(pools, max_query)
+    quotas = shared_out(pools, max_query)
     order = np.argsort(data.labels, kind="stable")
     for label, indices in enumerate(np.split(order, np.cumsum(np.bincount(data.labels, minlength=count))[:-1])):
         key = hashlib.sha256(data.classes[label].encode()).digest()
@@ -106,7 +106,7 @@ def _orders(
         yield train, test if split else None, int(quotas[label])
 
 
-def _quotas(pools: np.ndarray, most: int | None) -> np.ndarray:
+def shared_out(pools: np.ndarray, most: int | None) -> np.ndarray:
     """(classes,) numbers of query items: `most` shared in proportion to `pools`, at least one a class (largest
     remainder method)."""
     if most is None or pools.sum() <= most:

@@ -11,6 +11,11 @@ TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 TEXT_SUFFIXES = frozenset({*TABLES, ".txt"})
 
 
+def in_words(item: Text) -> str:
+    """A text, or the two of a pair, as one text for people to read."""
+    return item if isinstance(item, str) else " | ".join(item)
+
+
 @dataclass(frozen=True, eq=False)
 class TextSet(LabelledSet):
     """A labelled data set of n texts, or of n pairs of texts.

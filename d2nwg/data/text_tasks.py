@@ -13,7 +13,7 @@ from d2nwg.data.labelled import TEST_NAMES, TRAIN_NAMES
 from d2nwg.data.rows import is_table, read_table, stem_of
 from d2nwg.data.text_set import Text
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.paths import read_json
+from d2nwg.utils.paths import leads_out, read_json
 from d2nwg.utils.text import folded, number, shown
 
 TRAIN, DEV, TEST = range(3)
@@ -138,6 +138,11 @@ def _tables(path: Path) -> list[tuple[Path, int]]:
         raise UserError(f"There is no task of texts at {shown(path)}: give a folder with tables, or a table.")
     named = {folded(one): part for part, names in PARTS.items() for one in names}
     found = sorted(file for file in path.iterdir() if is_table(file))
+    if links := [file for file in found if leads_out(file)]:
+        name = shown(links[0].name)
+        raise UserError(
+            f"The folder {shown(path)} holds {name}, a link that leads elsewhere: put the file itself there."
+        )
     known = [(file, named[folded(stem_of(file))]) for file in found if folded(stem_of(file)) in named]
     if not known and len(found) != 1:
         what = f"{len(found)} tables, none of them called train" if found else "no table of texts"

@@ -1,12 +1,15 @@
-"""A sentence encoder with a low-rank adapter (LoRA, Hu et al., arXiv 2106.09685): texts in, unit vectors out, and the
-adapter's matrices as tensors that can be set, trained and read."""
+"""Frozen networks with a low-rank adapter (LoRA, Hu et al., arXiv 2106.09685), whose matrices are tensors that can be
+set, trained and read; and a sentence encoder with one: texts in, unit vectors out."""
 
+import threading
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from d2nwg.data.text_set import Text
@@ -14,10 +17,15 @@ from d2nwg.encoders.base import fingerprint
 from d2nwg.encoders.texts import DEFAULT_TEXT_ENCODER, load_sentence_transformer
 from d2nwg.utils.devices import resolve_device
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.fields import Count
 from d2nwg.utils.text import shown, utf8
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 PREFIX = "base_model.model."  # of tensor names in the files of peft
 INITIAL_SEED = 0  # of the one initialisation of A that all adapters start from
+IDLE = 2  # encoders that are kept for the next one who needs such a one
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,8 @@ class LoraShape:
     """Which matrices an adapter changes, and by how many ranks.
 
     Attributes:
-        base: name of the encoder, as `d2nwg.encoders.texts.load_text_encoder` takes it; open_clip's are none of these.
+        base: name of the encoder, as `d2nwg.encoders.texts.load_text_encoder` takes it (open_clip's are none of these),
+            or of the language model.
         rank: r of ΔW = (alpha / r) B A.
         alpha: its scale.
         targets: names of the layers whose weights change; none for those that peft knows for the architecture (query
@@ -34,64 +43,80 @@ class LoraShape:
     """
 
     base: str = DEFAULT_TEXT_ENCODER
-    rank: int = 8
-    alpha: int = 16
+    rank: Count = 8
+    alpha: Count = 16
     targets: tuple[str, ...] = ()
-    max_tokens: int = 128
+    max_tokens: Count = 128
+
+    @property
+    def scale(self) -> float:
+        """Of B A in ΔW."""
+        return self.alpha / self.rank
 
     @classmethod
     def from_json(cls, shape: dict[str, Any]) -> "LoraShape":
-        """The shape that ``dataclasses.asdict`` and JSON made a dictionary of, which has a list of targets."""
-        return cls(**{**shape, "targets": tuple(shape["targets"])})
+        """The shape that ``dataclasses.asdict`` and JSON made a dictionary of, which has a list of targets.
+
+        Raises:
+            UserError: it is something else.
+        """
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            return TypeAdapter(cls).validate_python(shape)
+        except ValidationError as reason:
+            where = shown(".".join(map(str, reason.errors(include_input=False)[0]["loc"])) or "its beginning")
+            raise UserError(f"The description of these adapters is damaged at {where}: make them again.") from reason
 
 
-class AdaptedEncoder:
-    """A frozen sentence encoder and one adapter in it.
+class Adapted:
+    """A frozen network with one adapter in it.
 
     Attributes:
         shape: of the adapter.
-        num_features: width of a vector.
+        network: with the adapter; in evaluation mode.
         device: that it computes on.
         key: differs for other base weights.
+        config: peft's, as the adapter's files hold it.
     """
 
-    def __init__(self, shape: LoraShape, device: str | None = None, dropout: float = 0.0):
-        """Raises UserError for an encoder that cannot be loaded, or that has no such layers."""
+    shape: LoraShape
+    network: nn.Module
+    device: torch.device
+    key: str
+    config: "LoraConfig"
+
+    def inject(self, body: nn.Module, shape: LoraShape, dropout: float, task: str) -> None:
+        """Put an adapter into the layers of ``body``, at the initialisation that all adapters start from.
+
+        Args:
+            body: what peft knows the architecture of; its tensor names are those of the adapter's files.
+            task: ``FEATURE_EXTRACTION`` or ``CAUSAL_LM``, for peft.
+        Raises:
+            UserError: it has no such layers, or is less wide than the rank.
+        """
         from peft import LoraConfig, inject_adapter_in_model
 
-        self.shape, self.device = shape, torch.device(resolve_device(device))
-        network = load_sentence_transformer(shape.base, str(self.device))  # one of its own: layers are put into it
-        network.requires_grad_(False)
-        self.key = fingerprint(network)
-        network.max_seq_length = min(shape.max_tokens, network.max_seq_length or shape.max_tokens)
-        most = getattr(self._body(network).config, "hidden_size", 10_000)
+        self.shape, self._body = shape, body
+        most = getattr(body.config, "hidden_size", 10_000)
         if shape.rank > most:
             raise UserError(f"The rank {shape.rank:,} is more than {shown(shape.base)} is wide: at most {most:,}.")
-        options: dict[str, Any] = {
-            "r": shape.rank,
-            "lora_alpha": shape.alpha,
-            "lora_dropout": dropout,
-            "task_type": "FEATURE_EXTRACTION",
-        }
-        self.config = LoraConfig(**options, target_modules=list(shape.targets) or None)
-        with torch.random.fork_rng(devices=[]):
+        options: dict[str, Any] = {"r": shape.rank, "lora_alpha": shape.alpha, "lora_dropout": dropout}
+        self.config = LoraConfig(**options, task_type=task, target_modules=list(shape.targets) or None)
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             torch.manual_seed(INITIAL_SEED)
+            warnings.simplefilter("ignore", UserWarning)  # of peft, about matrices that are stored transposed
             try:
-                inject_adapter_in_model(self.config, self._body(network))
+                inject_adapter_in_model(self.config, body)
             except ValueError as reason:
-                raise UserError(f"{shown(shape.base)} cannot take this adapter: {reason}") from reason
-        self.network = network.to(self.device).eval()
-        self.num_features = int(self.embed(["width"]).shape[-1])
+                why = str(reason) if shape.targets else "peft does not know its layers; name some with --targets."
+                raise UserError(f"{shown(shape.base)} cannot take this adapter: {why}") from reason
         self._initial = self.state()
 
-    @staticmethod
-    def _body(network):
-        return network[0].auto_model
-
     @property
-    def parameters(self) -> dict[str, torch.nn.Parameter]:
+    def parameters(self) -> dict[str, nn.Parameter]:
         """The adapter's matrices by the names that peft gives them, in module order."""
-        named = self._body(self.network).named_parameters()
+        named = self._body.named_parameters()
         return {name.replace(".default", ""): value for name, value in named if ".lora_" in name}
 
     def state(self) -> dict[str, Tensor]:
@@ -103,7 +128,7 @@ class AdaptedEncoder:
         """Set the matrices.
 
         Raises:
-            UserError: they are those of another encoder, or of other layers.
+            UserError: they are those of another network, or of other layers.
         """
         own = self.parameters
         if state.keys() != own.keys() or any(state[name].shape != own[name].shape for name in own):
@@ -114,6 +139,27 @@ class AdaptedEncoder:
     def reset(self) -> None:
         """Back to the initialisation that all adapters start from: B = 0, so that nothing is changed."""
         self.load(self._initial)
+
+
+class AdaptedEncoder(Adapted):
+    """A frozen sentence encoder and one adapter in it.
+
+    Attributes:
+        num_features: width of a vector.
+    """
+
+    network: Any  # a SentenceTransformer
+
+    def __init__(self, shape: LoraShape, device: str | None = None, dropout: float = 0.0):
+        """Raises UserError for an encoder that cannot be loaded, or that has no such layers."""
+        self.device = torch.device(resolve_device(device))
+        network = load_sentence_transformer(shape.base, str(self.device))  # one of its own: layers are put into it
+        network.requires_grad_(False)
+        self.key = fingerprint(network)
+        network.max_seq_length = min(shape.max_tokens, network.max_seq_length or shape.max_tokens)
+        self.inject(network[0].auto_model, shape, dropout, "FEATURE_EXTRACTION")
+        self.network = network.to(self.device).eval()
+        self.num_features = int(self.embed(["width"]).shape[-1])
 
     def tokens(self, texts: Sequence[Text]) -> dict[str, Tensor]:
         """What `forward` takes: the padded batch of texts."""
@@ -143,6 +189,30 @@ class AdaptedEncoder:
                 found = torch.zeros(len(texts), rows.shape[1])
             found[part] = rows
         return found
+
+
+_idle: list[AdaptedEncoder] = []
+_idle_lock = threading.Lock()
+
+
+@contextmanager
+def adapted_encoder(shape: LoraShape, device: str | None = None) -> Iterator[AdaptedEncoder]:
+    """An encoder without an adapter's effect, of which nobody else has hold meanwhile. Loading one takes longer than
+    making an adapter, so that they are kept.
+
+    Raises:
+        UserError: as `AdaptedEncoder`.
+    """
+    wanted = torch.device(resolve_device(device))
+    with _idle_lock:
+        place = next((n for n, one in enumerate(_idle) if one.shape == shape and one.device == wanted), None)
+        encoder = None if place is None else _idle.pop(place)
+    encoder = encoder or AdaptedEncoder(shape, str(wanted))
+    encoder.reset()
+    yield encoder  # one whose use failed is not kept
+    with _idle_lock:
+        _idle.append(encoder)
+        del _idle[:-IDLE]
 
 
 def length(text: Text) -> int:

@@ -91,7 +91,8 @@ def _load_text_encoder(name: str, device: str) -> TextEncoder:
 
 
 def load_sentence_transformer(name: str, device: str):
-    """A sentence-transformers model of its own, not shared.
+    """A sentence-transformers model of its own, not shared. Any encoder or causal language model of transformers can be
+    one, with the mean of its last hidden states as a text's vector.
 
     Raises:
         UserError: weights that can be neither found nor fetched.
@@ -100,9 +101,13 @@ def load_sentence_transformer(name: str, device: str):
 
     place, offline = (_embedded(), True) if name == DEFAULT_TEXT_ENCODER else (name, False)
     try:
-        return SentenceTransformer(place, device=device, trust_remote_code=False, local_files_only=offline)
+        network = SentenceTransformer(place, device=device, trust_remote_code=False, local_files_only=offline)
     except Exception as reason:  # the Hub, transformers and tokenizers raise many types; all mean "no such model"
         raise UserError(f"The text encoder {name} could not be loaded: {first_line(reason)}") from reason
+    tokenizer = network.tokenizer
+    if getattr(tokenizer, "pad_token", "") is None:  # of many causal language models; what is padded is masked out
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return network
 
 
 def _embedded() -> str:

@@ -5,12 +5,15 @@ regularisation chosen by cross-validation on the support alone. Features are cen
 length (`normalised`), which suits all three better than raw features.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from d2nwg.evaluation.accuracy import accuracies
+from d2nwg.weights.networks import State
 
 RANDOM_HEADS = 20  # heads drawn for the score of a random head
 FOLDS = 5  # of the cross-validation, or the shots of the smallest class when those are fewer
@@ -40,7 +43,7 @@ def ridge_head(X: np.ndarray, y: np.ndarray, C: int, *, seed: int = 0) -> tuple[
     Z, basis = _coordinates(X)
     targets = 2.0 * np.eye(C)[y] - 1.0
     wrong, error = np.zeros((2, len(RIDGE_PENALTIES)))
-    folds = _folds(y, seed)
+    folds = stratified_folds(y, seed)
     for train, held in folds:
         weights, biases = _ridge(Z[train], targets[train], RIDGE_PENALTIES)
         scores = Z[held] @ weights + biases[:, None]
@@ -57,7 +60,7 @@ def logistic_regression_head(X: np.ndarray, y: np.ndarray, C: int, *, seed: int 
     the least cross-validated log loss, which is a finer measure than the accuracy on so few images."""
     Z, basis = _coordinates(X)
     loss = np.zeros(len(LOGISTIC_CS))
-    folds = _folds(y, seed)
+    folds = stratified_folds(y, seed)
     for train, held in folds:
         for i, c in enumerate(LOGISTIC_CS):
             weight, bias = _logistic(Z[train], y[train], C, c, tolerance=1e-3)
@@ -80,6 +83,59 @@ def baseline_heads(X: np.ndarray, y: np.ndarray, *, seed: int = 0) -> dict[str, 
     }
 
 
+@dataclass(frozen=True)
+class FittedBaselines:
+    """The three baselines, fitted to a support.
+
+    Attributes:
+        heads: by name, weight (C, d) and bias (C,) on features that are `normalised` round ``centre``.
+        centre: (d,).
+        length: mean distance of the support's features from it.
+    """
+
+    heads: dict[str, tuple[np.ndarray, np.ndarray]]
+    centre: np.ndarray
+    length: float
+
+    def logits(self, features: Tensor) -> dict[str, np.ndarray]:
+        """Outputs (n, C) of each baseline for features (n, d)."""
+        X = normalised(features.cpu().numpy(), self.centre)
+        return {name: X @ weight.T + bias for name, (weight, bias) in self.heads.items()}
+
+    def scores(self, query: Tensor, labels: Tensor, *, seed: int = 0) -> dict[str, float]:
+        """Accuracies on query items (m, d) with labels (m,), as fractions; ``random`` is the average of 20 Gaussian
+        heads."""
+        Xq = torch.from_numpy(normalised(query.cpu().numpy(), self.centre))
+        weights, biases = map(np.stack, zip(*self.heads.values(), strict=True))
+        rng, shape = np.random.default_rng(seed), (RANDOM_HEADS, *weights.shape[1:])
+        weight = torch.from_numpy(np.concatenate([weights, rng.standard_normal(shape)]))
+        bias = torch.from_numpy(np.concatenate([biases, np.zeros(shape[:2])]))
+        found = accuracies({"weight": weight, "bias": bias}, Xq, labels.cpu()).tolist()
+        return dict(zip(self.heads, found, strict=False)) | {"random": float(np.mean(found[len(self.heads) :]))}
+
+    def linear(self) -> dict[str, State]:
+        """Each as a plain linear head on the features themselves: ``weight`` (C, d) and ``bias`` (C,), float32.
+
+        No linear layer scales each item to unit length; here all are divided by the support's mean length instead. What
+        that changes must be measured.
+        """
+        heads = {}
+        for name, (weight, bias) in self.heads.items():
+            folded = weight / self.length
+            both = {"weight": folded, "bias": bias - folded @ self.centre}
+            heads[name] = {key: torch.from_numpy(array).float() for key, array in both.items()}
+        return heads
+
+
+def fit_baselines(support: Tensor, labels: Tensor, *, mean: Tensor | None = None, seed: int = 0) -> FittedBaselines:
+    """Fit the baselines to a support (n, d) with labels (n,), in which every class occurs. Features are centred on
+    ``mean`` (d,), or on the support's own mean when that is None."""
+    X, y = (torch.as_tensor(t).cpu().numpy() for t in (support, labels))
+    centre = X.mean(0) if mean is None else torch.as_tensor(mean).cpu().numpy()
+    length = float(np.linalg.norm(np.asarray(X, np.float64) - centre, axis=1).mean())
+    return FittedBaselines(baseline_heads(normalised(X, centre), y, seed=seed), centre, max(length, 1e-12))
+
+
 def score_baselines(
     support: Tensor,
     labels: Tensor,
@@ -89,27 +145,11 @@ def score_baselines(
     mean: Tensor | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Accuracies of the baselines on the query images, as fractions.
-
-    ``support`` (n, d) with ``labels`` (n,) fits them, ``query`` (m, d) with ``query_labels`` (m,) scores them;
-    every class occurs in the support. Features are centred on ``mean`` (d,), or on the support's own mean when
-    that is None. ``random`` is the average of 20 Gaussian heads.
-    """
-    X, y, Xq, yq = (torch.as_tensor(t).cpu().numpy() for t in (support, labels, query, query_labels))
-    centre = X.mean(0) if mean is None else torch.as_tensor(mean).cpu().numpy()
-    X, Xq = normalised(X, centre), normalised(Xq, centre)
-    heads = baseline_heads(X, y, seed=seed)
-    rng = np.random.default_rng(seed)
-    C = int(y.max()) + 1
-    weight = torch.from_numpy(
-        np.concatenate([np.stack([w for w, _ in heads.values()]), rng.standard_normal((RANDOM_HEADS, C, X.shape[1]))])
-    )
-    bias = torch.from_numpy(np.concatenate([np.stack([b for _, b in heads.values()]), np.zeros((RANDOM_HEADS, C))]))
-    scores = accuracies({"weight": weight, "bias": bias}, torch.from_numpy(Xq), torch.from_numpy(yq)).tolist()
-    return dict(zip(heads, scores, strict=False)) | {"random": float(np.mean(scores[len(heads) :]))}
+    """`fit_baselines`, and their scores on the query items: see `FittedBaselines.scores`."""
+    return fit_baselines(support, labels, mean=mean, seed=seed).scores(query, query_labels, seed=seed)
 
 
-def _folds(y: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def stratified_folds(y: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """(train, held-out) indices of a stratified k-fold; none where a class has one image only."""
     k = min(FOLDS, int(np.bincount(y).min()))
     if k < 2:

@@ -123,6 +123,9 @@ class Report:
         device: that computed.
         notes: sentences on what was left out.
         noun: what an item of the data is called: ``"image"``, ``"text"``, or ``"pair"`` of texts.
+        recommended: ``"generated"``, or the baseline to take instead, judged on support items left out in turn
+            (`d2nwg.evaluation.recommend`); None where that was not done.
+        cross_validation: share of those items that the generated head and each baseline get right; None likewise.
     """
 
     data: str
@@ -146,6 +149,8 @@ class Report:
     device: str
     notes: list[str]
     noun: str = "image"
+    recommended: str | None = None
+    cross_validation: dict[str, float] | None = None
 
     def to_json(self) -> dict:
         """As ``report.json`` holds it."""
@@ -225,16 +230,29 @@ def unheeded(trust: float | None, belief: float | None, noun: str = "image") -> 
     return notes
 
 
+def advice(report: Report) -> str | None:
+    """A sentence on the baseline that is better than the generated head, judged on the support alone; None without."""
+    if report.recommended in (None, "generated"):
+        return None
+    right, name = report.cross_validation or {}, report.recommended.replace("_", " ")
+    return (
+        f"Take {'the ' if name == 'class mean' else ''}{name} instead: where {report.noun}s that generation may see "
+        f"are left out in turn, it is right on {right[report.recommended]:.1%} of them, and the generated head on "
+        f"{right['generated']:.1%}."
+    )
+
+
 def readme(report: Report, probe: str) -> str:
     """The README.md that is saved with generated heads; ``probe`` is ``"linear"`` or ``"mlp"``."""
-    right, noun = report.query_accuracy, report.noun
+    right, noun, better = report.query_accuracy, report.noun, advice(report)
+    better = f"\n{better} It is in `{report.recommended}.safetensors`.\n" if better else ""
     return f"""# A generated head for {markdown(report.data)}
 
 `head.safetensors` is a classifier for {len(report.classes)} classes on the features of {markdown(report.encoder)}.
 It was right on {right.chosen:.1%} of {report.num_query} {noun}s that generation never saw. Baselines fitted to the same
 {report.num_support} {noun}s: class mean {right.class_mean:.1%}, ridge {right.ridge:.1%}, logistic regression
 {right.logistic_regression:.1%}. Chosen: {report.selection}.
-
+{better}
 With d2nwg:
 
 ```

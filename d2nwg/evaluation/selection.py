@@ -1,4 +1,5 @@
-"""Which head is handed out: the average of the samples, or the sample that is best on a selection split."""
+"""Which head is handed out: the average of the samples, or the sample that is best on a selection split or, without
+one, by the bundle's accuracy predictor."""
 
 from dataclasses import dataclass
 
@@ -39,21 +40,26 @@ class Choice:
     words: str
 
 
-def choose(samples: State, features: Tensor, labels: Tensor) -> Choice:
-    """Choose the average of the samples or one of them, whichever is best on images that generation did not see.
+def choose(samples: State, features: Tensor, labels: Tensor, expected: Tensor | None = None) -> Choice:
+    """Choose the average of the samples or one of them: whichever is best on images that generation did not see; where
+    there are none, whichever an accuracy predictor expects most of; without a predictor the average.
 
     Args:
         samples: a batch of S heads.
-        features, labels: (n, D) and (n,) of the selection split, without any query image; if n = 0, the average is
-            chosen.
+        features, labels: (n, D) and (n,) of the selection split, without any query image.
+        expected: (1 + S,) accuracies that a predictor expects of the average and of each sample, if there is one.
     """
     average = {name: tensor.mean(0) for name, tensor in samples.items()}
     count = len(next(iter(samples.values())))
-    if not len(labels):
-        return Choice(average, average, f"average of the {count} samples")
     candidates = {name: torch.cat([average[name][None], tensor]) for name, tensor in samples.items()}
-    scores = accuracies(candidates, features, labels)
+    if len(labels):
+        scores = accuracies(candidates, features, labels)
+        how = f"best on {len(labels)} support images that generation did not see"
+    elif expected is not None:
+        scores = expected
+        how = f"of which the bundle's accuracy predictor expects most ({float(expected.max()):.0%} right)"
+    else:
+        return Choice(average, average, f"average of the {count} samples")
     best = int(scores.argmax())  # the first among equals, so the average wins a tie
     what = "the average of the samples" if best == 0 else f"sample {best - 1}"
-    words = f"{what}, best on {len(labels)} support images that generation did not see"
-    return Choice(pick(candidates, best), average, words)
+    return Choice(pick(candidates, best), average, f"{what}, {how}")

@@ -68,6 +68,8 @@ class Task:
             selection=head.info["selection"],
             query_accuracy=replace(made.report.query_accuracy, chosen=accuracy),
             per_class=per_class_accuracy(confusion, head.classes),
+            recommended=None,  # that was judged of the chosen one
+            cross_validation=None,
         )
         return replace(made, head=head, report=report, confusion=confusion)
 

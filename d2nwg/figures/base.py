@@ -59,6 +59,11 @@ def label(text: str, width: int | None = None) -> str:
     return html.escape(text, quote=False)
 
 
+def in_lines(text: str, width: int = 34) -> str:
+    """An axis title in lines of so many characters, which fit on a phone: plotly cuts off what does not."""
+    return "<br>".join(textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False))
+
+
 def percent(fraction: float) -> str:
     """``0.8823`` → ``"88.2 %"``, with a space that does not break."""
     return f"{100 * fraction:.1f}\u00a0%"

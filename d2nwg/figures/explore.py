@@ -10,7 +10,7 @@ from d2nwg.analysis.populations import SAMPLE, TRAINED, ZOO
 from d2nwg.evaluation.zoo_baselines import AVERAGE, NOISE, RANDOM
 from d2nwg.exploration.explore import Exploration
 from d2nwg.exploration.look import View
-from d2nwg.figures.base import ACCENT, BASELINE, INK, LENGTHS, STRONG, label, write_page
+from d2nwg.figures.base import ACCENT, BASELINE, INK, LENGTHS, STRONG, in_lines, label, write_page
 from d2nwg.figures.base import ZOO as ZOO_COLOUR
 from d2nwg.figures.explore_map import COLOURS, LEGEND, NAMES, SYMBOLS, map_figure
 
@@ -22,6 +22,7 @@ BASELINE_NAMES = {
 }
 BASELINE_SYMBOLS = {ZOO: "square", NOISE: "x", AVERAGE: "triangle-up", RANDOM: "cross"}
 BASELINE_COLOURS = {ZOO: ZOO_COLOUR, NOISE: "#a6761d", AVERAGE: "#5e5348", RANDOM: "#b3a99c"}
+DEEP = 0.2  # how far a row's dots lie from its middle, in rows
 QUESTIONS = {
     "map": "Do samples fall where trained weights lie?",
     "densities": "Are weight values distributed alike?",
@@ -115,7 +116,7 @@ def novelty_figure(found: Exploration, picked: Sequence[int] = ()) -> go.Figure:
         showlegend=True,
         legend=LEGEND,
         hovermode="closest",
-        xaxis=dict(title=f"distance to the nearest zoo head, in {LENGTHS}", rangemode="tozero"),
+        xaxis=dict(title=in_lines(f"distance to the nearest zoo head, in {LENGTHS}"), rangemode="tozero"),
         yaxis=dict(title=f"right on {images:,} held-out images", ticksuffix=" %"),
     )
     return figure
@@ -141,7 +142,7 @@ def accuracy_figure(found: Exploration) -> go.Figure:
         middle = float(np.median(values))
         figure.add_scatter(
             x=values,
-            y=-i + rng.uniform(-0.26, 0.26, len(values)),
+            y=-i + rng.uniform(-DEEP, DEEP, len(values)),
             mode="markers",
             name=name,
             cliponaxis=False,
@@ -149,11 +150,16 @@ def accuracy_figure(found: Exploration) -> go.Figure:
             hovertemplate=f"{name}<br>right on %{{x:.1f}} %<extra></extra>",
         )
         figure.add_shape(
-            type="line", x0=middle, x1=middle, y0=-i - 0.36, y1=-i + 0.36, line=dict(color=STRONG, width=2.5)
+            type="line",
+            x0=middle,
+            x1=middle,
+            y0=-i - DEEP - 0.08,
+            y1=-i + DEEP + 0.08,
+            line=dict(color=STRONG, width=2.5),
         )
         figure.add_scatter(
             x=[middle],
-            y=[-i + 0.42],
+            y=[-i + 0.46],  # above the dots: a row is 56 pixels, a dot 7, and this text 12 high
             mode="text",
             text=[f"median {middle:.1f}\u00a0%"],
             textposition="middle right" if middle < 60 else "middle left",
@@ -218,7 +224,7 @@ def similarity_figure(found: Exploration, view: View) -> go.Figure:
         showlegend=True,
         legend=LEGEND,
         hovermode="closest",
-        xaxis=dict(range=[-3.2, n - 0.5], title=f"{n} heads, in the order of a clustering", **axis),
+        xaxis=dict(range=[-3.2, n - 0.5], title=in_lines(f"{n} heads, in the order of a clustering"), **axis),
         yaxis=dict(range=[n - 0.5, -0.5], **axis),
     )
     return figure

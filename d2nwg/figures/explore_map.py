@@ -10,10 +10,11 @@ import numpy as np
 import plotly.graph_objects as go
 
 from d2nwg.analysis.populations import SAMPLE, TRAINED, ZOO
+from d2nwg.analysis.projections import Projection
 from d2nwg.exploration.explore import Exploration
 from d2nwg.exploration.look import View
 from d2nwg.exploration.words import table
-from d2nwg.figures.base import ACCENT, BASELINE, INK, LENGTHS, STRONG, label, percent
+from d2nwg.figures.base import ACCENT, BASELINE, INK, LENGTHS, STRONG, in_lines, label, percent
 from d2nwg.figures.base import ZOO as ZOO_COLOUR
 
 NAMES = {ZOO: "zoo heads", SAMPLE: "samples", TRAINED: "trained on the same images"}
@@ -98,23 +99,8 @@ def map_figure(
             showlegend=False,
             marker=dict(size=size + 7, color="rgba(0,0,0,0)", symbol="circle", line=dict(color=STRONG, width=2.5)),
         )
-    explained = view.projection.explained
-    if method == "pca":
-        shares = [*explained[:2], 0.0, 0.0]
-        axes = [f"component {i + 1} ({percent(shares[i])} of the variance)" for i in (0, 1)]
-    else:
-        axes = ["t-SNE 1 (no unit)", "t-SNE 2 (no unit)"]
-    figure.update_layout(
-        template="d2nwg",
-        height=460,
-        showlegend=True,
-        legend=LEGEND,
-        dragmode="lasso",
-        hovermode="closest",
-        uirevision=f"{method} {view.where} {view.part}",
-        xaxis=dict(title=axes[0], fixedrange=False, showticklabels=method == "pca"),
-        yaxis=dict(title=axes[1], fixedrange=False, showticklabels=method == "pca"),
-    )
+    lay_out(figure, view.projection, method, height=460)
+    figure.update_layout(dragmode="lasso", uirevision=f"{method} {view.where} {view.part}")
     if values is not None:
         title = ("right, %" if colour == "accuracy" else "distance,<br>lengths") + "<br> "
         figure.update_layout(
@@ -129,6 +115,31 @@ def map_figure(
             )
         )
     return figure
+
+
+def lay_out(figure: go.Figure, projection: Projection, method: str, height: int) -> go.Figure:
+    """What every map has: its axes, a legend, and a plane that can be moved. Returns the figure.
+
+    Args:
+        method: ``"tsne"`` or ``"pca"``.
+        height: pixels.
+    """
+    axes = ["t-SNE 1 (no unit)", "t-SNE 2 (no unit)"]
+    if method == "pca":
+        shares = [*projection.explained[:2], 0.0, 0.0]
+        axes = [f"component {i + 1} ({percent(shares[i])} of the variance)" for i in (0, 1)]
+    axis = dict(fixedrange=False, showticklabels=method == "pca")
+    return figure.update_layout(
+        template="d2nwg",
+        height=height,
+        showlegend=True,
+        legend=LEGEND,
+        dragmode="pan",
+        hovermode="closest",
+        uirevision=method,
+        xaxis=dict(title=in_lines(axes[0]), **axis),
+        yaxis=dict(title=in_lines(axes[1]), **axis),
+    )
 
 
 def _hover(columns: dict[str, list]) -> list[str]:

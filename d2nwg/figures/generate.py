@@ -1,11 +1,13 @@
-"""Figures of a generation (`d2nwg.evaluation.report.Report`): its samples beside the baselines, and its confusions."""
+"""Figures of a generation (`d2nwg.evaluation.report`, `d2nwg.evaluation.network_report`): its samples beside the
+baselines, and its confusions."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 
-from d2nwg.evaluation.report import Report
+from d2nwg.evaluation.network_report import NetworkReport
+from d2nwg.evaluation.report import Report, SampleScore
 from d2nwg.figures.base import ACCENT, BASELINE, INK, LENGTHS, STRONG, label, percent
 
 BASELINES = {
@@ -23,21 +25,53 @@ def samples_figure(report: Report, picked: int | None = None) -> go.Figure:
         picked: the number of a sample to ring.
     """
     accuracy = report.query_accuracy
-    values = np.array([sample.accuracy for sample in report.samples])
-    average_of = f"average of {len(values)}"
+    average_of = f"average of {len(report.samples)}"
     rows = [("chosen", accuracy.chosen)]
     if not np.isclose(accuracy.chosen, accuracy.average):
         rows.append((average_of, accuracy.average))
     elif "average" in report.selection:
         rows = [(f"chosen: {average_of}", accuracy.chosen)]
-    ours = len(rows)
-    rows += [(name, getattr(accuracy, key)) for key, name in BASELINES.items()]
+    baselines = [(name, getattr(accuracy, key)) for key, name in BASELINES.items()]
+    far = f"{LENGTHS} from the nearest zoo head"
+    on = f"{report.num_query:,} held-out {report.noun}s"
+    least = min(value for _, value in rows + baselines[:-1])  # all but a random head
+    return _strip(rows, baselines, report.samples, least, far, on, picked)
 
-    # The axis is for comparing samples with baselines: a random head, far to the left, is named at the edge.
-    shown = np.concatenate([values, [value for name, value in rows if name != BASELINES["random"]]])
+
+def network_samples_figure(report: NetworkReport, picked: int | None = None) -> go.Figure:
+    """`samples_figure` of generated networks: a line for the one that is handed out, for the same with its head made in
+    the other way, and for each baseline."""
+    right = report.query_accuracy
+    if report.head == "closed-form":
+        other = ("with a generated head", right.generated_head)
+    else:
+        other = ("with a closed-form head", right.closed_form_head)
+    rows = [("generated network", right.network), other]
+    far = "distances of zoo neighbours from the nearest zoo network"
+    on = f"{report.num_query:,} held-out images"
+    return _strip(rows, list(report.baselines().items()), report.samples, right.network - 0.3, far, on, picked)
+
+
+def _strip(
+    rows: list[tuple[str, float]],
+    baselines: list[tuple[str, float]],
+    samples: Sequence[SampleScore],
+    least: float,
+    far: str,
+    on: str,
+    picked: int | None,
+) -> go.Figure:
+    """Dots of samples above lines of what is ours, the first of which is handed out, and of baselines, the last of
+    which is random. Lines below ``least`` may lie at the edge; ``far`` is what distances are in and from, ``on`` what
+    all were scored on."""
+    ours, random = len(rows), baselines[-1][1]
+    values = np.array([sample.accuracy for sample in samples])
+    rows = rows + baselines
+    # The axis is for comparing samples with baselines: those far to the left are named at the edge.
+    shown = np.concatenate([values, [value for _, value in rows if value >= least]])
     room = 0.08 * np.ptp(shown) if np.ptp(shown) > 0.01 else 0.01
     low, high = max(0.0, shown.min() - room), min(1.0, shown.max() + room)
-    low = low if low - accuracy.random > 0.15 else max(0.0, accuracy.random - room)
+    low = low if low - random > 0.15 else max(0.0, random - room)
 
     figure = go.Figure()
     for i, (name, value) in enumerate(rows):
@@ -74,7 +108,7 @@ def samples_figure(report: Report, picked: int | None = None) -> go.Figure:
         )
 
     jitter = np.random.default_rng(0).permutation(len(values)) / max(1, len(values) - 1) * 1.5 + 1.15
-    distances = [sample.nearest_zoo_distance for sample in report.samples]
+    distances = [sample.nearest_zoo_distance for sample in samples]
     figure.add_scatter(
         x=100 * values,
         y=jitter,
@@ -87,8 +121,7 @@ def samples_figure(report: Report, picked: int | None = None) -> go.Figure:
             line=dict(color=STRONG, width=[2.5 if i == picked else 0 for i in range(len(values))]),
         ),
         hovertext=[
-            f"sample {i}<br>{percent(v)}"
-            + (f"<br>{d:.2f} {LENGTHS} from the nearest zoo head" if d is not None else "")
+            f"sample {i}<br>{percent(v)}" + (f"<br>{d:.2f} {far}" if d is not None else "")
             for i, (v, d) in enumerate(zip(values, distances, strict=True))
         ],
         hovertemplate="%{hovertext}<extra></extra>",
@@ -100,7 +133,7 @@ def samples_figure(report: Report, picked: int | None = None) -> go.Figure:
         xaxis=dict(
             range=[100 * low, 100 * high],
             ticksuffix=" %",
-            title=f"right on {report.num_query:,} held-out {report.noun}s",
+            title=f"right on {on}",
         ),
         yaxis=dict(
             range=[0.6 - len(rows), 3], tickvals=[1.9, *(-i for i in range(len(rows)))], ticktext=names, showgrid=False

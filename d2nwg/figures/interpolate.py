@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 
-from d2nwg.figures.base import ACCENT, BASELINE, INK, STRONG, ZOO, label
+from d2nwg.figures.base import ACCENT, BASELINE, INK, STRONG, ZOO, in_lines, label
 from d2nwg.interpolation.methods import CONDITION, CONDITION_SPHERICAL, LABELS, LATENT, WEIGHTS
 from d2nwg.interpolation.result import Interpolation
 
@@ -36,6 +36,7 @@ def curves_figure(made: Interpolation, endpoint: int, alpha: float | None = None
         figure.add_scatter(
             x=np.concatenate([x, x[::-1]]),
             y=band.clip(0, 100),
+            mode="lines",  # plotly marks the corners of a short one
             fill="toself",
             fillcolor=_faint(COLOURS[method]),
             line_width=0,
@@ -197,6 +198,7 @@ def _map(made: Interpolation, seen, lines: dict, dot: str, of: str, alpha: float
         mode="markers+text",
         text=["A", "B"],
         textposition="top center",
+        cliponaxis=False,
         showlegend=False,
         textfont=dict(color=STRONG, size=15),
         marker=dict(size=10, color=STRONG),
@@ -208,7 +210,7 @@ def _map(made: Interpolation, seen, lines: dict, dot: str, of: str, alpha: float
         height=330,
         showlegend=True,
         legend=LEGEND,
-        xaxis=dict(title=f"first principal component of the {of}", showticklabels=False),
+        xaxis=dict(title=in_lines(f"first principal component of the {of}"), showticklabels=False),
         yaxis=dict(title="second", showticklabels=False),
     )
     return figure
@@ -235,7 +237,7 @@ def save_figures(made: Interpolation, folder: str | Path) -> list[Path]:
 def _path_axis(made: Interpolation) -> dict:
     a, b = (label(endpoint.name, 24) for endpoint in made.endpoints.members[:2])
     return dict(
-        title=f"from A ({a}) to B ({b})",
+        title=in_lines(f"from A ({a}) to B ({b})"),
         range=[-0.02, 1.02],
         tickvals=[0, 0.25, 0.5, 0.75, 1],
         ticktext=["A", "¼", "½", "¾", "B"],

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
-from d2nwg.figures.base import ACCENT, BASELINE, INK, STRONG, ZOO, label
+from d2nwg.figures.base import ACCENT, BASELINE, INK, STRONG, ZOO, in_lines, label
+from d2nwg.llm.architectures import TITLES, TYPES
+from d2nwg.llm.report import NAMES
 
 if TYPE_CHECKING:
     from d2nwg.llm.spectrum import Matrix, Ranked
 
 GREENS = [[0, "rgba(0,158,115,0.06)"], [0.5, "rgba(0,143,104,0.5)"], [1, "rgba(0,103,76,1)"]]
-TITLES = {"q": "query", "k": "key", "v": "value", "o": "output", "up": "up", "gate": "gate", "down": "down"}
 
 
 def layers_figure(ranked: "Sequence[Ranked]", mode: str) -> go.Figure:
@@ -21,8 +22,6 @@ def layers_figure(ranked: "Sequence[Ranked]", mode: str) -> go.Figure:
 
     Each cell's ``customdata`` is the matrix's name, for a click on it.
     """
-    from d2nwg.llm.spectrum import TYPES
-
     types = [kind for kind in TYPES if any(row.matrix.type == kind for row in ranked)]
     layers = sorted({row.matrix.layer for row in ranked})
     cells = {(row.matrix.layer, row.matrix.type): row for row in ranked}
@@ -73,7 +72,12 @@ def layers_figure(ranked: "Sequence[Ranked]", mode: str) -> go.Figure:
     figure.update_layout(
         template="d2nwg",
         height=110 + 34 * len(types),
-        xaxis=dict(title=f"layer · ratio: {label(mode)}", showgrid=False, dtick=1 if len(layers) <= 12 else 5),
+        xaxis=dict(
+            title=in_lines(f"layer · ratio: {label(mode)}"),
+            showgrid=False,
+            dtick=1 if len(layers) <= 12 else 5,
+            range=[layers[0] - 0.5, layers[-1] + 0.5] if layers else None,  # no tick beyond the last one
+        ),
         yaxis=dict(autorange="reversed", showgrid=False),
     )
     return figure
@@ -115,21 +119,46 @@ def spectrum_figure(matrix: "Matrix", mode: str) -> go.Figure:
         template="d2nwg",
         height=300,
         bargap=0,
-        xaxis=dict(title=f"singular value{tail}", range=[0, end], showgrid=False),
+        xaxis=dict(title=in_lines(f"singular value{tail}"), range=[0, end], showgrid=False),
         yaxis=dict(title="density", range=[0, 1.08 * peak]),
     )
     return figure
 
 
-COLOURS = {"base": ZOO, "refined": ACCENT, "noise": BASELINE}
-NAMES = {"base": "base", "refined": "refined", "noise": "noise, chosen alike"}
+COLOURS = {
+    "base": ZOO,
+    "refined": ACCENT,
+    "noise": BASELINE,
+    "rank": "#cc79a7",
+    "rebuilt": "#0072b2",
+    "single": "#cc79a7",
+    "soup": "#0072b2",
+    "noised": BASELINE,
+}
+SYMBOLS = {
+    "refined": "circle",
+    "noise": "diamond",
+    "rank": "square",
+    "rebuilt": "triangle-up",
+    "single": "square",
+    "noised": "diamond",
+}
+SERIES = {  # name → arms, one after the other, and where its dots stand beside a layer's tick
+    "rebuilt": (("rebuilt",), -0.24),
+    "rank": (("rank",), -0.08),
+    "single": (("single",), -0.24),
+    "noise": (("noise",), 0.08),
+    "noised": (("noised_whole", "noised"), 0.0),
+    "refined": (("whole", "refined"), 0.24),
+}
 
 
 def search_figure(lines: Sequence[Mapping], criterion: str) -> go.Figure:
-    """Which layers got better? A dot for each candidate, ringed where it was kept, and a line for the current score.
+    """Which layers got better? A dot for each candidate, ringed where it was kept, faint where it was dropped before it
+    was scored on all questions, and a line for the current score.
 
     Args:
-        lines: of the log (see `d2nwg.llm.refine.refine`), of both arms.
+        lines: of the log (see `d2nwg.llm.refine.refine`), of all arms.
         criterion: of the refinement (`RefineConfig.criterion`): scores are accuracies (fractions, shown in percent)
             or mean log-probabilities of the right choice.
     """
@@ -137,70 +166,79 @@ def search_figure(lines: Sequence[Mapping], criterion: str) -> go.Figure:
     scale, unit = 100, "selection questions right, %"
     if criterion != "accuracy":
         scale, unit = 1, "mean log-probability of the right choice"
-    named = {line["number"]: label(f"{line['layer']} {line['type']}") for line in lines}
-    for arm in ("noise", "refined"):
-        mine = [line for line in lines if line["arm"] == arm]
+    most = max((tried.get("questions", 0) for line in lines for tried in line["candidates"]), default=0)
+    named = {_place(line): _tick(line) for line in lines}
+    for name, (arms, shift) in SERIES.items():
+        mine = [line for line in lines if line["arm"] in arms]
         if not mine:
             continue
-        shift = 0.16 if arm == "refined" else -0.16
         dots = [
-            (line["number"] + shift, scale * tried["score"], line["accepted"] and i == line["best"])
+            (_place(line) + shift, scale * tried["score"], line["accepted"] and i == line["best"])
             for line in mine
             for i, tried in enumerate(line["candidates"])
         ]
+        asked = [tried.get("questions", most) for line in mine for tried in line["candidates"]]
         figure.add_scatter(
             x=[x for x, _, _ in dots],
             y=[y for _, y, _ in dots],
             mode="markers",
-            hovertemplate="%{y:.2f}<extra></extra>",
+            name=NAMES[name],
+            showlegend=True,
+            customdata=asked,
+            hovertemplate="%{y:.2f}, of %{customdata} questions<extra></extra>" if most else "%{y:.2f}<extra></extra>",
             marker=dict(
-                color=COLOURS[arm],
+                color=COLOURS[name],
                 size=8,
-                opacity=0.75,
-                symbol="circle" if arm == "refined" else "diamond",
+                opacity=[0.75 if count == most else 0.25 for count in asked],
+                symbol=SYMBOLS[name],
                 line=dict(color=STRONG, width=[2.5 if kept else 0 for _, _, kept in dots]),
             ),
         )
-        steps = [mine[0]["number"] - 0.5, *(line["number"] + 0.5 for line in mine)]
+        steps = [_place(mine[0]) - 0.5, *(_place(line) + 0.5 for line in mine)]
         figure.add_scatter(
             x=steps,
             y=[scale * mine[0]["before"], *(scale * line["after"] for line in mine)],
             mode="lines",
-            line=dict(color=COLOURS[arm], width=2, shape="vh", dash="solid" if arm == "refined" else "dot"),
+            line=dict(color=COLOURS[name], width=2, shape="vh", dash="solid" if name == "refined" else "dot"),
             hoverinfo="skip",
-        )
-        figure.add_annotation(
-            x=steps[-1],
-            y=scale * mine[-1]["after"],
-            text=NAMES[arm],
-            showarrow=False,
-            xanchor="right",
-            yanchor="bottom" if arm == "refined" else "top",
-            font=dict(color=INK),
+            showlegend=False,
         )
     numbers = sorted(named)
     figure.update_layout(
         template="d2nwg",
-        height=300,
+        height=320,
+        showlegend=True,
+        legend=dict(orientation="h", x=0, y=1.02, yanchor="bottom", traceorder="reversed"),
         xaxis=dict(
-            title="layer and type, from the bottom of the model to its top",
+            title=in_lines("layer, from the bottom of the model to its top"),
             showgrid=False,
             tickvals=numbers,
             ticktext=[named[number] for number in numbers],
         ),
-        yaxis=dict(title=unit),
+        yaxis=dict(title=in_lines(unit)),
     )
     return figure
 
 
+def _place(line: Mapping) -> int:
+    """Where a decision stands: what is decided for all layers at once comes before the first."""
+    return -1 if line["type"] == "all" else line["number"]
+
+
+def _tick(line: Mapping) -> str:
+    if line["type"] == "all":
+        return "all"
+    return label(f"{line['layer']}" if line["type"] in ("layer", "layers") else f"{line['layer']} {line['type']}")
+
+
 def report_figure(rows: Mapping[str, Mapping], questions: int) -> go.Figure:
-    """Is it better where nothing was chosen? Accuracies of base, refined model and noise with their 95 % intervals.
+    """Is it better where nothing was chosen? Accuracies of the base and all arms with their 95 % intervals.
 
     Args:
         rows: as in the report of `d2nwg.llm.refine.refine`; fractions.
         questions: how many are in the report set.
     """
-    shown = [name for name in ("base", "refined", "noise") if name in rows]
+    shown = [name for name in NAMES if name in rows]
     figure = go.Figure()
     for name in shown:
         value, (low, high) = rows[name]["accuracy"], rows[name]["interval"]
@@ -235,7 +273,7 @@ def report_figure(rows: Mapping[str, Mapping], questions: int) -> go.Figure:
     figure.update_layout(
         template="d2nwg",
         height=90 + 56 * len(shown),
-        xaxis=dict(title=f"right on {questions:,} report questions, %"),
+        xaxis=dict(title=in_lines(f"right on {questions:,} report questions, %")),
         yaxis=dict(range=[len(shown) - 0.5, -0.75], showgrid=False),
     )
     return figure

@@ -5,8 +5,8 @@ import plotly.graph_objects as go
 
 from d2nwg.conditions.class_names import class_of
 from d2nwg.exploration.names import Found, NamedRowsMap
-from d2nwg.figures.base import ACCENT, STRONG, ZOO, label, percent
-from d2nwg.figures.explore_map import LEGEND, MANY
+from d2nwg.figures.base import ACCENT, STRONG, ZOO, label
+from d2nwg.figures.explore_map import MANY, lay_out
 from d2nwg.pipelines.names import Near
 
 WRITTEN = 40  # names at most that stand beside their points
@@ -68,23 +68,7 @@ def name_map_figure(made: NamedRowsMap, method: str = "tsne", found: Found | Non
             hovertemplate="%{hovertext}<extra></extra>",
         )
     labels.draw(figure)
-    axes = ["t-SNE 1 (no unit)", "t-SNE 2 (no unit)"]
-    if method == "pca":
-        shares = [*made.projection.explained[:2], 0.0, 0.0]
-        axes = [f"component {i + 1} ({percent(shares[i])} of the variance)" for i in (0, 1)]
-    axis = dict(fixedrange=False, showticklabels=method == "pca")
-    figure.update_layout(
-        template="d2nwg",
-        height=520,
-        showlegend=True,
-        legend=LEGEND,
-        dragmode="pan",
-        hovermode="closest",
-        uirevision=method,
-        xaxis=dict(title=axes[0], **axis),
-        yaxis=dict(title=axes[1], **axis),
-    )
-    return figure
+    return lay_out(figure, made.projection, method, height=520)
 
 
 def _add_found(

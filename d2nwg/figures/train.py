@@ -118,7 +118,7 @@ def weights_figure(groups: Sequence[dict]) -> go.Figure:
         template="d2nwg",
         height=200,
         showlegend=len(groups) > 1,
-        legend=dict(orientation="h", y=1.15, font=dict(size=12)),
+        legend=dict(orientation="h", x=0, y=1.03, yanchor="bottom", font=dict(size=12)),
         xaxis=dict(title="weight (the ends hold all beyond)"),
         yaxis=dict(title="share of weights", ticksuffix=" %", nticks=5),
     )

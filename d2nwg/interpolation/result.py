@@ -194,14 +194,18 @@ class Interpolation:
             said = [f"Halfway, interpolation of {LABELS[best]}, is right on {where}."]
             said.append(f"Averaging the two endpoints' weights gives {baseline}.")
         said.append(f"Measured on {images} images that generation never saw.")
-        deep = {method: float(paths.barrier[-1].mean()) for method, paths in self.paths.items()}
-        worst = max(deep, key=deep.__getitem__)
-        if deep[worst] < 0.005:
+        deep = {  # what `d2nwg.figures.interpolate.barrier_figure` shows on the images of each of the first two
+            (method, i): float(paths.barrier[i].mean())
+            for method, paths in self.paths.items()
+            for i in range(min(2, len(self.scored)))
+        }
+        worst, where = max(deep, key=deep.__getitem__)
+        if deep[worst, where] < 0.005:
             said.append("No method drops more than half a point under the line between its endpoints' accuracies.")
         else:
             said.append(
-                f"The deepest barrier is {100 * deep[worst]:.1f} points ({LABELS[worst]}); averaging weights has "
-                f"{100 * deep[BASELINE]:.1f}."
+                f"The deepest barrier is {100 * deep[worst, where]:.1f} points on {self.scored[where]} "
+                f"({LABELS[worst]}); averaging weights has {100 * deep[BASELINE, where]:.1f} there."
             )
         outside = [paths.outside for paths in self.paths.values() if paths.outside is not None and paths.outside.any()]
         if outside:

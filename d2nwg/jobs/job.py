@@ -1,10 +1,12 @@
 """A job on disk: a folder ``jobs/KIND-NAME`` in the cache.
 
-- ``job.json``: the work, written once: ``format``, ``kind`` (``"train"`` or ``"zoo"``), ``name``, ``created``,
+- ``job.json``: the work, written once: ``format``, ``kind`` (of `d2nwg.jobs.kinds`), ``name``, ``created``,
   ``parameters``, and ``owner`` (see `d2nwg.jobs.owner`) where it has one.
 - ``state.json``: its progress, rewritten by the job's process while there is one, otherwise by `d2nwg.jobs.queue`.
 - ``log.txt``: the output of the process.
 - ``data/``: the job's own copies of uploaded files.
+- ``base.json``: of a refinement, how the unchanged model answers, as far as it is known.
+- ``result/``: what a refinement makes; what others make lies elsewhere in the cache.
 """
 
 import contextlib
@@ -16,16 +18,23 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le, MinLen
-from pydantic import BaseModel, FiniteFloat, ValidationError
+from pydantic import AfterValidator, BaseModel, FiniteFloat, ValidationError
 
+from d2nwg.jobs.kinds import KINDS
 from d2nwg.jobs.process import process_state
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.formats import check_format
-from d2nwg.utils.paths import cache_dir, read_json, write_whole
+from d2nwg.utils.paths import cache_dir, read_json, read_lines, write_whole
 from d2nwg.utils.text import shown
 from d2nwg.weights.info import place_of
 
 FORMAT = 1  # of job.json and state.json
+
+
+def _known(kind: str) -> str:
+    if kind not in KINDS:
+        raise ValueError(kind)
+    return kind
 
 
 class _Parameters(BaseModel):
@@ -34,12 +43,17 @@ class _Parameters(BaseModel):
     data: list[str] = []
     generator: str = ""
     encoder: str = ""
+    model: str = ""
+    own_model: list[str] = []
+    zoo: str | None = None
+    select: list[str] = []
+    report: list[str] = []
     config: dict = {}
     device: str | None = None
 
 
 class _Spec(BaseModel):
-    kind: Literal["train", "zoo"]
+    kind: Annotated[str, AfterValidator(_known)]
     name: str
     created: float = 0.0
     parameters: _Parameters
@@ -96,8 +110,14 @@ class Job:
 
     @property
     def out(self) -> Path:
-        """The bundle or the zoo that it makes."""
+        """The bundle, the zoo, or the folder of the refinement that it makes."""
         return Path(self.spec["parameters"]["out"])
+
+    @property
+    def model(self) -> str:
+        """Of a refinement: its model, as `d2nwg.llm.models.load_language_model` takes it."""
+        parameters = self.spec["parameters"]
+        return [*parameters.get("own_model", []), parameters.get("model", "")][0]
 
     @property
     def work(self) -> Path:
@@ -112,7 +132,7 @@ class Job:
     @property
     def after_resuming(self) -> str:
         """What resuming it does, as the end of a sentence."""
-        return f"resuming {'goes on from the last checkpoint' if self.id.startswith('train-') else 'begins again'}"
+        return f"resuming {KINDS[self.id.partition('-')[0]].resuming}"
 
     def state(self) -> dict:
         """``state``: queued, running, paused, stopped, interrupted, failed or finished; ``stage``, ``done``,
@@ -142,16 +162,16 @@ class Job:
 
     def metrics(self) -> list[dict]:
         """The lines of a training's ``metrics.jsonl``, without an incomplete last one."""
-        lines = []
-        for path in (self.out / "metrics.jsonl", self.work / "metrics.jsonl"):
-            if not path.is_file():
-                continue
-            for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-                with contextlib.suppress(ValueError, RecursionError):
-                    line = json.loads(text)
-                    lines += [line] if isinstance(line, dict) else []
-            break
-        return lines
+        files = (self.out / "metrics.jsonl", self.work / "metrics.jsonl")
+        return next((read_lines(path) for path in files if path.is_file()), [])
+
+    def base(self) -> tuple[int, int, int] | None:
+        """Of a refinement: how many of how many selection questions the unchanged model has right so far, and how many
+        there are; None where that is not known yet."""
+        found = read_json(self.folder / "base.json")
+        if isinstance(found, list) and len(found) == 3 and all(type(number) is int for number in found):
+            return found[0], found[1], found[2]
+        return None
 
     def write(self, **values) -> None:
         """Change values of ``state.json``; on a full disk in place, where a new file has no room."""

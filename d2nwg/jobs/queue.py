@@ -1,8 +1,9 @@
-"""Jobs: trainings and zoo builds in processes of their own, which go on when the process that submitted them ends.
+"""Jobs: trainings, zoo builds and refinements (`d2nwg.jobs.kinds`) in processes of their own, which go on when the
+process that submitted them ends.
 
 One job runs at a time (or ``D2NWG_JOBS_AT_ONCE``), the others are queued. The next one is started when a job ends, and
-whenever `start_next` is called, as the command line and the Train tab do. A job whose process was killed, or ended with
-the machine, is *interrupted*; resuming it goes on from the last checkpoint.
+whenever `start_next` is called, as the command line and the app do. A job whose process was killed, or ended with the
+machine, is *interrupted*; resuming it goes on from the last checkpoint.
 """
 
 import contextlib
@@ -15,10 +16,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from d2nwg.jobs.job import FORMAT, Job, jobs_dir, jobs_lock, list_jobs
+from d2nwg.jobs.kinds import KINDS
 from d2nwg.jobs.owner import claim, release, taken
 from d2nwg.jobs.process import PATIENCE, identity, process_state, send_signal
 from d2nwg.utils.errors import UserError
@@ -40,25 +42,33 @@ def check_name(name: str) -> str:
     return name
 
 
-def submit(kind: str, name: str, parameters: dict, files: Sequence[Path] = (), owner: str | None = None) -> Job:
+def submit(
+    kind: str,
+    name: str,
+    parameters: dict,
+    files: Mapping[str, Sequence[Path]] | None = None,
+    owner: str | None = None,
+) -> Job:
     """Queue a job, and start it if no other job runs.
 
     Args:
-        kind: ``"train"`` or ``"zoo"``.
-        parameters: for `d2nwg.jobs.worker`. ``"train"``: ``zoos``, ``generator``, ``config``, ``device``; ``"zoo"``:
-            ``data``, ``encoder``, ``config``, ``device``; both: ``out``, the folder of the result (below the cache).
-        files: copied to the job's own ``data`` folder, and added to ``data``.
+        kind: of `d2nwg.jobs.kinds.KINDS`.
+        parameters: for `d2nwg.jobs.worker`. ``"train"``: ``zoos``, ``generator``, ``config``; ``"zoo"``: ``data``,
+            ``encoder``, ``config``; ``"networks"``: ``data``, ``config``; ``"refine"``: ``model`` (or files of
+            ``own_model``), ``zoo`` (or None), ``select``, ``report``, ``config``; all: ``device``, and ``out``, the
+            folder of the result (by default below the cache).
+        files: parameter → files, or folders, that are copied to the job's own ``data`` folder and added to that list.
         owner: whose the job and its result are (`d2nwg.jobs.owner`); None for nobody's.
     Raises:
         UserError: the name is taken or no name, or the disk is full. A sentence for an owner names no folder.
     """
     name = check_name(name)
-    folder = jobs_dir() / f"{kind}-{name}"
-    place = cache_dir() / {"train": "bundles", "zoo": "zoos"}[kind]
-    out = Path(parameters.get("out") or place / name).expanduser().resolve()
-    claimed = claim(out, owner)
+    folder, place = jobs_dir() / f"{kind}-{name}", KINDS[kind].place
+    default = cache_dir() / place / name if place else folder / "result"
+    out = Path(parameters.get("out") or default).expanduser().resolve()
+    claimed = bool(place) and claim(out, owner)
     try:
-        _write_job(folder, {"kind": kind, "name": name}, parameters, out, files, owner)
+        _write_job(folder, {"kind": kind, "name": name}, parameters, out, files or {}, owner)
     except BaseException:
         if claimed:
             release(out)
@@ -67,7 +77,9 @@ def submit(kind: str, name: str, parameters: dict, files: Sequence[Path] = (), o
     return Job(folder)
 
 
-def _write_job(folder: Path, spec: dict, parameters: dict, out: Path, files: Sequence[Path], owner: str | None) -> None:
+def _write_job(
+    folder: Path, spec: dict, parameters: dict, out: Path, files: Mapping[str, Sequence[Path]], owner: str | None
+) -> None:
     """Write the folder of a queued job, whole or not at all."""
     with jobs_lock():
         if owner and (out.exists() or folder.exists()):
@@ -79,10 +91,10 @@ def _write_job(folder: Path, spec: dict, parameters: dict, out: Path, files: Seq
         part = folder.with_name(f".{folder.name}-{os.getpid()}")
         try:
             (part / "data").mkdir(parents=True)
-            own = [_keep(Path(file), part / "data", folder / "data") for file in files]
             parameters = {**parameters, "out": str(out)}
-            if own or "data" in parameters:
-                parameters["data"] = [*parameters.get("data", []), *own]
+            for key, given in files.items():
+                own = [_keep(Path(file), part / "data", folder / "data") for file in given]
+                parameters[key] = [*parameters.get(key, []), *own]
             spec = {"format": FORMAT, **spec, "created": time.time(), "parameters": parameters}
             spec |= {"owner": owner} if owner else {}
             (part / "job.json").write_text(json.dumps(spec, indent=1))
@@ -116,13 +128,13 @@ def submit_training(
 
 
 def _keep(file: Path, part: Path, final: Path) -> str:
-    """Copy a file to the folder `part`, with a number if its name is taken; returns its path once `part` is renamed to
-    `final`."""
+    """Copy a file or a folder to the folder `part`, with a number if its name is taken; returns its path once `part` is
+    renamed to `final`."""
     target, number = part / file.name, 1
     while target.exists():
         number += 1
         target = part / f"{file.stem}-{number}{file.suffix}"
-    shutil.copyfile(file, target)
+    (shutil.copytree if file.is_dir() else shutil.copyfile)(file, target)
     return str(final / target.name)
 
 
@@ -186,8 +198,7 @@ def pause(job: Job) -> None:
 
 
 def resume(job: Job) -> None:
-    """Continue a paused job, or queue a stopped, interrupted or failed one again: a training goes on from its last
-    checkpoint.
+    """Continue a paused job, or queue a stopped, interrupted or failed one again (`Kind.resuming`).
 
     Raises:
         UserError: it is queued, running or finished.
@@ -204,7 +215,7 @@ def resume(job: Job) -> None:
 
 
 def stop(job: Job) -> None:
-    """Stop a job; a training keeps its last checkpoint. Returns when its process has ended.
+    """Stop a job; what resuming it needs is kept. Returns when its process has ended.
 
     Raises:
         UserError: it is neither queued nor running.
@@ -232,11 +243,12 @@ def stop(job: Job) -> None:
 
 
 def delete(job: Job) -> None:
-    """Stop a job if it runs, and remove its folder and its checkpoints, but not a finished result."""
+    """Stop a job if it runs, and remove its folder and its checkpoints, but not a finished bundle or zoo. What a
+    refinement has made lies in its folder."""
     with contextlib.suppress(UserError):
         stop(job)
     with contextlib.suppress(UserError):
-        if job.spec["kind"] == "train" and job.state()["state"] != "finished":
+        if job.state()["state"] != "finished":
             shutil.rmtree(job.work, ignore_errors=True)
         with sole_writer(job.out):  # removes what is left of it, where nobody is writing it
             pass

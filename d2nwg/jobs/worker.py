@@ -10,14 +10,20 @@ import signal
 import time
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from d2nwg.jobs.job import Job
 from d2nwg.jobs.process import identity
 from d2nwg.jobs.queue import start_next
 from d2nwg.utils.errors import Cancelled, UserError
+from d2nwg.utils.paths import cache_dir, shipped, whole_folder, write_whole
 from d2nwg.utils.progress import Progress, TerminalProgress, TimeLeft, format_seconds
 
+if TYPE_CHECKING:
+    from d2nwg.data.image_set import ImageSet
+
 EVERY = 0.5  # seconds between two writings of the state
+RESULT = ("report.json", "log.jsonl", "delta.safetensors", "run.json", "noise", "noised", "noised-start.safetensors")
 PAUSED = 10.0  # seconds between two calls that mean a pause, which must not count in the estimate of the time left
 
 
@@ -70,7 +76,8 @@ def run_job(job: Job) -> int:
     try:
         spec = job.spec
         print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {job.id} begins.", flush=True)
-        {"train": _train, "zoo": _zoo}[spec["kind"]](job, spec["parameters"], progress)
+        work = {"train": _train, "zoo": _zoo, "networks": _networks, "refine": _refine}[spec["kind"]]
+        work(job, spec["parameters"], progress)
         ended, code = {"state": "finished", "message": f"Finished in {format_seconds(time.monotonic() - started)}."}, 0
     except Cancelled:
         ended = {
@@ -78,7 +85,7 @@ def run_job(job: Job) -> int:
             "message": f"Stopped; {job.after_resuming}.",
         }
     except UserError as reason:
-        ended["message"] = str(reason)
+        ended["message"] = _without_folders(job, str(reason))
     except OSError as reason:
         traceback.print_exc()
         if reason.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -93,6 +100,14 @@ def run_job(job: Job) -> int:
         lock.release()
         start_next()
     return code
+
+
+def _without_folders(job: Job, words: str) -> str:
+    """A sentence that names no folder of this machine, where it is for an owner."""
+    for folder in (job.folder / "data", cache_dir(), shipped("pretrained")) if job.spec.get("owner") else ():
+        for path in (folder, folder.resolve()):
+            words = words.replace(f"{path}{os.sep}", "")
+    return words
 
 
 def _train(job: Job, parameters: dict, progress: Progress) -> None:
@@ -132,7 +147,6 @@ def _train(job: Job, parameters: dict, progress: Progress) -> None:
 
 def _zoo(job: Job, parameters: dict, progress: Progress) -> None:
     """Build a zoo of heads. An interrupted build begins again, with the features in the cache."""
-    from d2nwg.data.images import load_images
     from d2nwg.encoders.images import load_encoder
     from d2nwg.weights.build import build_zoo
     from d2nwg.weights.zoo import ZooConfig
@@ -142,11 +156,87 @@ def _zoo(job: Job, parameters: dict, progress: Progress) -> None:
     if (out / "zoo.json").is_file():  # killed after the zoo was complete
         shutil.rmtree(own, ignore_errors=True)
         return
-    sources = [
-        load_images(source, into=own / "unpacked" if Path(source).is_relative_to(own) else None, progress=progress)
-        for source in parameters["data"]
-    ]
+    sources = _images(job, parameters, progress)
     encoder = load_encoder(parameters["encoder"], parameters.get("device"))
     zoo = build_zoo(sources, encoder, ZooConfig(**parameters["config"]), out, progress=progress)
     print(json.dumps(zoo.summary(), indent=1), flush=True)
     shutil.rmtree(own, ignore_errors=True)  # the zoo holds their features
+
+
+def _networks(job: Job, parameters: dict, progress: Progress) -> None:
+    """Build a zoo of small networks, from the start or after the last group that was finished."""
+    from d2nwg.data.arrays import load_arrays
+    from d2nwg.weights.build_networks import NetworkZooConfig, build_networks
+    from d2nwg.weights.model_zoo import ModelZoo
+
+    out, made = Path(parameters["out"]), job.work / "zoo"
+    if not (out / "zoo.json").is_file():
+        config = NetworkZooConfig(**{**parameters["config"], "variants": tuple(parameters["config"]["variants"])})
+        if not (made / "zoo.json").is_file():  # else killed before it was copied
+            sets = [
+                load_arrays(images, size=config.size, seed=config.seed, progress=progress)
+                for images in _images(job, parameters, progress)
+            ]
+            resume = (job.work / "zoo.building" / "building.json").is_file()
+            device = parameters.get("device")
+            build_networks(sets, config, made, resume=resume, device=device, progress=progress)
+        with whole_folder(out) as part:
+            shutil.copytree(made, part, dirs_exist_ok=True)
+    print(json.dumps(ModelZoo(out).summary(), indent=1), flush=True)
+    for left in (job.work, job.folder / "data"):  # the zoo holds the images
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _images(job: Job, parameters: dict, progress: Progress) -> "list[ImageSet]":
+    """The data sets of a zoo; those that are the job's own are unpacked in its folder."""
+    from d2nwg.data.images import load_images
+
+    own = job.folder / "data"
+    return [
+        load_images(source, into=own / "unpacked" if Path(source).is_relative_to(own) else None, progress=progress)
+        for source in parameters["data"]
+    ]
+
+
+def _refine(job: Job, parameters: dict, progress: Progress) -> None:
+    """Refine a language model, from the start or after its last decision."""
+    from d2nwg.llm.presets import RefineConfig
+    from d2nwg.llm.refinement import decision_words, questions_of, read_refined, refine_by
+
+    config = RefineConfig.from_config(parameters["config"])
+
+    def on_base(right: int, done: int, total: int) -> None:
+        write_whole(job.folder / "base.json", json.dumps([right, done, total]))
+
+    known = job.base()
+    with contextlib.suppress(UserError):
+        if not read_refined(job.out).cancelled:  # killed after it was complete
+            return _only_result(job.out)
+    made = refine_by(
+        job.model,
+        questions_of(parameters["select"]),
+        questions_of(parameters["report"]),
+        config,
+        zoo=parameters.get("zoo"),
+        folder=job.out,
+        resume=True,
+        device=parameters.get("device"),
+        progress=progress,
+        on_event=lambda line: print(decision_words(line, config.criterion), flush=True),
+        on_base=None if known and known[1] == known[2] else on_base,
+    )
+    if made.cancelled:
+        raise Cancelled
+    _only_result(job.out)
+
+
+def _only_result(folder: Path) -> None:
+    """Remove what only resuming a refinement needs: all but its report and log, and what it and the same search with
+    noise have changed."""
+    for path in folder.iterdir():
+        if path.name in RESULT:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

@@ -9,8 +9,13 @@ HUB_NAME = re.compile(r"[\w.\-]+/[\w.\-]+", re.ASCII)
 LICENCE = re.compile(r"[\w.\-]{1,60}", re.ASCII)
 METHOD = """Its weights are those of the base except for a few layers. For each of those, D2NWG (Soro et al.,
 *Diffusion-based Neural Network Weights Generation*, ICLR 2025) learns the distribution of the layer's chunks with a VAE
-and a class-conditional diffusion model, samples candidates, and keeps one only if it is better on a selection set. The
-gain is measured on a report set that played no part in the selection."""
+and a diffusion model conditioned on the chunk index, samples candidates, and keeps one only if it is better on a
+selection set, by a paired interval. The gain is measured on a report set that played no part in the selection."""
+OF_A_ZOO = """Its weights are those of the base except for some matrices, which a zoo of LoRA fine-tunes of the base
+changes. D2NWG (Soro et al., *Diffusion-based Neural Network Weights Generation*, ICLR 2025) learns the distribution of
+each layer's changes with a diffusion model conditioned on the layer's index; the search begins with the fine-tunes'
+average, samples candidates, and keeps one only if it is better on a selection set, by a paired interval. The gain is
+measured on a report set that played no part in the selection."""
 
 
 def model_card(name: str, base: str, config, report: dict) -> str:
@@ -31,15 +36,16 @@ def model_card(name: str, base: str, config, report: dict) -> str:
     said = "\n\n".join(shown(sentence, 2000) for sentence in (words if isinstance(words, list) else [words or ""]))
     measured = printable(json.dumps(report, indent=1, ensure_ascii=False, default=str))
     lines = "\n".join(f"{key}: {value}" for key, value in head.items())
+    zoo = bool(report.get("zoo"))
     kind = type(config).__name__.removesuffix("Config")
     return f"""---
 {lines}
 ---
 # {name}
 
-A {kind} language model, made from **{shown(base)}** without fine-tuning.
+A {kind} language model, made from **{shown(base)}** {"and fine-tunes of it" if zoo else "without fine-tuning"}.
 
-{METHOD}
+{OF_A_ZOO if zoo else METHOD}
 
 {said}
 

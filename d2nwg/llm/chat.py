@@ -147,7 +147,7 @@ def fit(
         raise UserError("A message or the system prompt holds half a character, which is not UTF-8: write it anew.")
     starts = [i for i, message in enumerate(turns) if i == 0 or message["role"] == "user"]
     for some in (starts[:1], starts[1:]):  # mostly the first fits
-        for start, tokens in zip(some, _tokens(tokenizer, [turns[start:] for start in some], system), strict=True):
+        for start, tokens in zip(some, tokens_of(tokenizer, [turns[start:] for start in some], system), strict=True):
             if not tokens:
                 raise UserError("The model's chat template makes an empty text: choose another model.")
             if len(tokens) <= context - reserve:
@@ -158,8 +158,8 @@ def fit(
     )
 
 
-def _tokens(tokenizer, conversations: Sequence[Sequence[Message]], system: str) -> Iterator[list[int]]:
-    """The tokens of conversations, in order."""
+def tokens_of(tokenizer, conversations: Sequence[Sequence[Message]], system: str) -> Iterator[list[int]]:
+    """The tokens of conversations, each up to where the assistant answers, in order."""
     if getattr(tokenizer, "chat_template", None):
         for text in in_template(tokenizer, conversations, system.strip()) if conversations else []:
             yield tokenizer(text, add_special_tokens=False).input_ids
@@ -194,7 +194,7 @@ class _Writer:
         self._written: list[int] = []
         self._cache = DynamicCache(config=self.model.config)
         self._random = torch.Generator().manual_seed(int(self.settings.seed))
-        self._ends = _end_tokens(self.model, self.tokenizer)
+        self._ends = end_tokens(self.model, self.tokenizer)
         self._plain = not getattr(self.tokenizer, "chat_template", None)
         if dropped:
             self.answer = Answer(
@@ -267,7 +267,8 @@ def lock_of(model: "PreTrainedModel") -> threading.Lock:
         return _locks.setdefault(model, threading.Lock())
 
 
-def _end_tokens(model, tokenizer) -> set[int]:
+def end_tokens(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> set[int]:
+    """The tokens that end an answer."""
     ends: list = []
     for found in (getattr(model.generation_config, "eos_token_id", None), tokenizer.eos_token_id):
         ends += found if isinstance(found, (list, tuple)) else [found]

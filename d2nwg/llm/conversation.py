@@ -1,15 +1,12 @@
-"""Conversations with one or two models: differing words, votes with a sign test, and export as JSON or Markdown."""
+"""Conversations with one model or several: differing words, votes, and export as JSON or Markdown."""
 
 import difflib
 import json
-import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from d2nwg.llm.chat import Answer, ChatSettings, Message, words_of
+from d2nwg.llm.tally import Tally
 from d2nwg.utils.text import number
-
-SAME = "same"  # a vote for neither
 
 
 @dataclass
@@ -26,6 +23,11 @@ class Turn:
     settings: ChatSettings
     vote: int | str | None = None
     blind: bool = False
+
+    @property
+    def equal(self) -> bool:
+        """Whether there are two answers or more, all the same word for word."""
+        return len(self.answers) > 1 and len({" ".join(answer.text.split()) for answer in self.answers}) == 1
 
 
 @dataclass
@@ -58,45 +60,26 @@ def differing(first: str, second: str) -> tuple[list[tuple[str, bool]], list[tup
     return a, b
 
 
-def tally(conversation: Conversation) -> dict:
-    """The votes: ``wins`` for each model, ``same`` (ties), and ``p`` of the sign test (two-sided; None without a
-    decided vote)."""
-    votes = [turn.vote for turn in conversation.turns if turn.vote is not None]
-    wins = [votes.count(model) for model in range(len(conversation.names))]
-    return {"wins": wins, "same": votes.count(SAME), "p": coin(wins) if len(wins) == 2 else None}
-
-
-def coin(wins: Sequence[int]) -> float | None:
-    """The two-sided p-value of the exact sign test; None without votes."""
-    total, fewer = sum(wins), min(wins)
-    if not total:
-        return None
-    return min(1.0, 2 * sum(math.comb(total, k) for k in range(fewer + 1)) / 2**total)
-
-
-def tally_words(conversation: Conversation) -> str:
-    """The votes in a sentence."""
-    counted = tally(conversation)
-    first, second = conversation.names
-    one, two = counted["wins"]
-    if not one + two + counted["same"]:
-        return "No votes yet."
-    words = f"{first} {one}, {second} {two}, the same {counted['same']}."
-    if one + two == 0:
-        return words
-    if counted["p"] < 0.05:
-        ahead = first if one > two else second
-        return f"{words} {ahead} is preferred (a fair coin does this with p = {counted['p']:.3f})."
-    return f"{words} That is within chance (a fair coin does this with p = {counted['p']:.2f})."
+def tally(conversation: Conversation) -> Tally:
+    """The votes of a conversation with two models; pairs of equal answers count as such, voted for or not."""
+    found = Tally()
+    for turn in conversation.turns:
+        if turn.equal:
+            found = replace(found, equal=found.equal + 1)
+        elif turn.vote is not None:
+            found = found.counted(turn.vote)
+    return found
 
 
 def as_json(conversation: Conversation) -> str:
-    """The conversation with settings, speeds and votes."""
+    """The conversation with settings, speeds and votes (two models): ``first``, ``second``, ``same``, ``equal``, and
+    ``p`` of the exact binomial test, null without a decided vote."""
+    votes = tally(conversation) if len(conversation.names) == 2 else None
     return json.dumps(
         {
             "models": conversation.names,
             "turns": [asdict(turn) for turn in conversation.turns],
-            "votes": tally(conversation),
+            "votes": {**asdict(votes), "p": votes.p} if votes else None,
         },
         indent=1,
         ensure_ascii=False,
@@ -129,7 +112,8 @@ def as_markdown(conversation: Conversation) -> str:
             if answer.notice:
                 parts.append(f"*{answer.notice}*")
     if len(conversation.names) == 2:
-        parts.append(f"Votes: {tally_words(conversation)}")
+        blind = sum(turn.blind and turn.vote is not None and not turn.equal for turn in conversation.turns)
+        parts.append(f"Votes ({blind} blind): {tally(conversation).words(conversation.names)}")
     return "\n\n".join(parts) + "\n"
 
 

@@ -224,11 +224,14 @@ def variant_of(model: "PreTrainedModel", tensors: Mapping[str, "Tensor"]) -> "Pr
     for name, value in tensors.items():
         place, _, leaf = name.rpartition(".")
         try:
-            module = twin.get_submodule(place)
-            old = module._parameters[leaf]
+            old = twin.get_submodule(place)._parameters[leaf]
         except (AttributeError, KeyError):
             old = None
         if old is None or old.shape != value.shape:
             raise UserError(f"The model has no tensor {shown(name)} of this shape: give the base it was made from.")
-        module._parameters[leaf] = torch.nn.Parameter(value.to(old.device, old.dtype), requires_grad=False)
+        new = torch.nn.Parameter(value.to(old.device, old.dtype), requires_grad=False)
+        for other in twin.modules():  # a tied one is in several
+            for key, parameter in other._parameters.items():
+                if parameter is old:
+                    other._parameters[key] = new
     return twin

@@ -1,18 +1,21 @@
-"""A distribution over the chunks of one language model's matrices: a VAE, and diffusion conditioned on the chunk index
-(paper appendix A.4).
+"""A distribution over the chunks of a language model: a VAE, and diffusion conditioned on the chunk index alone (paper
+appendix A.4).
 
-A single pretrained model gives one training point for each index. The distribution of an index is then the VAE's
-posterior around that chunk, as in the paper; the KL weight sets its width. The VAE is initialised with all principal
-components of the rows, so that reconstruction is nearly exact from the start and training shapes the posterior.
+The VAE compresses: a row of a chunk, a vector of the residual stream, becomes a row of fewer latents. It begins with
+the leading principal components of the rows, and training goes on from there.
 
-The denoiser models an index's latents minus their mean, divided by the posterior's common width. Its inputs are the
-noisy latents, the mean and, as class, the index. It predicts the velocity, which is zero for unit Gaussian noise: its
-output is initialised at zero, and training learns how each index differs from a Gaussian. The mean is encoded from the
-pretrained chunk when it is needed, because a learned table of means would be as large as the weights.
+Diffusion is conditioned on the index of a chunk, and on nothing else of it. Latents are whitened by the mean and
+covariance of their index over the checkpoints (`IndexGaussian`), and a UNet with the index as its class learns what
+is left. It predicts the velocity, which is zero for unit Gaussian noise: its output begins at zero. No original is
+needed to sample.
+
+A single pretrained model gives one point for each index. The distribution of an index is then the VAE's posterior
+around that chunk's reconstruction. Several checkpoints of one model give a distribution that
+is worth learning: chunks are then taken about the checkpoints' average, which is what they have in common.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -21,7 +24,8 @@ from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from d2nwg.llm.chunks import MatrixChunks
+from d2nwg.llm.chunks import Chunks
+from d2nwg.llm.index_gaussian import IndexGaussian
 from d2nwg.llm.presets import RefineConfig
 from d2nwg.models.schedulers import NOISE_SCHEDULE
 from d2nwg.models.vae import WeightVAE
@@ -34,17 +38,21 @@ NOISE = dict(NOISE_SCHEDULE, clip_sample=False, prediction_type="v_prediction")
 
 
 class ChunkGenerator:
-    """VAE and denoiser of the chunks of some matrices.
+    """VAE and denoiser of the chunks of some units; `fit` comes first.
 
     Attributes:
-        width: the root mean square of the posterior's standard deviation over latents, set by `fit`.
+        index: what is known of each chunk index, set by `fit`.
     """
 
-    def __init__(self, chunks: MatrixChunks, config: RefineConfig, device: str | torch.device = "cpu"):
+    index: IndexGaussian
+
+    def __init__(self, chunks: Chunks, config: RefineConfig, device: str | torch.device = "cpu"):
         self.chunks, self.config, self.device = chunks, config, torch.device(device)
-        self.width = 1.0
         columns = math.gcd(chunks.width, 16)
+        while chunks.width // columns < 4 and columns > 1:  # fewer channels could hardly be made less
+            columns //= 2
         channels = chunks.width // columns
+        latent_channels = max(1, min(channels, round(channels / config.compression)))
         with loading, torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.vae = WeightVAE(
@@ -52,13 +60,13 @@ class ChunkGenerator:
                 tokens=chunks.rows_a_chunk,
                 patch=(channels, 1, columns),
                 channels=(config.vae_channels,),
-                latent_channels=channels,
+                latent_channels=latent_channels,
                 skip=True,
             )
             self.denoiser = UNet2DModel(
                 sample_size=(chunks.rows_a_chunk, columns),
-                in_channels=2 * channels,
-                out_channels=channels,
+                in_channels=latent_channels,
+                out_channels=latent_channels,
                 down_block_types=("DownBlock2D",) * len(config.unet_channels),
                 up_block_types=("UpBlock2D",) * len(config.unet_channels),
                 block_out_channels=config.unet_channels,
@@ -67,41 +75,39 @@ class ChunkGenerator:
                 add_attention=False,
                 num_class_embeds=len(chunks),
             )
-        self._start(channels)
         self.vae.to(self.device)
         self.denoiser.to(self.device)
 
     @torch.no_grad()
-    def _start(self, channels: int) -> None:
-        """Initialise the linear maps with the principal components of the rows, and the convolutions to add nothing."""
+    def _start(self, files: Sequence[Path]) -> None:
+        """Begin with the leading principal components of the rows, and a denoiser that adds nothing."""
         moments, count = torch.zeros(self.chunks.width, self.chunks.width, dtype=torch.float64), 0
-        for matrix, name in enumerate(self.chunks.names):
-            rows = (self.chunks.rows(name) - self.chunks.mean[matrix]) / self.chunks.std[matrix]
-            moments += (rows.T @ rows).double()
-            count += len(rows)
+        for unit in self.chunks.units:
+            for file in files:
+                rows, _ = self.chunks.rows(unit, file)
+                moments += (rows.T @ rows).double()
+                count += len(rows)
         values, axes = torch.linalg.eigh(moments / count)
-        scale = values.clamp_min(1e-3 * float(values.max())).sqrt()
-        self.vae.skip_in.weight.copy_((axes / scale).T)
-        self.vae.skip_out.weight.copy_(axes * scale)
-        posterior = self.vae.autoencoder.quant_conv
-        for parameter in (
-            *(self.vae.skip_in.bias, self.vae.skip_out.bias, self.vae.outward.weight, self.vae.outward.bias),
-            *(posterior.weight[:channels], posterior.bias),
-        ):
+        self.vae.begin_with(axes, values, self.config.kl_weight)
+        for parameter in (self.denoiser.conv_out.weight, self.denoiser.conv_out.bias):
             parameter.zero_()
-        posterior.weight[channels:] *= 0.1
-        self.denoiser.conv_out.weight.zero_()
-        self.denoiser.conv_out.bias.zero_()
-        posterior.bias[channels:] = math.log(self.config.kl_weight / (2 + self.config.kl_weight))
 
-    def fit(self, folder: Path, progress: Progress = silent) -> None:
+    def fit(self, folder: Path, progress: Progress = silent, *, files: Sequence[Path] = ()) -> None:
         """Train both, from the last checkpoints in `folder` where there are some.
 
         Args:
-            folder: for checkpoints and ``metrics.jsonl`` with the losses.
+            folder: for checkpoints, ``metrics.jsonl`` with the losses, and the checkpoints' average.
             progress: exceptions that it raises pass through.
+            files: several checkpoints of the model, each with all tensors of the units; otherwise the chunks' own file
+                is the only one.
+        Raises:
+            UserError: a file lacks a tensor, or has another shape of it.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        files = [Path(file) for file in files] or [self.chunks.file]
+        if len(files) > 1:
+            self.chunks.centre(files, folder / "average.safetensors")
+        self._start(files)
         accelerator = Accelerator(cpu=self.device.type == "cpu")
         run = Run(folder, accelerator, MetricsLog(folder / "metrics.jsonl", accelerator), progress)
         config, size = self.config, math.prod(self.vae.latent_shape)
@@ -113,39 +119,42 @@ class ChunkGenerator:
             kl = posterior.kl().mean() / size
             return error + config.kl_weight * kl, {"error": round(error.item(), 6), "kl": round(kl.item(), 6)}
 
-        self._train("vae", self.vae, vae_loss, config.vae_steps, config.vae_lr, run)
-        self.width = self._posterior_width()
+        self._train("vae", self.vae, vae_loss, config.vae_steps, config.vae_lr, run, files)
+        self.index = self._index(files)
         noiser = DDPMScheduler(**NOISE)
 
         def denoiser_loss(model, chunks, used, numbers, generator):
             with torch.no_grad():
-                posterior = self.vae.encode(chunks)
-                clean = (posterior.sample(generator) - posterior.mean) / self.width
+                drawn = self.vae.encode(chunks).sample(generator)
+                clean = self.index.whiten(drawn.flatten(1), numbers).reshape(drawn.shape)
             noise = torch.randn(clean.shape, generator=generator).to(clean)
             time = torch.randint(noiser.config.num_train_timesteps, (len(clean),), generator=generator)
             time = time.to(clean.device)
             noisy = noiser.add_noise(clean, noise, time)
             target = noiser.get_velocity(clean, noise, time)
-            predicted = model(torch.cat([noisy, posterior.mean], 1), time, class_labels=numbers).sample
-            weight = used.reshape(len(chunks), self.chunks.rows_a_chunk, -1)[:, None, :, :1].to(clean)
-            loss = ((predicted - target).square() * weight).sum() / weight.expand_as(noise).sum()
-            return loss, {}
+            predicted = model(noisy, time, class_labels=numbers).sample
+            weight = self.vae.latent_mask(used).to(clean)
+            return ((predicted - target).square() * weight).sum() / weight.sum(), {}
 
         ema = EMAModel(self.denoiser.parameters(), decay=0.99, use_ema_warmup=True, power=0.75)
         ema.to(self.device)
         steps, rate = config.diffusion_steps, config.diffusion_lr
-        self._train("denoiser", self.denoiser, denoiser_loss, steps, rate, run, ema)
+        self._train("denoiser", self.denoiser, denoiser_loss, steps, rate, run, files, ema)
         ema.copy_to(self.denoiser.parameters())
 
-    def _train(self, stage: str, model: nn.Module, loss, steps: int, rate: float, run: Run, ema=None):
+    def _train(self, stage: str, model: nn.Module, loss, steps: int, rate: float, run: Run, files, ema=None):
         model.train().requires_grad_(True)
         prepared, optimiser = run.accelerator.prepare(model, torch.optim.AdamW(model.parameters(), lr=rate))
+        size, count = len(self.chunks), len(self.chunks) * len(files)
 
         def step(number: int, part: int):  # a batch is never worked on in parts here
             rng, generator = step_rng(self.config.seed, stage, number)
-            drawn = sorted(rng.choice(len(self.chunks), min(self.config.batch_size, len(self.chunks)), replace=False))
-            chunks, used = (read.to(self.device) for read in self.chunks.read([int(i) for i in drawn]))
-            numbers = torch.tensor([int(i) for i in drawn], device=self.device)
+            drawn = sorted(int(i) for i in rng.choice(count, min(self.config.batch_size, count), replace=False))
+            parts = [
+                self.chunks.read([i % size for i in drawn if i // size == f], file) for f, file in enumerate(files)
+            ]
+            chunks, used = (torch.cat(pair).to(self.device) for pair in zip(*parts, strict=True))
+            numbers = torch.tensor([i % size for i in drawn], device=self.device)
             return loss(prepared, chunks, used, numbers, generator)
 
         run_stage(
@@ -161,47 +170,79 @@ class ChunkGenerator:
         model.eval().requires_grad_(False)
 
     @torch.inference_mode()
-    def _posterior_width(self) -> float:
-        rng, _ = step_rng(self.config.seed, "posterior width", 0)
-        drawn = sorted(rng.choice(len(self.chunks), min(16, len(self.chunks)), replace=False))
-        total, count = 0.0, 0
-        for batch in self._batches([int(i) for i in drawn]):
-            std = self.vae.encode(self.chunks.read(batch)[0].to(self.device)).std
-            total, count = total + float(std.square().sum()), count + std.numel()
-        return max((total / count) ** 0.5, 1e-6)
+    def _index(self, files: Sequence[Path]) -> IndexGaussian:
+        """The Gaussian of every index, over the files."""
+        found, total, count = [], 0.0, 0
+        for file in files:
+            means = []
+            for batch in self._batches(range(len(self.chunks))):
+                chunks, used = (read.to(self.device) for read in self.chunks.read(batch, file))
+                posterior, mask = self.vae.encode(chunks), self.vae.latent_mask(used)
+                means.append(posterior.mean.flatten(1))
+                total, count = total + float(posterior.var[mask].sum()), count + int(mask.sum())
+            found.append(torch.cat(means))
+        return IndexGaussian(torch.stack(found, 1), total / count)
 
     def _batches(self, numbers: Sequence[int]) -> list[list[int]]:
         size = self.config.batch_size
         return [list(numbers[first : first + size]) for first in range(0, len(numbers), size)]
 
-    @torch.inference_mode()
-    def reconstruct(self, matrix: int) -> Tensor:
-        """A matrix decoded from the posterior means of its chunks; float32, in its own shape."""
-        parts = []
-        for batch in self._batches(self.chunks.of_matrix(matrix)):
-            chunks = self.chunks.read(batch)[0].to(self.device)
-            parts.append(self.vae.decode(self.vae.encode(chunks).mean).cpu())
-        return self.chunks.assemble(matrix, torch.cat(parts))
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """How many numbers are generated, how many latents they are made of, and the decoder's parameters."""
+        decoder = (self.vae.autoencoder.decoder, self.vae.autoencoder.post_quant_conv, self.vae.outward)
+        parameters = sum(p.numel() for module in (*decoder, self.vae.skip_out) for p in module.parameters())
+        numbers = sum(part.numbers for unit in self.chunks.units for part in unit.parts)
+        latents = sum(self.chunks.rows_a_unit) * math.prod(self.vae.latent_shape) // self.chunks.rows_a_chunk
+        return numbers, latents, parameters
+
+    @property
+    def compression(self) -> dict[str, float]:
+        """How many numbers are generated for each latent (``latents``), and for each of latents and the decoder's
+        parameters together (``with_decoder``)."""
+        numbers, latents, parameters = self.sizes
+        return {"latents": numbers / latents, "with_decoder": numbers / (latents + parameters)}
 
     @torch.inference_mode()
-    def sample(self, matrix: int, number: int) -> Tensor:
-        """Sample a matrix, conditioned on the indices of its chunks; float32, in its own shape.
+    def reconstruct(self, unit: int) -> dict[str, Tensor]:
+        """A unit decoded from the mean latents of its chunks: its tensors, float32, in their own shapes."""
+        mean = self.index.mean
+        parts = [
+            self.vae.decode(mean[batch].reshape(-1, *self.vae.latent_shape)).cpu()
+            for batch in self._batches(self.chunks.of_unit(unit))
+        ]
+        return self.chunks.assemble(unit, torch.cat(parts))
+
+    @torch.inference_mode()
+    def sample(self, unit: int, number: int, indices: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """Sample a unit, conditioned on the indices of its chunks: its tensors, float32, in their own shapes.
 
         Args:
-            matrix: its number among the chunks' matrices.
-            number: of the sample: the same one gives the same matrix.
+            unit: its number among the chunks' units.
+            number: of the sample: the same one gives the same weights.
+            indices: other chunk indices to condition on, one for each chunk of the unit.
         """
-        _, generator = step_rng(self.config.seed, f"sample of {self.chunks.names[matrix]}", number)
-        parts = []
-        for batch in self._batches(self.chunks.of_matrix(matrix)):
-            mean = self.vae.encode(self.chunks.read(batch)[0].to(self.device)).mean
-            labels = torch.tensor(batch, device=self.device)
-            noise = torch.randn(mean.shape, generator=generator).to(mean)
+        _, generator = step_rng(self.config.seed, f"sample of {self.chunks.units[unit].name}", number)
+        steps, parts = self.config.sampling_steps, []
+        for batch in self._batches(self.chunks.of_unit(unit) if indices is None else indices):
+            numbers = torch.tensor(batch, device=self.device)
+            noise = torch.randn((len(batch), *self.vae.latent_shape), generator=generator).to(self.device)
 
-            def predict(latents, time, mean=mean, labels=labels):
-                return self.denoiser(torch.cat([latents, mean], 1), time, class_labels=labels).sample
+            def predict(latents, time, numbers=numbers):
+                return self.denoiser(latents, time, class_labels=numbers).sample
 
-            scheduler = DDIMScheduler(**NOISE, timestep_spacing="trailing")
-            latents = denoise(scheduler, predict, noise, self.config.sampling_steps)
-            parts.append(self.vae.decode(mean + self.width * latents).cpu())
-        return self.chunks.assemble(matrix, torch.cat(parts))
+            white = white_samples(predict, noise, steps)
+            latents = self.index.colour(white.flatten(1), numbers).reshape(white.shape)
+            parts.append(self.vae.decode(latents).cpu())
+        return self.chunks.assemble(unit, torch.cat(parts))
+
+
+def white_samples(predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int) -> Tensor:
+    """Samples of whitened latents (B, …) from unit Gaussian noise of their shape and a denoiser that predicts the
+    velocity."""
+
+    def made(predict, noise):
+        return denoise(DDIMScheduler(**NOISE, timestep_spacing="trailing"), predict, noise, steps)
+
+    # Few steps shrink even a unit Gaussian, whose velocity is zero: that is known, and taken back.
+    return made(predict, noise) / made(lambda latents, time: torch.zeros_like(latents), torch.ones(1)).item()

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from d2nwg.training.config import Batch, JsonConfig, Positive
+from d2nwg.training.config_base import Batch, JsonConfig, Positive
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.fields import Count, Seed, Steps, Width, Widths
 from d2nwg.utils.text import shown
@@ -22,21 +22,32 @@ class RefineConfig(JsonConfig):
         preset: what it began as.
         mode: of the signal-to-noise ratio that chooses the matrices (`spectrum.MODES`).
         percent: the top share of each type that is looked at.
-        layers: most matrices to refine, the best ranked of each type first; 0 for all that were chosen.
-        candidates: K, sampled for each matrix.
+        parts: what is generated: ``matrices`` of the blocks, all vectors of the ``norms`` as one, the output ``head``
+            (with the embeddings, where they are tied), or ``all`` parameters of the model. Mode, percent and layers
+            choose among matrices, and count for nothing else.
+        layers: most matrices to refine, the best ranked of each type first; 0 for all that were chosen. With a zoo, how
+            many groups of adjacent blocks are made; 0 for each by itself.
+        group: with 4, the top 4 of each type have a generator, the second top 4 another, and so on; 0: all have one.
+            Norms always have their own.
+        candidates: K, sampled for each matrix; baselines have as many tries, or fewer.
+        passes: over all matrices, with fresh candidates in each; one that accepts nothing is the last.
+        racing: candidates are scored on an eighth, a quarter, half and all of the selection questions, and dropped on
+            the way (`d2nwg.llm.racing`); otherwise all are scored on all.
         chunk: numbers a chunk; whole rows of the residual stream.
+        compression: numbers of a matrix for each latent; what can be had is near it.
         vae_channels: width of the VAE's convolutions.
         unet_channels: widths of the denoiser's levels.
         vae_steps, diffusion_steps: optimiser steps.
         batch_size: chunks a step.
         vae_lr, diffusion_lr: peak learning rates.
-        kl_weight: β. It sets how far samples lie from the pretrained weights: about the square root of β/2, relative
-            to them.
+        kl_weight: β. It sets how wide the VAE's posterior is: samples of one model's chunk lie about the square root of
+            β/2 from its reconstruction, relative to it.
         reach: a candidate's distance from the weights it replaces, relative to their norm, is cut down to at most
             this.
         sampling_steps: denoising steps a sample.
         criterion: what a candidate must be better in: ``accuracy``, as in the paper, or ``confidence``, the mean
-            log-probability of the right choice.
+            log-probability of the right choice under a temperature that is fitted once, on the base model. The
+            one-sided 90 % interval of the paired difference must lie above 0.
         normalise: score choices per character (the harness's acc_norm).
         select_questions, report_questions: most questions of each set, drawn by the seed; 0 for all.
         checkpoint_every: optimiser steps between checkpoints.
@@ -46,9 +57,14 @@ class RefineConfig(JsonConfig):
     preset: str = "quick"
     mode: Literal["paper", "spectrum"] = "paper"
     percent: Annotated[float, Gt(0), Le(100)] = 25.0
+    parts: Literal["matrices", "norms", "head", "all"] = "matrices"
     layers: Few = 7
+    group: Few = 0
     candidates: Annotated[int, Ge(1), Le(10**5)] = 6
+    passes: Annotated[int, Ge(1), Le(1000)] = 1
+    racing: bool = True
     chunk: Count = 36_864
+    compression: Annotated[float, Ge(1), Le(10**6)] = 2.0
     vae_channels: Width = 32
     unet_channels: Widths = (32,)
     vae_steps: Steps = 60
@@ -67,12 +83,15 @@ class RefineConfig(JsonConfig):
     seed: Seed = 0
 
     @classmethod
-    def of(cls, name: str, **changes) -> "RefineConfig":
+    def of(cls, name: str, *, zoo: bool = False, **changes) -> "RefineConfig":
         """``tiny`` (a few minutes on two cores for 135 million parameters), ``quick`` (under fifteen), ``standard``
-        (hours, or a GPU) or ``paper`` (chunks of 2,097,152 numbers; one 80 GB GPU for a billion parameters)."""
+        (hours, or a GPU) or ``paper`` (chunks of 2,097,152 numbers; one 80 GB GPU for a billion parameters).
+
+        With a ``zoo``, ``quick`` has 6 groups of blocks and 4 candidates, and the criterion is ``confidence``."""
         if not isinstance(name, str) or name not in PRESETS:
             raise UserError(f"Preset {shown(name)!r} is not known: choose one of {', '.join(PRESETS)}.")
-        return replace(cls(preset=name, **PRESETS[name]), **changes)
+        with_zoo = {"criterion": "confidence", **ZOO_PRESETS.get(name, {})} if zoo else {}
+        return replace(cls(preset=name, **PRESETS[name]), **{**with_zoo, **changes})
 
 
 PRESETS: dict[str, dict] = {
@@ -92,6 +111,7 @@ PRESETS: dict[str, dict] = {
         report_questions=0, checkpoint_every=1_000,
     ),
 }  # fmt: skip
+ZOO_PRESETS: dict[str, dict] = {"quick": dict(layers=6, candidates=4)}  # what is different with a zoo
 
 
 def smaller(preset: str) -> str:

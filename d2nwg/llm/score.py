@@ -5,13 +5,12 @@ that separates them and positions as if each stood alone, so that the prefix is 
 a separate forward pass for each choice.
 
 A `Scorer` can also keep the inputs of a decoder block for every row (`advance`): changed weights in that block or above
-are then scored without running the blocks below again.
+are then scored without running the blocks below again. It can score a part of the questions alone.
 """
 
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,17 +19,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from d2nwg.llm.architectures import blocks_of, decoder_of
+from d2nwg.llm.blocks import only_blocks
 from d2nwg.llm.models import check_tokens
+from d2nwg.llm.pack import Row, inputs_of, pack
 from d2nwg.llm.questions import Question
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
-from d2nwg.utils.text import shown
 
 if TYPE_CHECKING:
     from d2nwg.llm.models import LanguageModel
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 BATCH_LOGITS = 2**23  # numbers of logits held at once
+TEMPERATURES = 1e-2, 1e3  # between which one is fitted
 
 
 @dataclass(frozen=True)
@@ -55,34 +57,32 @@ class Scores:
         """The share of right answers, a fraction."""
         return float(self.correct(normalise).mean())
 
-    def confidence(self, normalise: bool = False) -> float:
-        """The mean log-probability of the right choice, normalised over the choices of its question; at most 0."""
+    def log_probability(self, normalise: bool = False, temperature: float = 1.0) -> np.ndarray:
+        """(Q,) log-probability of the right choice: a softmax over its question's choices, whose log-likelihoods (per
+        character with `normalise`) are divided by `temperature`; at most 0."""
         found = []
         for values, answer in zip(self._values(normalise), self.answers, strict=True):
-            found.append(values[answer] - values.max() - math.log(np.exp(values - values.max()).sum()))
-        return float(np.mean(found))
+            values = (values - values.max()) / temperature
+            found.append(values[answer] - math.log(np.exp(values).sum()))
+        return np.array(found)
+
+    def confidence(self, normalise: bool = False, temperature: float = 1.0) -> float:
+        """The mean of `log_probability`."""
+        return float(self.log_probability(normalise, temperature).mean())
 
     def _values(self, normalise: bool) -> Iterator[np.ndarray]:
         for values, lengths in zip(self.choices, self.lengths, strict=True):
             yield values / lengths if normalise else values
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A question's choices packed into one row.
+def fit_temperature(scores: Scores, normalise: bool = False) -> float:
+    """The temperature with which the right choices are most probable, within `TEMPERATURES`. Sums of log-likelihoods
+    over tokens are far over-confident: at 1 they say less than guessing."""
+    from scipy.optimize import minimize_scalar
 
-    Attributes:
-        tokens, positions, segments: (T,) token, position in its own text, and which choice (0: shared by all).
-        reads: (N,) places whose prediction is scored, ``targets`` (N,) the token expected there, ``owners`` (N,) the
-            choice that it counts for.
-    """
-
-    tokens: list[int]
-    positions: list[int]
-    segments: list[int]
-    reads: list[int]
-    targets: list[int]
-    owners: list[int]
+    bounds = [math.log(end) for end in TEMPERATURES]
+    found = minimize_scalar(lambda x: -scores.confidence(normalise, math.exp(x)), bounds=bounds, method="bounded")
+    return math.exp(found.x)
 
 
 class Scorer:
@@ -91,8 +91,11 @@ class Scorer:
     Args:
         model: between calls, only its blocks from the depth of `advance` on may change.
         questions: at least one.
+        parts: cut of the questions, by their numbers, into parts that can be scored by themselves; by default one.
         batch_tokens: most tokens in a batch; by default by device (`BATCH_TOKENS`).
         keep_bytes: kept activations beyond this many bytes go to a temporary folder.
+    Attributes:
+        tokens: computed until now; what runs through some of the blocks counts by their share.
     Raises:
         UserError: no questions.
     """
@@ -102,77 +105,90 @@ class Scorer:
         model: "LanguageModel",
         questions: Sequence[Question],
         *,
+        parts: Sequence[Sequence[int]] | None = None,
         batch_tokens: int | None = None,
         keep_bytes: int = 2**28,
     ):
         if not questions:
             raise UserError("There are no questions to score.")
         self.model, self.questions = model, list(questions)
-        self.base = model.model.get_decoder() if hasattr(model.model, "get_decoder") else model.model.base_model
+        self.base = decoder_of(model.model)
         rows = [pack(model, question) for question in self.questions]
         for row in rows:
             check_tokens(model.model, (*row.tokens, *row.targets))
         budget = batch_tokens or BATCH_TOKENS.get(model.device.type, 4096)
-        order = sorted(range(len(rows)), key=lambda i: -len(rows[i].tokens))
+        self.parts = [list(part) for part in parts or [range(len(rows))]]
         self.batches: list[list[int]] = []
-        for index in order:  # of like length, so that little is padded
-            if self.batches and (len(self.batches[-1]) + 1) * len(rows[self.batches[-1][0]].tokens) <= budget:
-                self.batches[-1].append(index)
-            else:
-                self.batches.append([index])
+        self._of_part: list[range] = []  # numbers of its batches
+        for part in self.parts:
+            first = len(self.batches)
+            for index in sorted(part, key=lambda i: -len(rows[i].tokens)):  # of like length: little is padded
+                last = self.batches[-1] if len(self.batches) > first else None
+                if last is not None and (len(last) + 1) * len(rows[last[0]].tokens) <= budget:
+                    last.append(index)
+                else:
+                    self.batches.append([index])
+            self._of_part.append(range(first, len(self.batches)))
         self.rows = rows
-        self.depth = 0  # blocks whose output is kept
-        self._kept: list[Tensor | Path] = []
+        self.tokens = 0.0
+        self.depths = [0] * len(self.batches)  # blocks whose output is kept
+        self._kept: dict[int, Tensor | Path] = {}
         self._keep_bytes = keep_bytes
         self._folder: tempfile.TemporaryDirectory | None = None
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The model's decoder blocks."""
-        return self.base.layers
+        """The model's decoder blocks. Raises AttributeError where it is of no known family."""
+        return blocks_of(self.base)
 
     @property
-    def tokens(self) -> int:
-        """Tokens that one pass over all questions computes."""
+    def pass_tokens(self) -> int:
+        """Tokens of one pass over all questions."""
         return sum(len(row.tokens) for row in self.rows)
 
     @torch.inference_mode()
-    def score(self, *, progress: Progress = silent, stage: str = "Scoring the questions") -> Scores:
+    def score(
+        self, part: int | None = None, *, progress: Progress = silent, stage: str = "Scoring the questions"
+    ) -> Scores:
         """Log-likelihoods of all choices with the weights as they are, from the block on that `advance` has reached.
 
+        Args:
+            part: only its questions, in the order of ``parts``; by default all of them, in their own order.
         Raises:
             UserError: some likelihood is no number.
         """
-        found: list[np.ndarray | None] = [None] * len(self.questions)
-        done = 0
-        for number, batch in enumerate(self.batches):
-            progress(stage, done, len(self.questions))
-            inputs = self._inputs(batch)
-            states = self._run(number, inputs, self.depth, None)
-            for index, values in zip(batch, self._likelihoods(batch, states), strict=True):
-                found[index] = values
-            done += len(batch)
-        progress(stage, len(self.questions), len(self.questions))
-        if not all(np.isfinite(values).all() for values in found):
+        wanted = range(len(self.questions)) if part is None else self.parts[part]
+        found: dict[int, np.ndarray] = {}
+        for number in self._batches(part):
+            progress(stage, len(found), len(wanted))
+            batch = self.batches[number]
+            inputs = inputs_of(self.model, [self.rows[index] for index in batch])
+            states = self._run(number, inputs, None)
+            found |= zip(batch, self._likelihoods(batch, states), strict=True)
+        progress(stage, len(wanted), len(wanted))
+        if not all(np.isfinite(values).all() for values in found.values()):
             raise UserError(f"{self.model.name} gives likelihoods that are no numbers: its weights are broken.")
-        return scores_of(self.questions, found)
+        return scores_of([self.questions[index] for index in wanted], [found[index] for index in wanted])
 
     @torch.inference_mode()
-    def advance(self, depth: int) -> None:
-        """Keep the inputs of block ``depth`` (from 0) for all questions; the blocks below must then not change."""
-        if depth <= self.depth:
-            return
-        for number, batch in enumerate(self.batches):
-            states = self._run(number, self._inputs(batch), self.depth, depth)
-            self._keep(number, states)
-        self.depth = depth
+    def advance(self, depth: int, part: int | None = None) -> None:
+        """Keep the inputs of block ``depth`` (from 0) for all questions or those of one part; the blocks below must
+        then not change."""
+        for number in self._batches(part):
+            if depth > self.depths[number]:
+                inputs = inputs_of(self.model, [self.rows[index] for index in self.batches[number]])
+                self._keep(number, self._run(number, inputs, depth))
+                self.depths[number] = depth
 
     def close(self) -> None:
         """Discard the kept activations."""
-        self._kept, self.depth = [], 0
+        self._kept, self.depths = {}, [0] * len(self.batches)
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
+
+    def _batches(self, part: int | None) -> range:
+        return range(len(self.batches)) if part is None else self._of_part[part]
 
     def _keep(self, number: int, states: Tensor) -> None:
         total = states.numel() * states.element_size() * len(self.batches)
@@ -182,32 +198,14 @@ class Scorer:
             with path.open("wb") as file:  # torch's own writer does not say why it failed
                 torch.save(states.cpu(), file)
             states = path
-        if number < len(self._kept):
-            self._kept[number] = states
-        else:
-            self._kept.append(states)
+        self._kept[number] = states
 
-    def _inputs(self, batch: Sequence[int]) -> dict[str, Tensor]:
-        """Tokens, positions (B, T) and mask (B, 1, T, T) of some rows; short ones are padded behind."""
-        rows, device = [self.rows[index] for index in batch], self.model.device
-        width = max(len(row.tokens) for row in rows)
-
-        def padded(values: list[int], fill: int) -> list[int]:
-            return values + [fill] * (width - len(values))
-
-        tokens = torch.tensor([padded(row.tokens, 0) for row in rows], device=device)
-        positions = torch.tensor([padded(row.positions, 0) for row in rows], device=device)
-        segments = torch.tensor([padded(row.segments, -1) for row in rows], device=device)
-        place = torch.arange(width, device=device)
-        seen = (segments[:, None, :] == 0) | (segments[:, None, :] == segments[:, :, None])
-        seen &= place[None, :, None] >= place[None, None, :]
-        dtype = self.model.model.dtype
-        mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, torch.finfo(dtype).min)
-        return {"input_ids": tokens, "position_ids": positions, "attention_mask": mask[:, None]}
-
-    def _run(self, number: int, inputs: dict[str, Tensor], first: int, last: int | None) -> Tensor:
-        """States (B, T, H) before block `last`, or after the final norm; blocks below `first` come from what is
-        kept."""
+    def _run(self, number: int, inputs: dict[str, Tensor], last: int | None) -> Tensor:
+        """States (B, T, H) before block `last`, or after the final norm; what is kept is not run again."""
+        first, share = self.depths[number], 1.0
+        if first or last is not None:
+            share = ((len(self.blocks) if last is None else last) - first) / len(self.blocks)
+        self.tokens += share * sum(len(self.rows[index].tokens) for index in self.batches[number])
         if first:
             kept = self._kept[number]
             kept = torch.load(kept, weights_only=True) if isinstance(kept, Path) else kept
@@ -218,42 +216,55 @@ class Scorer:
             return self.base(**inputs, use_cache=False).last_hidden_state
 
     def _likelihoods(self, batch: Sequence[int], states: Tensor) -> list[np.ndarray]:
-        """Log-likelihoods of the choices; the output head runs only at positions whose prediction is scored."""
+        """Log-likelihoods of the choices."""
         rows = [self.rows[index] for index in batch]
-        where = [(i, place) for i, row in enumerate(rows) for place in row.reads]
-        lines, places = (torch.tensor(values, device=states.device) for values in zip(*where, strict=True))
-        targets = torch.tensor([token for row in rows for token in row.targets], device=states.device)
-        head = self.model.model.get_output_embeddings()
-        states = states[lines, places]
-        together = max(1, BATCH_LOGITS // head.weight.shape[0])
-        found = []
-        for start in range(0, len(states), together):
-            logits = self._scaled(head(states[start : start + together])).float()
-            aims = targets[start : start + together]
-            found.append(logits.gather(1, aims[:, None])[:, 0] - logits.logsumexp(1))
-        values = torch.cat(found).double().cpu().numpy()
+        values = likelihoods(self.model, rows, states).double().cpu().numpy()
         result, start = [], 0
         for index, row in zip(batch, rows, strict=True):
             mine, start = values[start : start + len(row.reads)], start + len(row.reads)
             result.append(np.bincount(row.owners, mine, len(self.questions[index].continuations)))
         return result
 
-    def _scaled(self, logits: Tensor) -> Tensor:
-        """Logits with the final scaling or soft capping that some models apply."""
-        if scale := self._number("logit_scale"):
-            logits = logits * scale
-        if divisor := self._number("logits_scaling"):
-            logits = logits / divisor
-        if cap := self._number("final_logit_softcapping"):
-            logits = (logits / cap).tanh() * cap
-        return logits
 
-    def _number(self, name: str) -> float:
-        """A number of the model's configuration; 0 where it has none of this name."""
-        value = getattr(self.model.model.config, name, None) or 0
-        if not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise UserError(f"The config.json of {self.model.name} is damaged at {name}: fetch it again.")
-        return float(value)
+def likelihoods(model: "LanguageModel", rows: Sequence[Row], states: Tensor) -> Tensor:
+    """(N,) log-likelihoods of the tokens that packed rows score, one row's after another's.
+
+    Args:
+        states: (B, T, H) after the final norm. The output head runs only at positions whose prediction is scored.
+    Raises:
+        UserError: the model's configuration is damaged.
+    """
+    where = [(i, place) for i, row in enumerate(rows) for place in row.reads]
+    lines, places = (torch.tensor(values, device=states.device) for values in zip(*where, strict=True))
+    targets = torch.tensor([token for row in rows for token in row.targets], device=states.device)
+    head = model.model.get_output_embeddings()
+    states = states[lines, places]
+    together = max(1, BATCH_LOGITS // head.weight.shape[0])
+    found = []
+    for start in range(0, len(states), together):
+        logits = _scaled(model, head(states[start : start + together])).float()
+        aims = targets[start : start + together]
+        found.append(logits.gather(1, aims[:, None])[:, 0] - logits.logsumexp(1))
+    return torch.cat(found)
+
+
+def _scaled(model: "LanguageModel", logits: Tensor) -> Tensor:
+    """Logits with the final scaling or soft capping that some models apply."""
+    if scale := _number(model, "logit_scale"):
+        logits = logits * scale
+    if divisor := _number(model, "logits_scaling"):
+        logits = logits / divisor
+    if cap := _number(model, "final_logit_softcapping"):
+        logits = (logits / cap).tanh() * cap
+    return logits
+
+
+def _number(model: "LanguageModel", name: str) -> float:
+    """A number of the model's configuration; 0 where it has none of this name."""
+    value = getattr(model.model.config, name, None) or 0
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise UserError(f"The config.json of {model.name} is damaged at {name}: fetch it again.")
+    return float(value)
 
 
 def score_questions(
@@ -271,78 +282,3 @@ def scores_of(questions: Sequence[Question], choices: Sequence[np.ndarray]) -> S
     """Likelihoods with the facts of their questions."""
     lengths = tuple(np.array([max(1, len(text.strip())) for text in question.continuations]) for question in questions)
     return Scores(tuple(choices), lengths, np.array([question.answer for question in questions]))
-
-
-def pair(model: "LanguageModel", context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """Tokens of a context and of its continuation, split as lm-evaluation-harness splits them.
-
-    Both are tokenised together, and as many tokens cut off as the context has by itself. Where one token spans the
-    whole continuation and the end of the context, that leaves nothing, and the harness stops with an error (its issues
-    1297 and 3336); the continuation is then tokenised by itself, as its maintainers propose (issue 1053).
-
-    Returns:
-        Tokens of the context, at least one, and of the continuation, at least one.
-    Raises:
-        UserError: the tokenizer has no tokens for one of them.
-    """
-    tokenizer = model.tokenizer
-    spaces = len(context) - len(context.rstrip())
-    if spaces:
-        context, continuation = context[:-spaces], context[-spaces:] + continuation
-    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    alone = tokenizer.encode(continuation, add_special_tokens=False)
-    if context:
-        # The harness adds no start token to a text that begins with one.
-        special = start is None or not context.startswith(tokenizer.decode(start))
-        before = tokenizer.encode(context, add_special_tokens=special)
-        after = tokenizer.encode(context + continuation, add_special_tokens=special)[len(before) :] or alone
-    else:
-        before, after = ([start], alone) if alone[:1] != [start] else (alone[:1], alone[1:])
-    if None in before or not before or not after:
-        raise UserError(f"The tokenizer of {model.name} has no tokens for {shown(context + continuation)!r}.")
-    return before, after
-
-
-def pack(model: "LanguageModel", question: Question) -> _Row:
-    """A question's choices in one row behind what their texts have in common. A text longer than the model can read
-    loses its beginning."""
-    texts = []
-    for context, continuation in zip(question.contexts, question.continuations, strict=True):
-        before, after = pair(model, context, continuation)
-        whole = (before + after)[-(model.context + 1) :]
-        texts.append((whole, min(len(after), len(whole) - 1)))
-    inputs = [whole[:-1] for whole, _ in texts]  # the last token predicts nothing that counts
-    shared = 0
-    for column in zip(*inputs, strict=False):
-        if len(set(column)) > 1:
-            break
-        shared += 1
-    row = _Row(list(inputs[0][:shared]), list(range(shared)), [0] * shared, [], [], [])
-    for owner, (whole, count) in enumerate(texts):
-        start = len(row.tokens)
-        row.tokens.extend(whole[shared:-1])
-        row.positions.extend(range(shared, len(whole) - 1))
-        row.segments.extend([owner + 1] * (len(whole) - 1 - shared))
-        for place in range(len(whole) - count, len(whole)):
-            before = place - 1
-            row.reads.append(before if before < shared else start + before - shared)
-            row.targets.append(whole[place])
-            row.owners.append(owner)
-    return row
-
-
-@contextmanager
-def only_blocks(base: nn.Module, first: int, last: int | None) -> Iterator[None]:
-    """A decoder that runs blocks ``first`` to ``last`` (exclusive) alone, without the final norm where `last` is
-    given. Not for a model that others use at the same time."""
-    if first == 0 and last is None:
-        yield
-        return
-    blocks, norm = base.layers, base.norm
-    try:
-        base.layers = blocks[first:last]
-        if last is not None:
-            base.norm = nn.Identity()
-        yield
-    finally:
-        base.layers, base.norm = blocks, norm

@@ -14,14 +14,14 @@ import contextlib
 import hashlib
 import json
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from d2nwg.llm.architectures import TYPES, matrices
 from d2nwg.utils.devices import workers
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.paths import cache_dir, whole_file
@@ -34,10 +34,7 @@ if TYPE_CHECKING:
     from d2nwg.llm.models import LanguageModel
 
 MODES = ("paper", "spectrum")
-TYPES = ("q", "k", "v", "o", "up", "gate", "down")
 BATCH_BYTES = 2**27  # of matrices whose singular values are computed together
-
-_NAME = re.compile(r"\.(?P<layer>\d+)\.(?:\w+\.)*(?P<type>q|k|v|o|up|gate|down)_proj\.weight$")
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Matrix:
     Attributes:
         name: in the model's state dict.
         layer: number of its layer, from 0.
-        type: one of `TYPES`.
+        type: one of `d2nwg.llm.architectures.TYPES`.
         shape: (rows, columns).
         std: standard deviation of its entries.
         values: singular values, float32, largest first.
@@ -177,36 +174,22 @@ def density(matrix: Matrix, mode: str, points: int = 400) -> tuple[np.ndarray, n
 
 
 def measure(model: "LanguageModel", *, progress: Progress = silent) -> list[Matrix]:
-    """The singular values of every q, k, v, o, up, gate and down projection, in the order of the layers.
+    """The singular values of every matrix of the blocks, in the order of the layers; of fused ones as they are stored.
 
     Computed in float32 on the model's device, matrices of one shape together, and kept on the disk by the content of
     the weights, so that the same weights are measured once.
 
     Raises:
-        UserError: the model has no such matrices.
+        UserError: the model is of no known family.
     """
-    found = dict(projections(model.model.named_parameters()))
-    if not found:
-        raise UserError(
-            f"{model.name} has none of the projections {', '.join(TYPES)} that Llama-like models are made of."
-        )
+    units, parameters = matrices(model.model, model.name), dict(model.model.named_parameters())
+    found = {unit.name: parameters[unit.name] for unit in units}
     keep = cache_dir() / "spectra" / f"{_content(found, progress)}.npz"
     known = _read(keep, found)
     values, stds = known or _decompose(found, progress)
     if known is None:
         _write(keep, values, stds)
-    return [Matrix(name, *place(name), tuple(found[name].shape), stds[name], values[name]) for name in found]
-
-
-def projections(parameters: "Iterator[tuple[str, Tensor]]") -> "Iterator[tuple[str, Tensor]]":
-    """The 2-D weights among (name, tensor) pairs that are of one of the seven types."""
-    return ((name, tensor) for name, tensor in parameters if _NAME.search(name) and tensor.ndim == 2)
-
-
-def place(name: str) -> tuple[int, str]:
-    """``"model.layers.3.mlp.up_proj.weight"`` → ``(3, "up")``."""
-    match = _NAME.search(name)
-    return int(match["layer"]), match["type"]
+    return [Matrix(u.name, u.layer, u.type, u.parts[0].shape, stds[u.name], values[u.name]) for u in units]
 
 
 def _decompose(found: "Mapping[str, Tensor]", progress: Progress) -> tuple[dict[str, np.ndarray], dict[str, float]]:

@@ -9,9 +9,12 @@ from diffusers import ModelMixin
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from torch import Tensor, nn
 
+from d2nwg.utils.errors import UserError
 from d2nwg.weights.networks import State
 
 HEAD = ("head.weight", "head.bias")
+SHARPNESS = 20.0  # of what recognises a task: the likeliest value for descriptions of the zoo left out in turn
+MOST_BYTES = 8 * 2**20  # of a tensor of the basis: a file of a bundle should hold less than 10 MB
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class KnownTask:
         classes: names of the head's rows; none where it says a value.
         metric: accuracy, matthews or pearson.
         pairs: whether it is about pairs of texts.
+        head_alone: by the metric, of the best head on the encoder without an adapter; None where it is not known.
+        trained: likewise, the mean of the zoo's last adapters of the task with their heads.
     """
 
     name: str
@@ -31,6 +36,8 @@ class KnownTask:
     classes: Sequence[str]
     metric: str
     pairs: bool
+    head_alone: float | None = None
+    trained: float | None = None
 
     @property
     def rows(self) -> int:
@@ -57,8 +64,9 @@ class AdapterSpace(ModelMixin, ConfigMixin):
         text_size: (descriptions, width) of the vectors of all tasks' descriptions.
         zoo_size: Z, members whose coordinates the bundle keeps.
 
-    Tensors: ``mean`` (N,), ``units`` (tensors + 2,), ``basis`` (k, N) with orthonormal rows within each piece,
-    ``scales`` (T, k), ``texts`` (descriptions, width), ``zoo_vectors`` (Z, T k), ``zoo_tasks`` (Z,).
+    Tensors: ``mean`` (N,), ``units`` (tensors + 2,), ``basis`` (k, N), in parts of some rows, in half precision, with
+    orthonormal rows within each piece, ``scales`` (T, k), ``texts`` (descriptions, width), ``zoo_vectors`` (Z, T k),
+    ``zoo_tasks`` (Z,).
     """
 
     @register_to_config
@@ -83,11 +91,14 @@ class AdapterSpace(ModelMixin, ConfigMixin):
         self.size = sum(self.lengths)
         self.pieces = self._pieces(parts)
 
-        def kept(*size: int) -> nn.Parameter:
-            return nn.Parameter(torch.zeros(*size), requires_grad=False)
+        def kept(*size: int, dtype: torch.dtype = torch.float32) -> nn.Parameter:
+            return nn.Parameter(torch.zeros(*size, dtype=dtype), requires_grad=False)
 
         self.mean, self.units = kept(self.size), kept(len(self.shapes))
-        self.basis, self.scales = kept(coordinates, self.size), kept(parts, coordinates)
+        most = max(1, MOST_BYTES // (2 * self.size))
+        counts = [min(most, coordinates - first) for first in range(0, coordinates, most)]
+        self.basis = nn.ParameterList(kept(count, self.size, dtype=torch.float16) for count in counts)
+        self.scales = kept(parts, coordinates)
         self.texts = kept(*text_size)
         self.zoo_vectors, self.zoo_tasks = kept(zoo_size, parts * coordinates), kept(zoo_size)
 
@@ -145,23 +156,28 @@ class AdapterSpace(ModelMixin, ConfigMixin):
         ):
             self.units[place] = (piece.square().sum() / counted.sum().clamp_min(1)).sqrt().clamp_min(1e-8)
         away /= self._spread(self.units)
-        k = self.basis.shape[0]
+        if not (away.isfinite().all() and self.units.isfinite().all()):
+            raise UserError("Adapters of this zoo hold numbers too large to learn from: build it again.")
+        k = self.config.coordinates
+        basis = torch.zeros(k, self.size)
         for number, piece in enumerate(self.pieces):
             # as many directions as the members span at most; the others stay zero
             _, sizes, directions = torch.linalg.svd(away[:, piece], full_matrices=False)
             most = min(k, int((sizes > 1e-5 * sizes[0].clamp_min(1e-12)).sum()))
-            self.basis[:most, piece] = directions[:most]
+            basis[:most, piece] = directions[:most]
             self.scales[number, :most] = (sizes[:most] / len(flat) ** 0.5).clamp_min(1e-8)
+        for part, own in zip(self.basis, basis.split([len(part) for part in self.basis]), strict=True):
+            part.copy_(own)
         return self.to_vectors(pairs)
 
     @torch.no_grad()
     def to_vectors(self, states: Iterable[tuple[State, int]]) -> Tensor:
         """Adapters and the numbers of their tasks → coordinates (B, T k)."""
-        rows = []
+        rows, basis = [], torch.cat(list(self.basis)).cpu()
         for state, task in states:
             away = (self.flat(state) - self.mean.cpu()) * self.mask(torch.tensor([task]))[0]
             away /= self._spread(self.units.cpu())
-            found = torch.stack([self.basis[:, piece].cpu().float() @ away[piece] for piece in self.pieces])
+            found = torch.stack([basis[:, piece].float() @ away[piece] for piece in self.pieces])
             scales = self.scales.cpu()
             rows.append((found / scales.clamp_min(1e-8) * (scales > 0)).flatten())
         return torch.stack(rows)
@@ -170,9 +186,9 @@ class AdapterSpace(ModelMixin, ConfigMixin):
     def to_states(self, vectors: Tensor, rows: int) -> State:
         """Coordinates (B, T k) → adapters with heads of so many rows, (B, …) a tensor."""
         found = vectors.reshape(len(vectors), *self.scales.shape) * self.scales
-        flat = torch.zeros(len(vectors), self.size, device=vectors.device)
+        flat, basis = torch.zeros(len(vectors), self.size, device=vectors.device), torch.cat(list(self.basis))
         for number, piece in enumerate(self.pieces):
-            flat[:, piece] = found[:, number] @ self.basis[:, piece].float()
+            flat[:, piece] = found[:, number] @ basis[:, piece].float()
         flat = flat * self._spread(self.units) + self.mean
         state = {
             name: part.reshape(len(vectors), *size)
@@ -180,11 +196,46 @@ class AdapterSpace(ModelMixin, ConfigMixin):
         }
         return {name: part[:, :rows] if name in HEAD else part for name, part in state.items()}
 
-    def nearest(self, text: Tensor, most: int = 3) -> list[tuple[int, float]]:
-        """The tasks whose descriptions are nearest to a text's vector (width,): their numbers and cosines."""
+    def apart(self) -> Tensor:
+        """(Z,) distances of the zoo's coordinates to the nearest others of the same task; inf for a task's only one."""
+        zoo, tasks = self.zoo_vectors, self.zoo_tasks
+        between = torch.cdist(zoo, zoo).masked_fill(tasks[:, None] != tasks[None], torch.inf)
+        return between.fill_diagonal_(torch.inf).amin(1) if len(zoo) else torch.zeros(0)
+
+    def unit(self) -> Tensor:
+        """The median of what is finite of `apart`: the unit of distances to the zoo; NaN where no task has two."""
+        apart = self.apart()
+        apart = apart[apart.isfinite()]
+        return apart.median().clamp_min(1e-8) if len(apart) else torch.tensor(torch.nan)
+
+    def nearest(self, text: Tensor, most: int = 3, likely: Tensor | None = None) -> list[tuple[int, float]]:
+        """The tasks whose descriptions are nearest to a text's vector (width,): their numbers and cosines; in the
+        order of `likely` (`recognise`) where that is given."""
         cosines = self.texts.cpu() @ text.cpu()
         best = torch.full((len(self.tasks),), -2.0).scatter_reduce(0, self.description_tasks, cosines, "amax")
-        return [(int(n), float(best[n])) for n in best.argsort(descending=True)[:most]]
+        order = best if likely is None else self.of_tasks(likely)
+        return [(int(n), float(best[n])) for n in order.argsort(descending=True, stable=True)[:most]]
+
+    def of_tasks(self, likely: Tensor) -> Tensor:
+        """Probabilities (descriptions,) of `recognise`, added up by task."""
+        return torch.zeros(len(self.tasks)).index_add_(0, self.description_tasks, likely.cpu())
+
+    def recognise(self, text: Tensor, agree: Tensor | None = None, labels: int = 0) -> Tensor:
+        """How likely a task is one of those known, by its description and, where they are named, by its labels.
+
+        Args:
+            text: (width,) vector of the description.
+            agree: (tasks,) cosines of the vector of its label names with those of the known tasks.
+            labels: how many there are: where known tasks have as many, it is one of these.
+        Returns:
+            (descriptions,) probabilities of the known descriptions, which add up to 1.
+        """
+        scores = self.texts.cpu() @ text.cpu()
+        if agree is not None:
+            scores = scores + agree.cpu()[self.description_tasks]
+            fits = torch.tensor([task.rows == labels for task in self.tasks])[self.description_tasks]
+            scores = scores.masked_fill(~fits, -torch.inf) if fits.any() else scores
+        return (SHARPNESS * scores).softmax(0)
 
     def _spread(self, units: Tensor) -> Tensor:
         return torch.cat([unit.expand(length) for unit, length in zip(units, self.lengths, strict=True)])

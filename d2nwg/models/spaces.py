@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.text import shown, some
-from d2nwg.weights.layouts import ChunkedLayout, WholeLayout
+from d2nwg.weights.layer_types import match_tensors
+from d2nwg.weights.layouts import ChunkedLayout, WholeLayout, layer_of
 from d2nwg.weights.networks import State, fold_projection, select_classes
 
 
@@ -103,9 +104,10 @@ class WeightSpace(ModelMixin, ConfigMixin):
 class NetworkSpace(ModelMixin, ConfigMixin):
     """Networks of several architectures ↔ vectors of one length, and the ids that are a generator's condition.
 
-    A network's chunks (`ChunkedLayout`) stand one after another, zero-padded to the longest architecture's. The
-    generator sees the vector as one token (``whole``) or a token a chunk (``chunked``); each token has two ids:
-    its place in its architecture, and the task.
+    A network's chunks (`ChunkedLayout`) stand one after another, zero-padded to the longest architecture's. What is
+    encoded and sampled as one is an item: the network's whole vector, seen as one token (``whole``) or a token a chunk
+    (``chunked``); or each chunk for itself (``independent``). Each token has two ids: its place in its architecture,
+    and the task. An item is named by the numbers of architecture and task, and with ``independent`` of the chunk.
 
     Args:
         architectures: one dict each: ``name`` (of its first checkpoint), ``layout`` (a `ChunkedLayout` as JSON),
@@ -114,15 +116,16 @@ class NetworkSpace(ModelMixin, ConfigMixin):
         tasks: names of the zoo's tasks.
         tokens: T, 1 or the most chunks of an architecture.
         latent_shape: of one latent.
-        zoo_size: latents of zoo members that the bundle keeps.
+        zoo_size: latents that the bundle keeps, of the items of zoo members.
+        independent: every chunk is an item.
 
     Networks from a common start differ little from each other. So a vector is the difference of a network from the mean
     of its architecture, in units of each tensor's standard deviation about that mean, and a latent, before it is
     scaled, is a difference from the mean of its architecture and task. Otherwise training learns only what they share.
 
-    Tensors: ``centres`` and ``units`` (architectures, N) of vectors; ``latent_centres`` (architectures × tasks, c, h,
-    w); of the zoo ``zoo_latents`` (Z, c, h, w), unscaled means, ``zoo_members`` (Z, 2), architecture and task number,
-    and ``zoo_accuracy`` (Z,), NaN where it is not known.
+    Tensors: ``centres`` and ``units`` (architectures, N) of vectors; ``latent_centres`` (kinds of items × tasks, c, h,
+    w); of the zoo ``zoo_latents`` (Z, c, h, w), unscaled means, ``zoo_members`` (Z, 2 or 3), the items' names, and
+    ``zoo_accuracy`` (Z,), NaN where it is not known.
     """
 
     @register_to_config
@@ -133,18 +136,20 @@ class NetworkSpace(ModelMixin, ConfigMixin):
         tokens: int = 1,
         latent_shape: tuple[int, int, int] = (4, 8, 8),
         zoo_size: int = 0,
+        independent: bool = False,
     ):
         super().__init__()
         self.layouts = [ChunkedLayout(**architecture["layout"]) for architecture in architectures]
         self.lengths = [len(layout.places) for layout in self.layouts]
+        self.pieces = self.lengths if independent else [1] * len(self.layouts)
 
         def kept(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.zeros(*shape), requires_grad=False)
 
         self.centres, self.units = kept(len(self.layouts), self.size), kept(len(self.layouts), self.size)
         self.units.data.fill_(1)
-        self.latent_centres = kept(len(self.layouts) * len(tasks), *latent_shape)
-        self.zoo_latents, self.zoo_members = kept(zoo_size, *latent_shape), kept(zoo_size, 2)
+        self.latent_centres = kept(sum(self.pieces) * len(tasks), *latent_shape)
+        self.zoo_latents, self.zoo_members = kept(zoo_size, *latent_shape), kept(zoo_size, 3 if independent else 2)
         self.zoo_accuracy = kept(zoo_size)
 
     @property
@@ -153,14 +158,32 @@ class NetworkSpace(ModelMixin, ConfigMixin):
         return max(self.lengths) * self.layouts[0].chunk
 
     @property
+    def item_size(self) -> int:
+        """Numbers of an item."""
+        return self.layouts[0].chunk if self.config.independent else self.size
+
+    @property
     def names(self) -> list[str]:
         """Names of the ids: the tasks, then the places."""
         places = [f"architecture-{i}/{k}" for i, count in enumerate(self._tokens()) for k in range(count)]
         return [f"task/{name}" for name in self.config.tasks] + places
 
     def _tokens(self) -> list[int]:
-        """Tokens that each architecture uses."""
-        return [1 if self.config.tokens == 1 else length for length in self.lengths]
+        """Tokens that each architecture uses, in all of its items."""
+        joint = self.config.tokens > 1 or self.config.independent
+        return self.lengths if joint else [1] * len(self.lengths)
+
+    def items(self, member: Tensor) -> Tensor:
+        """(2,) numbers of architecture and task → (P, 2 or 3), the items of such a network, in order."""
+        if not self.config.independent:
+            return member.long().unsqueeze(0)
+        count = self.pieces[int(member[0])]
+        return torch.cat([member.long().expand(count, 2), torch.arange(count).unsqueeze(1)], 1)
+
+    def _places(self, items: Tensor) -> Tensor:
+        """(B, 2 or 3) items → (B,) number of their kind: of the architecture, or of the chunk in it."""
+        first = torch.tensor([0, *self.pieces]).cumsum(0)[items[:, 0].long().cpu()]
+        return first + (items[:, 2].long().cpu() if self.config.independent else 0)
 
     def centre(self, vectors_of: Iterable[tuple[int, Tensor]]) -> None:
         """Measure ``centres`` and ``units`` on (architecture number, vector (N,)) of networks, read one at a time.
@@ -181,28 +204,62 @@ class NetworkSpace(ModelMixin, ConfigMixin):
             for span in layout.spans.values():
                 self.units.data[number, span] = float(variance[span].mean().sqrt()) or 1.0
 
-    def group(self, members: Tensor) -> Tensor:
-        """(B, 2) architecture and task numbers → (B,) rows of ``latent_centres``."""
-        return members[:, 0].long() * len(self.config.tasks) + members[:, 1].long()
+    def group(self, items: Tensor) -> Tensor:
+        """(B, 2 or 3) items → (B,) rows of ``latent_centres``."""
+        return self._places(items).to(items.device) * len(self.config.tasks) + items[:, 1].long()
 
-    def ids(self, members: Tensor) -> Tensor:
-        """(B, 2) architecture and task numbers → (B, 2 T) ids, -1 for tokens that the architecture does not use."""
+    def ids(self, items: Tensor) -> Tensor:
+        """(B, 2 or 3) items → (B, 2 T) ids, -1 for tokens that the architecture does not use."""
+        if self.config.independent:
+            return torch.stack([len(self.config.tasks) + self._places(items), items[:, 1].long().cpu()], 1)
         tokens = self._tokens()
         first = len(self.config.tasks) + torch.tensor([0, *tokens]).cumsum(0)
-        rows = torch.full((len(members), self.config.tokens, 2), -1)
-        for row, (architecture, task) in zip(rows, members.long().tolist(), strict=True):
+        rows = torch.full((len(items), self.config.tokens, 2), -1)
+        for row, (architecture, task) in zip(rows, items.long().tolist(), strict=True):
             row[: tokens[architecture], 0] = first[architecture] + torch.arange(tokens[architecture])
             row[: tokens[architecture], 1] = task
         return rows.flatten(1)
 
-    def mask(self, architectures: Tensor) -> Tensor:
-        """(B,) architecture numbers → (B, N) bool, the numbers that count."""
-        return self._masks[architectures.long().cpu()]
+    def mask(self, items: Tensor) -> Tensor:
+        """(B, 2 or 3) items → (B, numbers of an item) bool, those that count."""
+        architectures = items[:, 0].long().cpu()
+        if not self.config.independent:
+            return self._masks[architectures]
+        return self._masks.reshape(len(self._masks), -1, self.item_size)[architectures, items[:, 2].long().cpu()]
 
     @cached_property
     def _masks(self) -> Tensor:
         masks = [layout.mask().flatten() for layout in self.layouts]
         return torch.stack([nn.functional.pad(mask, (0, self.size - len(mask))) for mask in masks])
+
+    @property
+    def item_centres(self) -> Tensor:
+        """``centres`` by item, (architectures, P, numbers of an item)."""
+        return self.centres.unflatten(1, (-1, self.item_size))
+
+    @property
+    def item_units(self) -> Tensor:
+        """``units`` by item."""
+        return self.units.unflatten(1, (-1, self.item_size))
+
+    def matching(self, like: State, architecture: int) -> tuple[list[int], ChunkedLayout]:
+        """For another architecture, whose state dict is given: which chunks of this one stand for its chunks, in order,
+        and its layout, standardised as this one's.
+
+        Raises:
+            UserError: as `match_tensors`.
+        """
+        own = self.layouts[architecture]
+        shapes = ChunkedLayout.of(like, own.chunk, own.batchnorm).shapes
+        matches, order = match_tensors(own.shapes, shapes), list(own.shapes)
+        # Files need not keep the module's order; in a layer it has to be the one that its chunks have.
+        shapes = dict(sorted(shapes.items(), key=lambda item: order.index(matches[item[0]])))
+        mean, std = ({name: of[match] for name, match in matches.items()} for of in (own.mean, own.std))
+        layout = ChunkedLayout(shapes, own.chunk, own.batchnorm, mean, std)
+        numbers = {place: number for number, place in enumerate(own.places)}
+        layers = {name: number for number, name in enumerate(own.layers)}
+        theirs = [layers[layer_of(matches[names[0]])] for names in layout.layers.values()]
+        return [numbers[theirs[layer], position] for layer, position in layout.places], layout
 
     def to_vectors(self, state: State, architecture: int) -> Tensor:
         """Networks (B, …) of one architecture → (B, N) standardised."""
@@ -247,4 +304,4 @@ class NetworkSpace(ModelMixin, ConfigMixin):
 
     def kept(self, member: Tensor) -> Tensor:
         """Which of the kept zoo latents are of this architecture and task, (Z,) bool."""
-        return (self.zoo_members == member.to(self.zoo_members)).all(1)
+        return (self.zoo_members[:, :2] == member.to(self.zoo_members)).all(1)

@@ -13,8 +13,8 @@ class ConditionalUNet(ModelMixin, ConfigMixin):
     """Predicts the noise in latents z_t from z_t, the time step and the condition.
 
     The class-wise embeddings lie beside the latent in slot order: with T tokens, each token's share of the slots is
-    mapped linearly onto that token's rows of the latent picture; z_D is mapped onto constant channels; a last channel
-    tells used rows from unused ones. All are concatenated with z_t along the channels.
+    mapped linearly onto that token's rows of the latent picture; z_D is mapped onto constant channels, or onto a whole
+    picture; a last channel tells used rows from unused ones. All are concatenated with z_t along the channels.
 
     Args:
         latent_shape: (c, h, w).
@@ -27,6 +27,7 @@ class ConditionalUNet(ModelMixin, ConfigMixin):
         layers: residual blocks a level.
         skip: a linear map of each token's slots guesses its rows of the clean latent; the UNet sees the guess and
             predicts what it lacks. For ``prediction_type="sample"``: the UNet starts where a regression ends.
+        dataset_picture: z_D is mapped onto ``condition_channels`` whole channels, not onto as many constants.
     """
 
     @register_to_config
@@ -41,6 +42,7 @@ class ConditionalUNet(ModelMixin, ConfigMixin):
         channels: Widths = (64, 128),
         layers: Depth = 1,
         skip: bool = False,
+        dataset_picture: bool = False,
     ):
         super().__init__()
         latent_channels, height, width = latent_shape
@@ -48,7 +50,7 @@ class ConditionalUNet(ModelMixin, ConfigMixin):
         rows = height // tokens
         beside = condition_channels + (latent_channels if skip else 0)
         self.slot_map = nn.Linear(per_token * (slot_size + 1), beside * rows * width)
-        self.dataset_map = nn.Linear(dataset_size, condition_channels)
+        self.dataset_map = nn.Linear(dataset_size, condition_channels * (height * width if dataset_picture else 1))
         self.unet = UNet2DModel(
             sample_size=(height, width),
             in_channels=latent_channels + beside + condition_channels + 1,
@@ -83,7 +85,10 @@ class ConditionalUNet(ModelMixin, ConfigMixin):
         slots = torch.cat([condition.slots, used.unsqueeze(-1)], -1).reshape(batch, tokens, -1)
         beside = self.slot_map(slots).reshape(batch, tokens, -1, height // tokens, width)
         beside = beside.transpose(1, 2).reshape(batch, -1, height, width)
-        everywhere = self.dataset_map(condition.dataset)[:, :, None, None].expand(-1, -1, height, width)
+        dataset = self.dataset_map(condition.dataset).reshape(batch, self.config.condition_channels, -1, 1)
+        if self.config.dataset_picture:
+            dataset = dataset.reshape(batch, -1, height, width)
+        everywhere = dataset.expand(-1, -1, height, width)
         share = used.reshape(batch, tokens, -1).mean(-1)
         rows = share.repeat_interleave(height // tokens, 1)[:, None, :, None].expand(-1, 1, -1, width)
         return torch.cat([beside, everywhere, rows], 1)

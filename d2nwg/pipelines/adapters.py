@@ -1,5 +1,6 @@
 """Sampling adapters: a description of a task → latents → coordinates → the matrices of an adapter, and its head."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,14 +12,31 @@ from d2nwg.conditions.description import DescriptionEncoder
 from d2nwg.models.adapter_space import HEAD, AdapterSpace, KnownTask
 from d2nwg.models.unet import ConditionalUNet
 from d2nwg.models.vae import WeightVAE
+from d2nwg.pipelines import ADAPTER_STEPS as STEPS
+from d2nwg.pipelines import GUIDANCE
+from d2nwg.pipelines import LONGEST_DESCRIPTION as LONGEST
 from d2nwg.pipelines.base import LatentPipeline
 from d2nwg.pipelines.denoise import check_numbers, denoise
+from d2nwg.utils.errors import UserError
 from d2nwg.utils.limits import check_memory
 from d2nwg.utils.progress import Progress, silent
+from d2nwg.utils.text import utf8
 from d2nwg.weights.networks import State, pick
 
-STEPS = 20
 SEEN = 0.55  # cosine from which on two sentences describe the same task: paraphrases of one have 0.55 to 0.9
+
+
+def check_description(text: str) -> str:
+    """A description that can be read, without the spaces around it.
+
+    Raises:
+        UserError: it is empty or too long.
+    """
+    if len(text) > LONGEST:
+        raise UserError(f"The description has {len(text):,} characters; say it in at most {LONGEST:,}.")
+    if not text.strip():
+        raise UserError("Describe the task in a sentence, such as: Is this film review positive?")
+    return utf8(text).strip()
 
 
 @dataclass
@@ -32,6 +50,7 @@ class AdapterSamples:
         nearest: numbers of the nearest known tasks, and the cosines of their descriptions with this one's.
         distance: (S,) of each sample's coordinates to the nearest member of the zoo, divided by the median distance
             of members of one task to each other's nearest; 0 is a copy.
+        vectors: (S, T k) each sample's coordinates.
     """
 
     state: State
@@ -39,6 +58,7 @@ class AdapterSamples:
     task: KnownTask
     nearest: list[tuple[int, float]]
     distance: Tensor
+    vectors: Tensor
 
     def __len__(self) -> int:
         return len(self.distance)
@@ -77,12 +97,17 @@ class AdapterGenerationPipeline(LatentPipeline):
         num_samples: int = 10,
         generator: torch.Generator | None = None,
         num_inference_steps: int = STEPS,
-        guidance_scale: float = 1.0,
+        guidance_scale: float = GUIDANCE,
         to: str | None = None,
         share: float = 0.0,
         progress: Progress = silent,
+        labels: Sequence[str] = (),
+        to_labels: Sequence[str] = (),
     ) -> AdapterSamples:
         """Sample adapters.
+
+        The condition is an average of the known descriptions, by how likely they describe the same task
+        (`AdapterSpace.recognise`): other words for a known task lie farther from its descriptions than training noise.
 
         Args:
             description: of the task, in words.
@@ -92,6 +117,8 @@ class AdapterGenerationPipeline(LatentPipeline):
             to: another description; the adapter is then one for a task between the two.
             share: how far on the way to it, from 0 to 1.
             progress: called with the stage ``"Sampling adapters"``.
+            labels: names of the task's labels, where they are known: they help to recognise it.
+            to_labels: likewise of ``to``.
         Raises:
             UserError: there is no description, or more samples than fit into the memory.
         """
@@ -100,10 +127,12 @@ class AdapterGenerationPipeline(LatentPipeline):
         device = space.mean.device
         needed = num_samples * 4 * 3 * space.size
         check_memory(needed, f"Sampling {num_samples:,} adapters at once", "ask for fewer at a time", device)
-        text = self._text(description)
+        text, likely = self.recognise(description, labels)
         if to is not None:
-            text = torch.nn.functional.normalize(torch.lerp(text, self._text(to), share), dim=-1)
-        condition: Condition = self.condition_encoder(text.to(device))
+            there, other = self.recognise(to, to_labels)
+            text, likely = torch.lerp(text, there, share), torch.lerp(likely, other, share)
+        known = torch.nn.functional.normalize(likely.to(device) @ space.texts, dim=-1)
+        condition: Condition = self.condition_encoder(known[None])
         noise = randn_tensor((num_samples, *self.vae.latent_shape), generator=generator, device=device)
         latents = denoise(
             self.scheduler,
@@ -114,34 +143,48 @@ class AdapterGenerationPipeline(LatentPipeline):
             stage="Sampling adapters",
             progress=progress,
         )
-        return self.samples(self.vae.decode(latents / self.vae.config.latent_scale), text[0])
+        return self.samples(self.vae.decode(latents / self.vae.config.latent_scale), text, likely)
 
-    def samples(self, vectors: Tensor, text: Tensor) -> AdapterSamples:
-        """Coordinates (S, T k) and the vector of a description → the adapters."""
+    def samples(self, vectors: Tensor, text: Tensor, likely: Tensor) -> AdapterSamples:
+        """Coordinates (S, T k), the vector of a description and what it is likely to be → the adapters."""
         space = self.weight_space
-        nearest = space.nearest(text)
+        nearest = space.nearest(text, likely=likely)
         task = space.tasks[nearest[0][0]]
         state = space.to_states(vectors, task.rows)
         head = {name: state.pop(name) for name in HEAD}
-        return AdapterSamples(state, head, task, nearest, _distance(space, vectors))
+        return AdapterSamples(state, head, task, nearest, _distance(space, vectors), vectors.cpu())
 
-    def _text(self, description: str) -> Tensor:
-        return self.condition_encoder.texts([description])
+    @torch.inference_mode()
+    def recognise(self, description: str, labels: Sequence[str] = ()) -> tuple[Tensor, Tensor]:
+        """The vector (width,) of a description, and how likely each known description says the same (descriptions,).
+
+        Raises:
+            UserError: it is empty.
+        """
+        space, agree = self.weight_space, None
+        said = [
+            description,
+            *([_together(labels), *(_together(task.classes) for task in space.tasks)] if labels else []),
+        ]
+        vectors = self.condition_encoder.texts(said).cpu()
+        if labels:
+            agree = vectors[2:] @ vectors[1]
+        return vectors[0], space.recognise(vectors[0], agree, len(labels))
 
     def attempt(self) -> None:
         """See `BundlePipeline`."""
         text = self.weight_space.texts[:1]
         beside = self.denoiser.lay_out(self.condition_encoder(text))
         self.denoiser.denoise(torch.zeros(1, *self.vae.latent_shape), 0, beside)
-        self.samples(self.vae.decode(torch.zeros(1, *self.vae.latent_shape)), text[0])
+        likely = self.weight_space.recognise(text[0])
+        self.samples(self.vae.decode(torch.zeros(1, *self.vae.latent_shape)), text[0], likely)
+
+
+def _together(labels: Sequence[str]) -> str:
+    """Names of labels as one text; of a task without any, what its head says."""
+    return ", ".join(name.replace("_", " ") for name in labels) or "a number"
 
 
 def _distance(space: AdapterSpace, vectors: Tensor) -> Tensor:
     """As in `AdapterSamples`; NaN where no task has two members."""
-    zoo, tasks = space.zoo_vectors, space.zoo_tasks
-    between = torch.cdist(zoo, zoo).masked_fill(tasks[:, None] != tasks[None], torch.inf).fill_diagonal_(torch.inf)
-    closest = between.min(1).values
-    closest = closest[closest.isfinite()]
-    if not len(closest):
-        return torch.full((len(vectors),), torch.nan)
-    return (torch.cdist(vectors, zoo).min(1).values / closest.median().clamp_min(1e-8)).cpu()
+    return (torch.cdist(vectors, space.zoo_vectors).min(1).values / space.unit().to(vectors)).cpu()

@@ -9,8 +9,9 @@ from torch import Tensor
 from typing_extensions import Self
 
 from d2nwg.conditions.base import Condition
+from d2nwg.models.predictor import AccuracyPredictor
 from d2nwg.models.unet import ConditionalUNet
-from d2nwg.models.vae import WeightVAE
+from d2nwg.models.vae import Latents
 from d2nwg.pipelines.components import load_component
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.limits import out_of_memory
@@ -71,12 +72,16 @@ class BundlePipeline(DiffusionPipeline):
 
 
 class LatentPipeline(BundlePipeline):
-    """A pipeline of the paper's parts: a VAE, a conditioner, and a denoiser of the VAE's latents."""
+    """A pipeline of the paper's parts: a VAE, a conditioner, a denoiser of the VAE's latents, and, where it was trained
+    with one, an accuracy predictor."""
 
-    vae: WeightVAE
+    vae: Latents
     denoiser: ConditionalUNet
+    predictor: AccuracyPredictor | None
 
-    def __init__(self, vae, condition_encoder, denoiser, scheduler, weight_space):
+    _optional_components = ["predictor"]  # noqa: RUF012 (diffusers')
+
+    def __init__(self, vae, condition_encoder, denoiser, scheduler, weight_space, predictor=None):
         super().__init__()
         self._register(
             vae=vae,
@@ -84,6 +89,7 @@ class LatentPipeline(BundlePipeline):
             denoiser=denoiser,
             scheduler=scheduler,
             weight_space=weight_space,
+            predictor=predictor,
         )
 
     def _predictor(self, condition: Condition, guidance_scale: float = 1.0) -> Callable[[Tensor, Tensor], Tensor]:

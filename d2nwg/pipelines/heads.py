@@ -16,7 +16,7 @@ from d2nwg.models.padding import Padding
 from d2nwg.models.schedulers import ancestral
 from d2nwg.models.spaces import WeightSpace
 from d2nwg.models.unet import ConditionalUNet
-from d2nwg.models.vae import WeightVAE
+from d2nwg.models.vae import Latents
 from d2nwg.pipelines import DEFAULT_STEPS
 from d2nwg.pipelines.base import BundlePipeline, LatentPipeline, find_folder, read_index
 from d2nwg.pipelines.denoise import check_numbers, denoise
@@ -39,6 +39,8 @@ class HeadSamples:
         trust: the weight that images without labels were given, from 0 to 1; None without any.
         belief: the probability that the names are those of the classes, by the images, which is how far they count;
             None where names or images are no condition.
+        expected: (1 + S,) the accuracies that the bundle's predictor expects of the average of the heads and of each;
+            None without a predictor.
     """
 
     state: State
@@ -46,6 +48,7 @@ class HeadSamples:
     order: Tensor | None
     trust: float | None = None
     belief: float | None = None
+    expected: Tensor | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.state.values())))
@@ -225,7 +228,7 @@ class LatentHeadPipeline(LatentPipeline, WeightGenerationPipeline):
     """The paper's: a VAE of whole heads, a conditioner and a UNet over latents. Heads of up to
     ``weight_space.max_classes`` classes on the bundle's encoder."""
 
-    vae: WeightVAE
+    vae: Latents
     condition_encoder: Conditioner
     denoiser: ConditionalUNet
     weight_space: WeightSpace
@@ -259,4 +262,17 @@ class LatentHeadPipeline(LatentPipeline, WeightGenerationPipeline):
         noise = self._noise((num_samples, *self.vae.latent_shape), run[1])
         latents = self._denoise(predict, noise, run, self.padding(len(order)))
         vectors = self.vae.decode(latents / self.vae.config.latent_scale)
-        return HeadSamples(self.weight_space.to_heads(vectors, order), vectors, order)
+        expected = self._expected(torch.cat([vectors.mean(0, keepdim=True), vectors]), task, order)
+        return HeadSamples(self.weight_space.to_heads(vectors, order), vectors, order, expected=expected)
+
+    def _expected(self, vectors: Tensor, task: Task, order: Tensor) -> Tensor | None:
+        """The accuracies (S,) that the predictor expects of vectors (S, N); None without a predictor."""
+        space, beside = self.weight_space, ()
+        if self.predictor is None:
+            return None
+        if self.predictor.conditioned:
+            means = vectors.new_zeros(1, space.max_classes, space.config.projected)
+            means[0, : len(order)] = torch.stack([space.project(images).mean(0) for images in task.support])[order]
+            beside = (means.expand(len(vectors), -1, -1),)
+        mask = space.layout.mask(torch.tensor([len(order)], device=vectors.device))
+        return self.predictor(vectors, mask.expand(len(vectors), -1), *beside)

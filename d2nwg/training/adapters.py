@@ -21,6 +21,7 @@ from d2nwg.utils.limits import check_memory
 from d2nwg.utils.text import some
 from d2nwg.weights.model_zoo import ModelZoo
 
+SPREAD = 0.5  # of the shares of a task's descriptions in a mean of them: often nearly one alone
 STEPS = 20  # denoising steps of the samples that are looked at in training
 
 
@@ -58,8 +59,13 @@ class AdapterBatches:
         return AdapterBatch(vectors, mask, torch.from_numpy(tasks[self.part]).to(self.device))
 
     def described(self, batch: AdapterBatch, rng: np.random.Generator) -> Tensor:
-        """The vector of a random description of each member's task, (B, width)."""
-        return self.texts[np.array([rng.choice(self.rows[int(task)]) for task in batch.tasks])]
+        """A random mean of the vectors of the descriptions of each member's task, (B, width)."""
+        found = []
+        for task in batch.tasks:
+            rows = self.rows[int(task)]
+            shares = torch.from_numpy(rng.dirichlet(np.full(len(rows), SPREAD))).to(self.texts)
+            found.append(shares @ self.texts[rows])
+        return torch.nn.functional.normalize(torch.stack(found), dim=-1)
 
 
 class AdapterStages(Stages):
@@ -83,13 +89,11 @@ class AdapterStages(Stages):
         rng, generator = step_rng(self.config.seed, "samples", 0)
         owners = np.repeat(np.arange(len(self.data.rows)), [len(rows) for rows in self.data.rows])
         chosen = rng.permutation(len(owners))[:most]
-        beside = denoiser.lay_out(encoder(self.data.texts[chosen]))
         noise = torch.randn(len(chosen), *vae.latent_shape, generator=generator).to(self.data.device)
-        ema.store(denoiser.parameters())
-        ema.copy_to(denoiser.parameters())
         scheduler = type(scheduler).from_config(scheduler.config)
-        latents = denoise(scheduler, lambda given, time: denoiser.denoise(given, time, beside), noise, STEPS)
-        ema.restore(denoiser.parameters())
+        with self.averaged(ema):
+            beside = denoiser.lay_out(encoder(self.data.texts[chosen]))
+            latents = denoise(scheduler, lambda given, time: denoiser.denoise(given, time, beside), noise, STEPS)
         vectors = vae.decode(latents / vae.config.latent_scale)
         near = self.data.tasks[torch.cdist(vectors, self.data.vectors).argmin(1).cpu()]
         return {"own_task": round(float((near.numpy() == owners[chosen]).mean()), 4)}
@@ -111,7 +115,7 @@ def adapter_space(zoo: ModelZoo, config: AdaptersConfig) -> tuple[AdapterSpace, 
     kept = [task for task in about.tasks if task.name not in config.held_out]
     if len(kept) < 2:
         raise UserError("A generator of adapters learns from two tasks or more.")
-    tasks = [KnownTask(one.name, one.descriptions, one.classes, one.metric, one.pairs) for one in kept]
+    tasks = [_known(zoo, one) for one in kept]
     place = {task.name: number for number, task in enumerate(tasks)}
     chosen = [number for number, record in enumerate(zoo.records) if record.get("task") in place]
     first = zoo.plain_state(chosen[0])
@@ -135,6 +139,19 @@ def adapter_space(zoo: ModelZoo, config: AdaptersConfig) -> tuple[AdapterSpace, 
     space.zoo_vectors.data.copy_(vectors)
     space.zoo_tasks.data.copy_(torch.tensor(owners))
     return space, vectors, torch.tensor(owners)
+
+
+def _known(zoo: ModelZoo, task) -> KnownTask:
+    """What a bundle remembers of a task: its last adapters, of each seed one, are what it can do."""
+    last = {
+        record["name"].rpartition("/")[0]: record.get("score")
+        for record in zoo.records
+        if record.get("task") == task.name
+    }
+    scores = [value for value in last.values() if value is not None]
+    trained = round(sum(scores) / len(scores), 4) if scores else None
+    own = (task.name, task.descriptions, task.classes, task.metric, task.pairs)
+    return KnownTask(*own, task.frozen.get("test"), trained)
 
 
 def train(zoos: list[ModelZoo], config: AdaptersConfig, run: Run) -> tuple[AdapterGenerationPipeline, dict[str, float]]:

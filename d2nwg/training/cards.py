@@ -6,12 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from d2nwg.conditions import get_conditioner
 from d2nwg.generators import Generator
-from d2nwg.training.config import AdaptersConfig, Config, DualConfig, NetworksConfig, UNetConfig
-from d2nwg.utils.text import markdown
+from d2nwg.training.config import (
+    AdaptersConfig,
+    DatasetNetworksConfig,
+    DualConfig,
+    NetworksConfig,
+    PredictedConfig,
+    StagesConfig,
+    UNetConfig,
+)
+from d2nwg.training.config_base import Config
+from d2nwg.utils.text import markdown, number
 from d2nwg.weights.model_zoo import ModelZoo
 from d2nwg.weights.zoo import Zoo
+
+FEW = 4  # networks of which none can be held out
 
 
 @dataclass
@@ -31,10 +44,13 @@ class CardText:
     training: str
 
 
-def model_card(name: str, generator: Generator, zoos: list, config: Config, measured: dict, command: str | None) -> str:
+def model_card(
+    name: str, generator: Generator, zoos: list, config: Config, measured: dict, parts: dict, command: str | None
+) -> str:
     """The bundle's README.
 
     Args:
+        parts: the bundle's networks (`networks_of`).
         command: the command line that makes it; by default that of this process.
     """
     text: CardText = generator.part("card")(zoos, config, measured)
@@ -64,7 +80,24 @@ pipe = load_bundle("{name}")
 {text.zoo}
 
 {text.training}
+
+{networks_table(parts)}
 """
+
+
+def networks_of(pipe) -> dict[str, dict]:
+    """The networks of a pipeline that learn: name → ``type`` and number of ``parameters`` (the paper's table 24)."""
+    return {
+        name: {"type": type(part).__name__, "parameters": sum(one.numel() for one in part.parameters())}
+        for name, part in pipe.components.items()
+        if isinstance(part, nn.Module) and name != "weight_space"  # which holds a sample of the zoo
+    }
+
+
+def networks_table(parts: dict[str, dict], line: str = "| {} | {} | {} |") -> str:
+    """What `networks_of` found, as Markdown."""
+    rows = [line.format(name, part["type"], f"{part['parameters']:,}") for name, part in parts.items()]
+    return "\n".join([line.format("network", "type", "parameters"), line.format("---", "---", "---"), *rows])
 
 
 def this_command() -> str:
@@ -106,14 +139,47 @@ def unet_card(zoos: list[Zoo], config: UNetConfig, measured: dict) -> CardText:
     made = f"classifier heads ({sizes(zoo)} classes) for the frozen image encoder `{zoo.encoder}`"
     if zoo.encoder.startswith("pixels/"):
         made = f"whole two-layer networks ({sizes(zoo)} classes) on the pixels (`{zoo.encoder}`)"
+    encoded = conditioner.described + " (a two-layer MLP)" * (config.dataset_encoder == "mlp")
+    if config.condition != "none":
+        encoded += " trained together with the denoiser" if config.alignment == "joint" else " aligned with its latents"
+    compressed = "VAE" if config.vae else "no VAE (diffusion of the standardised weights)"
     what = f"""Generates {made}
-from {conditioner.given}: D2NWG (Soro et al., ICLR 2025), `whole` layout, VAE, {conditioner.described} aligned with its
-latents, UNet denoiser."""
-    training = f"""Stages: {config.vae_steps} VAE, {config.align_steps} alignment and {config.diffusion_steps} diffusion
-steps of {config.batch_size} heads; {measured["seconds"]} s in all. On images outside their support, held-out zoo heads
-are right on {measured["zoo_accuracy"]:.1%} and their reconstructions by the VAE on
-{measured["reconstructed_accuracy"]:.1%}."""
+from {conditioner.given}: D2NWG (Soro et al., ICLR 2025), `whole` layout, {compressed}, {encoded},
+UNet denoiser."""
+    rebuilt = f""" and their reconstructions by the VAE on
+{measured["reconstructed_accuracy"]:.1%}"""
+    training = f"""{_stages(config)} of {config.batch_size} heads; {measured["seconds"]} s in all. On images outside
+their support, held-out zoo heads are right on {measured["zoo_accuracy"]:.1%}{rebuilt * config.vae}.{
+        _predictor(config, measured)
+    }"""
     return CardText(what, conditioner.example(zoo), _heads(zoos), training)
+
+
+def _and(parts: list[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join([", ".join(parts[:-1])] * (len(parts) > 1) + parts[-1:])
+
+
+def _stages(config: StagesConfig) -> str:
+    """How many steps each stage was trained."""
+    nouns = {"predictor": "predictor", "vae": "VAE", "condition": "alignment", "denoiser": "diffusion"}
+    return f"Stages: {_and([f'{steps} {nouns[stage]}' for stage, steps in config.stages().items()])} steps"
+
+
+def _predictor(config: PredictedConfig, measured: dict) -> str:
+    """How good the accuracy predictor is, if there is one, and whether it guided the VAE."""
+    if not config.predicts:
+        return ""
+    known = {"zoo": "held-out members of the zoo", "spoilt": "such heads with noise or mixed with others"}
+    ranks = [
+        f"{measured[f'predictor_{name}']:.2f} for {words}"
+        for name, words in known.items()
+        if f"predictor_{name}" in measured
+    ]
+    guided = f"; it guided the VAE with weight {config.predictor_weight:g}" * bool(config.predictor_weight)
+    said = f": its rank correlation with measured accuracy is {_and(ranks)}" if ranks else ""
+    return f"""
+An accuracy predictor ranks samples where there are no labels{said}{guided}."""
 
 
 def dual_card(zoos: list[Zoo], config: DualConfig, measured: dict) -> CardText:
@@ -167,9 +233,12 @@ et al., ICLR 2025), `{config.layout}` layout; BatchNorm statistics {statistics}.
     use = f"""samples = pipe(architecture=0, task={json.dumps(next(iter(about["tasks"])))}, num_samples=10)
 network.load_state_dict(samples.states()[0])"""
     held_out = f" and {measured['lost_aside']:.2%} of held-out ones" if "lost_aside" in measured else ""
-    training = f"""Stages: {config.vae_steps} VAE, {config.align_steps} alignment and {config.diffusion_steps} diffusion
-steps of {config.batch_size} networks; {measured["seconds"]} s in all. Reconstruction by the VAE loses
+    lost = f""" Reconstruction by the VAE loses
 {measured["lost_trained"]:.2%} of the variance of networks it was trained on{held_out}."""
+    items = "chunks" if config.layout == "independent" else "networks"
+    training = f"""{_stages(config)} of {config.batch_size} {items}; {measured["seconds"]} s in all.{lost * config.vae}{
+        _predictor(config, measured)
+    }{_few(about["checkpoints"])}"""
     table = f"| architecture | first checkpoint | checkpoints | numbers | BatchNorm |\n|---|---|---|---|---|\n{rows}"
     return CardText(what, use, table, training)
 
@@ -194,7 +263,68 @@ matrices, head = samples.one(samples.central())"""
         name = markdown(task.name) + " (held out)" * (task.name in held)
         rows.append(f"| {name} | {task.metric} | {task.frozen.get('test', float('nan')):.3f} | {mean} |")
     table = "\n".join(["| task | measured by | head alone | adapters of the zoo, mean |", "|---|---|---|---|", *rows])
-    training = f"""Stages: {config.vae_steps} VAE, {config.align_steps} alignment and {config.diffusion_steps} diffusion
-steps of {config.batch_size} adapters; {measured["seconds"]} s in all. Reconstruction by the VAE loses
-{measured["lost"]:.2%} of the coordinates' variance."""
+    lost = f" Reconstruction by the VAE loses\n{measured['lost']:.2%} of the coordinates' variance." * config.vae
+    training = f"{_stages(config)} of {config.batch_size} adapters; {measured['seconds']} s in all.{lost}"
     return CardText(what, use, table, training)
+
+
+def _few(networks: int) -> str:
+    """What it can mean to learn from so few networks."""
+    if networks > FEW:
+        return ""
+    return f"""
+{"One network is" if networks == 1 else f"{networks} networks are"} no distribution: samples are at
+best reconstructions of what was shown, with noise, and nothing that is said of them can be said of new networks."""
+
+
+# What is measured of networks for a data set → what it is called in the card, in its order.
+MADE = {
+    "random": "random network",
+    "zoo_average": "average of the zoo's networks",
+    "nearest_member": "nearest network of the zoo, its classes matched",
+    "average_closed_form": "average trunk + closed-form head",
+    "gradient_steps": "gradient steps on the shown images, from random, for as long as generation takes",
+    "gradient_50": "50 gradient steps on the shown images, from random",
+    "made_generated": "**generated**, deterministic",
+    "sample_generated": "generated, one sample of the diffusion",
+    "made_closed_form": "**generated trunk + closed-form head**",
+    "sample_closed_form": "one sample's trunk + closed-form head",
+    "common_closed_form": "without the condition: one trunk, the mean of generated ones, + closed-form head",
+}
+
+
+def dataset_networks_card(zoos: list[ModelZoo], config: DatasetNetworksConfig, measured: dict) -> CardText:
+    """The card of a generator of networks for a data set."""
+    about, networks = zoos[0].summary(), zoos[0].networks
+    assert networks is not None  # the generator has no other zoo
+    size = f"{networks.size} × {networks.size} pixels, {'grey' if networks.channels == 1 else 'in colour'}"
+    numbers = about["architectures"][0]["parameters"]
+    what = f"""Generates small networks (`{networks.network}`, {numbers:,} numbers for {networks.classes} classes)
+for a data set of images of {size}, from a few images a class, for any number of classes: a hypernetwork on class slots,
+trained by the loss of random tasks through the networks that it makes, and diffusion of the trunk's
+{config.coordinates} principal coordinates. The deterministic network is handed out; samples of the diffusion stand
+beside it."""
+    use = """made = pipe(images, labels, num_samples=3)  # bytes (n, channels, size, size), numbers of their classes
+network.load_state_dict(made.states()[0])  # the deterministic one; the others are samples"""
+    rows = "\n".join(f"| {said} | {measured[name]:.1%} |" for name, said in MADE.items() if name in measured)
+    held = measured["held_out"]
+    tasks = "tasks of the zoo that it was trained on (none could be held out)"
+    if held:
+        tasks = f"{number(held, 'task')} of the zoo, whose networks were left out and whose classes no random task had"
+    adds = 100 * (measured["sample_closed_form"] - measured["made_closed_form"])
+    condition = 100 * (measured["made_closed_form"] - measured["common_closed_form"])
+    training = f"""{config.steps} steps of {config.tasks} random tasks and {config.members} networks of the zoo;
+{measured["seconds"]} s. Right without a step of fine-tuning, five images a class shown, on images of the test parts of
+{tasks}:
+
+| | |
+|---|---|
+{rows}
+
+That the trunk is made for the task, and is not the same for all, is worth {condition:+.1f} points; one sample of the
+diffusion instead of the deterministic network {adds:+.1f} points (both with a closed-form head). Gradient steps:
+{measured["steps"]:.0f} on average.{_few(measured["members"])}"""
+    zoo = f"""Zoo: {about["checkpoints"]} networks of {len(about["tasks"])} tasks, right on
+{about["accuracy"].get("mean", float("nan")):.1%} of their own test images on average; {measured["members"]} of them
+were learnt from."""
+    return CardText(what, use, zoo, training)

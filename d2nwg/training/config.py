@@ -4,111 +4,20 @@
 Light on purpose: the command line's ``--help`` reads these.
 """
 
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Annotated, Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Le, MaxLen, MinLen
 from typing_extensions import Self
 
 from d2nwg.conditions import CONDITIONERS
+from d2nwg.training.config_base import Batch, Config, Counts, Positive, Share, setting
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.fields import Count, Depth, Seed, Steps, Width, Widths, check_fields
-from d2nwg.utils.text import shown
+from d2nwg.utils.fields import Count, Depth, Steps, Width, Widths
+from d2nwg.utils.limits import MANY
 
-# Ids of the stages of training → what a person reads. Ids name checkpoint folders and seed the random numbers.
-STAGES = {
-    "vae": "Training the VAE",
-    "condition": "Aligning the condition",
-    "denoiser": "Training the denoiser",
-    "generator": "Training the generator",
-    "finished": "Finished",
-}
-
-Batch = Annotated[int, Ge(1), Le(10**6)]  # at a time
-Counts = Annotated[tuple[Count, ...], MinLen(1), MaxLen(1_000)]
-Positive = Annotated[float, Ge(0), Le(10**6)]
-Share = Annotated[float, Ge(0), Le(1)]
+Records = Annotated[int, Ge(0), Le(MANY)]
 PATCH = "channels, height and width of a token's part of the VAE's picture"
-Precision = Literal["no", "fp16", "bf16"]
-
-
-def setting(default: Any, meaning: str, choices=None) -> Any:
-    """A field of a configuration: its default, what it means, and, where its type does not say so, a function that
-    returns what it can be."""
-    return field(default=default, metadata={"help": meaning, "choices": choices})
-
-
-class JsonConfig:
-    """A frozen dataclass of settings, to JSON and back.
-
-    Raises:
-        UserError: a field is not of its type, or out of its limits.
-    """
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    def to_config(self) -> dict:
-        """As JSON; `from_config` reads it back."""
-        return asdict(self)  # type: ignore[call-overload]  # its subclasses are dataclasses
-
-    @classmethod
-    def from_config(cls, config: dict) -> Self:
-        """JSON turns tuples into lists; this turns them back.
-
-        Raises:
-            UserError: the JSON holds other settings, or values that they cannot have.
-        """
-        if not isinstance(config, dict) or config.keys() - cls.__dataclass_fields__.keys():  # type: ignore[attr-defined]
-            raise UserError(f"The settings of a {cls.__name__} are damaged: begin anew.")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
-
-
-@dataclass(frozen=True)
-class Config(JsonConfig):
-    """What the generators' configurations share.
-
-    Attributes:
-        PRESETS: name → the fields whose values differ from the defaults.
-        STEPS: id of a stage (`STAGES`) → the field with its number of optimiser steps, in order.
-    """
-
-    PRESETS: ClassVar[dict[str, dict]] = {"small": {}}
-    STEPS: ClassVar[dict[str, str]] = {}
-
-    ema: Share = setting(0.999, "decay of the denoiser's moving average, the weights that are sampled")
-    accumulate: Batch = setting(1, "parts that a step's batch is computed in, one after another: less memory")
-    mixed_precision: Precision = setting("no", "accelerate's setting")
-    checkpoint_every: Count = setting(250, "optimiser steps between checkpoints")
-    seed: Seed = setting(0, "of initial weights, batches and noise")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for one in fields(self):
-            listed = one.metadata["choices"]
-            if listed and getattr(self, one.name) not in listed():
-                value = shown(getattr(self, one.name), 40)
-                raise UserError(f"The setting {one.name} cannot be {value}: choose one of {', '.join(listed())}.")
-
-    @classmethod
-    def preset(cls, name: str, **changes) -> Self:
-        """The configuration of a preset, with some fields changed.
-
-        Raises:
-            UserError: this generator has no such preset.
-        """
-        if name not in cls.PRESETS:
-            raise UserError(f"This generator has no preset {name!r}: choose one of {', '.join(cls.PRESETS)}.")
-        return replace(cls(**cls.PRESETS[name]), **changes)
-
-    def stages(self) -> dict[str, int]:
-        """The stages by id, with their optimiser steps."""
-        return {stage: getattr(self, name) for stage, name in self.STEPS.items()}
-
-    def shortened(self, steps: int) -> Self:
-        """The same work at each step, but so few steps a stage and no checkpoint: to measure time and memory."""
-        few: dict[str, Any] = dict.fromkeys(self.STEPS.values(), steps)
-        return replace(self, **few, checkpoint_every=10**6)
 
 
 @dataclass(frozen=True)
@@ -136,10 +45,47 @@ class StagesConfig(Config):
     kl_weight: Positive = setting(1e-6, "weight of the KL divergence in the VAE's loss (equation 1)")
     condition_dropout: Share = setting(0.1, "share of training conditions left empty, for classifier-free guidance")
     prediction: Literal["epsilon", "v_prediction", "sample"] = setting("sample", "what the denoiser predicts")
+    vae_layers: Depth = setting(1, "residual blocks a level of the VAE")
+    dataset_picture: bool = setting(
+        False, "z_D lies beside a latent as a picture of its own, as in the paper; otherwise as constant channels"
+    )
+    vae: bool = setting(True, "diffusion of a VAE's latents; without, of the standardised weights themselves")
+    alignment: Literal["aligned", "joint"] = setting(
+        "aligned", "the condition is aligned with the latents and then frozen, or trained together with the denoiser"
+    )
+
+    def stages(self) -> dict[str, int]:
+        """See `Config`; without those that have nothing to train."""
+        idle = {"vae": not self.vae, "condition": self.alignment == "joint"}
+        return {stage: steps for stage, steps in super().stages().items() if not idle.get(stage)}
 
 
 @dataclass(frozen=True)
-class UNetConfig(StagesConfig):
+class PredictedConfig(StagesConfig):
+    """The same, with an accuracy predictor g if one is asked for (D2NWG, equation 9)."""
+
+    STEPS: ClassVar[dict[str, str]] = {"predictor": "predictor_steps", **StagesConfig.STEPS}
+
+    predictor: Literal["no", "weights", "dataset"] = setting(
+        "no",
+        "an accuracy predictor, which ranks samples where there are no labels: no; weights (it sees them alone); or "
+        "dataset (and the class means of a few images of the data set)",
+    )
+    predictor_weight: Positive = setting(0.0, "weight of the predictor's guidance in the VAE's loss (equation 9)")
+    predictor_steps: Steps = setting(1_000, "optimiser steps of the predictor")
+
+    def stages(self) -> dict[str, int]:
+        """See `Config`."""
+        return {stage: steps for stage, steps in super().stages().items() if stage != "predictor" or self.predicts}
+
+    @property
+    def predicts(self) -> bool:
+        """Whether there is a predictor."""
+        return self.predictor != "no"
+
+
+@dataclass(frozen=True)
+class UNetConfig(PredictedConfig):
     """The three stages on a zoo of heads."""
 
     PRESETS: ClassVar[dict[str, dict]] = {
@@ -169,23 +115,30 @@ class UNetConfig(StagesConfig):
             batch_size=128,
             checkpoint_every=500,
         ),
+        # Tables 8 and 24, appendices A.6 and B: 2,580 numbers → 1×64×64 → a latent of 4×16×16. Of 16,384 heads 100,000
+        # steps are 780 epochs, and 250,000 are 1,950 (table 8: 50 to 2,000).
         "paper": dict(
-            patch=(1, 16, 64),
-            vae_channels=(64, 128, 256),
+            token="head",
+            patch=(1, 64, 64),
+            vae_channels=(128, 256, 512),
+            vae_layers=2,
             latent_channels=4,
             vae_skip=False,
             unet_channels=(128, 256, 512),
             unet_layers=2,
+            unet_skip=False,
+            condition_channels=4,
+            dataset_picture=True,
+            condition_dropout=0.0,
             encoder_width=1024,
             encoder_depth=2,
             vae_steps=100_000,
             align_steps=20_000,
-            diffusion_steps=300_000,
+            diffusion_steps=250_000,
             batch_size=128,
-            vae_lr=1e-4,
+            vae_lr=1e-3,
             align_lr=1e-4,
             diffusion_lr=1e-4,
-            unet_skip=False,
             prediction="epsilon",
             shots=(5,),
             ema=0.9999,
@@ -198,10 +151,25 @@ class UNetConfig(StagesConfig):
     shots: Counts = setting((1, 2, 5, 10), "support images a class that training draws from")
     condition: str = setting(
         "dataset",
-        "what heads are generated for: dataset (a few images of it) or task (its id: the names of its classes, each a "
-        "learned embedding)",
+        "what heads are generated for: dataset (a few images of it), task (its id: the names of its classes, each a "
+        "learned embedding) or none (nothing: any head of the zoo)",
         lambda: tuple(CONDITIONERS),
     )
+    dataset_encoder: Literal["set", "mlp"] = setting(
+        "set", "what encodes the images of a data set: Set Transformers, or a two-layer MLP, which makes z_D alone"
+    )
+    token: Literal["class", "head"] = setting(
+        "class", "what the VAE maps to a part of its picture: one class's row of a linear head, or the whole head"
+    )
+    zoo_records: Records = setting(0, "zoo records to train on, a random part of them; 0 for all")
+
+    def stages(self) -> dict[str, int]:
+        """See `Config`; without those that have nothing to train."""
+        return {
+            stage: steps
+            for stage, steps in super().stages().items()
+            if stage != "condition" or self.condition != "none"
+        }
 
 
 @dataclass(frozen=True)
@@ -242,7 +210,7 @@ class DualConfig(Config):
 
 
 @dataclass(frozen=True)
-class NetworksConfig(StagesConfig):
+class NetworksConfig(PredictedConfig):
     """The three stages on a zoo of networks, conditioned on architecture and task id."""
 
     PRESETS: ClassVar[dict[str, dict]] = {
@@ -250,14 +218,32 @@ class NetworksConfig(StagesConfig):
             unet_channels=(32,), vae_steps=60, align_steps=20, diffusion_steps=100, batch_size=16, checkpoint_every=50
         ),
         "small": {},
+        "large": dict(
+            layout="independent",
+            chunk=2304,
+            patch=(16, 4, 4),
+            vae_channels=(32,),
+            latent_channels=64,
+            unet_channels=(32,),
+            encoder_width=1536,
+            vae_steps=20,
+            vae_lr=1e-4,
+            align_steps=20,
+            diffusion_steps=1_000,
+            batch_size=64,
+        ),
     }
 
-    layout: Literal["whole", "chunked"] = setting(
+    layout: Literal["whole", "chunked", "independent"] = setting(
         "whole",
         "whole: a network is one vector (for small networks, of which no two weights are alike); chunked: every chunk "
-        "goes through the same maps (for large ones)",
+        "goes through the same maps; independent: every chunk is encoded and sampled for itself, given its layer and "
+        "its place there (for large networks; a sample mixes the chunks of several checkpoints of one architecture)",
     )
     chunk: Batch = setting(64, "numbers a chunk; each layer is padded to a multiple of it")
+    predictor: Literal["no", "weights"] = setting(
+        "no", "an accuracy predictor, from the weights, which ranks samples where nothing was measured"
+    )
     batchnorm: Literal["travel", "recalibrate"] = setting(
         "travel", "running statistics travel with the weights, or are left out and recalibrated on data"
     )
@@ -269,11 +255,16 @@ class NetworksConfig(StagesConfig):
     vae_steps: Steps = setting(600, "optimiser steps of the VAE")
     align_steps: Steps = setting(100, "optimiser steps of the condition's alignment with the VAE's latents")
     diffusion_steps: Steps = setting(3_000, "optimiser steps of the denoiser")
-    batch_size: Batch = setting(32, "networks a step")
+    batch_size: Batch = setting(32, "networks a step; chunks of networks in the layout independent")
     vae_lr: Positive = setting(1e-3, "peak learning rate of the VAE (Adam)")
     condition_dropout: Share = setting(0.0, "share of training conditions left empty, for classifier-free guidance")
     ema: Share = setting(0.995, "decay of the denoiser's moving average, the weights that are sampled")
     checkpoint_every: Count = setting(500, "optimiser steps between checkpoints")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.layout == "independent" and self.predicts:
+            raise UserError("A predictor judges whole networks: take another layout than independent, or predictor=no.")
 
 
 @dataclass(frozen=True)
@@ -293,6 +284,7 @@ class AdaptersConfig(StagesConfig):
     text_encoder: str = setting("sentence-transformers/all-MiniLM-L6-v2", "of the descriptions")
     held_out: tuple[str, ...] = setting((), "tasks left out of training, to see what the generator makes of new ones")
     patch: tuple[Width, Width, Width] = setting((16, 4, 4), PATCH)
+    unet_channels: Widths = setting((32,), "widths of the denoiser's levels")
     vae_channels: Widths = setting((32,), "widths of the VAE's levels")
     latent_channels: Width = setting(2, "channels of a latent")
     encoder_width: Width = setting(64, "width of the condition's embeddings")
@@ -301,3 +293,33 @@ class AdaptersConfig(StagesConfig):
     diffusion_steps: Steps = setting(3_000, "optimiser steps of the denoiser")
     checkpoint_every: Count = setting(500, "optimiser steps between checkpoints")
     ema: Share = setting(0.995, "decay of the denoiser's moving average, the weights that are sampled")
+
+
+@dataclass(frozen=True)
+class DatasetNetworksConfig(Config):
+    """Small networks generated from images of a data set, on a zoo of `zoo build --network`."""
+
+    PRESETS: ClassVar[dict[str, dict]] = {
+        "tiny": dict(
+            width=32, components=16, coordinates=8, steps=60, tasks=2, query=3, members=4, checkpoint_every=30
+        ),
+        "small": {},
+        "standard": dict(width=256, steps=20_000, tasks=8, members=32, checkpoint_every=500),
+    }
+    STEPS: ClassVar[dict[str, str]] = {"generator": "steps"}
+
+    width: Width = setting(128, "width of the generator")
+    depth: Depth = setting(2, "layers across the classes")
+    coordinates: Width = setting(32, "principal coordinates of a trunk, which diffusion samples")
+    components: Width = setting(64, "principal components of an image, which the generator sees")
+    steps: Steps = setting(3_000, "optimiser steps")
+    tasks: Batch = setting(4, "random tasks a step, whose loss is taken through the networks that are made for them")
+    members: Batch = setting(8, "networks of the zoo a step, whose coordinates diffusion learns")
+    lr: Positive = setting(1e-3, "peak learning rate (AdamW); it falls linearly to zero")
+    weight_decay: Positive = setting(1e-2, "weight decay (AdamW)")
+    max_classes: Batch = setting(20, "most classes of a random task")
+    shots: Counts = setting((1, 2, 5, 5, 5, 10), "support images a class that training draws from")
+    query: Batch = setting(5, "held-out images a class in the task loss")
+    denoising: Positive = setting(0.1, "weight of the denoising loss beside the task loss")
+    held_out: Share = setting(0.1, "share of the zoo's tasks that measure the generator and take no part in training")
+    ema: Share = setting(0.995, "decay of the moving average, the weights that are sampled")

@@ -32,7 +32,7 @@ def estimate(
         UserError: what `train_bundle` refuses, or not one step ended within the limit.
     """
     from d2nwg.generators import generator_of
-    from d2nwg.training.config import STAGES
+    from d2nwg.training.config_base import STAGES
 
     spec = {
         "zoos": [str(zoo) for zoo in zoos],

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from d2nwg.training.config import STAGES
+from d2nwg.training.config_base import STAGES
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.paths import whole_file, write_whole
 from d2nwg.utils.progress import Progress, silent
@@ -80,7 +80,7 @@ def run_stage(
     """Run ``steps`` optimiser steps, going on from the stage's last checkpoint if there is one.
 
     Args:
-        stage: its id, one of `d2nwg.training.config.STAGES`: names the checkpoint's folder, and seeds `step_rng`.
+        stage: its id, one of `d2nwg.training.config_base.STAGES`: names the checkpoint's folder, and seeds `step_rng`.
         step: computes the loss of one part of a step's batch: of so many as the accelerator accumulates gradients over.
             It must depend on the two numbers and `step_rng` alone.
         modules: what is trained, already prepared by the accelerator; saved under these names.

@@ -14,8 +14,8 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from d2nwg.generators import Generator, for_zoo, generator_of, get_generator
-from d2nwg.training.cards import model_card
-from d2nwg.training.config import Config
+from d2nwg.training.cards import model_card, networks_of
+from d2nwg.training.config_base import Config
 from d2nwg.training.loop import MetricsLog, Run, clear_checkpoints
 from d2nwg.utils.devices import leave_group_at_exit, resolve_device
 from d2nwg.utils.errors import UserError
@@ -23,7 +23,7 @@ from d2nwg.utils.outputs import claimed, explained, new_folder, resolved
 from d2nwg.utils.paths import read_json, write_whole
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import shown
-from d2nwg.weights.info import HEADS
+from d2nwg.weights.info import HEADS, LANGUAGE_MODEL
 from d2nwg.weights.model_zoo import ModelZoo
 from d2nwg.weights.zoo import Zoo
 
@@ -84,13 +84,15 @@ def train_bundle(
         log.rewind("finished", 0)  # of a run that was killed after it
         log(stage="finished", **measured)
         if accelerator.is_main_process:
+            parts = networks_of(pipe)
             about = {
                 "generator": generator.name,
                 "config": config.to_config(),
                 "zoos": [zoo.summary() for zoo in zoos],
                 "measured": measured,
+                "networks": parts,
             }
-            card = model_card(out.name, generator, zoos, config, measured, command)
+            card = model_card(out.name, generator, zoos, config, measured, parts, command)
             _write_bundle(pipe.to("cpu"), out, work, about, card)
         accelerator.wait_for_everyone()
     return named
@@ -99,10 +101,15 @@ def train_bundle(
 def _check_zoos(zoos: list[Zoo | ModelZoo], generator: Generator) -> None:
     """Raises UserError if the generator cannot learn from these zoos."""
     for zoo in zoos:
-        if len(zoo) < 5:  # a fifth of the records scores what the others train
+        if isinstance(zoo, ModelZoo) and zoo.adapters and zoo.adapters.base == LANGUAGE_MODEL:
+            raise UserError(
+                f"{zoo.path} is a zoo of adapters of a language model, which no bundle is trained on: give one of "
+                "`zoo build --adapter lora`."
+            )
+        if len(zoo) < (1 if generator.makes == "network" else 5):  # a fifth of the records scores what the others train
             raise UserError(f"The zoo {zoo.path} has only {len(zoo)} records: build one of thousands.")
         kind = zoo.kind if isinstance(zoo, ModelZoo) else HEADS
-        if kind != generator.zoo:
+        if kind not in generator.zoo:
             others = " or ".join(other.name for other in for_zoo(kind))
             raise UserError(f"{zoo.path} is a zoo of {kind}: train on it with --generator {others}.")
     if len(zoos) > 1 and not generator.several_zoos:

@@ -7,7 +7,7 @@ from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from d2nwg.training.config import Config
+from d2nwg.training.config_base import Config
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.text import shown
 

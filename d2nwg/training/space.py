@@ -1,5 +1,7 @@
 """What a bundle of heads keeps of its zoo: the layout, and a sample of heads and conditions."""
 
+from collections.abc import Sequence
+
 import torch
 
 from d2nwg.conditions.base import Conditioner
@@ -12,22 +14,30 @@ ZOO_SAMPLE = 256  # zoo heads that a bundle keeps, for plots and for the distanc
 ZOO_CONDITIONS = 1024  # zoo tasks whose z_D it keeps, to tell where a condition is unlike any that was seen
 
 
-def fit_layout(zoo: Zoo) -> WholeLayout:
-    """The layout of a zoo's heads, standardised on at most 2,048 of them."""
+def fit_layout(zoo: Zoo, token: str = "class", rows: Sequence[int] | None = None) -> WholeLayout:
+    """The layout of a zoo's heads, standardised on at most 2,048 of them.
+
+    Args:
+        token: what one piece of the vectors holds: a ``class``, or the whole ``head``.
+        rows: the records to measure on; by default all.
+    """
     probe, most = zoo.config.probe, zoo.config.max_classes
     shapes = head_shapes(probe, zoo.images["projection"].shape[0], most, zoo.config.hidden)
     # A linear head is one row a class: a token each. A two-layer head has a shared layer: one token, as in the paper.
-    layout = WholeLayout(shapes, num_classes=most, tokens=most if probe == "linear" else 1)
-    some = zoo.records(range(min(len(zoo), 2048)))
+    tokens = most if probe == "linear" and token == "class" else 1
+    layout = WholeLayout(shapes, num_classes=most, tokens=tokens)
+    some = zoo.records((range(len(zoo)) if rows is None else rows)[:2048])
     layout.fit(some.state, some.counts)
     return layout
 
 
 @torch.inference_mode()
-def seen_conditions(zoo: Zoo, encoder: Conditioner, most=ZOO_CONDITIONS, shots: int = 5) -> torch.Tensor:
-    """z_D (n, E) of at most ``most`` tasks spread over the zoo, from ``shots`` images a class: what training saw."""
+def seen_conditions(
+    zoo: Zoo, encoder: Conditioner, rows: Sequence[int], most=ZOO_CONDITIONS, shots: int = 5
+) -> torch.Tensor:
+    """z_D (n, E) of at most ``most`` tasks spread over ``rows``, from ``shots`` images a class: what training saw."""
     device = next(encoder.parameters()).device
-    rows = torch.linspace(0, len(zoo) - 1, min(most, len(zoo))).long().tolist()
+    rows = _spread(rows, most)
     made = []
     for first in range(0, len(rows), 128):
         inputs = encoder.record_inputs(zoo, zoo.records(rows[first : first + 128]), shots)
@@ -35,12 +45,21 @@ def seen_conditions(zoo: Zoo, encoder: Conditioner, most=ZOO_CONDITIONS, shots: 
     return torch.cat(made)
 
 
-def weight_space(zoo: Zoo, layout: WholeLayout, encoder: Conditioner | None = None) -> WeightSpace:
-    """The space of a zoo's heads, with a sample of them, and of conditions where there is a conditioner."""
-    size = min(ZOO_SAMPLE, len(zoo))
-    some = zoo.records(torch.linspace(0, len(zoo) - 1, size).long().tolist())
+def _spread(rows: Sequence[int], most: int) -> list[int]:
+    """At most so many of them, evenly spread."""
+    return [int(rows[i]) for i in torch.linspace(0, len(rows) - 1, min(most, len(rows))).long().tolist()]
+
+
+def weight_space(
+    zoo: Zoo, layout: WholeLayout, encoder: Conditioner | None = None, rows: Sequence[int] | None = None
+) -> WeightSpace:
+    """The space of a zoo's heads, with a sample of them, and of conditions where there is a conditioner; of the records
+    ``rows`` alone, where they are given."""
+    rows = range(len(zoo)) if rows is None else rows
+    size = min(ZOO_SAMPLE, len(rows))
+    some = zoo.records(_spread(rows, size))
     projection = zoo.images["projection"]
-    conditions = seen_conditions(zoo, encoder) if encoder else None
+    conditions = seen_conditions(zoo, encoder, rows) if encoder else None
     space = WeightSpace(
         encoder=zoo.encoder,
         preprocessing=zoo.preprocessing,

@@ -9,6 +9,7 @@ from pathlib import Path
 import gradio as gr
 
 from d2nwg.ui.arguments import CheckedBlocks
+from d2nwg.ui.describe import tab as describe
 from d2nwg.ui.events import PRIVATE
 from d2nwg.ui.explore import tab as explore
 from d2nwg.ui.frame import Frame
@@ -18,13 +19,13 @@ from d2nwg.ui.http import app_options
 from d2nwg.ui.interpolate import tab as interpolate
 from d2nwg.ui.language import tab as language
 from d2nwg.ui.session import close, page_closed, private_root
-from d2nwg.ui.settings import bundle_names, default_bundle
+from d2nwg.ui.settings import bundle_choices, default_bundle
 from d2nwg.ui.theme import studio_theme
 from d2nwg.ui.train import tab as train
 from d2nwg.ui.visitor import STORED_AS
 from d2nwg.utils.paths import shipped
 
-TABS = [generate, explore, interpolate, language, train]
+TABS = [generate, describe, explore, interpolate, language, train]
 NAME = "D2NWG Studio"
 ASSETS = shipped("assets")
 MAX_UPLOAD = "512mb"
@@ -52,13 +53,18 @@ onclick="document.body.classList.toggle('dark')">◐</button></div>"""
 
 
 # The address names the tab in view. The first tab selects itself before the one that a link asks for can be shown.
+# The style sheet reads it too: the choice of a bundle stands above the tabs that use it.
 LINK = """() => {
     const link = new URL(location.href);
     window.askedTab ??= link.searchParams.get("tab");
-    link.searchParams.set("tab", "%s");
+    link.searchParams.set("tab", document.body.dataset.tab = "%s");
     history.replaceState(history.state, "", link);
 }"""
 ASKED = '() => window.askedTab ?? new URL(location.href).searchParams.get("tab")'
+# A drop zone is called what it reads: gradio's own name for it is another one than the words in it.
+NAMED = """() => new MutationObserver(() => {
+    for (const zone of document.querySelectorAll(".upload-container[aria-label]")) zone.removeAttribute("aria-label");
+}).observe(document.body, {childList: true, subtree: true})"""
 
 
 def build_app() -> gr.Blocks:
@@ -69,7 +75,7 @@ def build_app() -> gr.Blocks:
         token = gr.BrowserState(storage_key=STORED_AS, secret=STORED_AS)  # not encrypted to anybody: it is theirs
         with gr.Row(elem_id="top"):
             gr.HTML(BRAND, elem_id="brand")
-            bundle = gr.Dropdown(bundle_names(), value=default_bundle(), label="Bundle", elem_id="bundle", scale=0)
+            bundle = gr.Dropdown(bundle_choices(), value=default_bundle(), label="Bundle", elem_id="bundle", scale=0)
             tools = gr.HTML(TOOLS % "", elem_id="tools")
         with gr.Tabs(elem_id="tabs") as tabs:
             frame = Frame(demo, session, token, bundle, tabs)
@@ -81,6 +87,7 @@ def build_app() -> gr.Blocks:
             connect()
         demo.load(_asked_tab, gr.Textbox(visible=False), tabs, js=ASKED, **PRIVATE)
         demo.load(_tools, None, tools, **PRIVATE)
+        demo.load(None, js=NAMED, api_visibility="private")
         demo.unload(_page_closed)
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=4)
     return demo

@@ -6,7 +6,7 @@ import gradio as gr
 from gradio.blocks import Block
 
 from d2nwg.jobs.owner import Viewer
-from d2nwg.ui.settings import bundle_names
+from d2nwg.ui.settings import bundle_choices
 
 PRIVATE: dict[str, Any] = dict(api_visibility="private", show_progress="hidden")  # of every event of the page
 COMPUTE: dict[str, Any] = dict(concurrency_limit=1, concurrency_id="compute")  # one slot for all that computes
@@ -28,5 +28,5 @@ class Components:
 def bundle_update(viewer: Viewer, chosen: str | None = None) -> dict:
     """The update of a choice of bundles to those that a visitor may use, some trained since the app was started,
     perhaps; `chosen` is then chosen, if given."""
-    names = bundle_names(viewer)
+    names = bundle_choices(viewer)
     return gr.update(choices=names, value=chosen) if chosen else gr.update(choices=names)

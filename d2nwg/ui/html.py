@@ -4,11 +4,13 @@ from html import escape
 
 import numpy as np
 
+from d2nwg.data.text_set import in_words
 from d2nwg.figures.thumbnails import thumbnail
 from d2nwg.utils.progress import Progress, format_seconds, silent
 from d2nwg.utils.text import shown
 
 SHOWN_CLASSES, SHOWN_IMAGES = 24, 6
+IN_ONE_ROW = 10  # classes
 SHOWN_LETTERS = 90  # of a text
 
 
@@ -53,8 +55,9 @@ def progress(stage) -> str:
 
 
 def thumbnails(images, progress: Progress = silent) -> str:
-    """What is in an `ImageSet`: classes and images counted, then a row of small pictures a class."""
-    rows, first, scale = [], images.classes[:SHOWN_CLASSES], images.scale(progress)
+    """What is in an `ImageSet`: classes and images counted, and a small picture of each class; opened, a row of them a
+    class."""
+    rows, strip, first, scale = [], [], images.classes[:SHOWN_CLASSES], images.scale(progress)
     counts = np.bincount(images.labels, minlength=len(images.classes))
     for number, name in enumerate(first):
         progress("Making thumbnails", number, len(first))
@@ -62,24 +65,29 @@ def thumbnails(images, progress: Progress = silent) -> str:
         for index in np.flatnonzero(images.labels == number)[: 2 * SHOWN_IMAGES]:
             if len(pictures) < SHOWN_IMAGES and (picture := thumbnail(images.items[index], scale)):
                 pictures.append(f'<img src="{picture}" alt="">')
+        strip += pictures[:1]
         rows.append(
             f'<div class="row"><span class="name" title="{escape(name)}">{escape(name)}</span>'
             f'<span class="pictures">{"".join(pictures)}</span>'
             f'<span class="many">{counts[number]:,}</span></div>'
         )
-    return _listed(images, rows, "some images of each class")
+    return _listed(
+        images, rows, "some images of each class", f'<span class="strip">{"".join(strip[:IN_ONE_ROW])}</span>'
+    )
 
 
-def _listed(data, rows: list[str], what: str) -> str:
-    """The rows of the first classes of a labelled set, below its size and above its notes."""
+def _listed(data, rows: list[str], what: str, strip: str = "") -> str:
+    """The rows of the first classes of a labelled set, below its size and above its notes. Where there is a strip to
+    stand for them, they are folded under it."""
     if len(rows) < len(data.classes):
         rows = [*rows, f'<div class="row more">and {count(len(data.classes) - len(rows), "more class")}</div>']
     notes = "".join(f"<li>{escape(note)}</li>" for note in data.notes)
-    return (
-        f'<div class="images"><p class="summary"><b>{count(len(data.classes), "class")} · '
-        f'{count(len(data.items), data.noun)}</b></p><div class="rows" tabindex="0" role="group" '
-        f'aria-label="{what}">{"".join(rows)}</div>' + (f'<ul class="notes">{notes}</ul>' if notes else "") + "</div>"
-    )
+    size = f"<b>{count(len(data.classes), 'class')} · {count(len(data.items), data.noun)}</b>"
+    listed = f'<div class="rows" tabindex="0" role="group" aria-label="{what}">{"".join(rows)}</div>'
+    shown = f'<p class="summary">{size}</p>{listed}'
+    if strip:
+        shown = f'<details><summary><span class="summary">{size}</span>{strip}</summary>{listed}</details>'
+    return f'<div class="images">{shown}' + (f'<ul class="notes">{notes}</ul>' if notes else "") + "</div>"
 
 
 def examples(data, progress: Progress = silent) -> str:
@@ -89,7 +97,7 @@ def examples(data, progress: Progress = silent) -> str:
     counts, rows = np.bincount(data.labels, minlength=len(data.classes)), []
     for number, name in enumerate(data.classes[:SHOWN_CLASSES]):
         item = data.items[int(np.flatnonzero(data.labels == number)[0])]
-        text = shown(" | ".join([item] if isinstance(item, str) else item), SHOWN_LETTERS)
+        text = shown(in_words(item), SHOWN_LETTERS)
         rows.append(
             f'<div class="row"><span class="name" title="{escape(name)}">{escape(name)}</span>'
             f'<span class="text">{escape(text)}</span><span class="many">{counts[number]:,}</span></div>'

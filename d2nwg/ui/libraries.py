@@ -12,10 +12,13 @@ def import_libraries() -> None:
     with _importing:
         import sentence_transformers  # noqa: F401
 
+        import d2nwg.adapter_scores
         import d2nwg.exploration.names_words
+        import d2nwg.exploration.task_words
         import d2nwg.exploration.words
         import d2nwg.figures.explore
         import d2nwg.generate
+        import d2nwg.interpolation.descriptions
         import d2nwg.interpolation.names
         import d2nwg.interpolation.path  # noqa: F401
 

@@ -23,6 +23,20 @@ class _Uploaded:
         return await super().async_move_resource_to_block_cache(path)
 
 
+def python_code(elem_id: str) -> gr.Code:
+    """Where a result says how to use it in Python."""
+    return gr.Code(
+        language="python",
+        label="Use it in Python",
+        interactive=False,
+        buttons=["copy"],
+        show_line_numbers=False,
+        wrap_lines=True,
+        max_lines=16,
+        elem_id=elem_id,
+    )
+
+
 class Upload(_Uploaded, gr.File):
     """A drop zone; handlers get paths."""
 

@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from d2nwg.bundles import bundle_knows_names, bundle_tasks, list_bundles, resolve_bundle
+from d2nwg.bundles import (
+    DEFAULTS,
+    NO_ADAPTERS,
+    bundle_knows_names,
+    bundle_tasks,
+    list_bundles,
+    makes_for_data,
+    resolve_bundle,
+)
 from d2nwg.data.examples import EXAMPLES
 from d2nwg.jobs.owner import STRANGER, Viewer
 from d2nwg.utils.errors import UserError
@@ -24,9 +32,42 @@ def example_names() -> list[tuple[str, str]]:
     return [(example.title, key) for key, example in EXAMPLES.items()]
 
 
-def bundles(viewer: Viewer) -> dict[str, Path]:
-    """Name → folder of the bundles that a visitor may use: those that are nobody's, and their own."""
-    return {name: path for name, path in list_bundles().items() if viewer.sees(path)}
+def bundles(viewer: Viewer, makes: str = "head") -> dict[str, Path]:
+    """Name → folder of the bundles that a visitor may use: those that are nobody's, and their own.
+
+    Args:
+        makes: what their samples are (`d2nwg.generators.Generator.makes`).
+    """
+    return {name: path for name, path in list_bundles(makes).items() if viewer.sees(path)}
+
+
+def adapter_bundles(viewer: Viewer = STRANGER) -> list[str]:
+    """The names of the bundles of adapters that a visitor may use, the default one first."""
+    return sorted(bundles(viewer, "adapter"), key=lambda name: name != DEFAULTS["adapter"])
+
+
+def check_adapters(bundle: str | None, viewer: Viewer = STRANGER) -> str:
+    """The name of a bundle of adapters; None stands for the first.
+
+    Raises:
+        UserError: there is none, it is not here, or it is somebody else's; of the last two the sentence is the same.
+    """
+    known = adapter_bundles(viewer)
+    if not known:
+        raise UserError(NO_ADAPTERS)
+    if bundle is not None and bundle not in known:
+        raise UserError(f"There is no bundle of adapters {shown(bundle)} here; choose one from the list.")
+    return bundle or known[0]
+
+
+def network_bundles(viewer: Viewer = STRANGER) -> dict[str, Path]:
+    """Name → folder of the bundles of whole networks, made for images that are shown, that a visitor may use."""
+    return {name: path for name, path in bundles(viewer, "network").items() if makes_for_data(path)}
+
+
+def bundle_choices(viewer: Viewer = STRANGER) -> list[str]:
+    """The bundles that the Generate tab can use: of heads, and then of whole networks."""
+    return [*bundle_names(viewer), *network_bundles(viewer)]
 
 
 def bundle_names(viewer: Viewer = STRANGER) -> list[str]:
@@ -62,6 +103,8 @@ def check_bundle(bundle: str | None, viewer: Viewer = STRANGER) -> str | None:
         UserError: it is not here, or somebody else's; the sentence is the same.
     """
     if bundle is not None and bundle not in bundles(viewer):
+        if bundle in network_bundles(viewer):
+            raise UserError(f"The bundle {shown(bundle)} makes whole networks in Generate; choose one of heads here.")
         raise UserError(f"There is no bundle {shown(bundle)} here; choose one from the list.")
     return bundle
 

@@ -226,6 +226,17 @@ def read_json(path: Path, most: int = 64 * 2**20) -> Any:
         return None
 
 
+def read_lines(path: Path) -> list[dict]:
+    """The JSON objects of a file with one a line, without lines that a kill left torn; none where there is no file."""
+    lines: list[dict] = []
+    with contextlib.suppress(OSError):
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+            with contextlib.suppress(ValueError, RecursionError):
+                line = json.loads(text)
+                lines += [line] if isinstance(line, dict) else []
+    return lines
+
+
 def shipped(name: str) -> Path:
     """The folder ``pretrained`` or ``assets`` of this distribution: inside the package where it is installed, beside it
     in a checkout."""

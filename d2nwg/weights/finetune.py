@@ -1,7 +1,7 @@
-"""Fine-tuning an adapter and a head on one task of texts."""
+"""Fine-tuning an adapter: by any loss (`descend`), and with a head on one task of texts (`finetune`)."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +10,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 
 from d2nwg.data.text_set import Text
-from d2nwg.encoders.lora import AdaptedEncoder, length
+from d2nwg.encoders.lora import Adapted, AdaptedEncoder, length
+from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
+from d2nwg.utils.text import shown
 
 HEAD = ("head.weight", "head.bias")
 WINDOW = 32  # batches that are sorted by length together: less padding, and still a random order
+STAGE = "Training adapters"  # of progress
 WARMUP = 0.06  # share of the steps
 
 
@@ -26,9 +29,9 @@ class TuneConfig:
         epochs: passes over the texts.
         batch: texts a step.
         lr: peak learning rate of the adapter.
-        head_lr: of the head.
+        head_lr: of the head, where there is one.
         dropout: of the adapter's input.
-        keep: checkpoints that are kept: the last one, and others at equal distances in the last third.
+        keep: checkpoints that are kept.
     """
 
     epochs: int = 2
@@ -37,6 +40,10 @@ class TuneConfig:
     head_lr: float = 1e-2
     dropout: float = 0.05
     keep: int = 3
+
+    def steps(self, count: int) -> int:
+        """Steps of an epoch of so many texts."""
+        return math.ceil(count / self.batch)
 
 
 @dataclass(frozen=True)
@@ -88,50 +95,95 @@ def finetune(
     seed: int,
     progress: Progress = silent,
     steps: int | None = None,
+    name: str = "",
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """Train the encoder's adapter, from where it is, and a head, from ``head``.
 
     Args:
         seed: of the order of the texts and of dropout.
         steps: so many, instead of the configuration's epochs.
+        name: of the adapter, in sentences.
     Yields:
-        ``(step, state)``, with the adapter's matrices and the head's two tensors, at the steps that are kept.
+        ``(step, state)``, with the adapter's matrices and the head's two tensors, at the steps that are kept: the last
+        one, and others at equal distances in the last third.
+    Raises:
+        UserError: the training diverged.
+    """
+    parts = {name: tensor.clone().to(encoder.device).requires_grad_() for name, tensor in head.items()}
+    loss_of: Callable = cross_entropy if examples.num_classes else mse_loss
+    steps = steps or config.epochs * config.steps(len(examples))
+    kept = {round(steps * (1 - i / (3 * config.keep))) for i in range(config.keep)}
+
+    def loss(chosen: np.ndarray) -> Tensor:
+        features = encoder.forward(encoder.tokens([examples.texts[i] for i in chosen]))
+        target = torch.from_numpy(examples.targets[chosen]).to(encoder.device)
+        said = features @ parts["head.weight"].T + parts["head.bias"]
+        return loss_of(said if examples.num_classes else said[:, 0], target)
+
+    more = {"params": list(parts.values()), "lr": config.head_lr}
+    lengths = [length(text) for text in examples.texts]
+    for step in descend(encoder, loss, lengths, config, seed, steps, kept, name, more, progress=progress):
+        yield step, {**encoder.state(), **{name: v.detach().cpu().clone() for name, v in parts.items()}}
+
+
+def descend(
+    adapted: Adapted,
+    loss_of: Callable[[np.ndarray], Tensor],
+    lengths: Sequence[int],
+    config: TuneConfig,
+    seed: int,
+    steps: int,
+    kept: Collection[int],
+    name: str,
+    *more: dict,
+    progress: Progress = silent,
+) -> Iterator[int]:
+    """Descend a loss from where the adapter is.
+
+    Args:
+        loss_of: numbers of the examples of a batch → their mean loss, with gradients.
+        lengths: of the examples, in any unit: those of similar length come together.
+        seed: of the order of the examples and of dropout.
+        steps: how many.
+        kept: those at which the adapter may be read and scored, and then goes on from there.
+        name: of the adapter, in sentences.
+        more: further groups of parameters, as optimisers of torch take them.
+    Yields:
+        The steps in ``kept``, counted from 1, with the network in evaluation mode.
+    Raises:
+        UserError: the training diverged.
     """
     rng = np.random.default_rng(seed)
-    an_epoch = math.ceil(len(examples) / config.batch)
-    steps = steps or config.epochs * an_epoch
-    parts = {name: tensor.clone().to(encoder.device).requires_grad_() for name, tensor in head.items()}
-    matrices = list(encoder.parameters.values())
-    groups = [{"params": matrices, "lr": config.lr}, {"params": list(parts.values()), "lr": config.head_lr}]
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
+    matrices = list(adapted.parameters.values())
+    optimizer = torch.optim.AdamW([{"params": matrices, "lr": config.lr}, *more], weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _shape(steps))
-    loss_of: Callable = cross_entropy if examples.num_classes else mse_loss
-    kept = {round(steps * (1 - i / (3 * config.keep))) for i in range(config.keep)}
-    batches = _batches(examples.texts, config.batch, rng)
-    with torch.random.fork_rng(devices=[encoder.device] if encoder.device.type == "cuda" else []):
+    batches = _batches(np.array(lengths), config.batch, rng)
+    with torch.random.fork_rng(devices=[adapted.device] if adapted.device.type == "cuda" else []):
         torch.manual_seed(seed)
-        encoder.network.train()
+        adapted.network.train()
         for matrix in matrices:
             matrix.requires_grad_(True)
         try:
             for step in range(1, steps + 1):
-                chosen = next(batches)
-                features = encoder.forward(encoder.tokens([examples.texts[i] for i in chosen]))
-                target = torch.from_numpy(examples.targets[chosen]).to(encoder.device)
-                said = features @ parts["head.weight"].T + parts["head.bias"]
-                loss = loss_of(said if examples.num_classes else said[:, 0], target)
+                loss = loss_of(next(batches))
                 optimizer.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(matrices, 1.0)
                 optimizer.step()
                 schedule.step()
-                progress("Training adapters", step, steps)
+                whole = bool(loss.isfinite()) and (step not in kept or all(bool(m.isfinite().all()) for m in matrices))
+                if not whole:
+                    raise UserError(
+                        f"The adapter {shown(name)} diverged at step {step:,}: its loss or its weights are no numbers; "
+                        "build the zoo with a lower learning rate (--lr)."
+                    )
+                progress(STAGE, step, steps)
                 if step in kept:
-                    encoder.network.eval()  # whoever gets it may score it
-                    yield step, {**encoder.state(), **{name: v.detach().cpu().clone() for name, v in parts.items()}}
-                    encoder.network.train()
+                    adapted.network.eval()  # whoever gets it may score it
+                    yield step
+                    adapted.network.train()
         finally:
-            encoder.network.eval()
+            adapted.network.eval()
             for matrix in matrices:
                 matrix.requires_grad_(False)
 
@@ -141,12 +193,11 @@ def predictions(encoder: AdaptedEncoder, head: dict[str, Tensor], texts: Sequenc
     return encoder.embed(texts) @ head["head.weight"].T + head["head.bias"]
 
 
-def _batches(texts: Sequence[Text], size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Numbers of the texts of each step, without end: every epoch in a new random order, with texts of similar length
-    together."""
-    lengths = np.array([length(text) for text in texts])
+def _batches(lengths: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Numbers of the examples of each step, without end: every epoch in a new random order, with those of similar
+    length together."""
     while True:
-        order = rng.permutation(len(texts))
+        order = rng.permutation(len(lengths))
         batches = []
         for start in range(0, len(order), WINDOW * size):
             window = order[start : start + WINDOW * size]

@@ -14,6 +14,9 @@ from d2nwg.utils.text import is_utf8, shown
 MOST = 2**29  # bytes of a zoo.json
 HEADS, CHECKPOINTS = "heads", "checkpoints"
 ADAPTERS = "adapters"  # a zoo of checkpoints whose zoo.json says what they are adapters of
+LANGUAGE_MODEL = "language-model"  # the base of adapters, which is otherwise a text encoder
+NETWORKS = "networks"  # a zoo of checkpoints whose zoo.json says which images they were trained on
+OF_CHECKPOINTS = (CHECKPOINTS, ADAPTERS, NETWORKS)
 _FORMATS = {HEADS: (1,), CHECKPOINTS: (1, 2)}  # those that can be read, the last one is written
 _WHAT = {HEADS: "zoo", CHECKPOINTS: "zoo of checkpoints"}
 _REMAKE = {
@@ -23,11 +26,12 @@ _REMAKE = {
 
 
 def zoo_kind(path: str | Path) -> str | None:
-    """``"heads"``, ``"checkpoints"`` or ``"adapters"`` for the folder of a zoo, whatever its format; None for anything
-    else."""
+    """``"heads"``, ``"checkpoints"``, ``"adapters"`` or ``"networks"`` for the folder of a zoo, whatever its format;
+    None for anything else."""
     try:
         info = _load(path)
-        return ADAPTERS if _kind(info) == CHECKPOINTS and info.get(ADAPTERS) else _kind(info)
+        kind = _kind(info)
+        return next((one for one in (ADAPTERS, NETWORKS) if kind == CHECKPOINTS and info.get(one)), kind)
     except (OSError, ValueError):
         return None
 

@@ -33,8 +33,9 @@ from d2nwg.utils.errors import UserError
 from d2nwg.utils.outputs import new_folder
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import folded, is_utf8
-from d2nwg.weights.info import ADAPTERS, CHECKPOINTS, Text, place_of, read_info
+from d2nwg.weights.info import ADAPTERS, CHECKPOINTS, LANGUAGE_MODEL, NETWORKS, Text, place_of, read_info
 from d2nwg.weights.layouts import ChunkedLayout
+from d2nwg.weights.network_tasks import Networks, Seed
 from d2nwg.weights.networks import State
 from d2nwg.weights.statefiles import SUFFIXES
 
@@ -50,6 +51,9 @@ def _inside(name: str) -> str:
     return name
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
 class Record(BaseModel):
     """One checkpoint in ``zoo.json``."""
 
@@ -60,8 +64,10 @@ class Record(BaseModel):
     task: Text | None = None
     accuracy: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     epoch: int | None = None
+    start: Seed | None = None  # of a small network's initial weights (`d2nwg.weights.network_tasks`)
     score: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None = None  # by the task's metric, as is
     dev_score: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None = None  # the one on what chooses
+    selection: dict[Text, Finite] | None = None  # of a language model's, on the questions that choose
 
 
 class AdapterTask(BaseModel):
@@ -74,7 +80,8 @@ class AdapterTask(BaseModel):
         pairs: whether it is about pairs of texts.
         parts: numbers of texts to train, to choose and to score with.
         cut: in words, how these parts were made.
-        frozen: ``dev`` and ``test``: the score of the best head on the encoder without an adapter.
+        frozen: ``dev`` and ``test``: the score of the best head on the encoder without an adapter; of a language model
+            as `Record.selection`, without an adapter.
     """
 
     name: Text
@@ -92,11 +99,14 @@ class Adapters(BaseModel):
     """What the checkpoints of a zoo of adapters are (`d2nwg.weights.build_adapters`).
 
     Attributes:
+        base: what kind of network they change: ``text-encoder``, or ``language-model`` (`d2nwg.llm.adapter_zoo`).
         shape: of `d2nwg.encoders.lora.LoraShape`.
-        encoder_key: differs for other weights of the encoder.
-        build: the other settings of `d2nwg.weights.build_adapters.AdapterZooConfig`.
+        encoder_key: differs for other weights of the encoder or language model.
+        build: the other settings of `d2nwg.weights.build_adapters.AdapterZooConfig`, or of
+            `d2nwg.llm.adapter_zoo.LlmZooConfig`.
     """
 
+    base: Literal["text-encoder", "language-model"] = "text-encoder"
     shape: dict[str, Any]
     encoder_key: Text
     build: dict[str, Any] = {}
@@ -107,6 +117,7 @@ class _Info(BaseModel):
     architectures: dict[Text, list[Text]]
     records: list[Record]
     adapters: Adapters | None = None
+    networks: Networks | None = None
 
 
 class ModelZoo:
@@ -123,7 +134,7 @@ class ModelZoo:
                 f"The zoo.json of {self.path} is damaged at {place_of(reason)}: import its checkpoints again."
             ) from reason
         self.records = [record.model_dump(exclude_none=True) for record in checked.records]
-        self.orders, self.adapters = checked.architectures, checked.adapters
+        self.orders, self.adapters, self.networks = checked.architectures, checked.adapters, checked.networks
 
     def __len__(self) -> int:
         return len(self.records)
@@ -131,7 +142,7 @@ class ModelZoo:
     @property
     def kind(self) -> str:
         """As of `d2nwg.weights.info.zoo_kind`."""
-        return ADAPTERS if self.adapters else CHECKPOINTS
+        return ADAPTERS if self.adapters else NETWORKS if self.networks else CHECKPOINTS
 
     def state(self, number: int) -> dict[str, Tensor]:
         """One checkpoint's tensors, bit for bit as imported.
@@ -181,7 +192,20 @@ class ModelZoo:
             "tasks": dict(Counter(record.get("task", UNKNOWN_TASK) for record in self.records)),
             "accuracy": {"known": len(rights), **_spread(rights)},
             "architectures": [self._describe(members) for members in self.architectures().values()],
+            **(self._of_base(self.adapters) if self.adapters else {}),
+            **({"networks": self.networks.summary()} if self.networks else {}),
         }
+
+    def _of_base(self, about: Adapters) -> dict:
+        """What the adapters change; of a language model, how the base and the best of them answer what chooses."""
+        facts: dict = {"base": {"kind": about.base, **about.shape}}
+        if about.base == LANGUAGE_MODEL:
+            known = [(record["name"], record["selection"]) for record in self.records if record.get("selection")]
+            facts["questions"] = [
+                {"train": task.parts[0], "select": task.parts[1], "cut": task.cut} for task in about.tasks
+            ]
+            facts["selection"] = {"base": about.tasks[0].frozen, **dict(known)} if about.tasks else dict(known)
+        return facts
 
     def _describe(self, members: list[int]) -> dict:
         state = self.plain_state(members[0])

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from d2nwg.weights.info import ADAPTERS, CHECKPOINTS, zoo_kind
+from d2nwg.weights.info import OF_CHECKPOINTS, zoo_kind
 from d2nwg.weights.model_zoo import ModelZoo
 from d2nwg.weights.zoo import Zoo
 
@@ -13,4 +13,4 @@ def open_zoo(path: str | Path) -> Zoo | ModelZoo:
     Raises:
         UserError: the folder holds no zoo.
     """
-    return ModelZoo(path) if zoo_kind(path) in (CHECKPOINTS, ADAPTERS) else Zoo(path)
+    return ModelZoo(path) if zoo_kind(path) in OF_CHECKPOINTS else Zoo(path)

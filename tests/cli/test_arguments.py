@@ -26,6 +26,7 @@ def says(capsys, *arguments: str) -> str:
         ["generate", "d", "--out", "o", "--num-samples"],
         ["generate", "d", "--out", "o", "--seed"],
         ["explore", "--out", "o", "--num-trained"],
+        ["finetune", "h", "d", "--out", "o", "--epochs"],
         ["zoo", "build", "d", "--out", "o", "--subsets"],
         ["zoo", "build", "d", "--out", "o", "--classes"],
         ["llm", "refine", "m", "--select", "q", "--report", "r", "--out", "o", "--select-questions"],
@@ -42,6 +43,7 @@ def test_what_is_no_number(line, value, capsys):
     [
         ["llm", "spectrum", "m", "--out", "o", "--percent"],
         ["llm", "chat", "m", "--temperature"],
+        ["finetune", "h", "d", "--out", "o", "--lr"],
         ["sample", "b", "--out", "o", "--around"],
     ],
 )
@@ -74,3 +76,8 @@ def test_overlong_paths(capsys, tmp_path):
     long = str(tmp_path / ("x" * 300))
     for line in (["evaluate", long, long], ["zoo", "import", long, "--preview"], ["llm", "evaluate", long, long]):
         assert says(capsys, *line)
+
+
+def test_what_must_be_one_at_least(capsys):
+    said = says(capsys, "generate", "d", "--out", "o", "--shots", "-3")
+    assert "must be a whole number from 1 to 1,000,000,000, not -3" in said

@@ -66,7 +66,10 @@ def test_a_zoo_is_built(work, capsys):
 
 def test_a_generator_is_trained(work, capsys):
     said = call(capsys, "train", "--zoo", work / "zoo", "--preset", "tiny", "--out", work / "bundle")
-    assert said == f"The bundle is in {work / 'bundle'}.\n"
+    *parts, last = said.splitlines()
+    assert last == f"The bundle is in {work / 'bundle'}."
+    assert [part.partition(":")[0] for part in parts] == ["vae", "condition_encoder", "denoiser"]
+    assert all(part.endswith(" parameters") for part in parts)
     measured = json.loads((work / "bundle" / "training.json").read_text())["measured"]
     assert measured["reconstructed_accuracy"] > 0.8
 

@@ -101,7 +101,7 @@ def test_the_library_exports_what_it_says():
         (["--fly"], "VERB"),
         (["evaluate"], "HEAD, DATA"),
         (["evaluate", "head.safetensors", "data", "more"], "more"),
-        (["evaluate", "h", "d", "--seed", "x"], "'x' is not a whole number"),
+        (["evaluate", "h", "d", "--seed", "x"], "must be a whole number from 0 to 9,223,372,036,854,775,807, not x"),
         (["evaluate", "h", "d", "--seed", "-1"], "--seed"),
         (["evaluate", "h", "d", "--device", "toaster"], "'toaster' is not a device"),
         (["predict", "head.safetensors"], "Nothing to label"),
@@ -202,3 +202,11 @@ def test_every_package_is_installed():
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     found = {str(file.parent.relative_to(ROOT)).replace(os.sep, ".") for file in ROOT.glob("d2nwg/**/__init__.py")}
     assert set(tool["packages"]) == found | {"d2nwg.assets", "d2nwg.pretrained"}
+
+
+def test_a_zoo_that_is_none_is_refused_before_anything_heavy_is_imported(tmp_path):
+    process = run("train", "--zoo", tmp_path / "nope", "--out", tmp_path / "out", python=("-X", "importtime"))
+    lines = process.stderr.splitlines()
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines if line.startswith("import time:")}
+    assert "argparse" in imported and not imported & HEAVY
+    assert process.returncode == 2 and "nope is no zoo" in lines[-1]

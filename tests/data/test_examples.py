@@ -24,6 +24,16 @@ def test_digits(tmp_path, monkeypatch):
     assert load_images("example:digits").items == images.items
 
 
+def test_clothes_are_shipped_as_files():
+    images = load_images("example:clothes")
+    assert images.name == "clothes" and len(images.classes) == 10 and images.notes == ()
+    assert min(np.bincount(images.labels)) >= 5 + 7 and len(images.items) == 218
+    assert sum(item.stat().st_size for item in images.items) < 3_000_000
+    folder = images.items[0].parents[1]
+    assert "CC0" in (folder.parent / "clothes-LICENSE").read_text()
+    assert np.asarray(open_image(images.items[0])).shape[2] == 3
+
+
 def test_every_example_says_what_it_is():
     for name, example in EXAMPLES.items():
         assert example.name == name and example.title and example.licence

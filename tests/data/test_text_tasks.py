@@ -92,3 +92,14 @@ def test_no_such_task(tmp_path):
         load_text_task(tmp_path / "none")
     with pytest.raises(UserError, match="holds no table of texts"):
         load_text_task(tmp_path)
+
+
+def test_a_table_that_is_a_link_out_of_the_folder_is_refused(tmp_path):
+    path = write_task(tmp_path / "tone", {"train": opinions(20)})
+    (tmp_path / "secret.jsonl").write_text((path / "train.jsonl").read_text())
+    (path / "train.jsonl").unlink()
+    (path / "train.jsonl").symlink_to(tmp_path / "secret.jsonl")
+    with pytest.raises(UserError, match="holds train.jsonl, a link that leads elsewhere"):
+        load_text_task(path)
+    (tmp_path / "elsewhere").symlink_to(write_task(tmp_path / "mood", {"train": opinions(20)}))
+    assert load_text_task(tmp_path / "elsewhere").name == "mood"  # what a person names may be a link

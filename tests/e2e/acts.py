@@ -1,5 +1,7 @@
 """What visitors do in several tabs."""
 
+from pathlib import Path
+
 PATIENCE = 400  # seconds, for whatever is waited for: a busy machine is slow
 
 
@@ -9,11 +11,32 @@ def open_settings(page, button: str, field: str) -> None:
     _stands(page, field)
 
 
-def upload(page, field: str, files) -> None:
-    """Give files to the file input `field`, once it stands."""
-    page.wait_for_selector(field, state="attached")
-    _stands(page, field)
-    page.set_input_files(field, files)
+def upload(page, field: str, files, refused: bool = False) -> None:
+    """Give files to the file input `field`, once it stands, and wait until they are there to stay; not so where they
+    are to be `refused`, which may empty the box.
+
+    What gradio sets late (see `_stands`) can come after the files, on a busy machine: then they are given again.
+    """
+    name = "".join(Path(files[0] if isinstance(files, list) else files).name.split())
+    for _ in range(8):
+        page.wait_for_selector(field, state="attached")
+        _stands(page, field)
+        page.set_input_files(field, files)
+        if refused or page.evaluate(STAYS, [field.split()[0], name]):
+            return
+    raise AssertionError(f"{field} does not take {name}")
+
+
+STAYS = """async ([box, name]) => {  // whether a box shows a file or a picture, and still does after a while
+    for (let shown = 0, frame = 0; frame < 3_000; frame++) {
+        await new Promise(requestAnimationFrame);
+        const found = document.querySelector(box);  // the page parts a name from its ending
+        const there = found.querySelector("img") || found.textContent.replace(/\\s/g, "").includes(name);
+        if (!there && shown) return false;
+        if (there && ++shown > 60) return true;
+    }
+    return false;
+}"""
 
 
 def _stands(page, field: str) -> None:

@@ -127,7 +127,7 @@ def visit(studio, chromium):
             elsewhere.append(request.url)
 
     def open_page(
-        query: str = "", ready: str = "#images .row", width: int = 1280, height: int = 900, away: bool = False
+        query: str = "", ready: str = "#images .summary", width: int = 1280, height: int = 900, away: bool = False
     ):
         context = chromium.new_context(
             viewport={"width": width, "height": height},

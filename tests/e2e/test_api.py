@@ -1,5 +1,6 @@
 """The app's endpoints as a program uses them, and what the server gives away."""
 
+import csv
 import json
 import os
 import shutil
@@ -38,10 +39,17 @@ def test_every_action_is_documented(client):
         "/generate",
         "/predict",
         "/sample",
+        "/finetune",
+        "/predict_many",
         "/explore",
         "/explore_names",
+        "/describe",
+        "/describe_and_predict",
+        "/describe_and_score",
+        "/explore_tasks",
         "/interpolate",
         "/interpolate_names",
+        "/interpolate_descriptions",
         "/language_spectrum",
         "/language_refine",
         "/language_chat",
@@ -71,6 +79,18 @@ def test_generate(made):
     assert Path(samples).stat().st_size > Path(head).stat().st_size
 
 
+def test_finetune(client, digits_zip, made):
+    head, files = handle_file(made[2]), [handle_file(digits_zip)]
+    said, report, tuned = client.predict(head, files, epochs=2, seeds=1, api_name="/finetune")
+    assert said.startswith("The generated start is right on: untrained ") and report["num_shown"] == 25
+    assert [row["epoch"] for row in report["table"][0]["checkpoints"]] == [0, 1, 2]
+    assert Head.load(tuned).info["finetuned"]["epochs"] == 2
+    with pytest.raises(AppError, match="give data with the head's own classes"):
+        client.predict(head, example="digits", epochs=2, api_name="/finetune")
+    with pytest.raises(AppError, match="Give a head file"):
+        client.predict(example="digits", api_name="/finetune")
+
+
 def test_unlabelled_images(client, digits_zip, a_picture):
     free = [handle_file(digits_zip), handle_file(a_picture)]
     _, report, *_ = client.predict(
@@ -89,6 +109,22 @@ def test_predict_and_sample(client, made, a_picture):
     assert Head.load(taken).classes == Head.load(made[2]).classes
     with pytest.raises(AppError, match="samples 0 to 5"):
         client.predict(head=handle_file(made[2]), samples=handle_file(made[3]), number=6, api_name="/sample")
+
+
+def test_predict_many(client, made, digits_zip, a_picture, tmp_path):
+    files = [handle_file(digits_zip), handle_file(a_picture)]
+    table = client.predict(head=handle_file(made[2]), files=files, api_name="/predict_many")
+    rows = list(csv.reader(Path(table).read_text().splitlines()))
+    assert rows[0] == ["item", "predicted", "probability", "true", "right", *(f"digit {i}" for i in range(5))]
+    assert len(rows) == 82 and rows[-1][0] == "3-15.png" and rows[-1][3] == ""
+    for row in rows[1:-1]:
+        assert row[0].startswith(f"{row[3]}/") and row[4] == ("yes" if row[1] == row[3] else "no")
+    (tmp_path / "notes.txt").write_text("no picture")
+    notes = handle_file(tmp_path / "notes.txt")
+    with pytest.raises(AppError, match="notes.txt"):
+        client.predict(head=handle_file(made[2]), files=[notes], api_name="/predict_many")
+    with pytest.raises(AppError, match="Give a head file, and images or texts"):
+        client.predict(head=handle_file(made[2]), api_name="/predict_many")
 
 
 def test_explore(client, tmp_path):

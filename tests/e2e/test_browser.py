@@ -14,8 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from d2nwg.heads import Head
+from d2nwg.ui.generate.first import BEFOREHAND
 from tests.e2e.acts import PATIENCE, download, open_settings, upload
 from tests.helpers.texts import write_topics
+
+DIGITS = "?example=digits"
 
 
 def status(page) -> str:
@@ -52,12 +56,36 @@ def bars(page) -> dict:
     return dict(rows)
 
 
-def test_first_sight(visit):
+def test_first_sight(visit, tmp_path):
+    """A finished result on photographs stands there, its files are real, and a card computes another one."""
     page = visit()
-    assert "10 classes" in page.inner_text("#images .summary")
-    assert page.locator("#images img").count() == 60
+    page.wait_for_selector("#sentence .answer")
+    assert "10 classes · 218 images" in page.inner_text("#images .summary")
+    assert page.locator("#images .strip img").count() == 10 and not page.is_visible("#images .row")
+    assert page.is_visible("#result") and not page.is_visible("#places")
+    assert "images it never saw" in page.inner_text("#sentence") and BEFOREHAND in page.inner_text("#sentence")
+    page.wait_for_selector("#strip .js-plotly-plot")
+    page.wait_for_selector("#confusion .js-plotly-plot")
+    assert "The generator has not seen this picture" in page.inner_text("#seen")
+    report = json.loads(download(page, "#download-report", tmp_path).read_text())
+    assert f"{100 * report['query_accuracy']['chosen']:.1f}\u00a0%" in page.inner_text("#sentence .answer")
+    assert Head.load(download(page, "#download-head", tmp_path)).classes == tuple(report["classes"])
+    page.wait_for_selector("#go:not([disabled])")
+    assert page.locator("#go").bounding_box()["y"] < 900 - 40 and not page.is_visible("#stop")
+
+    page.click("#card-names")
+    page.wait_for_selector("#status .notice:is(.good, .bad)")
+    assert page.locator("#status .good").count(), status(page)
+    assert page.inner_text("#sentence .answer").startswith("A head from such names is right on about ")
+    assert "jeans" in page.input_value("#names textarea") and not page.is_visible("#shots")
+    assert BEFOREHAND not in page.inner_text("#sentence") and len(bars(page)) == 5  # a photograph was tried
+
+
+def test_the_first_result_is_not_shown_for_a_link_to_another_example(visit):
+    page = visit(DIGITS)
+    page.wait_for_selector("#images .summary:has-text('10 classes · 600 images')")
+    page.wait_for_selector("#go:not([disabled])")
     assert page.is_visible("#places") and not page.is_visible("#result")
-    assert page.is_enabled("#go") and not page.is_visible("#stop")
 
 
 def test_unlabelled_images_take_part(visit, digits_zip, tmp_path):
@@ -67,19 +95,18 @@ def test_unlabelled_images_take_part(visit, digits_zip, tmp_path):
             data = io.BytesIO()
             picture.save(data, "png")
             free.writestr(f"{number}.png", data.getvalue())
-    page = visit()
+    page = visit(DIGITS)
     upload(page, "#files input[type=file]", digits_zip)
     page.wait_for_selector("#images .summary:has-text('5 classes · 80 images')")
     page.click("text=Unlabelled images or texts (optional)")
     upload(page, "#free input[type=file]", tmp_path / "more.zip")
-    page.wait_for_selector("#free :text('more.zip')")
     generate(page, samples=8, shots=1)
     said = page.inner_text("#sentence .answer")
     assert "80 unlabelled images took part; without them it reaches" in said
 
 
 def test_texts_make_a_head_to_try(visit, tmp_path):
-    page = visit()
+    page = visit(DIGITS)
     upload(page, "#files input[type=file]", write_topics(tmp_path / "topics.csv"))
     page.wait_for_selector("#images .summary:has-text('3 classes · 36 texts')")
     generate(page, samples=8, shots=2)
@@ -93,7 +120,7 @@ def test_texts_make_a_head_to_try(visit, tmp_path):
 
 
 def test_upload_generate_try_pick_download(visit, digits_zip, a_picture, tmp_path):
-    page = visit()
+    page = visit(DIGITS)
     upload(page, "#files input[type=file]", digits_zip)
     page.wait_for_selector("#images .summary:has-text('5 classes · 80 images')")
     generate(page, samples=8)
@@ -131,7 +158,7 @@ def test_upload_generate_try_pick_download(visit, digits_zip, a_picture, tmp_pat
 
 
 def test_a_bad_upload_is_a_sentence(visit, tmp_path):
-    page = visit()
+    page = visit(DIGITS)
     for name, content, words in (
         ("notes.zip", b"this is no archive", "notes.zip"),
         ("one.txt", b"hello", "one.txt"),
@@ -144,18 +171,19 @@ def test_a_bad_upload_is_a_sentence(visit, tmp_path):
                 archive.writestr("a/readme.pdf", "nothing")
         else:
             path.write_bytes(content)
-        page.evaluate("document.querySelector('#status .notice')?.classList.add('earlier')")
-        upload(page, "#files input[type=file]", path)
-        page.wait_for_selector("#status .notice.bad:not(.earlier)")
-        assert words in status(page) and "digits is still chosen." in status(page)
+        page.evaluate("document.querySelector('#files-said .notice')?.classList.add('earlier')")
+        upload(page, "#files input[type=file]", path, refused=True)
+        page.wait_for_selector("#files-said .notice.bad:not(.earlier)")
+        said = page.inner_text("#files-said")  # where it was dropped
+        assert words in said and "digits is still chosen." in said
         everything = page.inner_text("body")
         assert "Error" not in everything and "Traceback" not in everything
-        assert page.locator("#status img").count() == 0
+        assert page.locator("#files-said img").count() == 0
     generate(page, samples=3)  # what was chosen before still works
 
 
 def test_a_failure_keeps_the_result(visit):
-    page = visit()
+    page = visit(DIGITS)
     generate(page, samples=3)
     sentence = page.inner_text("#sentence .result")
     page.fill("#shots input", "60")
@@ -194,7 +222,7 @@ def known_images(studio, archive) -> int:
 
 @pytest.mark.parametrize("how", ["cancel", "close the page"])
 def test_stopping_really_stops(visit, studio, noise_zip, how):
-    page, other = visit(), visit()
+    page, other = visit(DIGITS), visit(DIGITS)
     upload(page, "#files input[type=file]", noise_zip)
     page.wait_for_selector("#images .summary:has-text('3,000 images')")
     open_settings(page, "text=Settings", "#most input")
@@ -216,7 +244,7 @@ def test_stopping_really_stops(visit, studio, noise_zip, how):
 
 
 def test_two_visitors_do_not_meet(visit, studio, digits_zip):
-    one, two = visit(), visit()
+    one, two = visit(DIGITS), visit(DIGITS)
     upload(one, "#files input[type=file]", digits_zip)
     one.wait_for_selector("#images .summary:has-text('5 classes')")
     generate(one, samples=3)
@@ -248,7 +276,7 @@ def test_a_link_presets_the_controls(visit):
 
 
 def test_a_telephone(visit):
-    page = visit("?__theme=dark", width=390, height=844)
+    page = visit(f"{DIGITS}&__theme=dark", width=390, height=844)
     generate(page, samples=5)
     page.wait_for_selector("#confusion .js-plotly-plot")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -264,7 +292,7 @@ def test_hostile_names(visit, tmp_path, digits_zip):
     with zipfile.ZipFile(digits_zip) as source, zipfile.ZipFile(path, "w") as archive:
         for name in source.namelist():
             archive.writestr(name.replace("digit 0", nasty).replace("digit 1", "<b>bold</b>"), source.read(name))
-    page = visit()
+    page = visit(DIGITS)
     upload(page, "#files input[type=file]", path)
     page.wait_for_selector("#images .summary:has-text('5 classes')")
     assert nasty in page.inner_text("#images")
@@ -276,7 +304,7 @@ def test_hostile_names(visit, tmp_path, digits_zip):
 
 
 def test_a_task_told_by_its_name(visit):
-    page = visit("?bundle=tasks-small-networks")
+    page = visit(f"{DIGITS}&bundle=tasks-small-networks")
     page.wait_for_selector("#task input")
     generate(page, samples=4)
     said = page.inner_text("#sentence")
@@ -292,7 +320,7 @@ def test_a_task_told_by_its_name(visit):
 
 
 def test_the_steps_are_those_of_the_sampler(visit):
-    page = visit()
+    page = visit(DIGITS)
     open_settings(page, "text=Settings", "#steps input")
     assert page.input_value("#steps input") == "5"
     page.click('#sampler label:has-text("the paper\'s")')

@@ -87,7 +87,11 @@ def test_cold_start_colours_pick_send_and_downloads(visit, tmp_path):
     page.click("#explore-send")
     page.wait_for_selector("#sentence .answer")
     assert "In use: sample 3" in page.inner_text("#picked")
+    assert "The result is Explore's, of " in page.inner_text("#status"), "not of the images that are chosen there"
     page.wait_for_selector("#seen:has-text('Sample 3 predicts')")
+    page.wait_for_function("""() => {
+        const box = document.querySelector("#picture").getBoundingClientRect();
+        return box.top >= 0 && box.bottom <= innerHeight; }""")
     assert "tab=generate" in page.url
 
 
@@ -130,7 +134,8 @@ def test_class_names_on_the_map_search_and_downloads(visit, tmp_path):
     assert page.is_visible("#explore-data") and not page.is_visible("#explore-names-result")
     page.click("#bundle input")
     page.click("ul[role=listbox] li:has-text('heads-efficientnet-lite0')")
-    page.wait_for_selector("#explore-by", state="hidden")
+    page.wait_for_selector("#explore-by label:has-text('Class names')", state="detached")
+    assert page.locator("#explore-by label").count() == 2
 
 
 def test_brushing_and_other_views(visit, tmp_path):
@@ -153,7 +158,7 @@ def test_brushing_and_other_views(visit, tmp_path):
     page.click("#explore-where label:has-text('latent')")
     page.wait_for_selector("#explore-sentence:has-text('latent space')")
     page.click("#explore-method label:has-text('PCA')")
-    page.wait_for_selector("#explore-map .xtitle:has-text('of the variance')")
+    page.wait_for_selector("#explore-map .xtitle:has-text('variance')")
     page.fill("#explore-perplexity input", "0")
     page.keyboard.press("Enter")
     page.wait_for_selector("#explore-status .bad:has-text('Perplexity should be a whole number')")

@@ -134,7 +134,7 @@ def test_tasks_that_the_bundle_is_told_by_name(visit):
     walk(page, **QUICK)
     assert "digits → digits-turned-45" in page.inner_text("#interpolate-sentence")
     page.click("#map-of label:has-text('Weights')")
-    page.wait_for_selector("#path-map:has-text('principal component of the weights')")
+    page.wait_for_selector("#path-map .xtitle:has-text('weights')")
     page.wait_for_function("new URL(location.href).searchParams.get('from') === 'task:digits'")
     again = visit("?" + page.url.partition("?")[2], ready="#strip-b img")
     assert again.input_value("#endpoint-b input") == "digits-turned-45"

@@ -1,6 +1,7 @@
 """The Language tab as a visitor uses it, on a model of random weights that lies on the disk."""
 
 import json
+import shutil
 import zipfile
 from contextlib import suppress
 
@@ -8,6 +9,7 @@ import pytest
 from playwright.sync_api import TimeoutError
 
 from tests.e2e.acts import download, open_settings, upload
+from tests.helpers.llm_zoo import make_llm_zoo
 from tests.tiny_llm import make_tiny_llm
 
 
@@ -43,10 +45,13 @@ def written(tiny):
     return write
 
 
-def open_tab(visit, tiny, query: str = "", **size):
+def open_tab(visit, tiny, query: str = "", zoo: bool = False, **size):
+    """The tab with that model, once it is known whether there is a zoo of it; the default one has one."""
     page = visit(f"?tab=language{query}", ready="#language-look", **size)
     page.fill("#language-model input", str(tiny[0]))
     page.keyboard.press("Enter")
+    if not zoo:
+        page.wait_for_selector("#language-source", state="hidden")
     return page
 
 
@@ -131,40 +136,109 @@ def test_a_model_of_ones_own(visit, tiny, tmp_path):
     assert "from the file mine.zip" in page.inner_text("#language-sentence")
 
 
-def test_side_by_side_blind_vote_again_and_files(visit, tiny, tmp_path):
+def heads(page) -> list[str]:
+    return [page.inner_text(f"#language-pane-{side} h4") for side in ("left", "right")]
+
+
+def test_side_by_side_blind_vote_again_and_files(visit, studio, tiny, tmp_path):
     page = open_tab(visit, tiny)
     chat_settings(page, temperature=1, longest=24)
     take_delta(page, tiny)
-    page.check("#language-blind input")
+    send(page, "is it hot?")
+    answered(page)
+    assert heads(page) == ["base", "refined"] and "24 tokens" in page.inner_text("#language-pane-left .about")
+    page.check("#language-blind input")  # a new conversation: what was said had names on it
+    page.wait_for_selector("#language-pane-left:has-text('Nothing said yet')")
     send(page, "is the water ${1} hot? <b>so</b>")
     answered(page)
     assert page.inner_text("#language-pane-left .me") == "is the water ${1} hot? <b>so</b>"
-    heads = [page.inner_text(f"#language-pane-{side} h4") for side in ("left", "right")]
-    assert heads == ["A", "B"] and page.locator("#language-chat mark").count() >= 2
+    assert heads(page) == ["A", "B"] and page.locator("#language-chat mark").count() >= 2
+    for side in ("left", "right"):
+        assert "token" not in (about := page.inner_text(f"#language-pane-{side} .about")) and "second" not in about
+    assert not page.is_visible("#language-talk-json"), "the file names the models"
     left = page.inner_text("#language-pane-left .text")
     page.click("#language-vote-left")
-    page.wait_for_selector("#language-tally:has-text('Votes so far: 1')")
-    page.uncheck("#language-blind input")
-    page.wait_for_selector("#language-pane-left h4:has-text('base')")
-    shown = {
-        page.inner_text(f"#language-pane-{side} h4"): page.inner_text(f"#language-pane-{side} .text")
-        for side in ("left", "right")
-    }
-    winner = next(name for name, text in shown.items() if text == left)
-    assert page.inner_text("#language-tally").startswith(
-        f"Votes: base {int(winner == 'base')}, refined {int(winner == 'refined')}, the same 0."
-    )
+    page.wait_for_selector("#language-chat-status:has-text('Noted: A is better. A was')")
+    winner = heads(page)[0]
+    assert {winner, heads(page)[1]} == {"base", "refined"} and page.inner_text("#language-pane-left .text") == left
+    assert "24 tokens" in page.inner_text("#language-pane-left .about") and page.is_hidden("#language-vote-left")
+    tally = f"base {int(winner == 'base')}, refined {int(winner == 'refined')}, the same 0."
+    assert tally in page.inner_text("#language-tally")
 
-    page.click("#language-again")
-    page.wait_for_function(
-        "old => document.querySelector('#language-pane-left .text').innerText !== old", arg=shown["base"]
-    )
+    kept = json.loads(download(page, "#language-talk-json", tmp_path).read_text("utf-8"))
+    assert kept["models"] == ["base", "refined"] and len(kept["turns"]) == 1 and kept["turns"][0]["blind"]
+    assert kept["turns"][0]["answers"][1]["tokens"] == 24 and kept["votes"]["first"] == int(winner == "base")
+    assert "**refined**" in download(page, "#language-talk-md", tmp_path).read_text("utf-8")
+    page.click("#language-again")  # in a new conversation, drawn anew
+    page.wait_for_function("() => document.querySelector('#language-pane-left h4').innerText === 'A'")
     answered(page)
     assert page.input_value("#language-chat-seed input") == "1"
+    assert "Blind votes so far: 1" in page.inner_text("#language-tally")
+    page.uncheck("#language-blind input")
+    page.wait_for_function("() => document.querySelector('#language-pane-left h4').innerText !== 'A'")
+    page.click("#language-again")
+    page.wait_for_function("() => document.querySelector('#language-chat-seed input').value === '2'")
+    answered(page)
     kept = json.loads(download(page, "#language-talk-json", tmp_path).read_text("utf-8"))
-    assert kept["models"] == ["base", "refined"] and len(kept["turns"]) == 1
-    assert kept["turns"][0]["settings"]["seed"] == 1 and kept["turns"][0]["answers"][1]["tokens"] == 24
-    assert "**refined**" in download(page, "#language-talk-md", tmp_path).read_text("utf-8")
+    assert [turn["settings"]["seed"] for turn in kept["turns"]] == [2] and not kept["turns"][0]["blind"]
+
+    page = open_tab(visit, tiny)  # another visit with the same two
+    chat_settings(page)
+    take_delta(page, tiny)
+    page.wait_for_selector(f"#language-tally:has-text('{tally}')")
+    page.click("#language-tally-reset")
+    page.wait_for_selector("#language-tally:has-text('No votes yet')")
+    assert not list((studio.cache / "votes").rglob("*.json")) and page.is_hidden("#language-tally-reset")
+
+
+def longest(page, tokens: int):
+    """Set the longest answer, where the settings are open."""
+    page.fill("#language-longest input", str(tokens))
+    page.keyboard.press("Tab")
+
+
+def test_prompts_that_tell_apart(visit, tiny):
+    page = open_tab(visit, tiny)
+    chat_settings(page, longest=1)
+    assert page.is_hidden("#language-find")
+    first = page.inner_text("#language-prompts button >> nth=0")
+    page.click("#language-prompts button >> nth=0")
+    answered(page)
+    assert squeezed(page.inner_text("#language-pane-left .me")) == squeezed(first)
+    take_delta(page, tiny)
+    page.check("#language-blind input")
+    page.click("#language-find")
+    page.wait_for_selector("#language-telling:has-text('nats a token')")
+    found = page.locator("#language-prompts button").all_inner_texts()
+    assert len(set(found)) == 4 and all(found)
+    longest(page, 24)
+    page.click("#language-prompts button >> nth=0")
+    answered(page)
+    assert heads(page) == ["A", "B"] and squeezed(page.inner_text("#language-pane-left .me")) == squeezed(found[0])
+    assert len({page.inner_text(f"#language-pane-{side} .text") for side in ("left", "right")}) == 2
+    page.click("#language-new")
+    page.wait_for_selector("#language-pane-left:has-text('Nothing said yet')")
+    assert page.locator("#language-prompts button").all_inner_texts() == found
+
+
+def test_equal_answers_are_put_to_no_vote(visit, tiny, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    from d2nwg.llm.delta import save_delta
+
+    state = AutoModelForCausalLM.from_pretrained(tiny[0]).state_dict()
+    changed = {(name := "model.layers.2.mlp.up_proj.weight"): state[name] * (1 + 1e-6)}
+    page = open_tab(visit, tiny)
+    chat_settings(page, longest=6)
+    take_delta(page, (tiny[0], save_delta(state, changed, tmp_path, name="tiny", facts={})))
+    page.check("#language-blind input")
+    page.wait_for_selector("#language-pane-left h4:has-text('A')")
+    send(page, "is it hot?")
+    answered(page)
+    page.wait_for_selector("#language-tally:has-text('there is nothing to vote on')")
+    assert page.is_hidden("#language-vote-left")
+    page.uncheck("#language-blind input")
+    page.wait_for_selector("#language-tally:has-text('1 pair of equal answers left out')")
 
 
 def refine(page, **fields):
@@ -217,15 +291,27 @@ def test_refine_compare_and_take_it_away(visit, tiny, tmp_path):
     assert "chosen by 40 questions, judged by 80 others" in said
     page.wait_for_selector("#language-rows .js-plotly-plot .errorbar")
     table = page.inner_text("#language-log")
-    assert table.count("noise · layer") == 2 and table.count("layer") == 4
+    assert table.count("noise · layer") == 2 and table.count("layer") == 8  # of four arms
 
     report = json.loads(download(page, "#language-download-report", tmp_path).read_text("utf-8"))
-    assert set(report["rows"]) == {"base", "refined", "noise"} and report["config"]["layers"] == 2
+    assert set(report["rows"]) == {"base", "refined", "noise", "rank", "rebuilt"} and report["config"]["layers"] == 2
     assert report["accepted"]  # of eight candidates one is a little surer
     chat_settings(page, longest=12)
     send(page, "is it hot?")
     answered(page)
     assert page.inner_text("#language-pane-right h4") == "refined" and page.is_visible("#language-vote-right")
+    page.check("#language-beside input")
+    nothing = "#language-chat-status:has-text('kept no candidate')"
+    page.wait_for_selector(f"#language-pane-third h4:has-text('noise'), {nothing}")
+    if page.is_hidden(nothing):
+        send(page, "is it hot?")
+        page.wait_for_selector("#language-pane-third .it .about")
+        answered(page)
+        assert page.is_hidden("#language-vote-right") and "Votes are between" in page.inner_text("#language-tally")
+        page.uncheck("#language-beside input")
+        page.wait_for_selector("#language-pane-third", state="hidden")
+    else:
+        assert not page.is_checked("#language-beside input")
     page.click("#language-download-model")
     page.wait_for_selector("#language-download-model:has-text('Download')")
     with zipfile.ZipFile(download(page, "#language-download-model", tmp_path)) as archive:
@@ -240,22 +326,91 @@ def test_refine_compare_and_take_it_away(visit, tiny, tmp_path):
     assert all(torch.equal(value, whole[name]) for name, value in applied.state_dict().items())
 
 
-def test_cancelling_a_refinement_and_going_on(visit, tiny):
+def pick_refinement(page, number: int = 0):
+    """Pick a refinement of the list, by its place in it: 0 is the newest."""
+    page.wait_for_selector("#language-refinements:visible")
+    page.click("#language-job input")
+    page.locator("#language-job [role=option]").nth(number).click()
+
+
+def test_the_page_can_be_closed_and_a_refinement_opened_again(visit, tiny, tmp_path):
+    page = open_tab(visit, tiny)
+    refine(page, **{"layers-count": 1, "candidates": 2})
+    page.wait_for_selector("#language-refinements .job.chosen")
+    name = page.inner_text("#language-refinements .job.chosen b")
+    page.goto("about:blank")  # a job does not mind
+    page = visit("?tab=language", ready="#language-look")
+    card = page.locator(f"#language-refinements .job:has(b:text-is('{name}'))")
+    card.locator(".state:has-text('finished')").wait_for()
+    assert "from the model alone" in card.inner_text()
+    page.reload()
+    page.wait_for_selector("#language-refinements .job")
+    assert page.is_visible("#language-refine-places")  # nothing is opened unasked
+    pick_refinement(page)
+    page.wait_for_selector("#language-answer:has-text('On the report set the base is right on')")
+    page.wait_for_selector("#language-rows .js-plotly-plot .errorbar")
+    assert page.input_value("#language-model input") == "tiny"
+    report = json.loads(download(page, "#language-download-report", tmp_path).read_text("utf-8"))
+    assert report["config"]["layers"] == 1 and report["config"]["candidates"] == 2
+    page.click("#language-job-logs button")
+    page.wait_for_selector("#language-job-log:has-text('Finished in')")
+    page.click("#language-job-delete")
+    page.wait_for_selector(f"#language-job-said:has-text('{name} is deleted')")
+    page.wait_for_selector("#language-refine-places:visible")
+
+
+def test_stopping_a_refinement_and_resuming_it(visit, tiny):
     """All matrices are refined, which takes far longer than a slow browser needs for a click."""
     page = open_tab(visit, tiny)
     refine(page, **{"layers-count": 0, "candidates": 20})
+    page.wait_for_selector("#language-answer:has-text('The base is right on')")
     page.wait_for_selector("#language-log .log tbody tr")
-    page.locator("#language-cancel").dispatch_event("click")  # the page moves as the log grows
+    page.locator("#language-job-stop").dispatch_event("click")  # the page moves as the log grows
     page.wait_for_selector("#language-status .good:has-text('What was accepted is kept')")
     assert "The report set has not been looked at" in page.inner_text("#language-answer")
     before = page.locator("#language-log tbody tr").count()
-    page.goto("about:blank")  # another visit finds what was decided before
+    page.goto("about:blank")
     page = open_tab(visit, tiny)
-    refine(page, **{"layers-count": 0, "candidates": 20})
+    pick_refinement(page)
+    page.wait_for_function(f"() => document.querySelectorAll('#language-log tbody tr').length === {before}")
+    page.click("#language-job-resume")
     page.wait_for_function(f"() => document.querySelectorAll('#language-log tbody tr').length > {before}")
-    page.locator("#language-cancel").dispatch_event("click")
-    page.wait_for_selector("#language-resume:visible")
+    page.locator("#language-job-stop").dispatch_event("click")
+    page.wait_for_selector("#language-status .good:has-text('What was accepted is kept')")
     assert page.is_enabled("#language-go")
+
+
+@pytest.fixture
+def tuned(studio):
+    """A small model's folder, and a zoo of two fine-tunes of it in the cache."""
+    folder = make_tiny_llm(studio.models / "tuned", width=16, layers=2)
+    zoo = studio.cache / "zoos" / "tunes"
+    make_llm_zoo(str(folder), zoo)
+    yield [folder]
+    shutil.rmtree(zoo)
+
+
+def test_sampling_and_refining_from_a_zoo(visit, tuned):
+    page = open_tab(visit, tuned, zoo=True)
+    page.wait_for_selector("#language-source label.selected:has-text('a zoo of fine-tunes: tunes')")
+    page.wait_for_selector("#language-layers-count:has-text('Groups of layers')")
+    page.click("#language-sample")
+    page.wait_for_selector("#language-status .note:has-text('It was not scored')")
+    chat_settings(page, longest=6)
+    send(page, "is it hot?")
+    answered(page)
+    assert page.inner_text("#language-pane-right h4") == "refined"
+    page.click("#language-preset input")
+    page.click("#language-preset [role=option]:has-text('tiny: 3 candidates, 40 questions')")
+    page.wait_for_function("() => document.querySelector('#language-candidates input').value === '3'")
+    page.fill("#language-layers-count input", "2")
+    page.keyboard.press("Tab")
+    page.click("#language-go")
+    page.wait_for_selector("#language-status .good:has-text('Done in')")
+    said = page.inner_text("#language-result")
+    assert "from the zoo tunes of 2 checkpoints" in said or "the model is that average" in said
+    assert "The best fine-tune was chosen by the same questions" in said and "best checkpoint" in said
+    assert "from the zoo tunes" in page.inner_text("#language-refinements .job.chosen")
 
 
 def test_again_at_temperature_0_says_why_nothing_changes(visit, tiny):

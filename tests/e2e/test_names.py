@@ -3,11 +3,11 @@
 import pytest
 
 from tests.e2e.acts import download, upload
-from tests.e2e.test_browser import bars, generate, status, use_elsewhere
+from tests.e2e.test_browser import DIGITS, bars, generate, status, use_elsewhere
 
 
 def test_type_names_generate_try_and_download(visit, a_picture, tmp_path):
-    page = visit()
+    page = visit(DIGITS)
     page.click("#example input")
     page.click("ul[role=listbox] li:has-text('No images, class names alone')")
     page.wait_for_selector("#images:has-text('No images')")
@@ -39,7 +39,7 @@ def test_type_names_generate_try_and_download(visit, a_picture, tmp_path):
     assert page.inner_text("#sentence .answer") == answer
 
     page.click("#example input")
-    page.click("ul[role=listbox] li >> nth=0")
+    page.click("ul[role=listbox] li:has-text('Handwritten digits') >> nth=0")
     page.wait_for_selector("#images .summary:has-text('10 classes')")
     page.wait_for_selector("#shots")
     page.fill("#names textarea", "0=zero, 1=one")

@@ -50,18 +50,22 @@ def test_from_an_empty_start(visit, two_sets, tmp_path):
     page = visit()
     page.get_by_role("tab", name="Train").click()
     page.wait_for_selector("#jobs:has-text('Your jobs will stand here')")
+    assert not page.is_visible("#bundle"), "no bundle is used here"
+    page.wait_for_selector("#train-generator label.selected:has-text('Dual')")
     upload(page, "#zoo-files input[type=file]", two_sets)
     page.wait_for_selector("#zoo-found:has-text('places')")
     assert (
         page.inner_text("#zoo-found").count("4 classes") == 2
-        and page.input_value("#zoo-name input, #zoo-name textarea") == "digits"
+        and page.input_value("#zoo-name input, #zoo-name textarea") == "digits-and-1-more"
     )
     open_settings(page, "#train button:has-text('Settings') >> nth=0", "#zoo-subsets input")
     for key, value in (("subsets", 60), ("images", 5), ("high", 4)):
         page.fill(f"#zoo-{key} input", str(value))
     page.click("#zoo-go")
-    finished(page, "digits")
+    finished(page, "digits-and-1-more")
+    page.wait_for_selector("#zoo-status:has-text('The zoo digits-and-1-more is finished: see Jobs')")
     page.wait_for_selector("#zoo-about:has-text('60 linear heads')")
+    page.click("#train-generator label:has-text('UNet')")
     open_settings(page, "#train-settings button", "#train-settings :is(input, textarea)")
     for field, value in (("vae steps", 40), ("align steps", 10), ("diffusion steps", 40), ("checkpoint every", 10)):
         page.get_by_label(field, exact=False).filter(visible=True).first.fill(str(value))
@@ -101,10 +105,12 @@ def test_checkpoints_are_looked_at_and_imported(visit, tmp_path, studio):
     assert "bad.pt needs code to open" in page.inner_text("#zoo-found")
     page.wait_for_selector("#zoo-figure .js-plotly-plot")
     page.click("#zoo-go")
-    page.wait_for_selector("#zoo-status:has-text('1 checkpoint imported as the zoo good')")
+    page.wait_for_selector("#zoo-status:has-text('1 checkpoint imported as the zoo good-and-1-more')")
+    page.wait_for_function("document.querySelector('#zoo-chosen input').value === 'good-and-1-more'")
+    page.wait_for_selector("#train-generator label.selected:has-text('Networks (imported)')")
     said = page.inner_text("#zoo-status")
     assert "2 files: 1 imported as 1 checkpoint, 1 left out" in said and "bad.pt needs code to open" in said
-    assert (studio.cache / "zoos" / "good" / "zoo.json").is_file()
+    assert (studio.cache / "zoos" / "good-and-1-more" / "zoo.json").is_file()
 
 
 def test_checkpoints_are_added_and_learnt(visit, tmp_path, studio):
@@ -124,8 +130,7 @@ def test_checkpoints_are_added_and_learnt(visit, tmp_path, studio):
         page.click("#zoo-go")
         words = "5 checkpoints added to the zoo nets, which now has 10" if turn else "5 checkpoints imported"
         page.wait_for_selector(f"#zoo-status:has-text('{words}')")
-    page.fill("#zoo-chosen input", "nets")
-    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('#zoo-chosen input').value === 'nets'")
     page.wait_for_selector("#zoo-about:has-text('10 networks of 1 architecture')")
     page.wait_for_selector("#train-generator label.selected:has-text('Networks')")
     page.wait_for_selector("#train-preset")

@@ -186,7 +186,8 @@ def test_the_map_has_every_head_once(found, view, colour):
     points = np.concatenate([trace.customdata for trace in figure.data if trace.customdata is not None])
     assert sorted(points) == sorted(view.rows)
     assert len({trace.marker.symbol for trace in figure.data}) >= 3  # not by colour alone
-    assert "% of the variance" in figure.layout.xaxis.title.text.replace("\u00a0", " ")
+    title = figure.layout.xaxis.title.text.replace("\u00a0", " ").replace("<br>", " ")  # wrapped for narrow screens
+    assert "% of the variance" in title
     if colour in ("accuracy", "distance"):
         assert figure.layout.coloraxis.colorscale[0][1] == "#440154"  # viridis
     ringed = figure.data[-1]
@@ -205,8 +206,16 @@ def test_every_figure_has_a_question_a_template_and_units(found, view, tmp_path)
     for name, figure in figures.items():
         assert figure.layout.template.layout.paper_bgcolor == "rgba(0,0,0,0)"
         assert QUESTIONS[name].endswith("?") and figure.layout.xaxis.title.text
+        assert all(len(line) <= 34 for line in figure.layout.xaxis.title.text.split("<br>")), "cut off on a phone"
     samples = [trace for trace in figures["novelty"].data if trace.name == "samples"]
     assert samples[0].marker.color == ACCENT and len(samples[0].x) == 18
+    rights = figures["accuracies"]
+    pixel = (rights.layout.yaxis.range[1] - rights.layout.yaxis.range[0]) / (rights.layout.height - 40)
+    dots = [trace for trace in rights.data if trace.mode == "markers"]
+    medians = [trace for trace in rights.data if trace.mode == "text"]
+    assert len(dots) == len(medians) == 5
+    for row, median in zip(dots, medians, strict=True):
+        assert max(row.y) + 3.5 * pixel < median.y[0] - 6 * pixel, "the words stand above the dots"
     page = write_html(figures["map"], tmp_path / "map.html", "map", "<b>words</b>").read_text()
     assert QUESTIONS["map"] in page and "<b>words" not in page and len(page) > 10**6
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from d2nwg.figures.base import ACCENT, INK, STRONG, label, percent
-from d2nwg.figures.generate import BASELINES, confusion_figure, samples_figure
-from tests.helpers.reports import make_report
+from d2nwg.figures.base import ACCENT, INK, STRONG, in_lines, label, percent
+from d2nwg.figures.generate import BASELINES, confusion_figure, network_samples_figure, samples_figure
+from tests.helpers.reports import make_network_report, make_report
 
 
 def report(samples=(0.5, 0.6, 0.7), **accuracy):
@@ -17,6 +17,12 @@ def report(samples=(0.5, 0.6, 0.7), **accuracy):
 
 def texts(figure) -> str:
     return str(figure.to_dict())
+
+
+def test_an_axis_title_fits_on_a_phone():
+    title = in_lines("distance to the nearest zoo head, in lengths of a zoo head")
+    assert title == "distance to the nearest zoo head,<br>in lengths of a zoo head"
+    assert in_lines("right on 200 held-out images") == "right on 200 held-out images" and in_lines("") == ""
 
 
 def test_samples_figure_shows_samples_and_baselines():
@@ -47,6 +53,18 @@ def test_average_has_a_line_of_its_own_when_it_was_not_chosen():
 def test_the_picked_sample_is_ringed():
     widths = samples_figure(report(), picked=1).data[-1].marker.line.width
     assert widths[1] > 0 and widths[0] == widths[2] == 0
+
+
+def test_networks_stand_beside_their_baselines():
+    figure = network_samples_figure(make_network_report(), picked=0)
+    *marks, strip = figure.data
+    assert sorted(strip.x) == [50, 60] and strip.marker.line.width[0] > strip.marker.line.width[1] == 0
+    rows = list(figure.layout.yaxis.ticktext)
+    assert rows[:3] == ["2 samples", "generated network", "with a generated head"]
+    assert rows[3:] == list(make_network_report().baselines()) and rows[-1] == "random network"
+    at_edge = {row for row, mark in zip(rows[1:], marks, strict=True) if mark.marker.symbol == "triangle-left"}
+    assert at_edge == {"with a generated head", "2 gradient steps", "zoo average", "random network"}
+    assert "distances of zoo neighbours" in strip.hovertext[0] and "zoo" not in strip.hovertext[1]
 
 
 @pytest.mark.parametrize("samples", [(0.5,), (1.0, 1.0), (0.0, 0.0)])

@@ -94,6 +94,14 @@ WRITERS = {
             out,
         ]
     ),
+    "zoo-networks": Writer(
+        lambda stock, out: [
+            *("zoo", "build", stock.patterns, "--network", "mlp", "--size", 8, "--classes", 2, "--subsets", 12),
+            *("--updates", 5, "--keep", 2, "--out", out),
+        ],
+        ".building",
+        "building.json",
+    ),
     "zoo-import": Writer(lambda stock, out: ["zoo", "import", stock.checkpoints, "--out", out]),
     "zoo-append": Writer(
         lambda stock, out: ["zoo", "import", stock.checkpoints, "--append", "--out", out], prepare=_older
@@ -115,6 +123,13 @@ WRITERS = {
             "--out",
             out,
         ]
+    ),
+    "finetune": Writer(
+        lambda stock, out: [
+            *("finetune", stock.head, stock.images, "--epochs", 3, "--seeds", 2, "--batch-size", 4, "--out", out)
+        ],
+        ".finetuning",
+        "run.json",
     ),
     "explore": Writer(
         lambda stock, out: [
@@ -174,6 +189,43 @@ WRITERS = {
         ],
         ".refining",
         "run.json",
+    ),
+    "llm-refine-zoo": Writer(
+        lambda stock, out: [
+            "llm",
+            "refine",
+            stock.llm,
+            "--zoo",
+            stock.llm_zoo,
+            *_questions(stock),
+            "--preset",
+            "tiny",
+            "--candidates",
+            2,
+            "--out",
+            out,
+        ],
+        ".refining",
+        "run.json",
+    ),
+    "llm-split": Writer(
+        lambda stock, out: ["llm", "split", *sorted(stock.questions.iterdir()), "--parts", "a=9", "b", "--out", out]
+    ),
+    "llm-zoo": Writer(
+        lambda stock, out: [
+            "zoo",
+            "build",
+            stock.questions / "select.jsonl",
+            "--llm",
+            stock.llm,
+            "--select",
+            stock.questions / "report.jsonl",
+            *("--rank", 2, "--epochs", 2, "--seeds", 3, "--keep", 2),
+            "--out",
+            out,
+        ],
+        ".building",
+        "building.json",
     ),
     "llm-apply": Writer(lambda stock, out: ["llm", "apply", stock.delta, stock.llm, "--out", out]),
     "llm-spectrum": Writer(lambda stock, out: ["llm", "spectrum", stock.llm, "--out", out]),

@@ -42,6 +42,7 @@ def load_all(app: bool) -> None:
     import d2nwg.figures.interpolate
     import d2nwg.generators
     import d2nwg.interpolation.path
+    import d2nwg.llm.adapter_zoo
     import d2nwg.llm.refine
     import d2nwg.training.run
     import d2nwg.weights.build

@@ -11,6 +11,7 @@ from tests.fuzz.forked import GIB, Limits, run_forked
 from tests.fuzz.room import Room
 from tests.helpers.images import make_image_folder, make_pattern_folder
 from tests.helpers.networks import network
+from tests.helpers.small_zoo import write_small_zoo
 from tests.helpers.text_tasks import opinions, tiny_text_encoder, write_task
 from tests.tiny_llm import make_tiny_llm
 
@@ -24,6 +25,7 @@ FEW = [
     "unet_channels=32",
     "checkpoint_every=1",
 ]
+FEW_STEPS = ["steps=2", "width=16"]
 FEW_ADAPTERS = [*FEW, "coordinates=4", "patch=4,1,2", "latent_channels=2"]
 TOPICS = ("hot", "cold", "water", "long", "many", "day", "people", "first", "number", "time")
 
@@ -88,6 +90,12 @@ class Stock:
         return self._made("unet", lambda path: _train(self.heads_zoo, "unet", path, *FEW))
 
     @cached_property
+    def head(self) -> Path:
+        """What ``generate`` wrote with it for the images."""
+        line = f"generate {self.images} --bundle {self.unet} --shots 2 --num-samples 2"
+        return self._made("head", lambda path: _run(*line.split(), "--out", path))
+
+    @cached_property
     def dual(self) -> Path:
         """A dual bundle."""
         few = ("steps=2", "width=8", "depth=1", "heads=2", "tasks=2", "max_images=16", "shots=1,2", "query=2")
@@ -97,6 +105,22 @@ class Stock:
     def networks(self) -> Path:
         """A bundle of networks."""
         return self._made("networks", lambda path: _train(self.networks_zoo, "networks", path, *FEW))
+
+    @cached_property
+    def small_zoo(self) -> Path:
+        """A zoo of small networks with their images."""
+        return self._made("small-zoo", lambda path: write_small_zoo(path).path)
+
+    @cached_property
+    def data_networks(self) -> Path:
+        """A bundle of networks for a data set."""
+        return self._made("data-networks", lambda path: _train(self.small_zoo, "dataset-networks", path, *FEW_STEPS))
+
+    @cached_property
+    def network(self) -> Path:
+        """What `generate` writes of it."""
+        line = f"generate {self.images} --bundle {self.data_networks} --shots 2 --num-samples 2"
+        return self._made("network", lambda path: _run(*line.split(), "--out", path))
 
     @cached_property
     def text_encoder(self) -> Path:
@@ -129,6 +153,12 @@ class Stock:
         return self._made("adapters", lambda path: _train(self.adapters_zoo, "adapters", path, *FEW_ADAPTERS))
 
     @cached_property
+    def adapter(self) -> Path:
+        """What `generate --describe` writes."""
+        line = ["generate", "--describe", "Is it good?", "--labels", "no, yes", "--bundle", self.adapters]
+        return self._made("adapter", lambda path: _run(*line, "--num-samples", "2", "--out", path))
+
+    @cached_property
     def generated(self) -> Path:
         """What `generate` writes."""
         line = f"generate {self.images} --bundle {self.unet} --shots 2 --num-samples 3"
@@ -138,6 +168,12 @@ class Stock:
     def llm(self) -> Path:
         """A language model."""
         return self._made("llm", lambda path: make_tiny_llm(path, layers=2, width=16))
+
+    @cached_property
+    def llm_zoo(self) -> Path:
+        """A zoo of adapters of it."""
+        build = f"zoo build {self.questions / 'select.jsonl'} --llm {self.llm} --rank 1 --epochs 2 --seeds 2"
+        return self._made("llm-zoo", lambda path: _run(*build.split(), "--out", path))
 
     @cached_property
     def delta(self) -> Path:
@@ -188,7 +224,7 @@ class Stock:
         def stop(*_args, **_options):
             raise UserError("Stopped here.")
 
-        refine._judge = stop
+        refine.judge = stop
         sets = ["--select", self.questions / "select.jsonl", "--report", self.questions / "report.jsonl"]
         line = [
             "llm",

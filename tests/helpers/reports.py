@@ -6,6 +6,8 @@ import numpy as np
 import torch
 
 from d2nwg.analysis.projections import Projection
+from d2nwg.evaluation.finetune_report import Curve, FineTuneReport
+from d2nwg.evaluation.network_report import NetworkAccuracy, NetworkReport
 from d2nwg.evaluation.report import QueryAccuracy, Report, SampleScore, Seconds
 from d2nwg.exploration.names import Found, NamedRowsMap, Spelled
 from d2nwg.from_names import NamedGeneration, notes_on
@@ -46,6 +48,18 @@ def make_report(samples=(0.5, 0.6, 0.7), distances=None, accuracy=None, **change
     return replace(made, **changes)
 
 
+def make_tuned(ours, random, other=None, checkpoints=(0, 1, 3), seeds=(0, 1)) -> FineTuneReport:
+    """A fine-tuning of these means; the two seeds are a point apart."""
+    curves = {"generated": ours, "random": random} | ({"ridge": other} if other else {})
+    curves = [
+        Curve(arm, 0.01, list(range(4)), [[v - 0.005, v + 0.005] if len(seeds) == 2 else [v] for v in values])
+        for arm, values in curves.items()
+    ]
+    numbers = dict(num_train=40, num_validation=8, num_test=30, num_shown=10, seconds=1.0, device="cpu")
+    about = dict(kind="head", data="d", classes=["a", "b"], encoder="e", epochs=3, batch_size=64, tuned=True)
+    return FineTuneReport(**about, **numbers, checkpoints=list(checkpoints), seeds=list(seeds), curves=curves)
+
+
 def make_named(names, accuracy=0.81, variance=0.9, nearest=("cat", "dog")) -> NamedGeneration:
     """A head of these names that never was, with this expectation."""
     state = {"weight": torch.zeros(4, len(names), 3), "bias": torch.zeros(4, len(names))}
@@ -83,3 +97,24 @@ def make_name_path(name: str = "wolf", images=None, points: int = 3) -> NamePath
     scores = torch.arange(len(index)).float().expand(points, -1)
     best = scores.topk(min(2, len(index)), -1).indices
     return NamePath((name, "dog"), name, share, head, known, cosines, images, index, scores, best, (name,), 0.1)
+
+
+def make_network_report(samples=(0.5, 0.6), distances=(0.4, None), **changes) -> NetworkReport:
+    """A report of generated networks with these accuracies and distances; ``changes`` replace fields of it."""
+    right = NetworkAccuracy(0.64, 0.32, 0.64, 0.55, 0.05, 0.1, 0.12, 0.39, 0.55, 0.59, 0.09, 2, 0.6)
+    about = dict(data="pets", classes=["cat", "dog"], bundle="tiny", network="mlp", channels=1, size=8, shots=5, seed=0)
+    made = NetworkReport(
+        **about,
+        num_support=10,
+        num_query=1200,
+        num_samples=len(samples),
+        head="closed-form",
+        query_accuracy=right,
+        samples=[SampleScore(a, d) for a, d in zip(samples, distances, strict=True)],
+        per_class={"cat": 0.6, "dog": 0.68},
+        distance=0.75,
+        seconds=Seconds(0.1, 1.1, 0.1, 0.14, 1.44),
+        generating=0.03,
+        notes=[],
+    )
+    return replace(made, **changes)

@@ -5,6 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+DESCRIBED = {  # of two tasks with opposite labels
+    "tone": ["Is this film review positive?", "Does the author like the movie?"],
+    "contrary": ["Which legal contract is void?", "Find out if an agreement binds nobody."],
+}
+SETTINGS = dict(coordinates=8, patch=(8, 1, 2), latent_channels=4, vae_channels=(16,), unet_channels=(32,))
 WORDS = ("good", "bad", "film", "the", "was", "a", "very", "book", "meal", "song")
 
 
@@ -45,3 +50,26 @@ def opinions(number: int, seed: int = 0, flip: bool = False) -> list[dict]:
         words = [*rng.choice(WORDS[2:], 4), WORDS[0] if label else WORDS[1]]
         rows.append({"text": " ".join(rng.permutation(words)), "label": label ^ int(flip)})
     return rows
+
+
+def tiny_adapters(folder: Path):
+    """Two tasks of opposite labels, a zoo of their adapters in ``zoo``, and a bundle trained on it in
+    ``bundles/adapters``: the tasks and the zoo."""
+    from d2nwg.data.text_tasks import load_text_task
+    from d2nwg.encoders.lora import LoraShape
+    from d2nwg.training.config import AdaptersConfig
+    from d2nwg.training.run import train_bundle
+    from d2nwg.weights.build_adapters import AdapterZooConfig, build_adapters
+    from d2nwg.weights.finetune import TuneConfig
+
+    base, tasks = str(tiny_text_encoder(folder / "tiny")), []
+    for name, flip in (("tone", False), ("contrary", True)):
+        rows = {"train": opinions(160, 1, flip), "dev": opinions(40, 2, flip), "test": opinions(60, 3, flip)}
+        path = write_task(folder / name, rows, descriptions=DESCRIBED[name], labels=["no", "yes"])
+        tasks.append(load_text_task(path))
+    config = AdapterZooConfig(LoraShape(base, rank=2), TuneConfig(epochs=3, batch=8, lr=1e-2), seeds=2)
+    zoo = build_adapters(tasks, config, folder / "zoo")
+    trained = AdaptersConfig.preset("tiny", vae_steps=200, align_steps=50, diffusion_steps=300, **SETTINGS)
+    (folder / "bundles").mkdir()
+    train_bundle(zoo, trained, folder / "bundles" / "adapters", device="cpu")
+    return tasks, zoo

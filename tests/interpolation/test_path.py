@@ -296,16 +296,23 @@ def test_interpolations_that_are_refused(ends, tiny_bundle, at_hand, changes, wo
 
 
 def test_figures_show_the_numbers(walked):
-    from d2nwg.figures.interpolate import barrier_figure, curves_figure, path_figures
+    from d2nwg.figures.interpolate import barrier_figure, curves_figure, map_figure, path_figures
 
     figure = curves_figure(walked, 1, alpha=0.5)
     lines = {trace.name: trace for trace in figure.data if trace.mode == "lines" and trace.name}
+    assert all(trace.mode == "lines" for trace in figure.data), "no dots at the corners of a band"
     assert len(lines) == 4
     shown = np.array(lines[LABELS["latent"]].y)
     np.testing.assert_allclose(shown, 100 * walked.paths["latent"].accuracy[1].mean(0).numpy(), rtol=1e-6)
     bars = {bar.name: bar for bar in barrier_figure(walked).data}
     expected = 100 * walked.paths["weights"].barrier.mean(1).numpy()
     np.testing.assert_allclose(bars[LABELS["weights"]].y, expected, rtol=1e-5, atol=1e-6)
+    deepest = max(max(bar.y) for bar in bars.values())
+    assert deepest > 0.5 and f"The deepest barrier is {deepest:.1f} points on " in " ".join(walked.sentences())
+    (ends,) = (trace for trace in map_figure(walked).data if trace.text)
+    assert ends.cliponaxis is False, "A and B are not cut off at the edge"
+    titles = [drawn.layout.xaxis.title.text or "" for drawn in path_figures(walked).values()]
+    assert all(len(line) <= 34 for title in titles for line in title.split("<br>")), "cut off on a phone"
     assert set(path_figures(walked)) == {"right-on-a", "right-on-b", "barrier", "distance", "map", "map-of-weights"}
 
 

@@ -17,7 +17,8 @@ from d2nwg.jobs import worker as jobrun
 from d2nwg.jobs.job import get_job, list_jobs
 from d2nwg.jobs.process import identity, process_state
 from d2nwg.jobs.queue import delete, pause, resume, start_next, stop, submit
-from d2nwg.training.config import STAGES, UNetConfig
+from d2nwg.training.config import UNetConfig
+from d2nwg.training.config_base import STAGES
 from d2nwg.training.run import train_bundle
 from d2nwg.training.settings import as_text, changed, meanings
 from d2nwg.utils.errors import UserError
@@ -190,7 +191,7 @@ def test_files_are_the_jobs_own(cache, monkeypatch, tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "same.zip").write_text(folder)
-    job = submit("zoo", "x", {}, [tmp_path / "a" / "same.zip", tmp_path / "b" / "same.zip"])
+    job = submit("zoo", "x", {}, {"data": [tmp_path / name / "same.zip" for name in "ab"]})
     kept = [Path(path) for path in job.spec["parameters"]["data"]]
     assert [path.read_text() for path in kept] == ["a", "b"] and all(job.folder in path.parents for path in kept)
     delete(job)

@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
@@ -15,8 +16,11 @@ from d2nwg.jobs import queue as jobs
 from d2nwg.jobs.job import Job
 from d2nwg.jobs.queue import resume, start_next, submit
 from d2nwg.weights.build import build_zoo
+from d2nwg.weights.build_networks import NetworkZooConfig
+from d2nwg.weights.model_zoo import ModelZoo
 from d2nwg.weights.zoo import Zoo, ZooConfig
 from tests.helpers.jobs import wait
+from tests.helpers.small_zoo import pictures
 
 REPO = Path(jobs.__file__).parents[2]
 
@@ -84,6 +88,46 @@ def test_a_killed_building_begins_again(cache, patterns, cheap_encoder, tmp_path
     assert Zoo(job.out).summary() == undisturbed.summary()
 
 
-@pytest.mark.parametrize("kind, words", [("train", "goes on from the last checkpoint"), ("zoo", "begins again")])
+NETWORKS = """
+import os, signal, sys
+from pathlib import Path
+from d2nwg.jobs import worker as jobrun
+from d2nwg.jobs.job import Job
+from d2nwg.weights import build_networks
+build_networks.ON_CPU = 2
+class Progress(jobrun.JobProgress):
+    def __call__(self, now, done, total):
+        super().__call__(now, done, total)
+        if now == build_networks.STAGE and done >= int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+jobrun.JobProgress = Progress
+sys.exit(jobrun.run_job(Job(Path(sys.argv[1]))))
+"""
+
+
+def test_a_killed_building_of_networks_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("D2NWG_CACHE", str(tmp_path / "cache"))
+    images, labels = pictures(10, 0, 4)
+    np.savez(tmp_path / "mine.npz", x=images.numpy()[:, 0], y=labels.numpy())
+    monkeypatch.setattr(jobs, "_start", lambda job: None)
+    config = NetworkZooConfig(network="mlp", size=8, subsets=6, classes=3, updates=10)
+    job = submit("networks", "mine", {"data": [], "config": asdict(config)}, {"data": [tmp_path / "mine.npz"]})
+    for most, code in ((25, -signal.SIGKILL), (10**6, 0)):
+        job.write(state="running", pid=None)
+        run = [sys.executable, "-c", NETWORKS, str(job.folder), str(most)]
+        done = subprocess.run(run, cwd=REPO, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        if code:
+            assert not job.out.exists() and len(list(job.work.glob("zoo.building/run-*.json"))) == 2
+    assert job.state()["state"] == "finished" and not job.work.exists() and not (job.folder / "data").exists()
+    zoo = ModelZoo(job.out)
+    assert len(zoo) == 6 and zoo.networks.network == "mlp"
+    assert [path.name for path in job.out.parent.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    "kind, words",
+    [("train", "goes on from the last checkpoint"), ("zoo", "begins again"), ("networks", "after the last group")],
+)
 def test_the_message_says_what_resuming_does(kind, words):
     assert words in Job(Path(f"{kind}-x")).after_resuming

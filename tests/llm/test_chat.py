@@ -9,8 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from d2nwg.llm.chat import Answer, ChatSettings, answer_together, draw, fit, stopped
-from d2nwg.llm.conversation import Conversation, Turn, as_json, as_markdown, coin, differing, tally, tally_words
+from d2nwg.llm.conversation import Conversation, Turn, as_json, as_markdown, differing, tally
 from d2nwg.llm.delta import variant_of
+from d2nwg.llm.tally import Tally
 from d2nwg.utils.errors import UserError
 from tests.tiny_llm import make_tiny_llm
 
@@ -178,14 +179,17 @@ def test_differing_words():
 
 def test_votes_and_files():
     talk = Conversation(("base", "refined"))
-    assert tally_words(talk) == "No votes yet."
+    assert tally(talk).words(talk.names) == "No votes yet."
     for number in range(8):
         answers = [Answer(f"a{number}", 4, 2.0, "end"), Answer("- b\n> c", 4, 1.0, "end", notice="Cut.")]
-        talk.turns.append(Turn(f"q{number}", answers, ChatSettings(seed=number), vote=1 if number < 7 else "same"))
-    assert tally(talk) == {"wins": [0, 7], "same": 1, "p": 2 / 2**7}
-    assert "refined is preferred" in tally_words(talk)
+        turn = Turn(
+            f"q{number}", answers, ChatSettings(seed=number), vote=1 if number < 7 else "same", blind=number > 5
+        )
+        talk.turns.append(turn)
+    assert tally(talk) == Tally(0, 7, 1) and tally(talk).p == pytest.approx(2 / 2**7)
+    assert "refined is preferred" in tally(talk).words(talk.names)
     talk.turns[0].vote = talk.turns[1].vote = 0
-    assert "within chance" in tally_words(talk) and coin([2, 2]) == 1.0
+    assert "within chance" in tally(talk).words(talk.names)
     assert talk.messages(1, "next")[:2] == [
         {"role": "user", "content": "q0"},
         {"role": "assistant", "content": "- b\n> c"},
@@ -194,6 +198,25 @@ def test_votes_and_files():
 
     kept = json.loads(as_json(talk))
     assert kept["turns"][3]["answers"][1]["text"] == "- b\n> c" and kept["turns"][3]["settings"]["seed"] == 3
-    assert kept["votes"]["wins"] == [2, 5] and kept["turns"][7]["vote"] == "same"
+    assert kept["votes"] == {"first": 2, "second": 5, "same": 1, "equal": 0, "p": pytest.approx(0.453125)}
+    assert kept["turns"][7]["vote"] == "same"
     text = as_markdown(talk)
-    assert "## q3" in text and "> - b\n> > c" in text and "**refined** (4 tokens, 3.0 a second · preferred)" in text
+    assert (
+        "## q3" in text
+        and "> - b\n> > c" in text
+        and "**refined** (4 tokens, 3.0 a second · preferred)" in text
+        and "Votes (2 blind): base 2" in text
+    )
+
+
+def test_pairs_of_equal_answers_are_left_out():
+    talk = Conversation(("base", "refined"))
+    for texts in (("so  it is\n", "so it is"), ("so", "no"), ("", "")):
+        talk.turns.append(Turn("?", [Answer(text) for text in texts], ChatSettings(), vote=1))
+    assert [turn.equal for turn in talk.turns] == [True, False, True]
+    assert tally(talk) == Tally(0, 1, 0, 2)
+    assert "2 pairs of equal answers left out" in tally(talk).words(talk.names)
+    assert (
+        not Turn("?", [Answer("so")], ChatSettings()).equal
+        and json.loads(as_json(Conversation(("a",))))["votes"] is None
+    )

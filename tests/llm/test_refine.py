@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +13,23 @@ import pytest
 import torch
 
 from d2nwg.llm import refine as refining
-from d2nwg.llm.chunks import MatrixChunks, lay_out, load_matrices, save_matrices
+from d2nwg.llm.architectures import Part, Unit
+from d2nwg.llm.chunks import Chunks, joined, load_matrices, save_matrices, split
 from d2nwg.llm.delta import apply_delta
 from d2nwg.llm.generator import ChunkGenerator
 from d2nwg.llm.models import load_language_model
 from d2nwg.llm.presets import PRESETS, RefineConfig, smaller
 from d2nwg.llm.questions import ask
 from d2nwg.llm.refine import refine, save_refined
-from d2nwg.llm.report import compare, summary
-from d2nwg.llm.score import score_questions
+from d2nwg.llm.report import ONE_MODEL, compare, summary
+from d2nwg.llm.score import fit_temperature, score_questions
+from d2nwg.llm.search import ARMS, tries
 from d2nwg.utils.errors import Cancelled, UserError
 from tests.tiny_llm import WORDS, make_tiny_llm
 
 TINY = dict(
-    layers=4, candidates=3, chunk=512, vae_channels=8, unet_channels=(8,), vae_steps=6, diffusion_steps=8,
-    sampling_steps=2, checkpoint_every=4,
+    layers=4, candidates=4, criterion="confidence", seed=8, chunk=512, vae_channels=8, unet_channels=(8,), vae_steps=6,
+    diffusion_steps=8, sampling_steps=2, checkpoint_every=4,
 )  # fmt: skip
 
 
@@ -39,7 +42,7 @@ def questions(count: int, seed: int):
     ]
 
 
-SELECT, REPORT = questions(24, 1), questions(30, 2)
+SELECT, REPORT = questions(40, 1), questions(30, 2)
 
 
 def config(**changes) -> RefineConfig:
@@ -65,42 +68,42 @@ def made(folder, tmp_path_factory):
     return made, events, stages
 
 
+def one(part: Part) -> Unit:
+    return Unit(part.name, 0, "q", (part,))
+
+
 def test_chunks_lie_along_the_residual_stream(tmp_path):
     rng = torch.Generator().manual_seed(0)
-    names = {
-        "model.layers.0.self_attn.q_proj.weight": torch.randn(16, 8, generator=rng),
-        "model.layers.0.mlp.down_proj.weight": 3 + torch.randn(8, 21, generator=rng),
+    held = {
+        "q": torch.randn(16, 8, generator=rng),
+        "down": 3 + torch.randn(8, 21, generator=rng),
+        "fused": torch.cat([torch.randn(8, 6, generator=rng), 50 + 9 * torch.randn(8, 6, generator=rng)], 1),
+        "norm": 1 + torch.randn(8, generator=rng),
+        "of a head": torch.randn(3, generator=rng),
     }
-    chunks = MatrixChunks(save_matrices(names, tmp_path / "m.safetensors"), list(names), 8 * 6, 4)
-    assert chunks.width == 8 and chunks.rows_a_chunk == 8 and len(chunks) == 2 + 3
-    for matrix, weight in enumerate(names.values()):
-        numbers = chunks.of_matrix(matrix)
-        read, used = chunks.read(numbers)
-        assert torch.allclose(chunks.assemble(matrix, read), weight, atol=1e-5)
-        assert int(used.sum()) == weight.numel() and float(read[~used].abs().sum()) == 0
-        assert abs(float(read[used].mean())) < 1e-5 and float(read[used].std(correction=0)) == pytest.approx(
-            1, abs=1e-5
-        )
-    down = names["model.layers.0.mlp.down_proj.weight"]
-    assert torch.equal(lay_out("model.layers.0.mlp.down_proj.weight", down), down.T)
-
-
-def test_the_generator_gives_layers_back_and_samples_near_them(folder, tmp_path):
-    model = load_language_model(folder)
-    name = "model.layers.1.mlp.up_proj.weight"
-    weights = model.model.state_dict()[name]
-    chunks = MatrixChunks(save_matrices({name: weights}, tmp_path / "m.safetensors"), [name], 512)
-    near = ChunkGenerator(chunks, config(kl_weight=0.01))
-    near.fit(tmp_path / "near")
-    far = ChunkGenerator(chunks, config(kl_weight=0.2))
-    far.fit(tmp_path / "far")
-
-    def off(other):
-        return float((other - weights).norm() / weights.norm())
-
-    assert off(near.reconstruct(0)) < 0.1
-    assert torch.equal(near.sample(0, 1), near.sample(0, 1)) and not torch.equal(near.sample(0, 1), near.sample(0, 2))
-    assert 0.01 < off(near.sample(0, 0)) < 0.5 * off(far.sample(0, 0)) < 1  # the KL weight sets how far
+    units = [
+        one(Part("q", (16, 8))),
+        one(Part("down", (8, 21), turned=True)),
+        one(Part("fused", (8, 12), turned=True, cuts=(6, 6))),
+        Unit("norms", 0, "norms", (Part("norm", (8,)), Part("of a head", (3,)))),
+    ]
+    chunks = Chunks(save_matrices(held, tmp_path / "m.safetensors"), units, 8, 8 * 6, 4)
+    assert chunks.rows_a_chunk == 8 and chunks.rows_a_unit == [16, 21, 12, 2] and len(chunks) == 2 + 3 + 2 + 1
+    for number, unit in enumerate(units):
+        read, used = chunks.read(chunks.of_unit(number))
+        again = chunks.assemble(number, read)
+        tensors = {part.name: held[part.name] for part in unit.parts}
+        for name, tensor in tensors.items():
+            assert torch.allclose(again[name], tensor, atol=1e-5)
+        assert all(torch.equal(value, tensors[name]) for name, value in split(unit, joined(unit, tensors)).items())
+        assert int(used.sum()) == sum(map(torch.numel, tensors.values())) and float(read[~used].abs().sum()) == 0
+        assert abs(float(read[used].mean())) < 1e-5
+        assert float(read[used].std(correction=0)) == pytest.approx(1, abs=1e-5)
+    # Rows of a chunk are vectors of the residual stream; matrices that are fused are each standardised by themselves.
+    first = chunks.rows(units[1])[0][0]
+    assert torch.allclose(first, (held["down"][:, 0] - held["down"].mean()) / held["down"].std(correction=0))
+    both, _ = chunks.rows(units[2])
+    assert all(abs(float(part.mean())) < 1e-5 for part in both.split(6))
 
 
 def test_accepts_only_what_is_better(folder, made):
@@ -109,20 +112,25 @@ def test_accepts_only_what_is_better(folder, made):
     assert len(lines) == 4 and [line["layer"] for line in lines] == sorted(line["layer"] for line in lines)
     score = lines[0]["before"]
     for line in lines:
-        best = max(candidate["score"] for candidate in line["candidates"])
-        assert line["before"] == score and line["accepted"] == (best > score) and len(line["candidates"]) == 3
-        score = max(best, score)
+        best = line["candidates"][line["best"]]
+        assert line["before"] == pytest.approx(score, abs=1e-6) and len(line["candidates"]) == 4
+        assert line["accepted"] == (line["lower"] is not None and line["lower"] > 0)
+        assert best["questions"] == 40 or not line["accepted"]
+        score = best["score"] if line["accepted"] else line["before"]
         assert line["after"] == score
     assert any(line["accepted"] for line in lines) and not all(line["accepted"] for line in lines)
     assert set(made.tensors) == {line["name"] for line in lines if line["accepted"]}
     # The selection score in the log is that of the model with just these weights.
     own = load_language_model(folder, fresh=True)
-    assert score_questions(own, SELECT).accuracy() == pytest.approx(lines[0]["before"])
+    base, temperature = score_questions(own, SELECT), made.report["temperature"]
+    assert temperature == pytest.approx(fit_temperature(base), rel=1e-3), "fitted on the base alone"
+    assert base.confidence(temperature=temperature) == pytest.approx(lines[0]["before"], abs=1e-6)
     with torch.no_grad():
         for name, weights in made.tensors.items():
             assert weights.dtype == torch.bfloat16
             own.model.get_parameter(name).copy_(weights)
-    assert score_questions(own, SELECT).accuracy() == pytest.approx(score)
+    assert score_questions(own, SELECT).confidence(temperature=temperature) == pytest.approx(score, abs=1e-6)
+    assert score > lines[0]["before"]
     right = score_questions(own, REPORT).correct()
     assert [int(value) for value in right] == made.report["right"]["refined"]
     # The noise lies exactly as far away, and has as many tries.
@@ -130,8 +138,34 @@ def test_accepts_only_what_is_better(folder, made):
     assert len(noise) == 4
     for a, b in zip(lines[0]["candidates"], noise[0]["candidates"], strict=True):
         assert a["distance"] == pytest.approx(b["distance"], rel=0.02) and a["score"] is not None
-    assert {name for name, *_ in stages} >= {"Refining", "Doing the same with noise", "Reporting on the base"}
-    assert made.report["reconstruction"]["error"] < 0.2 and made.report["reuses_activations"]
+    assert {name for name, *_ in stages} >= {"Refining", *ARMS.values(), "Reporting: base"}
+    # The others have no more tries, and the same rule.
+    for arm in ("rank", "rebuilt"):
+        mine = [line for line in events if line["arm"] == arm]
+        assert [line["name"] for line in mine] == [line["name"] for line in lines]
+        assert all(len(line["candidates"]) == tries(arm, config()) <= 4 for line in mine)
+        assert all(line["accepted"] == (line["after"] > line["before"]) for line in mine)
+    assert 0 < made.report["tokens"] < made.report["tokens_full"]
+    assert list(made.report["rows"]) == ["base", "refined", "noise", "rank", "rebuilt"]
+    assert made.report["words"][-1] == ONE_MODEL
+    rebuilt = made.report["reconstruction"]  # random weights: half the latents keep half of them
+    assert rebuilt["compression"]["latents"] == 2 and 0.3 < rebuilt["error"] < 0.8 and made.report["reuses_activations"]
+
+
+def test_what_the_other_arms_accepted_is_to_be_had(folder, made, tmp_path):
+    made = made[0]
+    assert made.noise == "noise" and replace(made, cancelled=True).noise is None and replace(made, log=[]).noise is None
+    mine = made.accepted("refined")
+    assert mine.keys() == made.tensors.keys() and all(torch.equal(mine[name], made.tensors[name]) for name in mine)
+    own = load_language_model(folder, fresh=True)
+    noise = made.accepted("noise")
+    assert bool(noise) == any(line["accepted"] for line in made.log if line["arm"] == "noise")
+    with torch.no_grad():
+        for name, weights in noise.items():
+            own.model.get_parameter(name).copy_(weights)
+    assert [int(value) for value in score_questions(own, REPORT).correct()] == made.report["right"]["noise"]
+    with pytest.raises(UserError, match="is damaged"):
+        replace(made, folder=tmp_path).accepted("refined")
 
 
 def test_the_report_set_is_looked_at_once_at_the_end(folder, tmp_path, monkeypatch):
@@ -151,8 +185,8 @@ def test_without_reuse_every_candidate_runs_the_whole_model(folder, made, tmp_pa
     monkeypatch.setattr(refining, "same_when_reused", lambda model, asked: False)
     monkeypatch.setattr(refining.Scorer, "advance", lambda self, depth: pytest.fail("it must not be asked to"))
     slow = refine(folder, SELECT, REPORT, config(layers=1), folder=tmp_path / "work")
-    assert not slow.report["reuses_activations"] and len(slow.log) == 2
-    assert slow.log[0]["before"] == made[1][0]["before"] and len(slow.log[0]["candidates"]) == 3
+    assert not slow.report["reuses_activations"] and len(slow.log) == 4
+    assert slow.log[0]["before"] == made[1][0]["before"] and len(slow.log[0]["candidates"]) == 4
 
 
 def test_saved_it_gives_the_same_scores_and_the_delta_the_same_bits(folder, made, tmp_path):
@@ -172,7 +206,7 @@ def test_saved_it_gives_the_same_scores_and_the_delta_the_same_bits(folder, made
     for name, weights in base.model.state_dict().items():
         assert torch.equal(weights, loaded[name].to(weights.dtype)), name
     assert json.loads((out / "report.json").read_text())["rows"]["refined"]
-    assert len((out / "log.jsonl").read_text().splitlines()) == 8
+    assert len((out / "log.jsonl").read_text().splitlines()) == 4 * 4
 
 
 def test_cancelled_it_keeps_what_was_accepted_and_goes_on(folder, made, tmp_path):
@@ -194,7 +228,7 @@ def test_cancelled_it_keeps_what_was_accepted_and_goes_on(folder, made, tmp_path
         refine(folder, SELECT[:-1], REPORT, config(), folder=work, resume=True)
     note = work / "run.json"
     begun = note.read_text()
-    note.write_text(begun.replace('"format": 2', '"format": 1'))
+    note.write_text(begun.replace('"format": 4', '"format": 3'))
     with pytest.raises(UserError, match="another version of this program began"):
         refine(folder, SELECT, REPORT, config(), folder=work, resume=True)
     note.write_text(begun)
@@ -254,12 +288,37 @@ def test_killed_it_goes_on(folder, made, tmp_path):
     assert all(torch.equal(rest.tensors[name], made[0].tensors[name]) for name in made[0].tensors)
 
 
+def test_stopped_in_a_second_pass_it_goes_on(folder, tmp_path):
+    twice = config(layers=2, passes=2)
+    whole = refine(folder, SELECT, REPORT, twice, folder=tmp_path / "whole")
+    for arm in ARMS:
+        mine = [line for line in whole.log if line["arm"] == arm]
+        assert len(mine) == (4 if any(line["accepted"] for line in mine[:2]) else 2)
+        assert [line["name"] for line in mine[2:]] == [line["name"] for line in mine[:2]][: len(mine) - 2]
+    long = next(arm for arm in ARMS if sum(line["arm"] == arm for line in whole.log) == 4)
+    seen = []
+
+    def stop(line):
+        seen.append(line)
+        if line["arm"] == long and line["number"] == 2:
+            raise Cancelled
+
+    part = refine(folder, SELECT, REPORT, twice, folder=tmp_path / "work", on_event=stop)
+    assert part.cancelled and len(part.log) < len(whole.log)
+    rest = refine(folder, SELECT, REPORT, twice, folder=tmp_path / "work", resume=True)
+    assert rest.report["rows"] == whole.report["rows"] and rest.report["temperature"] == whole.report["temperature"]
+    assert [(line["best"], line["accepted"]) for line in rest.log] == [
+        (line["best"], line["accepted"]) for line in whole.log
+    ]
+    assert rest.tensors.keys() == whole.tensors.keys()
+    assert all(torch.equal(rest.tensors[name], whole.tensors[name]) for name in whole.tensors)
+
+
 def test_a_broken_reconstruction_stops_it(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(ChunkGenerator, "reconstruct", lambda self, matrix: 30 * torch.randn(self_shape(self, matrix)))
+    def far(generator, unit):
+        return {part.name: 30 * torch.randn(part.shape) for part in generator.chunks.units[unit].parts}
 
-    def self_shape(generator, matrix):
-        return generator.chunks.tensor(generator.chunks.names[matrix]).shape
-
+    monkeypatch.setattr(ChunkGenerator, "reconstruct", far)
     with pytest.raises(UserError, match="does not give the layers back"):
         refine(folder, SELECT, REPORT, config(), folder=tmp_path / "work")
     assert not (tmp_path / "work" / "log.jsonl").exists()
@@ -294,12 +353,18 @@ def test_the_comparison_is_paired_and_says_when_it_is_noise():
     assert found["interval"][0] < 0.1 < found["interval"][1] and 0.06 < found["interval"][0]
     assert found["mcnemar"] == pytest.approx(2 * 0.5**40)
     made = summary({"base": base, "refined": better, "noise": base})
-    assert "more than chance" in made["words"][1] and "better than Gaussian noise" in made["words"][2]
+    assert "more than chance" in made["words"][1] and "is better than Gaussian noise" in made["words"][2]
 
     mixed = base.copy()
     mixed[:20] = ~mixed[:20]
     made = summary({"base": base, "refined": mixed, "noise": better})
-    assert "within noise" in made["words"][1] and "cannot be distinguished" in made["words"][2]
+    assert "within noise" in made["words"][1] and "is worse than Gaussian noise" in made["words"][2]
+    made = summary({"base": base, "refined": mixed, "noise": base})
+    assert "cannot be distinguished from Gaussian noise" in made["words"][2]
+    made = summary({"base": base, "refined": better, "noise": base, "rank": better, "rebuilt": better})
+    assert "is better than Gaussian noise of the same size (+10.0 points" in made["words"][2]
+    assert "distinguished from cutting ranks (+0.0 points" in made["words"][3] and "reconstruction" in made["words"][3]
+    assert set(made["refined_versus"]) == {"noise", "rank", "rebuilt"}
     assert "Not one answer changed" in summary({"base": base, "refined": base})["words"][1]
     worse = base.copy()
     worse[np.flatnonzero(base)[:40]] = False
@@ -339,7 +404,8 @@ def test_the_command_line(folder, tmp_path, capsys):
     command += ["--candidates", "2", "--layers", "1", "--out", str(out)]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert "base:" in printed and "refined:" in printed and "noise:" in printed and "McNemar" in printed
+    assert all(f"{name}:" in printed for name in ("base", "refined", "noise", "rank cut", "rebuilt"))
+    assert "McNemar" in printed and "perfect generator" in printed
     assert (out / "config.json").exists() and not out.with_name("out.refining").exists()
     assert main(command) == 2 and "is there already" in capsys.readouterr().err
     report.write_text('{"question": "a", "choices": ["b", "c"], "answer": 0}\n{"question": \n')

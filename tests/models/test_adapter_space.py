@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from d2nwg.models.adapter_space import AdapterSpace, layers_of
+from d2nwg.utils.errors import UserError
 
 TASKS = [
     {"name": "two", "descriptions": ["a", "b"], "classes": ["x", "y"], "metric": "accuracy", "pairs": False},
@@ -68,3 +69,28 @@ def test_layers_and_descriptions():
     made.texts = torch.nn.Parameter(torch.eye(4), requires_grad=False)
     near = made.nearest(torch.tensor([0.1, 0.9, 0.0, 0.3]), most=2)
     assert [n for n, _ in near] == [0, 2] and near[0][1] == pytest.approx(0.9)
+
+
+def test_a_task_is_recognised_by_its_words_and_its_labels():
+    made, *_ = space()
+    made.texts = torch.nn.Parameter(torch.nn.functional.normalize(torch.eye(4) + 0.3, dim=1), requires_grad=False)
+    for number in range(4):  # known words are taken for themselves
+        likely = made.recognise(made.texts[number])
+        assert likely.argmax() == number and likely.sum() == pytest.approx(1) and likely[number] > 0.9
+    between = torch.tensor([0.5, 0.0, 0.55, 0.5])
+    assert made.of_tasks(made.recognise(between)).argmax() == 1
+    agree = torch.tensor([0.2, 0.1, 0.0])
+    two, four = (made.of_tasks(made.recognise(between, agree, count)) for count in (2, 4))
+    assert two[0] == pytest.approx(1) and four[1] == pytest.approx(1)  # only these have so many rows
+    seven = made.of_tasks(made.recognise(between, torch.tensor([0.9, 0.1, 0.0]), 7))  # none has: the names decide
+    assert seven.argmax() == 0 and seven.sum() == pytest.approx(1)
+    near = made.nearest(between, likely=made.recognise(between, agree, 2))
+    assert near[0][0] == 0 and near[0][1] < near[1][1]  # cosines stay those of the descriptions
+
+
+def test_numbers_that_overflow_are_refused():
+    made, members, _ = space()
+    members[0][0]["head.bias"][0] = 3e38
+    members[1][0]["head.bias"][0] = -3e38
+    with pytest.raises(UserError, match="too large to learn from"):
+        made.fit(members)

@@ -16,7 +16,8 @@ from d2nwg.models.closed_form import PENALTIES, SCALES, ClosedForm, describe, tu
 from d2nwg.models.dual import COEFFICIENTS, DualDenoiser
 from d2nwg.models.span import Span
 from d2nwg.pipelines.heads import WeightGenerationPipeline
-from d2nwg.training.config import STAGES, DualConfig
+from d2nwg.training.config import DualConfig
+from d2nwg.training.config_base import STAGES
 from d2nwg.training.episodes import ZooEpisodes
 from d2nwg.training.heads_dual import zoo_corrections
 from d2nwg.training.run import train_bundle

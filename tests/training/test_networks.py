@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -10,17 +11,28 @@ from safetensors.torch import load_file, save_file
 from d2nwg.bundles import list_bundles, resolve_bundle
 from d2nwg.cli import main
 from d2nwg.pipelines.networks import NetworkGenerationPipeline
-from d2nwg.training.config import STAGES, NetworksConfig
+from d2nwg.training.config import NetworksConfig
+from d2nwg.training.config_base import STAGES
 from d2nwg.training.networks import NetworkBatches, network_space
 from d2nwg.training.run import train_bundle
 from d2nwg.utils.errors import Cancelled, UserError
 from d2nwg.weights.imports import import_checkpoints
+from d2nwg.weights.layer_types import copy_matching
 from d2nwg.weights.model_zoo import ModelZoo
 from d2nwg.weights.open import open_zoo
-from tests.helpers.networks import network
+from tests.helpers.networks import network, staged
 from tests.helpers.training import quick_config, stop_at, tensors
 
 CHUNKED = dict(layout="chunked", patch=(16, 1, 2), vae_channels=(16,), latent_channels=16)
+INDEPENDENT = dict(
+    chunk=36,
+    patch=(16, 2, 2),
+    vae_channels=(16,),
+    latent_channels=8,
+    unet_channels=(32,),
+    encoder_width=64,
+    batch_size=16,
+)
 SHORT = dict(vae_steps=4, align_steps=2, diffusion_steps=4, batch_size=4, checkpoint_every=2)
 
 
@@ -108,10 +120,88 @@ def test_networks_of_a_bundle(bundle, model_zoo):
         pipe(0, "dots", around=2.0)
 
 
-def test_a_run_killed_in_every_stage_ends_the_same(model_zoo, tmp_path):
-    config = NetworksConfig.preset("tiny", **SHORT, **CHUNKED)
+@pytest.fixture(scope="module")
+def one(tmp_path_factory) -> ModelZoo:
+    """One checkpoint of a network of three blocks a stage."""
+    folder = tmp_path_factory.mktemp("one")
+    save_file(staged(3).state_dict(), folder / "three.safetensors")
+    import_checkpoints(folder / "three.safetensors", folder / "zoo")
+    return open_zoo(folder / "zoo")
+
+
+@pytest.fixture(scope="module")
+def layers(one, tmp_path_factory):
+    """A bundle of its chunks."""
+    config = NetworksConfig.preset("large", **INDEPENDENT, vae_steps=300, align_steps=20, diffusion_steps=300)
+    out = train_bundle(one, config, tmp_path_factory.mktemp("bundles") / "layers", device="cpu")
+    assert "One network is no distribution" in (out / "README.md").read_text()
+    return NetworkGenerationPipeline.from_pretrained(out)
+
+
+def test_every_chunk_is_an_item(model_zoo):
+    space = network_space(model_zoo, NetworksConfig(layout="independent", chunk=16))
+    data = NetworkBatches(model_zoo, space, torch.device("cpu"))
+    told = set()
+    for number in range(12):
+        batch, architecture = data.batch([number]), int(data.members[number, 0])
+        assert batch.vectors.shape == batch.mask.shape == (space.lengths[architecture], 16)
+        assert not batch.vectors[~batch.mask].any(), "padding is zero"
+        told |= {tuple(row) for row in batch.ids.tolist()}
+        vectors = batch.vectors.flatten().unsqueeze(0)
+        vectors = torch.nn.functional.pad(vectors, (0, space.size - vectors.shape[1]))
+        for name, tensor in space.to_states(vectors, architecture).items():
+            if tensor.is_floating_point():
+                torch.testing.assert_close(tensor[0], model_zoo.plain_state(number)[name], rtol=1e-3, atol=1e-5)
+    assert len(told) == 2 * sum(space.lengths) == len(space.latent_centres), "an id for each place, with each task"
+    assert max(max(row) for row in told) == len(space.names) - 1
+    drawn = data.draw(200, np.random.default_rng(0))
+    assert drawn.vectors.shape == (200, 16) and len(drawn.group.unique()) > 20
+
+
+def test_one_checkpoint_is_rebuilt_chunk_by_chunk(layers, one):
+    original, samples = one.plain_state(0), layers(num_samples=3, generator=torch.Generator().manual_seed(0))
+    staged(3).load_state_dict(samples.states()[2])
+    assert list(samples.state) == list(original) and samples.distance.isnan().all(), "one network has no neighbours"
+    near = ("layer1.0.conv1.weight", "layer1.1.conv1.weight", "layer1.2.conv1.weight")
+    for name in near:  # each is conditioned on its own place
+        errors = {other: float((samples.state[name] - original[other]).norm()) for other in near}
+        assert min(errors, key=errors.__getitem__) == name, errors
+    rebuilt = layers(num_samples=1, around=0.0).state
+    assert float((rebuilt[near[0]][0] - original[near[0]]).norm() / original[near[0]].norm()) < 0.2
+
+
+def test_a_chunk_does_not_depend_on_the_others(layers):
+    items = layers.weight_space.items(torch.tensor([0, 0]))
+    whole, _ = layers._sample(items[:5], 2, torch.Generator().manual_seed(0), 4)
+    swapped = items[[0, 6, 7, 8, 9]]  # the same noise: what is sampled beside the first does not matter to it
+    other, _ = layers._sample(swapped, 2, torch.Generator().manual_seed(0), 4)
+    torch.testing.assert_close(whole[:, 0], other[:, 0], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(whole[:, 1], other[:, 1], atol=1e-2)
+
+
+def test_layers_for_another_architecture(layers, bundle, one):
+    like = staged(5, seed=9)
+    made = layers.assemble(like.state_dict(), num_samples=2, generator=torch.Generator().manual_seed(1))
+    again = layers.assemble(like.state_dict(), num_samples=2, generator=torch.Generator().manual_seed(1))
+    assert list(made) == list(like.state_dict()) and all(torch.equal(made[name], again[name]) for name in made)
+    copied = copy_matching(one.plain_state(0), like.state_dict())
+    for number in range(2):
+        like.load_state_dict({name: value[number] for name, value in made.items()})
+        assert like(torch.randn(2, 1, 4, 4)).isfinite().all()
+    away = (made["layer1.3.conv1.weight"] - copied["layer1.3.conv1.weight"]).flatten(1).norm(dim=1)
+    assert (away < copied["layer1.3.conv1.weight"].norm()).all(), "nearer to the layer that matches than nothing is"
+    assert not torch.equal(made["layer1.3.conv1.weight"][0], made["layer1.4.conv1.weight"][0])
+    with pytest.raises(UserError, match="Nothing matches 0.weight"):
+        layers.assemble(network().state_dict())
+    with pytest.raises(UserError, match="layers are had from one of the layout independent"):
+        NetworkGenerationPipeline.from_pretrained(bundle).assemble(network().state_dict())
+
+
+@pytest.mark.parametrize("layout", [CHUNKED, {**INDEPENDENT, "layout": "independent"}])
+def test_a_run_killed_in_every_stage_ends_the_same(model_zoo, tmp_path, layout):
+    config = NetworksConfig.preset("tiny", **{**layout, **SHORT})
     whole = train_bundle(model_zoo, config, tmp_path / "whole", device="cpu")
-    for i, stage in enumerate(map(STAGES.get, NetworksConfig.STEPS)):
+    for i, stage in enumerate(map(STAGES.get, NetworksConfig().stages())):
         with pytest.raises(Cancelled):
             train_bundle(
                 model_zoo,

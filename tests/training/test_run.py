@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from d2nwg.training.config import STAGES, UNetConfig
+from d2nwg.training.config import UNetConfig
+from d2nwg.training.config_base import STAGES
 from d2nwg.training.data import ZooBatches, shuffle_classes
 from d2nwg.training.loop import step_rng
 from d2nwg.training.run import train_bundle

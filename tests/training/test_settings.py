@@ -20,9 +20,14 @@ def test_every_field_has_a_meaning_and_reads_its_own_text(config):
         assert changed(config(), {name: as_text(value) for name, value in vars(made).items()}) == made
 
 
+def test_no_predictor_judges_chunks():
+    with pytest.raises(UserError, match="judges whole networks"):
+        NetworksConfig(layout="independent", predictor="weights")
+
+
 def test_what_is_one_of_a_few():
-    assert choices(UNetConfig)["condition"] == ("dataset", "task")
-    assert choices(NetworksConfig)["layout"] == ("whole", "chunked")
+    assert choices(UNetConfig)["condition"] == ("dataset", "task", "none")
+    assert choices(NetworksConfig)["layout"] == ("whole", "chunked", "independent")
     assert choices(DualConfig) == {"mixed_precision": ("no", "fp16", "bf16")}
 
 
@@ -43,7 +48,7 @@ def test_what_is_one_of_a_few():
         (UNetConfig, "vae_channels", "32, 0", "cannot be the vae_channels"),
         (UNetConfig, "vae_skip", "perhaps", "cannot be the vae_skip: write for instance yes"),
         (UNetConfig, "prediction", "noise", "choose one of epsilon, v_prediction, sample"),
-        (UNetConfig, "condition", "weather", "choose one of dataset, task"),
+        (UNetConfig, "condition", "weather", "choose one of dataset, task, none"),
         (NetworksConfig, "batchnorm", "", "choose one of travel, recalibrate"),
         (DualConfig, "shots", "a\x07b", "cannot be the shots"),
     ],

@@ -18,10 +18,17 @@ ENDPOINTS = (
     "generate",
     "predict",
     "sample",
+    "finetune",
+    "predict_many",
+    "describe",
+    "describe_and_predict",
+    "describe_and_score",
     "explore",
     "explore_names",
+    "explore_tasks",
     "interpolate",
     "interpolate_names",
+    "interpolate_descriptions",
     "language_spectrum",
     "language_refine",
     "language_chat",
@@ -72,12 +79,21 @@ def idle(monkeypatch):
     def begin(*args, **kwargs):
         raise AssertionError("work has begun")
 
+    # where there is a bundle of adapters, a map of its tasks needs nothing else
+    monkeypatch.setattr("d2nwg.ui.settings.adapter_bundles", lambda viewer: [])
     for work in (
         "generate.generate_heads",
+        "network_generation.generate_network",
+        "predictions.predict_many",
+        "finetuning.heads.finetune_head",
+        "finetuning.networks.finetune_network",
+        "from_description.generate_from_description",
         "exploration.explore.explore",
         "exploration.names.map_names",
+        "exploration.task_map.map_tasks",
         "interpolation.path.interpolate",
         "interpolation.names.name_path",
+        "interpolation.descriptions.description_path",
         "llm.models.load_language_model",
         "llm.models.locate_language_model",
     ):

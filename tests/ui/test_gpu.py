@@ -206,8 +206,8 @@ def test_what_computes_carries_the_decorator(tmp_path):
         "from d2nwg.ui.interpolate import service as paths\n"
         "from d2nwg.ui.language import service as words\n"
         "found = [actions.generate, actions.look, explore_actions.make, explore_actions.score, paths.interpolate,\n"
-        "         words._measured, words._written, words.variant_from_file]\n"
-        "print(all(hasattr(one, '__wrapped__') for one in found), hasattr(actions.read_and_show, '__wrapped__'))"
+        "         words._measured, words._written, words.variant_from_file, words.find_prompts]\n"
+        "print(all(hasattr(one, '__wrapped__') for one in found), hasattr(actions.read_choice, '__wrapped__'))"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPO)])}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=900)

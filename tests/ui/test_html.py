@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from d2nwg.adapter_scores import FREQUENT, GENERATED, LOOK_UP, WITHOUT, Comparison, Targets
 from d2nwg.data.image_set import ImageSet
 from d2nwg.data.labelled import labelled_set
 from d2nwg.data.text_set import TextSet
@@ -18,18 +19,33 @@ from d2nwg.jobs import queue as jobs
 from d2nwg.jobs.owner import EVERYTHING
 from d2nwg.llm.chat import Answer, ChatSettings
 from d2nwg.llm.conversation import Conversation, Turn
+from d2nwg.models.adapter_space import KnownTask
+from d2nwg.predictions import Predictions
 from d2nwg.ui import html as views
+from d2nwg.ui import job_html
+from d2nwg.ui.describe import html as describe
+from d2nwg.ui.describe.service import Looked as Said
 from d2nwg.ui.explore import html as explore
 from d2nwg.ui.generate import html as generate
+from d2nwg.ui.generate import items_html, network_html
 from d2nwg.ui.interpolate import html as interpolate
+from d2nwg.ui.jobs import newest
 from d2nwg.ui.language import html as language
+from d2nwg.ui.language import refine_html
 from d2nwg.ui.language.service import Looked, Talk
 from d2nwg.ui.train import html as train
 from d2nwg.ui.train import service as training
 from d2nwg.ui.train.service import Checkpoints, ImportedZoo
 from d2nwg.ui.work import Stage
 from tests.helpers.images import make_image_folder
-from tests.helpers.reports import make_name_map, make_name_path, make_named, make_report
+from tests.helpers.reports import (
+    make_name_map,
+    make_name_path,
+    make_named,
+    make_network_report,
+    make_report,
+    make_tuned,
+)
 
 HOSTILE = [
     '<img src=x onerror="alert(1)">',
@@ -41,18 +57,24 @@ HOSTILE = [
     "${alert(1)}{{alert(1)}}%{x}<br>",
     "<svg/onload=alert(1)>",
 ]
-MODULES = (views, explore, generate, interpolate, language, train, name_path)
+MODULES = (views, job_html, describe, explore, generate, interpolate, language, refine_html, train, name_path)
+MODULES += (network_html, items_html)
 NO_HTML = {  # words and numbers, which something else escapes
     views: {"percent", "count"},
-    generate: {"result_sentences", "named_sentences", "kept", "table"},
-    language: {"matrix_name", "voted"},
+    job_html: {"base_words"},
+    describe: {"how"},
+    generate: {"result_sentences", "named_sentences", "kept", "table", "baseline", "picked_by"},
+    network_html: {"sentences"},
+    language: {"hidden", "matrix_name", "prompts", "voted"},
     name_path: {"nearest_figure", "classes_figure", "save_figures"},
 }
 NO_NAMES = {  # nothing of files or visitors comes in
-    explore: {"nothing_picked", "places", "name_places", "tools"},
-    generate: {"places", "no_images"},
-    interpolate: {"places", "name_places", "strip_title"},
-    language: {"looking_places", "refining_places", "matrix_words"},
+    describe: {"places", "no_bundle"},
+    explore: {"nothing_picked", "places", "name_places", "task_places", "tools"},
+    generate: {"places", "no_images", "words"},
+    interpolate: {"places", "name_places", "description_places", "strip_title"},
+    language: {"looking_places", "matrix_words", "telling_prompts"},
+    refine_html: {"refining_places", "so_far", "reported_title"},
 }
 
 
@@ -96,7 +118,7 @@ def written(name: str) -> TextSet:
 def talk(name: str) -> Talk:
     said = [Answer(f"{name} one", 3, 1.0, name, name), Answer(f"two {name}", 3, 1.0, "length", None)]
     made = Talk("m", Conversation((name, "refined"), [Turn(name, said, ChatSettings(), vote=1)]))
-    made.writing, made.answers = name, [Answer(name), Answer(name)]
+    made.writing, made.answers, made.pair = name, [Answer(name), Answer(name)], "known"
     return made
 
 
@@ -107,6 +129,7 @@ def interpolated(name: str):
     found = SimpleNamespace(
         endpoints=SimpleNamespace(members=[member] * 3, classes=(name, "b"), notes=[name]),
         missing={"x": name},
+        bundle=name,
         paths={"weights": paths},
         scored=[name, name],
         alpha=torch.zeros(1),
@@ -122,8 +145,9 @@ def row():
     return SimpleNamespace(matrix=matrix, chosen=True, snr=None, rank=None, threshold=0.5)
 
 
-def job(name: str, state: str) -> None:
-    made = jobs.submit("train", f"a-{state}", {"zoos": [], "generator": "dual", "config": {}, "device": None})
+def job(kind: str, name: str, state: str) -> None:
+    parameters = {"zoos": [], "generator": "dual", "zoo": f"/zoos/{name}", "config": {}, "device": None}
+    made = jobs.submit(kind, f"a-{state}", parameters)
     spec = json.loads((made.folder / "job.json").read_text())
     (made.folder / "job.json").write_text(json.dumps({**spec, "name": name}))
     made.write(state=state, message=name, stage=name, done=1, total=2)
@@ -141,6 +165,65 @@ def zoo(name: str, patch, kind):
     patch.setattr(train, "zoo_path", lambda name, viewer: name)
 
 
+class Samples:
+    """Two of them."""
+
+    def __init__(self, distance):
+        self.distance = distance
+
+    def __len__(self) -> int:
+        return len(self.distance)
+
+
+def described_task(name: str) -> SimpleNamespace:
+    """What a `DescribedAdapter` and a map of tasks have for their pages."""
+    known = KnownTask(name, (name,), (name, "b"), "accuracy", False, 0.5, 0.6)
+    return SimpleNamespace(
+        notes=[f"A task, {name}.", name],
+        nearest=[(name, 0.9)],
+        near_tasks=[known],
+        seen=True,
+        adapter=SimpleNamespace(info={"description": name}),
+        samples=Samples(torch.ones(2)),
+        seconds=1.0,
+        effect=2.0,
+        look_up_effect=3.0,
+        tasks=[known],
+        owners=np.zeros(2),
+    )
+
+
+def scored(name: str) -> Comparison:
+    scores = {GENERATED: 0.5, LOOK_UP: 0.5, WITHOUT: 0.5, FREQUENT: 0.5}
+    targets = Targets([name], np.zeros(1, np.int64), (name,))
+    return Comparison("accuracy", scores, dict.fromkeys(scores, (0.4, 0.6)), torch.ones(1, 2), targets, None)
+
+
+def described_path(name: str) -> SimpleNamespace:
+    """What a `DescriptionPath` has for its page."""
+    stretch = SimpleNamespace(far=torch.ones(3, 2), owners=[name, name], degrees=torch.ones(2))
+    return SimpleNamespace(
+        sentences=lambda: [name, name],
+        notes=[name],
+        ends=[SimpleNamespace(description=name, letter=letter) for letter in "AB"],
+        share=torch.tensor([0.0, 1.0]),
+        bundle=name,
+        seconds=1.0,
+        nearest_point=lambda share: 0,
+        stretches={"weights": stretch},
+        scored=[0],
+        scored_as=lambda end, method, number: name,
+    )
+
+
+def predicted(name: str, truth: int) -> Predictions:
+    """Of one item of that name, which is taken for a class of that name."""
+    return Predictions((name,), (name,), (name, "b"), np.array([[0.9, 0.1]], np.float32), np.array([truth]), (name,))
+
+
+PICTURE = "data:image/webp;base64,"
+
+
 @pytest.fixture
 def cases(tmp_path, monkeypatch):
     """``cases(name)``: module and function → its HTML, with this name in every place for a text."""
@@ -152,20 +235,25 @@ def cases(tmp_path, monkeypatch):
 
         place = tmp_path / str(len(list(tmp_path.iterdir())))
         monkeypatch.setenv("D2NWG_CACHE", str(place / "cache"))
-        for state in ("running", "failed"):
-            job(name, state)
+        for kind in ("train", "refine"):
+            for state in ("running", "failed"):
+                job(kind, name, state)
         seen, chosen = images(name, place / "images"), "train-a-failed"
         report = make_report(data=name, classes=[name, "b"], notes=[name], selection=name, task=name)
         about = dict(head=name, task=name, origin="zoo", classes=name, accuracy=0.5, neighbours=[(name, 1.0, 0.5)])
         layer = dict(layer=name, shapes={name: (2, 3)}, numbers=6, chunks=1, padding=0, std=0.1)
         group = dict(checkpoints=1, parameters=6, difference=name, layers=[layer])
-        line = dict(arm="noise", layer=name, type=name, before=0.5, accepted=True, candidates=[{"score": 1}], seconds=1)
+        line = dict(
+            arm="noise", layer=name, type=name, before=0.5, accepted=True, candidates=[{"score": 1}], best=0, seconds=1
+        )
         made = SimpleNamespace(name=name, report={**REFINED, "words": [name, name]})
         described = []
         for kind in (Zoo, ModelZoo):
             with monkeypatch.context() as patch:
                 zoo(name, patch, kind)
                 described.append(train.describe_zoo("x", EVERYTHING))
+        tuned = make_tuned([0.7, 0.8, 0.85, 0.9], [0.1, 0.5, 0.75, 0.8])
+        task, path = described_task(name), described_path(name)
         said = talk(name)
         panes = [language.pane(said, side, blind, True) for side in (0, 1) for blind in (True, False)]
         return {
@@ -176,11 +264,30 @@ def cases(tmp_path, monkeypatch):
             (views, "thumbnails"): [views.thumbnails(seen)],
             (views, "examples"): [views.examples(written(name)), views.examples(seen)],
             (generate, "result"): [generate.result(report), generate.result(replace(report, task=None))],
+            (network_html, "result"): [
+                network_html.result(make_network_report(data=name, classes=[name, "b"], notes=[name], bundle=name))
+            ],
+            (items_html, "predictions"): [
+                items_html.predictions(name, predicted(name, truth), "image", {0: PICTURE}) for truth in (-1, 0, 1)
+            ],
+            (items_html, "cell"): [
+                items_html.cell("image", name, "b", 1, 2, [("image", PICTURE)]),
+                items_html.cell("text", name, name, 1, 2, [("text", name)]),
+            ],
             (generate, "named_result"): [
                 generate.named_result(make_named([name, "b"], variance=0.99, nearest=(name, "b")))
             ],
+            (generate, "finetuned"): [generate.finetuned(replace(tuned, notes=[name]))],
             (generate, "seen"): [generate.seen(name, {name: 0.9, "b": 0.1}, name)],
             (generate, "likeliest"): [generate.likeliest({name: 0.9, "b": 0.1})],
+            (describe, "answer"): [describe.answer(SimpleNamespace(made=task))],
+            (describe, "nearest"): [describe.nearest(task)],
+            (describe, "effect"): [describe.effect(task)],
+            (describe, "said"): [describe.said(Said({name: 0.9, "b": 0.1}, {name: 0.6, "b": 0.4}))],
+            (describe, "scores"): [describe.scores(SimpleNamespace(found=scored(name)), name)],
+            (explore, "known_tasks"): [
+                explore.known_tasks(SimpleNamespace(found=SimpleNamespace(**{**vars(task), "nearest": [(0, 0.9)]})))
+            ],
             (explore, "answer"): [explore.answer([name] * 4)],
             (explore, "point"): [explore.point(about)],
             (explore, "beside"): [explore.beside(SimpleNamespace(found=make_name_map(name)))],
@@ -191,17 +298,23 @@ def cases(tmp_path, monkeypatch):
             (interpolate, "point"): [interpolate.point(interpolated(name), "weights", 0)],
             (interpolate, "mixed"): [interpolate.mixed(None, SimpleNamespace(info={"data": name}), {name: 0.5})],
             (interpolate, "answer"): [interpolate.answer(interpolated(name))],
+            (interpolate, "description_answer"): [interpolate.description_answer(SimpleNamespace(found=path))],
+            (interpolate, "description_point"): [
+                interpolate.description_point(SimpleNamespace(found=path), "weights", 0)
+            ],
             (interpolate, "name_answer"): [interpolate.name_answer(SimpleNamespace(found=make_name_path(name, seen)))],
             (name_path, "strip"): [name_path.strip(make_name_path(name, seen)), name_path.strip(make_name_path(name))],
             (language, "looked_words"): [language.looked_words(Looked(name, name, 5, [], [row()], "paper"))],
             (language, "pane"): panes,
             (language, "votes"): [language.votes(said, False), language.votes(said, True)],
-            (language, "log_table"): [language.log_table([line], "accuracy")],
-            (language, "refined_words"): [language.refined_words(made)],
+            (refine_html, "log_table"): [refine_html.log_table([line], "accuracy")],
+            (refine_html, "refined_words"): [refine_html.refined_words(made)],
             (train, "checkpoints"): [train.checkpoints(Checkpoints(1, [group], name, [name] * 30))],
-            (train, "imported"): [train.imported(ImportedZoo(name, name, [name] * 30))],
+            (train, "imported"): [train.imported(ImportedZoo(name, name, name, [name] * 30))],
             (train, "describe_zoo"): described,
-            (train, "jobs_html"): [train.jobs_html(chosen, EVERYTHING)],
+            (job_html, "jobs_html"): [
+                job_html.jobs_html(newest(EVERYTHING, (kind,)), chosen, name) for kind in ("train", "refine", "zoo")
+            ],
         }
 
     return make
@@ -257,4 +370,4 @@ def test_tools_and_places_are_constants():
         interpolate.places(),
     ):
         assert "<script" not in piece and "javascript:" not in piece
-    assert np.isfinite(len(language.looking_places() + language.refining_places()))
+    assert np.isfinite(len(language.looking_places() + refine_html.refining_places()))

@@ -41,3 +41,20 @@ def test_settings():
     with pytest.raises(UserError, match="one of the examples"):
         service.read_endpoint("elsewhere", None, None)
     assert DEFAULTS["a"] in EXAMPLES and DEFAULTS["b"] in EXAMPLES
+
+
+def test_a_picture_of_every_class():
+    from types import SimpleNamespace
+
+    import torch
+
+    images = load_images("example:digits")
+    labels, items = torch.tensor(images.labels[::7]), images.items[::7]
+    assert len(set(labels.tolist())) == 10
+    member = SimpleNamespace(labels=labels, items=items)
+    ends = SimpleNamespace(scored=[0], members=[member], classes=images.classes, scale=None)
+    numbers, pictures = service._pictures(SimpleNamespace(endpoints=ends))[0]
+    assert len(pictures) == 10 and labels[numbers].unique().numel() == 10
+    ends.classes = images.classes[:2]
+    numbers, _ = service._pictures(SimpleNamespace(endpoints=ends))[0]
+    assert len(numbers) == service.SHOWN, "no fewer where there are few classes"

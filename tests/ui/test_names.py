@@ -12,7 +12,7 @@ from d2nwg.data.images import load_images
 from d2nwg.heads import Head
 from d2nwg.ui import session as sessions
 from d2nwg.ui.frame import Frame
-from d2nwg.ui.generate import html, service, tab
+from d2nwg.ui.generate import html, tab
 from d2nwg.ui.generate.layout import Choices, Results
 from d2nwg.ui.generate.result import ResultView
 from d2nwg.ui.generate.settings import DEFAULTS, NAMES, from_link
@@ -155,7 +155,7 @@ def test_the_box_renames_the_classes_of_images(page, tmp_path):
     assert state.result.generation.head.classes == ("crimson", "1", "navy blue")
     assert "The class names " in update[page.results.sentence]
     assert update[page.results.strip_card]["visible"] and update[page.results.another]["visible"]
-    assert service.draw(state.result)[1] in state.result.generation.head.classes
+    assert state.result.draw()[1] in state.result.generation.head.classes
     assert re.search(r"(✓ right|it is <b>(crimson|1|navy blue)</b>)", update[page.results.seen])
     page.press("one, two, three", example="own")
     assert state.result.generation.report.classes == ["one", "two", "three"]

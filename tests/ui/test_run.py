@@ -23,7 +23,7 @@ class Trigger:
         return self
 
     def then(self, run, inputs, outputs, **options):
-        self.run = run
+        self.run = run or self.run  # a script alone follows
         return self
 
     def failure(self, crowded, inputs, outputs, **options):

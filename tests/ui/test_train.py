@@ -5,6 +5,7 @@ import os
 import zipfile
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,11 +14,19 @@ from d2nwg.figures.train import accuracies_figure, losses_figure
 from d2nwg.jobs import queue as jobs
 from d2nwg.jobs.owner import EVERYTHING, Viewer
 from d2nwg.jobs.process import identity
+from d2nwg.jobs.queue import check_name
 from d2nwg.training.estimate import estimate
+from d2nwg.ui import jobs as ui_jobs
 from d2nwg.ui.access import ACCESS
+from d2nwg.ui.job_html import jobs_html
+from d2nwg.ui.jobs import acting, job_choices, newest, pick_update
 from d2nwg.ui.train import html
 from d2nwg.ui.train import service as training
+from d2nwg.ui.train.jobs import _figures, followed, submitted
+from d2nwg.ui.train.zoo import ARCHITECTURES
+from d2nwg.ui.train.zoo import _name as zoo_name
 from d2nwg.utils.errors import UserError
+from d2nwg.weights.small_networks import NETWORKS
 from tests.helpers.training import quick_config
 
 NASTY = '<img src=x onerror="alert(1)">'
@@ -41,13 +50,16 @@ def test_off_on_a_space(monkeypatch):
 
 
 def test_jobs_in_words(still, tiny_zoo):
-    assert "Your jobs will stand here" in html.jobs_html(None, EVERYTHING)
+    def listed(chosen=None) -> str:
+        return jobs_html(newest(EVERYTHING, training.KINDS), chosen, "Train <something>.")
+
+    assert "Your jobs will stand here" in listed() and "Train &lt;something&gt;." in listed()
     job = jobs.submit_training("mine", [tiny_zoo.path], quick_config())
-    assert "waiting" in html.jobs_html(None, EVERYTHING) and training.job_choices(EVERYTHING) == [
-        ("mine (training)", "train-mine")
-    ]
+    jobs.submit("refine", "other", {"model": "default"})
+    assert "waiting" in listed() and "other" not in listed()
+    assert job_choices(newest(EVERYTHING, training.KINDS)) == [("mine (training)", "train-mine")]
     job.write(state="failed", message=NASTY)
-    shown = html.jobs_html(job.id, EVERYTHING)
+    shown = listed(job.id)
     assert "<img" not in shown and "failed" in shown
     me = os.getpid()
     job.write(
@@ -64,7 +76,7 @@ def test_jobs_in_words(still, tiny_zoo):
     (job.work / "metrics.jsonl").write_text(
         '{"stage": "Training the VAE", "step": 5, "steps": 20, "loss": 0.5, "reconstructed_accuracy": 0.75}\n{"torn'
     )
-    shown = html.jobs_html(job.id, EVERYTHING)
+    shown = listed(job.id)
     for words in ("step 5 of 20", "1 min 15 s left", "loss 0.5", "reconstructions right on 75.0", "width:25.0%"):
         assert words in shown
     job.write(state="stopped", pid=None)
@@ -76,6 +88,16 @@ def allowed(tiny_zoo, monkeypatch):
     monkeypatch.setattr(ACCESS, "folders", (tiny_zoo.path.resolve().parent,))
 
 
+def test_a_look_leaves_what_was_chosen_meanwhile(still, tiny_zoo):
+    for name in ("first", "second"):
+        jobs.submit_training(name, [tiny_zoo.path], quick_config())
+    own = newest(EVERYTHING, training.KINDS)
+    kept = pick_update(own, "train-first", "train-first")
+    assert "value" not in kept, "a look that was under way when the second began would show the first again"
+    assert {key for _, key in kept["choices"]} == {"train-first", "train-second"}
+    assert pick_update(own, "train-gone", "train-second")["value"] == "train-second"
+
+
 def test_a_zoo_in_words(tiny_zoo, allowed, tmp_path):
     assert "300 linear heads" in html.describe_zoo(str(tiny_zoo.path), EVERYTHING)
     (tiny_zoo.path.parent / "empty").mkdir(exist_ok=True)
@@ -84,6 +106,21 @@ def test_a_zoo_in_words(tiny_zoo, allowed, tmp_path):
     assert "No zoo yet" in html.describe_zoo(None, EVERYTHING)
     with pytest.raises(UserError, match="Choose a zoo"):
         training.zoo_path(None, EVERYTHING)
+
+
+def test_a_zoo_of_networks_is_asked_for(still, tmp_path):
+    (tmp_path / "x.npz").write_bytes(b"read by the job")
+    job = training.submit_networks([str(tmp_path / "x.npz")], "nets", "mlp", 20, 0, 50, 3, EVERYTHING)
+    config = job.spec["parameters"]["config"]
+    assert (config["network"], config["subsets"], config["classes"], config["updates"]) == ("mlp", 20, None, 50)
+    assert job.spec["kind"] in training.KINDS and [key for _, key in ARCHITECTURES] == list(NETWORKS)
+    for files, network, many, words in (
+        (None, "mlp", 20, "Choose the images first"),
+        (["x.zip"], "huge", 20, "no small network 'huge'"),
+        (["x.zip"], "mlp", 1, "Networks should be a whole number from 2"),
+    ):
+        with pytest.raises(UserError, match=words):
+            training.submit_networks(files, "y", network, many, 0, 50, 3, EVERYTHING)
 
 
 def test_settings(still):
@@ -184,5 +221,44 @@ def test_the_generator_suits_the_zoo(still, tiny_zoo, allowed, tmp_path):
     suiting = partial(training.suiting, viewer=EVERYTHING)
     heads = str(tiny_zoo.path)
     assert suiting("models", "dual") == "networks" and suiting(heads, "dual") == "dual"
-    assert suiting(heads, "networks") == "unet" and suiting(None, "unet") == "unet"
+    assert suiting(heads, "networks") == training.FIRST and suiting(heads, "unet") == suiting(None, "unet") == "unet"
     assert suiting("/etc", "networks") == suiting("/nowhere", "networks") == "networks"
+
+
+def test_the_line_under_a_button_follows_its_job(still, tiny_zoo):
+    job = jobs.submit_training("mine", [tiny_zoo.path], quick_config())
+    line = submitted(job)
+    assert "The training mine is in the queue: see Jobs." in line and followed(line, [job]) is None
+    job.write(state="finished")
+    assert "The training mine is finished: see Jobs." in followed(line, [job])
+    job.write(state="failed")
+    assert "The training mine has failed: see Jobs." in followed(line, [job])
+    assert followed(line, []) == "", "the job is deleted"
+    assert followed('<div class="notice bad">Choose a zoo.</div>', [job]) is followed(None, [job]) is None
+
+
+def test_what_is_done_to_a_job_is_said_while_it_is_done(still, tiny_zoo, monkeypatch):
+    job = jobs.submit_training("mine", [tiny_zoo.path], quick_config())
+    monkeypatch.setattr(ui_jobs, "visitor", lambda request, token: EVERYTHING)
+    said = acting("pause")(None, None, job.id)
+    assert "Pausing mine …" in next(said)
+    assert "only a running one can be paused" in next(said) and not list(said)
+    said = acting("delete")(None, None, job.id)
+    assert "Deleting mine …" in next(said) and job.folder.exists()
+    assert "mine is deleted" in next(said) and not job.folder.exists()
+
+
+def test_no_figure_without_a_point(still, tiny_zoo):
+    parts = SimpleNamespace(figures="figures", losses="losses", accuracies="accuracies", good="good")
+    job = jobs.submit_training("mine", [tiny_zoo.path], quick_config())
+    begun = [{"stage": "vae", "steps": 20}]
+    shown = _figures(parts, job, begun)
+    assert not shown["figures"]["visible"] and not shown["good"]["visible"]
+    shown = _figures(parts, job, [*begun, {"stage": "vae", "step": 5, "loss": 0.5}])
+    assert shown["figures"]["visible"] and not shown["good"]["visible"]
+
+
+def test_a_zoo_is_named_after_its_files():
+    assert zoo_name(["/x/my digits.zip"]) == "my-digits" and zoo_name(None) == zoo_name([]) == ""
+    assert zoo_name(["a.zip", "b.zip", "c.zip"]) == "a-and-2-more", "not as if there were one file"
+    assert check_name(zoo_name([f"{'x' * 300}.zip"] * 100)) and check_name(zoo_name(["ж.zip", "b.zip"]))

@@ -26,6 +26,8 @@ def job(served, monkeypatch):
     monkeypatch.setattr(jobs, "_start", lambda job: None)
     parameters = {"zoos": [], "generator": "dual", "config": {}, "device": None}
     jobs.submit("train", "of-the-command-line", parameters)
+    refined = jobs.submit("refine", f"refined-{NAME}", {"model": "default"}, owner=owner_of(A))
+    refined.log.write_text("the log of a job")
     made = jobs.submit("train", NAME, parameters, owner=owner_of(A))
     made.write(state="finished", message="Finished in 1 s.")
     made.log.write_text("the log of a job")
@@ -53,7 +55,8 @@ def visits(served):
             return fire(client, served.event(name, number), *data, session=session)
 
         def look() -> str:
-            return happen("wire_jobs.<locals>.look", token, None, None, None, None).text
+            refined = happen("_wire_jobs.<locals>.look", token, None, None, None, "default", None, False, True).text
+            return happen("wire_jobs.<locals>.look", token, None, None, None, None).text + refined
 
         return SimpleNamespace(happen=happen, look=look, client=client, token=token)
 
@@ -67,7 +70,7 @@ def everything(page) -> str:
         ("_wire_images.<locals>.open_page", [page.token]),
         ("_wire_link.<locals>.open_page", [page.token]),
         ("wire_zoo.<locals>.describe", [page.token, f"zoo-{NAME}"]),
-        ("_tasks", [None, "heads-dual"]),
+        ("_wire_images.<locals>.fit", [None, "heads-dual", "digits"]),
     ):
         said.append(page.happen(name, *data).text.replace(f'"{page.token}"', ""))
     said += [page.client.get(path).text for path in ("/config", "/gradio_api/info")]
@@ -81,9 +84,11 @@ def test_the_owner_sees_their_own(job, visits):
     bundles = page.happen("_wire_images.<locals>.open_page", A).text
     assert NAME in bundles and A in bundles, "the token is kept"
     assert "the log of a job" in visits(A).look()
-    for number, answer in ((0, "Tabs"), (1, f"{NAME}.zip"), (2, ".log.txt")):
-        said = page.happen("_wire_results.<locals>.doing.<locals>.click", A, None, job.id, number=number)
-        assert said.status_code == 200 and (answer in said.text or number == 0), said.text
+    refined = visits(A).look()
+    assert f"refined-{NAME}" in refined and "from the model alone" in refined
+    for number, answer in ((1, ".log.txt"), (2, "Tabs"), (3, f"{NAME}.zip")):  # the first one is the Language tab's
+        said = page.happen("doing.<locals>.click", A, None, job.id, number=number)
+        assert said.status_code == 200 and (answer in said.text or number == 2), said.text
 
 
 @pytest.mark.parametrize("token", [B, None, "", "short", 3, {"x": 1}, [[A]], A[:-1], owner_of(A), A * 100])
@@ -91,15 +96,11 @@ def test_another_visitor_sees_nothing_and_can_do_nothing(job, visits, token):
     page = visits(token)
     said = everything(page)
     assert [words for words in (NAME, "of-the-command-line", "the log of a job") if words in said] == []
-    assert "Your jobs will stand here" in said and "not to be had here" in said
+    assert said.count("Your jobs will stand here") > 2 and "not to be had here" in said
     before = job.state()
-    answers = [
-        page.happen("wire_jobs.<locals>.acting.<locals>.act", token, job.id, number=number) for number in range(4)
-    ]
-    answers += [
-        page.happen("_wire_results.<locals>.doing.<locals>.click", token, None, job.id, number=number)
-        for number in range(3)
-    ]
+    answers = [page.happen("acting.<locals>.act", token, job.id, number=number) for number in range(8)]
+    answers += [page.happen("doing.<locals>.click", token, None, job.id, number=number) for number in range(4)]
+    answers += [page.happen("_wire_jobs.<locals>.pack", token, None, job.id)]
     for answer in answers:
         assert answer.status_code == 500 and "Job should be one of" in answer.json()["error"], answer.text
     assert job.state() == before and job.folder.is_dir()
@@ -110,13 +111,15 @@ def test_a_handler_does_not_trust_the_page(job, served, token):
     """Also called past the check of the choices, every handler of a job refuses somebody else's."""
     request = SimpleNamespace(client=SimpleNamespace(host="203.0.113.9"), headers={}, session_hash="x")
     before = job.state()
-    for number, name in enumerate(("pause", "resume", "stop", "delete")):
-        act = served.event("wire_jobs.<locals>.acting.<locals>.act", number).fn
-        assert "not yours" in act(request, token, job.id), name
-    for number in range(3):
-        update = served.event("_wire_results.<locals>.doing.<locals>.click", number).fn(request, token, None, job.id)
+    for number in range(2 * len(VERBS)):
+        act = served.event("acting.<locals>.act", number).fn
+        assert "not yours" in act(request, token, job.id), VERBS[number % len(VERBS)]
+    for number in range(4):
+        update = served.event("doing.<locals>.click", number).fn(request, token, None, job.id)
         assert [value for value in update.values() if "not yours" in str(value)] and len(update) == 2
     shown = served.event("wire_jobs.<locals>.look").fn(request, token, None, job.id, {}, None)
+    assert NAME not in str(list(shown.values()))
+    shown = served.event("_wire_jobs.<locals>.look").fn(request, token, None, job.id, {}, "default", None, False, True)
     assert NAME not in str(list(shown.values()))
     assert job.state() == before and job.folder.is_dir()
 
@@ -130,7 +133,7 @@ def test_a_browser_on_this_machine_sees_all(job, visits, token):
     assert NAME in visits(token, HERE, "http://127.0.0.1:7860", origin="http://localhost:7860").look()
     job.write(state="queued")
     page.look()
-    said = page.happen("wire_jobs.<locals>.acting.<locals>.act", token, job.id, number=VERBS.index("stop"))
+    said = page.happen("acting.<locals>.act", token, job.id, number=len(VERBS) + VERBS.index("stop"))
     assert said.status_code == 200 and job.state()["state"] == "stopped"
 
 

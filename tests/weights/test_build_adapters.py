@@ -13,7 +13,7 @@ from d2nwg.cli import main
 from d2nwg.data.text_tasks import load_text_task
 from d2nwg.encoders.lora import AdaptedEncoder, LoraShape
 from d2nwg.utils.errors import UserError
-from d2nwg.weights import build_adapters as building
+from d2nwg.weights import tuning as building
 from d2nwg.weights.build_adapters import AdapterZooConfig, build_adapters
 from d2nwg.weights.finetune import TuneConfig
 from d2nwg.weights.model_zoo import ModelZoo

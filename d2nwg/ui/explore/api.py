@@ -7,12 +7,12 @@ import gradio as gr
 from d2nwg.pipelines import DEFAULT, SAMPLERS
 from d2nwg.ui.api import PROGRESS, refusals, reports_to
 from d2nwg.ui.events import COMPUTE
-from d2nwg.ui.explore import by_name
+from d2nwg.ui.explore import by_name, by_task
 from d2nwg.ui.explore import service as own
 from d2nwg.ui.explore.service import CHOICES, DEFAULTS
 from d2nwg.ui.parts import Upload
 from d2nwg.ui.session import call_folder
-from d2nwg.ui.settings import bundle_names, check_bundle, default_bundle, example_names
+from d2nwg.ui.settings import adapter_bundles, bundle_names, check_bundle, default_bundle, example_names
 from d2nwg.ui.uploads import read_images
 from d2nwg.ui.visitor import visitor
 from d2nwg.ui.work import call
@@ -71,6 +71,26 @@ async def explore_names(
     return " ".join(by_name.words(made)), by_name.summary(made), data, page
 
 
+async def explore_tasks(
+    request: gr.Request,
+    description: str | None = None,
+    bundle: str | None = None,
+    num_samples: int = by_task.SAMPLES,
+    seed: int = 0,
+    progress=PROGRESS,
+) -> tuple[str, dict, str, str]:
+    folder = call_folder()
+    with refusals():
+        settings = by_task.check(bundle, num_samples, seed, visitor(request))
+        made = await call(partial(by_task.make, description, settings, folder / "result"), reports_to(progress))
+        data, page = await call(partial(_task_files, made))
+    return " ".join(by_task.words(made)), by_task.summary(made), data, page
+
+
+def _task_files(made: by_task.MappedTasks, progress=None) -> tuple[str, str]:
+    return str(by_task.data(made)), str(by_task.page(made, "tsne"))
+
+
 def _name_files(made: by_name.Mapped, progress=None) -> tuple[str, str]:
     return str(by_name.data(made)), str(by_name.page(made, "tsne"))
 
@@ -111,6 +131,15 @@ def add_endpoints() -> None:
         )
         search = gr.Textbox(label="A text to search the known names for, by spelling and by meaning (optional)")
         mapped = [gr.File(label="Names and numbers"), gr.File(label="The map as a page")]
+        described = gr.Textbox(label="A description of a task of texts, to place samples for it (optional)")
+        adapters = gr.Dropdown(
+            adapter_bundles(), value=None, label="Bundle of adapters; None: the first", allow_custom_value=True
+        )
+        task_numbers = [
+            gr.Number(by_task.SAMPLES, precision=0, label="Adapters to generate"),
+            gr.Number(0, precision=0, label="Seed"),
+        ]
+        tasks = [gr.File(label=label) for label in ("Tasks and numbers", "The map as a page")]
         run = gr.Button()
     run.click(
         explore,
@@ -134,5 +163,18 @@ def add_endpoints() -> None:
             "Map the rows that a bundle knows by name, with other class names among them, and search them. Returns "
             "what lies near in words, its numbers, an archive with names.csv, names.json and files for the TensorBoard "
             "Embedding Projector, and the map as a page."
+        ),
+    )
+    run.click(
+        explore_tasks,
+        [described, adapters, *task_numbers],
+        [words, numbers_out, *tasks],
+        api_name="explore_tasks",
+        **COMPUTE,
+        api_description=(
+            "Map the adapters that a bundle of adapters knows, by task, with samples for a description among them. "
+            "Returns in words which known tasks are nearest and how far samples lie from the zoo, its numbers, an "
+            "archive with tasks.csv, tasks.json and files for the TensorBoard Embedding Projector, and the map as a "
+            "page."
         ),
     )

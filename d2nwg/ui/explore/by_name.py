@@ -23,9 +23,9 @@ class Mapped(NamedTuple):
 def from_link(query: Mapping[str, str]) -> dict:
     """The control values that a link's query asks for; what is not to be had is left out."""
     values: dict = {}
-    if query.get("by") in ("heads", "names"):
+    if query.get("by") in ("heads", "names", "tasks"):
         values["by"] = query["by"]
-    for key in ("named", "search"):
+    for key in ("named", "search", "described"):
         text = query.get(key, "")
         if text.strip() and len(text) <= LONGEST_LINK and is_utf8(text):
             values[key] = text

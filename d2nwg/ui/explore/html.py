@@ -4,7 +4,7 @@ from html import escape
 
 import numpy as np
 
-from d2nwg.ui.html import hint, percent, title
+from d2nwg.ui.html import count, hint, percent, title
 
 MOST_BESIDE = 100  # names in the list
 
@@ -13,6 +13,21 @@ KINDS = {
     "sample": "generated",
     "trained": "trained on the images that the generator saw",
 }
+
+# Tells the server which points of the map were clicked, or drawn around. Plotly's handlers stay with its element, which
+# gradio may replace.
+PICK = """
+const hook = () => {
+    const plot = document.querySelector('#explore-map .js-plotly-plot');
+    if (!plot || !plot.on || plot.dataset.hooked) return;
+    plot.dataset.hooked = '1';
+    const numbers = event => (event && event.points || []).map(p => p.customdata).filter(n => n !== undefined);
+    plot.on('plotly_click', event => trigger('click', {kind: 'one', points: numbers(event).slice(0, 1)}));
+    plot.on('plotly_selected', event => event && trigger('click', {kind: 'many', points: numbers(event)}));
+    plot.on('plotly_deselect', () => trigger('click', {kind: 'many', points: []}));
+};
+setInterval(hook, 300);
+"""
 
 
 def answer(words: list[str]) -> str:
@@ -131,6 +146,34 @@ classifier and those of its training sets, each with a row of a head. Any other 
 means. No image is needed.</p>
 <svg viewBox="0 0 420 90" aria-hidden="true"><g class="zoo">{cloud(110, 45, 36, 14)}{cloud(260, 50, 44, 16)}</g>
 <g class="dots">{cloud(130, 40, 2, 9)}{cloud(250, 52, 3, 12)}</g></svg></section></div>"""
+
+
+def known_tasks(made) -> str:
+    """The tasks of a `d2nwg.ui.explore.by_task.MappedTasks`: the nearest by description first, with the cosine, the
+    metric and how many adapters there are."""
+    found = made.found
+    order = found.nearest or [(n, None) for n in range(len(found.tasks))]
+    rows = []
+    for n, cosine in order[:MOST_BESIDE]:
+        task, many = found.tasks[n], int((found.owners == n).sum())
+        near = "" if cosine is None else f"<b>{cosine:.2f}</b> · "
+        said = escape(task.descriptions[0]) if task.descriptions else ""
+        classes = ", ".join(map(escape, task.classes[:6])) + (", …" if len(task.classes) > 6 else "")
+        about = f"{classes or 'a value'} · {escape(task.metric)} · {count(many, 'adapter')}"
+        rows.append(f"<dt>{escape(task.name)}</dt><dd>{near}{said}<br><span>{about}</span></dd>")
+    return f'<dl class="beside">{"".join(rows)}</dl>'
+
+
+def task_places() -> str:
+    """The page before there is a map of tasks."""
+    cloud = _cloud()
+    return f"""<div class="places">
+<section class="place wide">{title("Where do adapters lie, task by task?")}
+<p>Describe a task of texts and press <b>Explore</b>. A bundle of adapters keeps some that were trained, of a few tasks;
+those that it generates for your description are set among them, with the known tasks that lie nearest to it. Without a
+description the map shows the trained ones alone.</p>
+<svg viewBox="0 0 420 90" aria-hidden="true"><g class="zoo">{cloud(110, 45, 16, 9)}{cloud(290, 50, 16, 9)}</g>
+<g class="dots">{cloud(190, 40, 5, 7)}</g></svg></section></div>"""
 
 
 def _cloud():

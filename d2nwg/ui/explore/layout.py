@@ -4,17 +4,18 @@ from functools import partial
 
 import gradio as gr
 
+from d2nwg.bundles import NO_ADAPTERS
 from d2nwg.ui import html as views
 from d2nwg.ui.events import Components
-from d2nwg.ui.explore import html
+from d2nwg.ui.explore import by_task, html
 from d2nwg.ui.explore.service import CHOICES, DEFAULTS
 from d2nwg.ui.generate.settings import SAMPLER_CHOICES, STEPS_OF
 from d2nwg.ui.parts import Upload
-from d2nwg.ui.settings import example_names
+from d2nwg.ui.settings import adapter_bundles, example_names
 
 FROM_GENERATE = ("The images chosen in Generate", "generate")
 OWN = ("Your own images", "own")
-BY = {"Heads": "heads", "Class names": "names"}  # what is explored
+BY = {"Heads": "heads", "Class names": "names", "Tasks of texts": "tasks"}  # what is explored
 QUESTIONS = {  # as in d2nwg.figures.explore, which is not imported before it is needed
     "map": (
         "Do samples fall where trained weights lie?",
@@ -30,31 +31,15 @@ QUESTIONS = {  # as in d2nwg.figures.explore, which is not imported before it is
 }
 
 
-# Tells the server which points of the map were clicked, or drawn around. Plotly's handlers stay with its element, which
-# gradio may replace.
-PICK = """
-const hook = () => {
-    const plot = document.querySelector('#explore-map .js-plotly-plot');
-    if (!plot || !plot.on || plot.dataset.hooked) return;
-    plot.dataset.hooked = '1';
-    const numbers = event => (event && event.points || []).map(p => p.customdata).filter(n => n !== undefined);
-    plot.on('plotly_click', event => trigger('click', {kind: 'one', points: numbers(event).slice(0, 1)}));
-    plot.on('plotly_selected', event => event && trigger('click', {kind: 'many', points: numbers(event)}));
-    plot.on('plotly_deselect', () => trigger('click', {kind: 'many', points: []}));
-};
-setInterval(hook, 300);
-"""
-
-
 class Choices(Components):
     """What a person chooses.
 
     Attributes:
-        of_heads, of_names: what is only there for heads, and what is only there for class names.
+        of_heads, of_names, of_tasks: what is only there for heads, for class names, and for tasks of texts.
     """
 
     def __init__(self) -> None:
-        with gr.Column(elem_classes="card") as self.switch:
+        with gr.Column(elem_classes="card"):
             self.by = gr.Radio(list(BY.items()), value="heads", label="Explore", elem_id="explore-by")
         self.of_heads: list[gr.Column] = []
         with gr.Column(elem_classes="card") as compared:
@@ -70,6 +55,8 @@ class Choices(Components):
                 info="in English, separated by commas or one a line; a description may follow a colon",
                 elem_id="explore-named",
             )
+        with gr.Column(elem_classes="card", visible=False) as self.of_tasks:
+            self._tasks()
         with gr.Row(elem_classes="do"):
             self.go = gr.Button("Explore", variant="primary", elem_id="explore-go")
             self.stop = gr.Button("Cancel", elem_id="explore-stop", visible=False, min_width=100)
@@ -77,6 +64,33 @@ class Choices(Components):
         with gr.Column(elem_classes="card") as seen:
             self._seen()
         self.of_heads = [compared, seen]
+
+    def _tasks(self) -> None:
+        names = adapter_bundles()
+        gr.HTML(views.title("Your task of texts", "Adapters are generated for it, and set beside those of the zoo."))
+        self.described = gr.Textbox(
+            "Is this film review positive?",
+            label="Description (optional)",
+            lines=2,
+            max_lines=6,
+            info="in English; without one the map shows the zoo alone",
+            elem_id="explore-described",
+        )
+        self.task_bundle = gr.Dropdown(
+            names,
+            value=names[0] if names else None,
+            label="Bundle of adapters",
+            visible=bool(names),
+            elem_id="explore-task-bundle",
+        )
+        self.no_adapters = gr.HTML(views.hint(NO_ADAPTERS), visible=not names, elem_id="explore-no-adapters")
+        with gr.Accordion("Settings", open=False), gr.Row(elem_classes="pair"):
+            self.task_samples = gr.Number(
+                by_task.SAMPLES, precision=0, min_width=110, label="Samples", info="adapters", elem_id="task-samples"
+            )
+            self.task_seed = gr.Number(
+                0, precision=0, min_width=110, label="Seed", info="of noise and map", elem_id="task-seed"
+            )
 
     def _compared(self) -> None:
         number = partial(gr.Number, precision=0, min_width=110)
@@ -160,6 +174,16 @@ class Choices(Components):
         )
 
 
+def _plot(name: str, question: str) -> tuple[gr.Plot, gr.DownloadButton]:
+    """A figure, with a button for a picture of it and one for a page."""
+    plot = gr.Plot(show_label=False, container=False, elem_id=f"explore-{name}")
+    with gr.Row(elem_classes="saves"):
+        gr.HTML(html.tools(f"explore-{name}", question))
+        page_id = f"explore-{name.removesuffix('-map')}-html"
+        page = gr.DownloadButton("HTML", size="sm", elem_id=page_id, min_width=60)
+    return plot, page
+
+
 class Results(Components):
     """What a person gets.
 
@@ -186,7 +210,7 @@ class Results(Components):
                         list(CHOICES["method"].items()), value=DEFAULTS["method"], label="Map", elem_id="explore-method"
                     )
                 self._figure("map", inside=False)
-                self.events = gr.HTML(js_on_load=PICK, elem_id="explore-events", visible="hidden")
+                self.events = gr.HTML(js_on_load=html.PICK, elem_id="explore-events", visible="hidden")
             with gr.Column(elem_classes="card", elem_id="explore-picked"):
                 gr.HTML(views.title("Which head is it?"))
                 self.chosen = gr.Dropdown([], label="Head", elem_id="explore-head", filterable=True)
@@ -234,17 +258,14 @@ class Results(Components):
                 )
                 with gr.Row(elem_classes="downloads"):
                     self.figures = gr.DownloadButton("All figures", elem_id="explore-download-figures")
-                    self.tables = gr.DownloadButton("Data (CSV)", elem_id="explore-download-data")
+                    self.tables = gr.DownloadButton("Data (zip of CSV)", elem_id="explore-download-data")
                     self.projector = gr.DownloadButton("Projector files", elem_id="explore-download-projector")
 
     def _figure(self, name: str, inside: bool = True) -> None:
         """A figure under its question, with a button for a picture of it and one for a page."""
         with gr.Column(elem_classes="card" if inside else ""):
             gr.HTML(views.title(*QUESTIONS[name]))
-            self.plot[name] = gr.Plot(show_label=False, container=False, elem_id=f"explore-{name}")
-            with gr.Row(elem_classes="saves"):
-                gr.HTML(html.tools(f"explore-{name}", QUESTIONS[name][0]))
-                self.page[name] = gr.DownloadButton("HTML", size="sm", elem_id=f"explore-{name}-html", min_width=60)
+            self.plot[name], self.page[name] = _plot(name, QUESTIONS[name][0])
 
 
 class NameResults(Components):
@@ -276,10 +297,7 @@ class NameResults(Components):
                         elem_id="explore-names-method",
                     )
                 self.found = gr.HTML(elem_id="explore-found")
-                self.plot = gr.Plot(show_label=False, container=False, elem_id="explore-names-map")
-                with gr.Row(elem_classes="saves"):
-                    gr.HTML(html.tools("explore-names-map", "Where do the names lie?"))
-                    self.page = gr.DownloadButton("HTML", size="sm", elem_id="explore-names-html", min_width=60)
+                self.plot, self.page = _plot("names-map", "Where do the names lie?")
             with gr.Column(elem_classes="card") as self.beside_card:
                 gr.HTML(
                     views.title(
@@ -291,3 +309,35 @@ class NameResults(Components):
                 gr.HTML(views.title("Take it away", "All points and numbers as CSV and JSON, with projector files."))
                 with gr.Row(elem_classes="downloads"):
                     self.data = gr.DownloadButton("Names and numbers", elem_id="explore-names-data")
+
+
+class TaskResults(Components):
+    """What a person gets of tasks of texts."""
+
+    def __init__(self) -> None:
+        self.places = gr.HTML(html.task_places(), elem_id="explore-tasks-places", visible=False)
+        with gr.Column(visible=False, elem_id="explore-tasks-result", elem_classes="results") as self.made:
+            self.sentence = gr.HTML(elem_id="explore-tasks-sentence")
+            with gr.Column(elem_classes="card"):
+                gr.HTML(
+                    views.title(
+                        "Where do adapters lie, task by task?",
+                        "A point for each adapter that the bundle keeps; similar ones are near each other.",
+                    )
+                )
+                self.method = gr.Radio(
+                    list(CHOICES["method"].items()),
+                    value=DEFAULTS["method"],
+                    label="Map",
+                    elem_id="explore-tasks-method",
+                )
+                self.plot, self.page = _plot("tasks-map", "Where do adapters lie, task by task?")
+            with gr.Column(elem_classes="card"):
+                gr.HTML(
+                    views.title("Which tasks does the bundle know?", "Those whose description is nearest come first.")
+                )
+                self.known = gr.HTML(elem_id="explore-known-tasks")
+            with gr.Column(elem_classes="card"):
+                gr.HTML(views.title("Take it away", "All points and numbers as CSV and JSON, with projector files."))
+                with gr.Row(elem_classes="downloads"):
+                    self.data = gr.DownloadButton("Tasks and numbers", elem_id="explore-tasks-data")

@@ -1,4 +1,4 @@
-"""The Explore tab's class names: the switch between heads and names, the map of names, and search."""
+"""The Explore tab's class names: the map of names, and search."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from d2nwg.ui.events import COMPUTE, PRIVATE
 from d2nwg.ui.explore import by_name as own
 from d2nwg.ui.explore import html
 from d2nwg.ui.explore.by_name import Mapped
-from d2nwg.ui.explore.layout import Choices, NameResults, Results
+from d2nwg.ui.explore.layout import BY, Choices, NameResults
 from d2nwg.ui.explore.state import ExploreState
 from d2nwg.ui.frame import Frame
 from d2nwg.ui.link import keep_in_address
@@ -39,9 +39,18 @@ def _drawn(results: NameResults, made: Mapped, method: str) -> dict:
     }
 
 
-def wire_names(frame: Frame, choices: Choices, heads: Results, names: NameResults) -> None:
-    """Switching, searching, drawing the map anew, and the address."""
-    _wire_switch(frame, choices, heads, names)
+def wire_names(frame: Frame, choices: Choices, names: NameResults) -> None:
+    """Whether the bundle knows names, searching, drawing the map anew, and the address."""
+    linked = {"by": choices.by, "named": choices.named, "search": names.search, "described": choices.described}
+
+    def preset(request: gr.Request):
+        values = own.from_link(dict(request.query_params))
+        return {linked[key]: value for key, value in values.items()} or gr.skip()
+
+    def offer(request: gr.Request, token, bundle: str | None, by: str) -> dict:
+        known = knows_names(bundle, visitor(request, token))
+        offered = [(title, key) for title, key in BY.items() if known or key != "names"]
+        return gr.update(choices=offered, value=by if known or by != "names" else "heads")
 
     def search(visit: Session | None, text: str, method: str):
         state = visit.state(ExploreState) if visit else None
@@ -62,34 +71,6 @@ def wire_names(frame: Frame, choices: Choices, heads: Results, names: NameResult
         **COMPUTE,
         **latest,
     )
-
-
-def _wire_switch(frame: Frame, choices: Choices, heads: Results, names: NameResults) -> None:
-    linked = {"by": choices.by, "named": choices.named, "search": names.search}
-
-    def preset(request: gr.Request):
-        values = own.from_link(dict(request.query_params))
-        return {linked[key]: value for key, value in values.items()} or gr.skip()
-
-    def switch(visit: Session | None, by: str) -> dict:
-        state = visit.state(ExploreState) if visit else ExploreState()
-        of_names = by == "names"
-        return {
-            **{part: gr.update(visible=not of_names) for part in choices.of_heads},
-            choices.of_names: gr.update(visible=of_names),
-            heads.places: gr.update(visible=not of_names and state.made is None),
-            heads.made: gr.update(visible=not of_names and state.made is not None),
-            names.places: gr.update(visible=of_names and state.mapped is None),
-            names.made: gr.update(visible=of_names and state.mapped is not None),
-            choices.status: "",
-        }
-
-    def offer(request: gr.Request, token, bundle: str | None, by: str) -> dict:
-        known = knows_names(bundle, visitor(request, token))
-        return {choices.switch: gr.update(visible=known), choices.by: by if known else "heads"}
-
-    parts = [*choices.of_heads, choices.of_names, heads.places, heads.made, names.places, names.made]
     frame.demo.load(preset, None, list(linked.values()), **PRIVATE)
-    choices.by.change(switch, [frame.session, choices.by], [*parts, choices.status], queue=False, **PRIVATE)
-    frame.bundle.change(offer, [frame.token, frame.bundle, choices.by], [choices.switch, choices.by], **PRIVATE)
+    frame.bundle.change(offer, [frame.token, frame.bundle, choices.by], choices.by, **PRIVATE)
     keep_in_address(linked, shown_in="#explore")

@@ -17,6 +17,16 @@ from d2nwg.ui.session import Session
 from d2nwg.ui.work import call
 from d2nwg.utils.errors import UserError
 
+# Scrolls to the card that a sent head stands in, once its tab is there.
+SHOW = """() => {
+    const show = frames => {
+        const card = document.querySelector("%s")?.closest(".card");
+        if (card?.offsetParent) card.scrollIntoView({block: "start"});
+        else if (frames) requestAnimationFrame(() => show(frames - 1));
+    };
+    show(600);
+}"""
+
 
 def current(visit: Session | None) -> ExploreState | None:
     """What the tab keeps, once there is a result."""
@@ -139,9 +149,12 @@ def wire_sending(frame: Frame, results: Results) -> None:
             return {results.score: views.notice(str(reason))}
         return {frame.tabs: gr.Tabs(selected="interpolate"), **frame.receivers["interpolate"].show(visit, file)}
 
-    for key, button, does in (("generate", results.send, send), ("interpolate", results.endpoint, use_as_endpoint)):
+    for key, button, does, place in (
+        ("generate", results.send, send, "#seen"),
+        ("interpolate", results.endpoint, use_as_endpoint, "#endpoint-a"),
+    ):
         if key in frame.receivers:
             button.visible = True
-            button.click(
-                does, session, [frame.tabs, results.score, *frame.receivers[key].outputs], **COMPUTE, **PRIVATE
-            )
+            outputs = [frame.tabs, results.score, *frame.receivers[key].outputs]
+            sent = button.click(does, session, outputs, **COMPUTE, **PRIVATE)
+            sent.then(None, js=SHOW % place, api_visibility="private")

@@ -335,8 +335,9 @@ def for_generate(made: Explored, point: int, folder: Path) -> tuple[generate.Res
         "samples": saved / "samples.safetensors",
         "report": saved / "report.json",
     }
-    drawn = generate.strip(generation.report, picked), confusion_figure(generation.confusion, head.classes)
-    return generate.Result(task.images, generation, kept, drawn), picked
+    result = generate.Result(task.images, generation, kept, (None, None))
+    result.figures = result.strip(picked), confusion_figure(generation.confusion, head.classes)
+    return result, picked
 
 
 def summary(made: Explored) -> dict:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from d2nwg.ui.explore.by_name import Mapped
+from d2nwg.ui.explore.by_task import MappedTasks
 from d2nwg.ui.explore.service import Explored
 
 
@@ -15,9 +16,11 @@ class ExploreState:
         asked: the settings of the view that was asked for last.
         picked: the number of the point that is picked.
         mapped: the names that were mapped last.
+        tasks: the tasks that were mapped last.
     """
 
     made: Explored | None = None
     asked: dict | None = None
     picked: int | None = None
     mapped: Mapped | None = None
+    tasks: MappedTasks | None = None

@@ -1,4 +1,4 @@
-"""The Explore tab: a bundle's zoo beside generated heads, as a map and in numbers."""
+"""The Explore tab: a bundle's zoo beside what it generates, as a map and in numbers."""
 
 from functools import partial
 
@@ -7,14 +7,16 @@ import gradio as gr
 from d2nwg.ui import html as views
 from d2nwg.ui.events import PRIVATE
 from d2nwg.ui.explore import by_name as naming
+from d2nwg.ui.explore import by_task as tasking
 from d2nwg.ui.explore import html
 from d2nwg.ui.explore import service as own
 from d2nwg.ui.explore.api import add_endpoints
-from d2nwg.ui.explore.layout import Choices, NameResults, Results
+from d2nwg.ui.explore.layout import Choices, NameResults, Results, TaskResults
 from d2nwg.ui.explore.names import show_names, wire_names
 from d2nwg.ui.explore.picking import wire_picking, wire_sending
 from d2nwg.ui.explore.service import CHOICES, Explored
 from d2nwg.ui.explore.state import ExploreState
+from d2nwg.ui.explore.tasks import show_tasks, wire_tasks
 from d2nwg.ui.frame import Frame
 from d2nwg.ui.generate.settings import steps_of
 from d2nwg.ui.generate.state import GenerateState
@@ -22,6 +24,7 @@ from d2nwg.ui.link import keep_in_address
 from d2nwg.ui.run import Run
 from d2nwg.ui.session import Session
 from d2nwg.ui.settings import check_bundle
+from d2nwg.ui.views import View, wire_views
 from d2nwg.utils.errors import UserError
 
 KEY, LABEL = "explore", "Explore"
@@ -33,12 +36,19 @@ def build_tab(frame: Frame) -> None:
         with gr.Column(elem_classes="choose", min_width=320):
             choices = Choices()
         with gr.Column(elem_classes="get", min_width=320):
-            results, by_name = Results(), NameResults()
+            results, by_name, by_task = Results(), NameResults(), TaskResults()
     _wire_link(frame, choices, results)
-    _wire_run(frame, choices, results, by_name)
+    _wire_run(frame, choices, results, by_name, by_task)
     _wire_colours(frame, results)
     wire_picking(frame, results)
-    wire_names(frame, choices, results, by_name)
+    wire_names(frame, choices, by_name)
+    wire_tasks(frame, choices, by_task)
+    views_of = {
+        "heads": View(choices.of_heads, results.places, results.made, "made"),
+        "names": View([choices.of_names], by_name.places, by_name.made, "mapped"),
+        "tasks": View([choices.of_tasks], by_task.places, by_task.made, "tasks"),
+    }
+    wire_views(frame, choices.by, views_of, choices.status, ExploreState)
     frame.when_built.append(partial(wire_sending, frame, results))
     add_endpoints()
 
@@ -59,11 +69,18 @@ def _wire_link(frame: Frame, choices: Choices, results: Results) -> None:
     )
 
 
-def _wire_run(frame: Frame, choices: Choices, results: Results, by_name: NameResults) -> None:
-    """Exploring heads or names, and looking at the heads that were explored otherwise."""
+def _wire_run(frame: Frame, choices: Choices, results: Results, by_name: NameResults, by_task: TaskResults) -> None:
+    """Exploring heads, names or tasks, and looking at the heads that were explored otherwise."""
     run = Run(frame.session, KEY, choices.go, choices.stop, choices.status)
 
+    of_task = [choices.described, choices.task_bundle, choices.task_samples, choices.task_seed]
+
     def ask(visit: Session, bundle: str | None, by: str, named: str, search: str, data: str, files, *numbers):
+        if by == "tasks":
+            described, *task_settings = numbers[-len(of_task) :]
+            settings = tasking.check(*task_settings, viewer=visit.viewer)
+            return partial(tasking.make, described, settings, visit.subfolder())
+        numbers = numbers[: -len(of_task)]
         if by == "names":
             return partial(naming.make, check_bundle(bundle, visit.viewer), named, search, visit.subfolder())
         settings, view = own.check(bundle, *numbers[:9], viewer=visit.viewer), own.check_view(*numbers[9:])
@@ -81,22 +98,26 @@ def _wire_run(frame: Frame, choices: Choices, results: Results, by_name: NameRes
         state.asked = view
         return partial(own.again, state.made, view, visit.subfolder())
 
-    def show(visit: Session, made: Explored | naming.Mapped, colour: str, method: str, of_names: str, by: str):
+    def show(visit: Session, made, colour: str, method: str, of_names: str, of_tasks: str, by: str):
         state = visit.state(ExploreState)
+        done = views.notice(f"Done in {made.found.seconds:.1f} s.", "good")
+        if isinstance(made, tasking.MappedTasks):
+            state.tasks = made
+            update = show_tasks(by_task, made, of_tasks)
+            return {**update, by_task.made: gr.update(visible=by == "tasks"), choices.status: done}
         if isinstance(made, naming.Mapped):
             state.mapped = made
-            done = views.notice(f"Done in {made.found.seconds:.1f} s.", "good")
             update = show_names(by_name, made, of_names)
             return {**update, by_name.made: gr.update(visible=by == "names"), choices.status: done}
         again = state.made is not None and state.made.found is made.found
         state.made, state.picked = made, None
-        news = "" if again else views.notice(f"Done in {made.found.seconds:.1f} s.", "good")
+        news = "" if again else done
         update = _results(choices, results, made, colour, method)
-        return {**update, results.made: gr.update(visible=by != "names"), choices.status: news}
+        return {**update, results.made: gr.update(visible=by == "heads"), choices.status: news}
 
     def kept(visit: Session) -> str:
         state = visit.state(ExploreState)
-        return "What you had is still here." if state.made or state.mapped else ""
+        return "What you had is still here." if state.made or state.mapped or state.tasks else ""
 
     view = [choices.where, choices.part, choices.perplexity, choices.map_seed, choices.all_counts]
     source = [frame.bundle, choices.by, choices.named, by_name.search, choices.data, choices.files]
@@ -105,10 +126,17 @@ def _wire_run(frame: Frame, choices: Choices, results: Results, by_name: NameRes
     changed = [choices.where.input, choices.part.input, choices.all_counts.input]
     for number in (choices.perplexity, choices.map_seed):
         changed += [number.submit, number.blur]
-    shown = [*results.components, *by_name.components, choices.where, choices.no_latent, choices.part]
-    looks = [results.colour, results.method, by_name.method, choices.by]
+    shown = [
+        *results.components,
+        *by_name.components,
+        *by_task.components,
+        choices.where,
+        choices.no_latent,
+        choices.part,
+    ]
+    looks = [results.colour, results.method, by_name.method, by_task.method, choices.by]
     for trigger, asks, inputs in (
-        (choices.go.click, ask, [*source, *numbers, *view]),
+        (choices.go.click, ask, [*source, *numbers, *view, *of_task]),
         (partial(gr.on, changed), ask_view, view),
     ):
         run.on(trigger, asks, inputs, show, shown, looks=looks, kept=kept)

@@ -5,17 +5,21 @@ from functools import partial
 
 import gradio as gr
 
+from d2nwg.evaluation.finetune_report import sentences
+from d2nwg.evaluation.report import advice
 from d2nwg.pipelines import DEFAULT, SAMPLERS
 from d2nwg.ui.api import PROGRESS, refusals, reports_to
 from d2nwg.ui.events import COMPUTE
-from d2nwg.ui.generate import html, service
+from d2nwg.ui.generate import finetune as tuning
+from d2nwg.ui.generate import html, many, network_html, networks, service
 from d2nwg.ui.generate.settings import DEFAULTS, check_settings
 from d2nwg.ui.parts import Picture, Upload
 from d2nwg.ui.session import call_folder
-from d2nwg.ui.settings import bundle_names, default_bundle, example_names
+from d2nwg.ui.settings import bundle_choices, default_bundle, example_names, whole_numbers
 from d2nwg.ui.uploads import read_data
 from d2nwg.ui.visitor import visitor
 from d2nwg.ui.work import call
+from d2nwg.utils.errors import UserError
 
 
 async def load_images(files: list[str] | None = None, example: str | None = None) -> dict:
@@ -56,8 +60,10 @@ async def generate(
     if images is None:
         words, report = html.named_sentences(generation), generation.to_json()
     else:
-        words, report = html.result_sentences(generation.report), generation.report.to_json()
-    return " ".join(words), report, str(made["head"]), str(made["samples"]), str(made["report"])
+        network, found = bool(made.get("onnx")), generation.report
+        words = network_html.sentences(found) if network else (*html.result_sentences(found), advice(found) or "")
+        report = found.to_json()
+    return " ".join(filter(None, words)), report, str(made["head"]), str(made["samples"]), str(made["report"])
 
 
 async def predict(
@@ -67,9 +73,41 @@ async def predict(
         return await asyncio.to_thread(service.predict, head, image, text, second)
 
 
+async def predict_many(head: str | None = None, files: list[str] | None = None, progress=PROGRESS) -> str:
+    folder = call_folder()
+    with refusals():
+        if not head or not files:
+            raise UserError("Give a head file, and images or texts.")
+        loaded = await asyncio.to_thread(service.open_made, head)
+        found = await call(partial(many.predict, loaded, files, folder), reports_to(progress))
+        return str(await asyncio.to_thread(found.save, folder / "predictions.csv"))
+
+
 async def sample(head: str | None = None, samples: str | None = None, number: int = 0) -> str:
     with refusals():
         return str(await asyncio.to_thread(service.take_sample, head, samples, number, call_folder()))
+
+
+async def finetune(
+    request: gr.Request,
+    head: str | None = None,
+    files: list[str] | None = None,
+    example: str | None = None,
+    epochs: int = tuning.EPOCHS,
+    seeds: int = tuning.SEEDS,
+    seed: int = 0,
+    progress=PROGRESS,
+) -> tuple[str, dict, str]:
+    folder = call_folder()
+    with refusals():
+        settings = whole_numbers({"epochs": epochs, "seeds": seeds, "seed": seed}, tuning.LIMITS)
+        if not head:
+            raise UserError("Give a head file, such as /generate returns.")
+        start = await asyncio.to_thread(service.open_made, head)
+        data = await call(partial(read_data, files=files, example=example, into=folder), reports_to(progress))
+        made = partial(tuning.finetune, start, data, settings, folder, networks.bundle_of(start, visitor(request)))
+        report, file = await call(made, reports_to(progress))
+    return " ".join(sentences(report)), report.to_json(), str(file)
 
 
 def add_endpoints() -> None:
@@ -80,7 +118,7 @@ def add_endpoints() -> None:
             file_count="multiple",
         )
         example = gr.Dropdown(example_names(), value=None, label="An example, where no files are given")
-        bundle = gr.Dropdown(bundle_names(), value=default_bundle(), label="Bundle", allow_custom_value=True)
+        bundle = gr.Dropdown(bundle_choices(), value=default_bundle(), label="Bundle", allow_custom_value=True)
         numbers = [
             gr.Number(DEFAULTS[key], precision=0, label=label)
             for key, label in (
@@ -110,12 +148,25 @@ def add_endpoints() -> None:
         image = Picture(label="A picture, for a head of images")
         text = gr.Textbox(label="A text, for a head of texts")
         second = gr.Textbox(label="The other text, for a head of pairs of texts")
+        several = Upload(
+            label="Images, folders of them as archives, or a table of texts, for a head of texts", file_count="multiple"
+        )
+        predictions = gr.File(label="Predictions (CSV)")
         samples_file = Upload(label="All samples, as /generate returns them")
         number = gr.Number(0, precision=0, label="Number of the sample, from 0")
         words, report = gr.Textbox(label="Result in words"), gr.JSON(label="Report")
         made = [gr.File(label=label) for label in ("Chosen head", "All samples", "Report file")]
         found, taken = gr.JSON(label="Images"), gr.File(label="Head file")
         label = gr.Label(label="Likeliest classes", num_top_classes=service.TOP)
+        epochs, runs, first = (
+            gr.Number(value, precision=0, label=label)
+            for value, label in (
+                (tuning.EPOCHS, "Passes over what trains"),
+                (tuning.SEEDS, "Runs of each start"),
+                (0, "Seed of the first"),
+            )
+        )
+        curves, tuned = gr.JSON(label="Curves of every start"), gr.File(label="Fine-tuned head")
         run = gr.Button()
     run.click(
         load_images,
@@ -135,8 +186,9 @@ def add_endpoints() -> None:
         **COMPUTE,
         api_description=(
             "Generate classifier heads for labelled images or texts, given as files or as the name of an example, or "
-            "for class names alone. Returns the result in words, the report, and three files: the chosen head, all "
-            "samples, and the report. Reports progress; cancelling the job stops the work."
+            "for class names alone; with a bundle of networks, whole networks for images. Returns the result in words, "
+            "the report, and three files: the chosen head or the network, all samples, and the report. Reports "
+            "progress; cancelling the job stops the work."
         ),
     )
     run.click(
@@ -145,7 +197,33 @@ def add_endpoints() -> None:
         label,
         api_name="predict",
         **COMPUTE,
-        api_description=("The likeliest classes of a picture or a text by a head file from /generate or /sample."),
+        api_description=(
+            "The likeliest classes of a picture or a text by a head or network file from /generate or /sample."
+        ),
+    )
+    run.click(
+        predict_many,
+        [head, several],
+        predictions,
+        api_name="predict_many",
+        **COMPUTE,
+        api_description=(
+            "What a head or network file from /generate or /sample says of many images or texts: a CSV file with the "
+            "predicted class of each, the probability of every class, and, of images in folders named as a class, "
+            "whether it is right."
+        ),
+    )
+    run.click(
+        finetune,
+        [head, files, example, epochs, runs, first],
+        [words, curves, tuned],
+        api_name="finetune",
+        **COMPUTE,
+        api_description=(
+            "Train a head or network file from /generate or /sample further on the data that it was made from, beside "
+            "random and other starts on the same batches. Returns how many epochs it saves, in words; accuracy of "
+            "every start over epochs; and the trained head or network. Images that generation saw score nothing."
+        ),
     )
     run.click(
         sample,
@@ -153,5 +231,5 @@ def add_endpoints() -> None:
         taken,
         api_name="sample",
         **COMPUTE,
-        api_description=("Take one sample out of all, as a head file, given the two files of /generate."),
+        api_description=("Take one sample out of all, as a head or network file, given the two files of /generate."),
     )

@@ -1,11 +1,14 @@
 """The Generate tab's words and pieces of HTML. Whatever comes from a visitor is escaped here."""
 
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from d2nwg.evaluation.report import Report
+from d2nwg.evaluation.finetune_report import GENERATED, FineTuneReport, cell, measured_on, sentences
+from d2nwg.evaluation.finetune_report import table as report_table
+from d2nwg.evaluation.report import Report, SampleScore, advice
 from d2nwg.ui.html import count, hint, percent, title
 from d2nwg.utils.text import shown
 
@@ -16,10 +19,65 @@ UNMEASURED = (
     "Without images nothing was measured, so there is no picture of the samples and none of where the head errs: give "
     "a few images of each class to see them."
 )
+HEAD_COLUMNS = ["head", "right, %", "distance, lengths"]  # as Explore's table
+BASELINE = " (baseline)"
+# The titles of the cards, and what to know to read them, by what was made.
+TITLES = {
+    "head": {
+        "strip": (
+            "How good are the samples?",
+            "A dot for each sample. Lines: the chosen head, and baselines fitted to the same data.",
+        ),
+        "confusion": (
+            "Where does it err?",
+            "The head in use on what was held out; more is darker. Click a cell to see what is in it.",
+        ),
+        "table": (
+            "Pick a head",
+            "Click a row: “Try it”, “Try many”, the figure above and the first download then use that head. "
+            "Baselines are linear layers on the features here, with the accuracy of that form. Distances are to the "
+            "nearest zoo head, in lengths of one.",
+        ),
+        "finetune": (
+            "Train it further",
+            "The head in use, and other starts beside it on the same batches: how soon is each how good? What the "
+            "generator saw trains, with two thirds of the rest; one third scores, or the test split if there is one.",
+        ),
+    },
+    "network": {
+        "strip": (
+            "How good are the samples?",
+            "A dot for each network drawn by diffusion. Lines: the network that is handed out, and baselines on the "
+            "same images: as many gradient steps as generation takes, and 50; a closed-form head on the mean of the "
+            "trunks that are generated, and on the zoo's average one; the zoo's nearest network, its classes matched.",
+        ),
+        "confusion": (
+            "Where does it err?",
+            "The network in use on what was held out; more is darker. Click a cell to see what is in it.",
+        ),
+        "table": (
+            "Pick a network",
+            "Click a row: “Try it”, “Try many”, the figure above and the downloads of one network then use that one. "
+            "Distances are to the nearest zoo network; 1 is that of neighbours in the zoo.",
+        ),
+        "finetune": (
+            "Train it further",
+            "The network in use, all of its layers, and other starts beside it on the same batches: how soon is each "
+            "how good? One image in five scores, or the test split if there is one; the others train.",
+        ),
+    },
+}
+
+# why baselines change with the bundle, as `d2nwg.generate` fits them
+CENTRED = (
+    "The baselines' features are centred on the mean that the bundle keeps, or with another encoder than the bundle's "
+    "on that of the support: with another bundle they may come out a little differently."
+)
 
 
-def result_sentences(report: Report) -> tuple[str, str, str]:
-    """The result in plain words: the answer, the baselines, and how the head was made."""
+def result_sentences(report: Report, when: str = "") -> tuple[str, str, str]:
+    """The result in plain words: the answer, the baselines, and how the head was made. ``when`` is a sentence in the
+    place of the seconds that it took, where those were another machine's."""
     accuracy, seconds = report.query_accuracy, report.seconds
     best, name = max(
         (accuracy.class_mean, "the class mean"),
@@ -39,6 +97,7 @@ def result_sentences(report: Report) -> tuple[str, str, str]:
     if accuracy.without_names is not None:
         free += f" {_worth_of_names(accuracy.chosen, accuracy.without_names)}"
     made = "Made from the task's name only. " if report.task else ""
+    took = f"{seconds.total:.1f} s, of which {seconds.features:.1f} s reading {report.noun}s."
     return (
         f"The generated head is right on {percent(accuracy.chosen)} of {count(report.num_query, report.noun)} it never "
         f"saw.{free}",
@@ -46,8 +105,7 @@ def result_sentences(report: Report) -> tuple[str, str, str]:
         f"{percent(accuracy.class_mean)}, ridge {percent(accuracy.ridge)} and logistic regression "
         f"{percent(accuracy.logistic_regression)}: the generated head is {stand}. A random head reaches "
         f"{percent(accuracy.random)}.",
-        f"{made}Chosen: {report.selection}. {seconds.total:.1f} s, of which {seconds.features:.1f} s reading "
-        f"{report.noun}s.",
+        f"{made}Chosen: {report.selection}. {CENTRED} {when or took}",
     )
 
 
@@ -88,18 +146,41 @@ def named_result(made: "NamedGeneration") -> str:
     )
 
 
-def result(report: Report) -> str:
-    """The result card."""
-    answer, baselines, made = map(escape, result_sentences(report))
+def result(report: Report, when: str = "") -> str:
+    """The result card; ``when`` is as in `result_sentences`."""
+    answer, baselines, made = map(escape, result_sentences(report, when))
     number = percent(report.query_accuracy.chosen)
     notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
     notes = f'<ul class="notes">{notes}</ul>' if notes else ""
     given = f"task “{escape(report.task)}”" if report.task else f"{report.shots} {report.noun}s a class seen"
     data = f"{escape(report.data)} · {count(len(report.classes), 'class')} · {given}"
+    better = f'<div class="notice note" role="status">{escape(said)}</div>' if (said := advice(report)) else ""
     return (
         f'<section class="result"><p class="about">{data}</p>'
-        f'<p class="answer">{answer.replace(number, f"<b>{number}</b>", 1)}</p><p>{baselines}</p>'
+        f'<p class="answer">{answer.replace(number, f"<b>{number}</b>", 1)}</p><p>{baselines}</p>{better}'
         f'<p class="made">{made}</p>{notes}</section>'
+    )
+
+
+def finetuned(report: FineTuneReport) -> str:
+    """What training a head further came to: epochs saved, the table, and what trained and scored."""
+    answer, *more = sentences(report)
+    heads = "".join(f"<th>{epoch:,}</th>" for epoch in report.checkpoints)
+    own = ' class="own"'
+    rows = "".join(
+        f"<tr{own if row['arm'] == GENERATED else ''}><th>{escape(row['label'])}</th>"
+        + "".join(f"<td>{cell(found, len(report.seeds))}</td>" for found in row["checkpoints"])
+        + f"<td>{row['lr']:g}</td></tr>"
+        for row in report_table(report)
+    )
+    notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
+    return (
+        f'<div class="tuned"><p>{escape(answer)}</p>{"".join(f"<p>{escape(line)}</p>" for line in more)}'
+        f'<div class="scores" tabindex="0" role="group" aria-label="accuracy of each start over epochs"><table><thead>'
+        f"<tr><th>% right after epoch</th>{heads}<th>learning rate</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        f'<p class="made">{escape(measured_on(report))}</p>'
+        + (f'<ul class="notes">{notes}</ul>' if notes else "")
+        + "</div>"
     )
 
 
@@ -135,12 +216,32 @@ def likeliest(chances: dict[str, float]) -> str:
     return f'<ol class="likeliest">{rows}</ol>'
 
 
-def table(report: Report) -> dict:
-    """The rows of the table of heads: the chosen one, then the samples."""
-    rows: list[tuple[str, float, float | None]] = [("chosen", 100 * report.query_accuracy.chosen, None)]
-    for i, sample in enumerate(report.samples):
+def baseline(name: str) -> str:
+    """What a baseline is called where it can be picked."""
+    return f"{name.replace('_', ' ')}{BASELINE}"
+
+
+def picked_by(row: str) -> int | str | None:
+    """What a row of the table stands for: the number of a sample, the name of a baseline, None for the first one."""
+    if row.endswith(BASELINE):
+        return row.removesuffix(BASELINE).replace(" ", "_")
+    return int(row.split()[-1]) if row.startswith("sample ") else None
+
+
+def table(
+    first: str,
+    right: float,
+    samples: Sequence[SampleScore],
+    headers: list[str],
+    far: float | None = None,
+    baselines: Mapping[str, float] | None = None,
+) -> dict:
+    """The rows of the table to pick from: the first one with its accuracy and distance, the baselines with theirs, then
+    the samples."""
+    rows: list[tuple[str, float, float | None]] = [(first, 100 * right, far)]
+    rows += [(baseline(name), 100 * accuracy, None) for name, accuracy in (baselines or {}).items()]
+    for i, sample in enumerate(samples):
         rows.append((f"sample {i}", 100 * sample.accuracy, sample.nearest_zoo_distance))
-    headers = ["head", "right, %", "distance to the nearest zoo head, in lengths of a zoo head"]
     shown = [[name, f"{right:.1f}", "" if far is None else f"{far:.3f}"] for name, right, far in rows]
     columns = 2 if all(far is None for *_, far in rows) else 3  # on another encoder than the zoo's there is no distance
     return {
@@ -150,8 +251,31 @@ def table(report: Report) -> dict:
     }
 
 
-def places() -> str:
-    """The page before there is a result: what will be shown where."""
+WORDS = {
+    "head": "the last layer of a classifier: it says which class an image or a text is, from the features of a fixed "
+    "encoder",
+    "zoo": "many trained heads or networks, whose weights a generator learns from",
+    "bundle": "a trained generator with all that it needs, in one folder; choose one above",
+}
+
+
+def words() -> str:
+    """What the page's own words mean, folded."""
+    meant = "".join(f"<dt>{word}</dt><dd>{meaning}</dd>" for word, meaning in WORDS.items())
+    return f'<details class="words"><summary>What are a head, a zoo and a bundle?</summary><dl>{meant}</dl></details>'
+
+
+MAKES = {
+    "head": "Choose images or texts and press <b>Generate</b>. From a few of each class, or from names alone, the "
+    "generator makes classifier heads, without training. The others are held out, to measure how often the heads are "
+    "right.",
+    "network": "Choose images and press <b>Generate</b>. From a few of each class the generator makes whole small "
+    "networks, without training. Others are held out, to measure how often the networks are right.",
+}
+
+
+def places(kind: str = "head") -> str:
+    """The page before there is a result: what will be shown where; `kind` is a key of `TITLES`."""
     random = np.random.default_rng(3)
     dots = "".join(
         f'<circle cx="{275 + 36 * x:.0f}" cy="{12 + 60 * y:.0f}" r="4"/>'
@@ -168,11 +292,11 @@ def places() -> str:
     )
     return f"""<div class="places">
 <section class="place wide">{title("Your result will be here")}
-<p>Choose images or texts and press <b>Generate</b>. From a few of each class, or from names alone, the generator makes
-classifier heads, without training. The others are held out, to measure how often the heads are right.</p>
+<p>{MAKES[kind]}</p>
 <svg viewBox="150 0 250 84" aria-hidden="true"><path d="M262 8v68M236 8v68M212 8v68" class="baselines"/>
 <g class="dots">{dots}</g><path d="M289 8v68" class="chosen"/></svg></section>
 <section class="place">{title("Where does it err?")}<p>True classes against predicted ones.</p>
 <svg viewBox="0 0 84 84" aria-hidden="true"><g class="cells">{cells}</g></svg></section>
-<section class="place">{title("Try it")}<p>Give a picture or a text and see the five likeliest classes.</p>
+<section class="place">{title("Try it")}
+<p>Give a picture{" or a text" if kind == "head" else ""} and see the five likeliest classes.</p>
 <svg viewBox="0 0 84 84" aria-hidden="true"><g class="bars">{bars}</g></svg></section></div>"""

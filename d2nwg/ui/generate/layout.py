@@ -8,12 +8,17 @@ from gradio.blocks import Block
 from d2nwg.data.rows import LONGEST
 from d2nwg.ui import html as views
 from d2nwg.ui.events import Components
-from d2nwg.ui.generate import html
+from d2nwg.ui.generate import cells, elsewhere, finetune, html, many
 from d2nwg.ui.generate.settings import DEFAULTS, NAMES, SAMPLER_CHOICES, STEPS_OF
-from d2nwg.ui.parts import Picture, Upload
+from d2nwg.ui.generate.state import GenerateState
+from d2nwg.ui.parts import Picture, Upload, python_code
 from d2nwg.ui.settings import example_names
 
 OWN, ALONE = ("Your own images or texts", "own"), ("No images, class names alone", NAMES)
+
+
+def _title(card: str) -> gr.HTML:
+    return gr.HTML(views.title(*html.TITLES["head"][card]))
 
 
 class Choices(Components):
@@ -27,10 +32,12 @@ class Choices(Components):
                 [*example_names(), OWN, ALONE], value=DEFAULTS["example"], label="Example", elem_id="example"
             )
             self.files = Upload(label="Your own images or texts", file_count="multiple", height=84, elem_id="files")
+            self.files_said = gr.HTML(elem_id="files-said")
             gr.HTML(
                 views.hint(
-                    "Images: a zip or tar with one folder a class, or pictures named by class: cat_1.jpg, dog_1.jpg … "
-                    "Texts: a CSV or JSONL with a column of texts and one of labels, or a zip of text files by class."
+                    "Images: a zip or tar with one folder a class, pictures named by class (cat_1.jpg, dog_1.jpg …), "
+                    "or an array file (npz, IDX). Texts: a CSV or JSONL with a column of texts and one of labels, or a "
+                    "zip of text files by class."
                 )
             )
             self.shown = gr.HTML(elem_id="images")
@@ -41,7 +48,7 @@ class Choices(Components):
                 placeholder="tabby cat, red fox, pansy: a small garden flower",
                 elem_id="names",
             )
-            gr.HTML(
+            self.names_hint = gr.HTML(
                 views.hint(
                     "In English, separated by commas or one a line; a description may follow a colon. Beside images "
                     "they are new names of the classes: all in order, or some as old=new. With “No images” as the "
@@ -93,15 +100,49 @@ class Choices(Components):
                         "The generator learns from them how your data lie; they help most where few are labelled."
                     )
                 )
-        with gr.Row(elem_classes="do"):
-            self.go = gr.Button("Generate", variant="primary", elem_id="go", interactive=False)
-            self.stop = gr.Button("Cancel", elem_id="stop", visible=False, min_width=100)
-        self.status = gr.HTML(elem_id="status")
+        with gr.Column(elem_classes="action"):
+            with gr.Row(elem_classes="do"):
+                self.go = gr.Button("Generate", variant="primary", elem_id="go", interactive=False)
+                self.stop = gr.Button("Cancel", elem_id="stop", visible=False, min_width=100)
+            self.status = gr.HTML(elem_id="status")
 
     @property
-    def beside_images(self) -> list[Block]:
-        """What there is no use for where names are all that is given."""
-        return [self.shots, self.steps, self.sampler, self.most, self.free_part]
+    def of_bundle(self) -> list[Block]:
+        """What is there for some bundles or data alone."""
+        names = [self.names, self.names_hint]
+        return [self.shots, self.steps, self.sampler, self.most, self.free_part, self.samples, *names]
+
+    def show_data(self, state: GenerateState, read: tuple, networks: bool) -> dict:
+        """Keep what was read (`service.read_choice`) for the visitor; the update that shows it. ``networks`` is as in
+        `fitting`."""
+        state.example, state.images, shown = read
+        return {
+            self.shown: shown,
+            self.example: state.example,
+            **({} if state.example == "own" else {self.files: None}),
+            **self.fitting(state.example, networks),
+        }
+
+    def fitting(self, example: str, networks: bool) -> dict:
+        """The update that leaves what there is a use for.
+
+        Args:
+            networks: whether the bundle makes whole networks, from images alone.
+        """
+        with_images, heads = gr.update(visible=example != NAMES), gr.update(visible=not networks)
+        what = "networks to draw beside it" if networks else "heads to generate"
+        return {
+            **dict.fromkeys([self.shots, self.steps, self.most], with_images),
+            self.free_part: gr.update(visible=example != NAMES and not networks),
+            self.sampler: gr.update(visible=False, value=DEFAULTS["sampler"]) if networks else with_images,
+            **dict.fromkeys([self.names, self.names_hint], heads),
+            self.samples: gr.update(info=what),
+        }
+
+    def examples(self, example: str, networks: bool) -> dict:
+        """The update of the examples: without images there is nothing for a bundle of networks."""
+        alone = [] if networks and example != NAMES else [ALONE]
+        return {self.example: gr.update(choices=[*example_names(), OWN, *alone])}
 
 
 class Results(Components):
@@ -111,22 +152,22 @@ class Results(Components):
         self.places = gr.HTML(html.places(), elem_id="places")
         with gr.Column(visible=False, elem_id="result") as self.made:
             self.sentence = gr.HTML(elem_id="sentence")
+            self.take = gr.Button(visible=False, elem_id="take")
             with gr.Column(elem_classes="card") as self.strip_card:
-                gr.HTML(
-                    views.title(
-                        "How good are the samples?",
-                        "A dot for each sample. Lines: the chosen head, and baselines fitted to the same data.",
-                    )
-                )
+                self.titles = {"strip": _title("strip")}
                 self.strip = gr.Plot(show_label=False, container=False, elem_id="strip")
             with gr.Row(elem_classes="two"):
                 with gr.Column(elem_classes="card") as self.confusion_card:
-                    gr.HTML(views.title("Where does it err?", "The chosen head on what was held out; more is darker."))
+                    self.titles["confusion"] = _title("confusion")
                     self.confusion = gr.Plot(show_label=False, container=False, elem_id="confusion")
+                    self.cells = cells.controls()
                 with gr.Column(elem_classes="card"):
                     self._try_it()
+            with gr.Column(elem_classes="card"):
+                gr.HTML(views.title(*many.TITLE))
+                self.many = many.controls()
             with gr.Column(elem_classes="card") as self.table_card:
-                gr.HTML(views.title("Pick a head", "Click a row: “Try it” and the first download then use that head."))
+                self.titles["table"] = _title("table")
                 self.table = gr.Dataframe(
                     datatype=["str", "number", "number"],
                     type="array",
@@ -139,6 +180,9 @@ class Results(Components):
                 self.picked = gr.HTML(elem_id="picked")
             with gr.Column(elem_classes="card"):
                 self._downloads()
+            with gr.Column(elem_classes="card") as self.finetune_card:
+                self.titles["finetune"] = _title("finetune")
+                self.finetune = finetune.controls()
 
     def _try_it(self) -> None:
         gr.HTML(views.title("Try it"))
@@ -163,14 +207,8 @@ class Results(Components):
         gr.HTML(views.title("Take it away"))
         with gr.Row(elem_classes="downloads"):
             self.head = gr.DownloadButton("Chosen head", variant="primary", elem_id="download-head")
+            self.onnx = gr.DownloadButton("ONNX", elem_id="download-onnx", visible=False)
             self.everything = gr.DownloadButton("All samples", elem_id="download-samples")
             self.report = gr.DownloadButton("Report", elem_id="download-report")
-        self.snippet = gr.Code(
-            language="python",
-            label="Use it in Python",
-            interactive=False,
-            buttons=["copy"],
-            show_line_numbers=False,
-            wrap_lines=True,
-            elem_id="snippet",
-        )
+        self.elsewhere = elsewhere.controls()
+        self.snippet = python_code("snippet")

@@ -8,7 +8,7 @@ import gradio as gr
 from d2nwg.ui import html as views
 from d2nwg.ui.events import COMPUTE, PRIVATE
 from d2nwg.ui.frame import Frame
-from d2nwg.ui.generate import html, service
+from d2nwg.ui.generate import cells, elsewhere, finetune, html, many, service
 from d2nwg.ui.generate.layout import Results
 from d2nwg.ui.generate.state import GenerateState
 from d2nwg.ui.session import Session
@@ -17,26 +17,16 @@ from d2nwg.utils.errors import UserError
 
 log = logging.getLogger("d2nwg.ui")
 
-SNIPPET = """from d2nwg import Head
-
-head = Head.load("{file}")
-probabilities, readable = head.probabilities([{item}])
-for name, p in zip(head.classes, probabilities[0]):
-    print(f"{{name:20}} {{p:.1%}}")
-
-layer = head.module()  # a plain torch module, on {encoder} features"""
-
-
-ITEMS = {"image": '"picture.jpg"', "text": '"A text."', "pair": '("One text.", "The other.")'}  # in the snippet
-
 
 class ResultView:
     """Shows a visitor's result, and wires picking a head and trying it on a picture or a text."""
 
     def __init__(self, frame: Frame, results: Results):
         self.results = results
-        session, in_use = frame.session, [results.head, results.snippet, results.picked]
-        results.table.select(self._pick, session, [results.strip, *in_use, results.seen], **COMPUTE, **PRIVATE)
+        session = frame.session
+        follows = [results.strip, results.confusion, results.seen, *self._in_use]
+        results.table.select(self._pick, session, follows, **COMPUTE, **PRIVATE)
+        results.take.click(self._take, session, follows, **COMPUTE, **PRIVATE)
         # not .input, which fires on clearing too, still with the picture that was there
         results.picture.upload(self._try_upload, [session, results.picture], results.seen, **COMPUTE, **PRIVATE)
         results.picture.clear(self._try_nothing, session, results.seen, **PRIVATE)
@@ -46,53 +36,80 @@ class ResultView:
         for trigger in (results.try_text.click, results.text.submit, results.second.submit):
             trigger(self._try_text, texts, results.seen, **COMPUTE, **PRIVATE)
 
+    @property
+    def _in_use(self) -> list:
+        """What `_use` updates."""
+        results = self.results
+        own = [results.head, results.onnx, results.snippet, results.picked, results.take, results.cells["cell"]]
+        return [*own, results.many["stale"], *(results.elsewhere[name] for name in ("card", "hint", "status", "file"))]
+
+    def show_new(self, visit: Session, result: service.Result) -> dict:
+        """The update that shows a result as the visitor's new one."""
+        state = visit.state(GenerateState)
+        state.result, state.picked = result, None
+        return self.show(visit)
+
     def show(self, visit: Session) -> dict:
         """The update that shows the visitor's new result."""
         state, results = visit.state(GenerateState), self.results
+        state.predicted = None
         result = state.result
         measured = result.images is not None
-        measures = [results.strip_card, results.confusion_card, results.table_card, results.another]
+        measures = [
+            results.strip_card,
+            results.confusion_card,
+            results.table_card,
+            results.another,
+            results.finetune_card,
+        ]
         if measured:
-            state.picture = service.draw(result)
-            sentence, table = html.result(result.generation.report), html.table(result.generation.report)
+            state.picture = result.draw()
         else:  # a picture that the visitor gave is looked at again
             kept = state.picture and state.picture[1] is None and isinstance(state.picture[0], Path)
             state.picture = state.picture if kept else None
-            sentence, table = html.named_result(result.generation), None
         return {
             results.places: gr.update(visible=False),
             results.made: gr.update(visible=True),
             **{part: gr.update(visible=measured) for part in measures},
-            results.try_text: gr.update(visible=result.generation.head.noun != "image"),
-            results.sentence: sentence,
-            results.table: table,
+            **{part: views.title(*html.TITLES[result.kind][card]) for card, part in results.titles.items()},
+            results.try_text: gr.update(visible=result.noun != "image"),
+            results.sentence: result.sentence(),
+            results.table: result.table(),
             results.strip: result.figures[0],
             results.confusion: result.figures[1],
             results.everything: str(result.files["samples"]),
             results.report: str(result.files["report"]),
-            **self._use(state, result.files["head"]),
+            **finetune.nothing_yet(results.finetune),
+            **many.nothing_yet(results.many),
+            **self._use(state, result.files),
             **self._try_it(visit, with_item=True),
         }
 
     def show_picked(self, visit: Session) -> dict:
         """The update that shows the visitor's result with the sample that is picked in use."""
         state = visit.state(GenerateState)
-        return {**self.show(visit), **({} if state.picked is None else self._use(state, _save_picked(visit)))}
+        update = self.show(visit)
+        if state.picked is None:
+            return update
+        figure = state.result.confusion(state.picked)
+        return {**update, self.results.confusion: figure, **self._use(state, _save_picked(visit))}
 
-    def _use(self, state: GenerateState, file: Path) -> dict:
-        """The update of the download and the words for the head in use."""
-        generation, picked = state.result.generation, state.picked
-        if picked is None:
-            name, about = _head_name(state), generation.head.info["selection"]
-        else:
-            name = f"sample {picked}"
-            about = f"right on {views.percent(generation.report.samples[picked].accuracy)}"
+    def _use(self, state: GenerateState, files: dict[str, Path]) -> dict:
+        """The update of the downloads and the words for what is in use."""
+        result, picked = state.result, state.picked
+        name, onnx, better = result.name(picked), files.get("onnx"), result.recommended
+        words = (better or "").replace("_", " ").replace("class mean", "the class mean")
         return {
-            self.results.head: gr.update(value=str(file), label=name.capitalize()),
-            self.results.snippet: SNIPPET.format(
-                file=file.name, encoder=generation.head.encoder, item=ITEMS[generation.head.noun]
+            self.results.head: gr.update(value=str(files["head"]), label=name.capitalize()),
+            self.results.onnx: gr.update(value=onnx and str(onnx), visible=onnx is not None),
+            self.results.snippet: result.snippet(files["head"]),
+            self.results.picked: views.notice(f"In use: {name}, {result.about(picked)}.", "note"),
+            self.results.take: gr.update(
+                visible=better is not None and better != picked, value=f"Take {words} instead"
             ),
-            self.results.picked: views.notice(f"In use: {name} ({about}).", "note"),
+            **cells.nothing_yet(self.results.cells),
+            **many.follow(self.results.many, state),
+            **elsewhere.of(self.results.elsewhere, result),
         }
 
     def _try_it(self, visit: Session, with_item: bool = False) -> dict:
@@ -102,10 +119,13 @@ class ResultView:
         if state.picture is None:
             return {self.results.seen: views.hint("The five likeliest classes will stand here."), **shown}
         item, truth = state.picture
-        noun = "picture" if state.result.generation.head.noun == "image" else "text"
-        which = f"The {_head_name(state)}" if state.picked is None else f"Sample {state.picked}"
+        result, picked = state.result, state.picked
+        noun = "picture" if result.noun == "image" else "text"
+        which = f"{'The ' if picked is None else ''}{result.name(picked)}"
+        which = which[:1].upper() + which[1:]
         try:
-            seen = html.seen(which, service.look(state.result.head(state.picked), item), truth, noun)
+            likeliest = result.known.get((picked, item)) or service.look(result.head(picked), item)
+            seen = html.seen(which, likeliest, truth, noun)
         except UserError as reason:
             seen = views.notice(str(reason))
         except Exception:
@@ -115,8 +135,8 @@ class ResultView:
 
     def _item(self, visit: Session, state: GenerateState) -> dict:
         """The update of the picture, or of the text or texts, at hand."""
-        noun, item = state.result.generation.head.noun, state.picture and state.picture[0]
-        scale = state.result.generation.head.scale
+        item = state.picture and state.picture[0]
+        noun, scale = state.result.noun, state.result.scale
         picture = service.preview(item, visit.subfolder(), scale) if noun == "image" and item is not None else None
         texts = ((item,) if isinstance(item, str) else item or ()) if noun != "image" else ()
         first, second = (*texts, "", "")[:2]
@@ -129,10 +149,23 @@ class ResultView:
     def _pick(self, visit: Session | None, event: gr.SelectData):
         if (state := _measured(visit)) is None:
             return gr.skip()
-        name = str(event.row_value[0])
-        state.picked = int(name.split()[-1]) if name.startswith("sample ") else None
-        figure = service.strip(state.result.generation.report, state.picked)
-        return {self.results.strip: figure, **self._use(state, _save_picked(visit)), **self._try_it(visit)}
+        state.picked = html.picked_by(str(event.row_value[0]))
+        return self._follow(visit, state)
+
+    def _take(self, visit: Session | None):
+        if (state := _measured(visit)) is None or state.result.recommended is None:
+            return gr.skip()
+        state.picked = state.result.recommended
+        return self._follow(visit, state)
+
+    def _follow(self, visit: Session, state: GenerateState) -> dict:
+        """The update where another head of the result is in use."""
+        return {
+            self.results.strip: state.result.strip(state.picked),
+            self.results.confusion: state.result.confusion(state.picked),
+            **self._use(state, _save_picked(visit)),
+            **self._try_it(visit),
+        }
 
     def _try_upload(self, visit: Session | None, path: str | None):
         if (state := _with_result(visit)) is None or path is None:
@@ -142,7 +175,7 @@ class ResultView:
         return self._try_it(visit)
 
     def _try_text(self, visit: Session | None, text: str, second: str):
-        if (state := _with_result(visit)) is None or (noun := state.result.generation.head.noun) == "image":
+        if (state := _with_result(visit)) is None or (noun := state.result.noun) == "image":
             return gr.skip()
         state.picture = ((text or "", second or "") if noun == "pair" else text or "", None)
         return self._try_it(visit)
@@ -156,7 +189,7 @@ class ResultView:
     def _try_another(self, visit: Session | None):
         if (state := _measured(visit)) is None:
             return gr.skip()
-        state.picture = service.draw(state.result)
+        state.picture = state.result.draw()
         return self._try_it(visit, with_item=True)
 
 
@@ -172,13 +205,7 @@ def _measured(visit: Session | None) -> GenerateState | None:
     return state if state and state.result.images is not None else None
 
 
-def _head_name(state: GenerateState) -> str:
-    """Of the one that comes first: without images there was nothing to choose by."""
-    return "head" if state.result.images is None else "chosen head"
-
-
-def _save_picked(visit: Session) -> Path:
-    """The head in use, as a file."""
+def _save_picked(visit: Session) -> dict[str, Path]:
+    """What is in use, as files."""
     state = visit.state(GenerateState)
-    name = "head.safetensors" if state.picked is None else f"head-sample-{state.picked}.safetensors"
-    return state.result.head(state.picked).save(visit.subfolder() / name)
+    return state.result.save(state.picked, visit.subfolder())

@@ -1,12 +1,14 @@
 """What the Generate tab does, without gradio: each action is a library call and the files it leaves."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
+from d2nwg.bundles import makes_for_data
 from d2nwg.data.deep import PixelScale
-from d2nwg.evaluation.report import Report
+from d2nwg.ui.generate import html, networks
+from d2nwg.ui.generate.made import Result
+from d2nwg.ui.generate.settings import NAMES
 from d2nwg.ui.gpu import on_gpu
 from d2nwg.ui.html import examples
 from d2nwg.ui.libraries import import_libraries
@@ -18,23 +20,17 @@ TOP = 5
 ALONE = "For a head without images, choose “No images” as the example."
 
 
-class Result(NamedTuple):
-    """What one press of the button has made."""
+def read_choice(key: str, progress: Progress = silent, **source) -> tuple[str, Any, str]:
+    """What a person chose: its key, the labelled set, and some of it as HTML.
 
-    images: Any  # the `ImageSet` or `TextSet` it was made from; None for names alone
-    generation: Any  # the `Generation`; a `NamedGeneration` for names alone
-    files: dict[str, Path]  # head, samples, report
-    figures: tuple  # samples, confusion; None for names alone, of which nothing is measured
-
-    def head(self, picked: int | None):
-        """A sample, or the chosen head."""
-        return self.generation.head if picked is None else self.generation.sample_head(picked)
-
-
-def read_and_show(progress: Progress = silent, **source) -> tuple[Any, str]:
-    """`read_data`, and some of it as HTML."""
-    data = read_data(progress=progress, **source)
-    return data, examples(data, progress)
+    Args:
+        key: of an example; `NAMES` for none at all, of which the set is None; or ``"own"``.
+        source: for one's own, what `read_data` takes.
+    """
+    if key == NAMES:
+        return key, None, html.no_images()
+    data = read_data(progress=progress, **(source or {"example": key}))
+    return key, data, examples(data, progress)
 
 
 @on_gpu
@@ -46,7 +42,8 @@ def generate(
     typed: str | None = None,
     progress: Progress = silent,
 ) -> tuple[Any, dict[str, Path]]:
-    """Generate heads and save them below `folder`: the `Generation`, and its files as head, samples and report.
+    """Generate heads, or networks where the bundle makes those, and save them below `folder`: the `Generation` (or the
+    `NetworkGeneration`), and its files as head, samples and report.
 
     Args:
         images: the labelled images or texts; None to make heads from class names alone, a `NamedGeneration`.
@@ -63,6 +60,8 @@ def generate(
     generation: Any
     folder.mkdir(parents=True, exist_ok=True)
     typed = (typed or "").strip()
+    if makes_for_data(settings["bundle"]):
+        return networks.generate(images, settings, folder, free, typed, progress)
     if images is None:
         if free or settings["task"]:
             raise UserError(
@@ -114,15 +113,10 @@ def make_result(
         return Result(None, generation, files, (None, None))
     from d2nwg.figures.generate import confusion_figure
 
-    figures = strip(generation.report), confusion_figure(generation.confusion, generation.head.classes)
-    return Result(images, generation, files, figures)
-
-
-def strip(report: Report, picked: int | None = None):
-    """The figure of the samples' accuracies, with one of them ringed."""
-    from d2nwg.figures.generate import samples_figure
-
-    return samples_figure(report, picked)
+    kind = networks.NetworkResult if makes_for_data(settings["bundle"]) else Result
+    made = kind(images, generation, files, (None, None))
+    made.figures = made.strip(), confusion_figure(generation.confusion, made.head(None).classes)
+    return made
 
 
 @on_gpu
@@ -152,37 +146,28 @@ def predict(
     Raises:
         UserError: a file is missing, or not what it should be, or the head is for an encoder no bundle here uses.
     """
-    from d2nwg.heads import Head
-
     if not head or not (image or text):
         raise UserError("Give a head file, and a picture or a text.")
-    file = own_file(head)
-    with named(file):
-        loaded = Head.load(file)
-    _check_encoder(loaded.encoder)
+    loaded = open_made(head)
     given = "image" if image else "pair" if second else "text"
     if given != loaded.noun:
         wanted = {"image": "a picture", "text": "a text", "pair": "two texts"}
-        raise UserError(f"This head takes {wanted[loaded.noun]}, not {wanted[given]}.")
+        raise UserError(f"This {loaded.kind} takes {wanted[loaded.noun]}, not {wanted[given]}.")
     return look(loaded, own_file(image) if image else (text, second) if second else text)
 
 
 def take_sample(head: str | None, samples: str | None, number: int, folder: Path) -> Path:
-    """Sample `number`, from 0, of an uploaded samples.safetensors, as a head file in `folder`. `head` is the file
-    of the chosen head, which knows the classes and the encoder.
+    """Sample `number`, from 0, of an uploaded samples.safetensors, as a head or network file in `folder`.
+    `head` is the file of the chosen one, which knows the rest.
 
     Raises:
         UserError: there is no such sample, or the files are not what they should be.
     """
     from safetensors import SafetensorError, safe_open
 
-    from d2nwg.heads import Head
-
     if not head or not samples:
         raise UserError("Give the head file and the samples file that /generate returned.")
-    file, source = own_file(samples), own_file(head)
-    with named(source):
-        chosen = Head.load(source)
+    file, chosen = own_file(samples), open_made(head)
     try:
         with safe_open(file, "pt") as stored:
             slices = {name: stored.get_slice(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
@@ -194,11 +179,28 @@ def take_sample(head: str | None, samples: str | None, number: int, folder: Path
         raise UserError(f"{file.name} is not the samples file that /generate returned.") from reason
     info = {**chosen.info, "selection": f"sample {int(number)}"}
     info.pop("query_accuracy", None)  # that of the chosen head
-    taken = Head(state, chosen.encoder, chosen.classes, chosen.preprocessing, info)
-    return taken.save(folder / f"head-sample-{int(number)}.safetensors")
+    return replace(chosen, state=state, info=info).save(folder / f"{chosen.kind}-sample-{int(number)}.safetensors")
 
 
-def _check_encoder(name: str) -> None:
+def open_made(file: str):
+    """An uploaded file of /generate: a `NetworkFile`, or a `Head` for an encoder that a bundle here uses.
+
+    Raises:
+        UserError: it is neither.
+    """
+    from d2nwg.heads import Head
+    from d2nwg.weights.network_files import read_network
+
+    source = own_file(file)
+    with named(source):
+        if network := read_network(source):
+            return network
+        head = Head.load(source)
+    check_encoder(head.encoder)
+    return head
+
+
+def check_encoder(name: str) -> None:
     """A head names its encoder, and a stranger's must not make the server fetch or open whatever it says."""
     from d2nwg.bundles import bundle_encoder, list_bundles
     from d2nwg.encoders.sentences import PAIRS, TEXTS
@@ -208,13 +210,6 @@ def _check_encoder(name: str) -> None:
     known |= {f"{kind}{DEFAULT_TEXT_ENCODER}" for kind in (TEXTS, PAIRS)}
     if name not in known:
         raise UserError(f"This head is for {name[:100]}; heads for {', '.join(sorted(known))} can be tried here.")
-
-
-def draw(result: Result) -> tuple[Any, str]:
-    """One of the held-out images or texts, another one each time, and its class, as the head calls it."""
-    images = result.images
-    index = np.random.default_rng().choice(result.generation.data.query_index)
-    return images.items[index], result.generation.head.classes[images.labels[index]]
 
 
 def preview(item: Path | bytes, folder: Path, scale: PixelScale | None = None) -> str | None:

@@ -9,13 +9,21 @@ from d2nwg.data.examples import EXAMPLES
 from d2nwg.jobs.owner import STRANGER, Viewer
 from d2nwg.pipelines import ANCESTRAL, DEFAULT, DEFAULT_STEPS
 from d2nwg.ui.link import LONGEST
-from d2nwg.ui.settings import LIMITS, bundles, check_bundle, whole, whole_numbers
+from d2nwg.ui.settings import (
+    LIMITS,
+    bundle_choices,
+    check_bundle,
+    default_bundle,
+    network_bundles,
+    whole,
+    whole_numbers,
+)
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.text import is_utf8
 
 NAMES = "names"  # in the place of an example: no images, class names alone
 DEFAULTS: dict[str, Any] = dict(
-    example="digits", shots=5, samples=50, seed=0, steps=None, max_query=1000, sampler=DEFAULT
+    example="clothes", shots=5, samples=50, seed=0, steps=None, max_query=1000, sampler=DEFAULT
 )
 SAMPLER_CHOICES = {"fast": DEFAULT, "the paper's": ANCESTRAL}
 # What the Steps field shows. It cannot stand empty for "the sampler's own": gradio makes 0 of an empty number when
@@ -39,18 +47,25 @@ def check_settings(
     sampler: str | None = None,
     viewer: Viewer = STRANGER,
 ) -> dict:
-    """The keyword arguments of ``generate_heads``. Without ``steps`` the sampler takes its own number of them.
+    """The keyword arguments of ``generate_heads``; among them those of ``generate_network``. Without ``steps`` the
+    sampler takes its own number of them.
 
     Raises:
         UserError: a number out of its limits, a bundle that is not here, or a task that it does not know.
     """
-    check_bundle(bundle, viewer)
+    if bundle not in network_bundles(viewer):
+        check_bundle(bundle, viewer)
     numbers = dict(shots=shots, samples=samples, seed=seed, max_query=max_query)
     checked = whole_numbers(numbers if steps is None else {**numbers, "steps": steps})
-    if task := (task or "").strip():
+    if (task := (task or "").strip()) and bundle not in network_bundles(viewer):
         read_mix(task, bundle_tasks(resolve_bundle(bundle)))
     chosen = {"bundle": bundle, "num_samples": checked.pop("samples"), "task": task or None}
     return {**chosen, "sampler": sampler or DEFAULT, "steps": None, **checked}
+
+
+def as_at_first(values: Mapping[str, Any]) -> bool:
+    """Whether control values that a link asks for (`from_link`) are those that stand there without one."""
+    return all(value == {**DEFAULTS, "bundle": default_bundle()}.get(key) for key, value in values.items())
 
 
 def from_link(query: Mapping[str, str], viewer: Viewer = STRANGER) -> tuple[dict, str]:
@@ -62,7 +77,7 @@ def from_link(query: Mapping[str, str], viewer: Viewer = STRANGER) -> tuple[dict
             values |= {"names": names} if "example" in query else {"names": names, "example": NAMES}
         else:
             missing.append(f"class names of more than {LONGEST:,} characters")
-    for key, known in (("bundle", bundles(viewer)), ("example", (*EXAMPLES, NAMES))):
+    for key, known in (("bundle", bundle_choices(viewer)), ("example", (*EXAMPLES, NAMES))):
         if key in query:
             if query[key] in known:
                 values[key] = query[key]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from d2nwg.ui.generate.service import Result
+from d2nwg.ui.generate.made import Picked, Result
 
 if TYPE_CHECKING:
     from d2nwg.data.sources import Data
@@ -19,15 +19,20 @@ class GenerateState:
         images: the images or texts in use.
         example: the key of the example that they are, "own", or "names" for none at all.
         news: a sentence to show once the data are there.
+        opens_with_first: whether the page opened as the stored first result was made, and so may show it.
         result: what was generated last.
-        picked: the number of the sample that "try it" and the download use, None for the chosen head.
+        picked: what "try it" and the download use: the number of a sample, the name of a baseline, None for the
+            chosen head.
         picture: what "try it" was last given, a picture or a text, and its class where that is known, to look at
             with another head.
+        predicted: whose predictions for many are shown.
     """
 
     images: "Data | None" = None
     example: str = "own"
     news: str = ""
+    opens_with_first: bool = False
     result: Result | None = None
-    picked: int | None = None
+    picked: Picked = None
+    predicted: tuple[Result, Picked] | None = None
     picture: "tuple[Path | bytes | Text, str | None] | None" = None

@@ -1,4 +1,4 @@
-"""The Generate tab: images or texts in, classifier heads out."""
+"""The Generate tab: images or texts in, classifier heads or whole networks out."""
 
 from functools import partial
 
@@ -8,24 +8,35 @@ from d2nwg.jobs.owner import STRANGER, owner_of
 from d2nwg.ui import html as views
 from d2nwg.ui.events import PRIVATE, bundle_update
 from d2nwg.ui.frame import Frame, Receiver
-from d2nwg.ui.generate import html, service
+from d2nwg.ui.generate import cards, cells, elsewhere, finetune, html, many, service
 from d2nwg.ui.generate.api import add_endpoints
+from d2nwg.ui.generate.first import first_result
 from d2nwg.ui.generate.layout import Choices, Results
 from d2nwg.ui.generate.result import ResultView
-from d2nwg.ui.generate.settings import DEFAULTS, NAMES, check_settings, from_link, steps_of
+from d2nwg.ui.generate.settings import DEFAULTS, NAMES, as_at_first, check_settings, from_link, steps_of
 from d2nwg.ui.generate.state import GenerateState
 from d2nwg.ui.link import keep_in_address
 from d2nwg.ui.run import Run
 from d2nwg.ui.session import Session
-from d2nwg.ui.settings import task_names
+from d2nwg.ui.settings import network_bundles, task_names
 from d2nwg.ui.visitor import new_token, visitor
-from d2nwg.utils.errors import UserError
+from d2nwg.utils.errors import Cancelled, UserError
 
 KEY, LABEL = "generate", "Generate"
+# Once there is an answer: scroll to where it begins, if it is not all in view.
+SCROLL = """() => setTimeout(() => {
+    const answer = document.querySelector("#status .good") && document.querySelector("#sentence");
+    if (!answer?.offsetParent) return;
+    const {top, bottom} = answer.getBoundingClientRect();
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    if (top < 0 || bottom > innerHeight) answer.scrollIntoView({behavior: still ? "auto" : "smooth"});
+}, 200)"""
 
 
 def build_tab(frame: Frame) -> None:
     """Lay out the tab and wire it."""
+    started_by = cards.build_cards()
+    gr.HTML(html.words())
     with gr.Row(elem_id="generate", elem_classes="tab"):
         with gr.Column(elem_classes="choose", min_width=320):
             choices = Choices()
@@ -33,14 +44,27 @@ def build_tab(frame: Frame) -> None:
             results = Results()
     view = ResultView(frame, results)
     run = Run(frame.session, KEY, choices.go, choices.stop, choices.status)
-    _wire_images(frame, choices, run)
+    _wire_images(frame, choices, view, run)
     _wire_generate(frame, choices, view, run)
-    frame.receivers[KEY] = Receiver(view.show_picked, results.components)
+    cards.wire(frame, started_by, choices, view, run, SCROLL)
+    finetune.wire(frame, results.finetune)
+    cells.wire(frame, results.cells)
+    many.wire(frame, results.many)
+    elsewhere.wire(frame, results.elsewhere)
+    frame.receivers[KEY] = Receiver(partial(_receive, choices, view), [*results.components, choices.status])
     add_endpoints()
 
 
-def _wire_images(frame: Frame, choices: Choices, run: Run) -> None:
+def _receive(choices: Choices, view: ResultView, visit: Session) -> dict:
+    """A result that another tab sends. It is not of what is chosen here, and the line under the choices says so."""
+    report = visit.state(GenerateState).result.generation.report
+    said = f"The result is Explore's, of {report.data}; what is chosen above had no part in it."
+    return {**view.show_picked(visit), choices.status: views.notice(said, "note")}
+
+
+def _wire_images(frame: Frame, choices: Choices, view: ResultView, run: Run) -> None:
     """Opening the page, and choosing images."""
+    results = view.results
     linked = {
         "bundle": frame.bundle,
         "example": choices.example,
@@ -53,43 +77,53 @@ def _wire_images(frame: Frame, choices: Choices, run: Run) -> None:
     def open_page(request: gr.Request, token):
         token = token if owner_of(token) else new_token()
         visit = Session(request.session_hash, visitor(request, token))
-        values, visit.state(GenerateState).news = from_link(dict(request.query_params), visit.viewer)
+        state = visit.state(GenerateState)
+        values, state.news = from_link(dict(request.query_params), visit.viewer)
+        state.opens_with_first = as_at_first(values)
         values["bundle"] = bundle_update(visit.viewer, values.get("bundle"))
         return {frame.session: visit, frame.token: token, **{linked[key]: value for key, value in values.items()}}
 
     def read_example(visit: Session, example: str):
         if example == "own":
             raise UserError("Drop your images, or a table of texts, in the box below.")
-        if example == NAMES:
-            return _no_images
-        return partial(_read, example, example=example)
+        return partial(service.read_choice, example)
 
     def read_files(visit: Session, files: list[str] | None):
         visit.uploaded(files)
-        return partial(_read, "own", files=files, into=visit.subfolder())
+        return partial(service.read_choice, "own", files=files, into=visit.subfolder())
 
     def read_first(visit: Session):
-        return partial(_read, DEFAULTS["example"], example=DEFAULTS["example"])
+        return partial(service.read_choice, DEFAULTS["example"])
 
-    def show(visit: Session, read) -> dict:
+    def show(visit: Session, read, bundle: str | None) -> dict:
         state = visit.state(GenerateState)
-        state.example, state.images, shown = read
         news, state.news = state.news, ""
         return {
-            choices.shown: shown,
-            choices.example: state.example,
+            **choices.show_data(state, read, bundle in network_bundles(visit.viewer)),
             choices.status: views.notice(news, "note") if news else "",
-            **({} if state.example == "own" else {choices.files: None}),
-            **{part: gr.update(visible=state.example != NAMES) for part in choices.beside_images},
         }
 
-    def failed(visit: Session, reason: Exception) -> dict:
-        return {choices.files: None, choices.example: visit.state(GenerateState).example}
+    def begun(visit: Session) -> dict:
+        return {choices.files_said: ""}
+
+    def failed(visit: Session, reason: Exception, bundle: str | None) -> dict:
+        update = {choices.files: None, choices.example: visit.state(GenerateState).example}
+        if isinstance(reason, Cancelled):
+            return update
+        said = views.notice(f"{reason} {kept(visit)}")  # where the files were dropped
+        return {**update, choices.files_said: said, choices.status: ""}
 
     def kept(visit: Session) -> str:
         return html.kept(images=visit.state(GenerateState).images)
 
+    def show_first(visit: Session):
+        state = visit.state(GenerateState)
+        if not state.opens_with_first or state.result is not None:
+            return gr.skip()
+        return view.show_new(visit, first_result())
+
     opened = frame.demo.load(open_page, frame.token, [frame.session, frame.token, *linked.values()], **PRIVATE)
+    opened.then(show_first, frame.session, results.components, queue=False, **PRIVATE)
     for trigger, ask, inputs in (
         (opened.then, read_example, [choices.example]),
         (choices.example.input, read_example, [choices.example]),
@@ -101,31 +135,29 @@ def _wire_images(frame: Frame, choices: Choices, run: Run) -> None:
             ask,
             inputs,
             show,
-            [choices.shown, choices.files, choices.example, *choices.beside_images],
+            [choices.shown, choices.files, choices.files_said, choices.example, *choices.of_bundle],
+            looks=[frame.bundle],
+            begun=begun,
             failed=failed,
             kept=kept,
             slot={},
             takes_over=True,
         )
-    frame.bundle.change(_tasks, [frame.session, frame.bundle], choices.task, **PRIVATE)
+
+    def fit(visit: Session | None, bundle: str | None, example: str) -> dict:
+        viewer = visit.viewer if visit else STRANGER
+        names, networks = task_names(bundle, viewer), bundle in network_bundles(viewer)
+        return {
+            choices.task: gr.update(choices=names, value=None, visible=bool(names)),
+            **choices.fitting(example, networks),
+            **choices.examples(example, networks),
+            results.places: html.places("network" if networks else "head"),
+        }
+
+    fitted = [choices.task, choices.example, results.places, *choices.of_bundle]
+    frame.bundle.change(fit, [frame.session, frame.bundle, choices.example], fitted, **PRIVATE)
     choices.sampler.input(steps_of, choices.sampler, choices.steps, queue=False, **PRIVATE)
     keep_in_address(linked)
-
-
-def _read(key: str, progress, **source) -> tuple:
-    """The key of what was read, the labelled set, and some of it."""
-    return key, *service.read_and_show(progress=progress, **source)
-
-
-def _no_images(progress) -> tuple:
-    """What `_read` gives where there are none."""
-    return NAMES, None, html.no_images()
-
-
-def _tasks(visit: Session | None, bundle: str | None):
-    """The tasks to choose from, where the bundle knows them by name."""
-    names = task_names(bundle, visit.viewer if visit else STRANGER)
-    return gr.update(choices=names, value=None, visible=bool(names))
 
 
 def _wire_generate(frame: Frame, choices: Choices, view: ResultView, run: Run) -> None:
@@ -136,15 +168,16 @@ def _wire_generate(frame: Frame, choices: Choices, view: ResultView, run: Run) -
         if images is None and example != NAMES:
             raise UserError("This page was left alone for long; choose the data again.")
         settings = check_settings(bundle, *numbers, viewer=visit.viewer)
+        if bundle in network_bundles(visit.viewer):
+            typed, free = "", None  # of boxes that are hidden
         visit.uploaded(free)
         return partial(service.make_result, images, settings, visit.subfolder(), free, typed)
 
     def show(visit: Session, result: service.Result) -> dict:
-        state = visit.state(GenerateState)
-        state.result, state.picked = result, None
-        made = result.generation
-        seconds = made.seconds if result.images is None else made.report.seconds.total
-        return {**view.show(visit), choices.status: views.notice(f"Done in {seconds:.1f} s.", "good")}
+        return {
+            **view.show_new(visit, result),
+            choices.status: views.notice(f"Done in {result.seconds:.1f} s.", "good"),
+        }
 
     def kept(visit: Session) -> str:
         return html.kept(result=visit.state(GenerateState).result)
@@ -152,4 +185,5 @@ def _wire_generate(frame: Frame, choices: Choices, view: ResultView, run: Run) -
     numbers = [choices.shots, choices.samples, choices.seed, choices.steps, choices.most]
     numbers += [choices.task, choices.sampler]
     given = [choices.example, choices.names, choices.free, frame.bundle]
-    run.on(choices.go.click, ask, [*given, *numbers], show, view.results.components, kept=kept)
+    ended = run.on(choices.go.click, ask, [*given, *numbers], show, view.results.components, kept=kept)
+    ended.then(None, None, None, js=SCROLL, **PRIVATE)

@@ -7,11 +7,18 @@ import gradio as gr
 from d2nwg.interpolation.methods import NAME_POINTS
 from d2nwg.ui.api import PROGRESS, refusals, reports_to
 from d2nwg.ui.events import COMPUTE
-from d2nwg.ui.interpolate import by_name, service
-from d2nwg.ui.interpolate.settings import DEFAULTS, check, check_names, default_bundle, naming_bundles
+from d2nwg.ui.interpolate import by_description, by_name, service
+from d2nwg.ui.interpolate.settings import (
+    DEFAULTS,
+    check,
+    check_descriptions,
+    check_names,
+    default_bundle,
+    naming_bundles,
+)
 from d2nwg.ui.parts import Upload
 from d2nwg.ui.session import call_folder
-from d2nwg.ui.settings import bundle_names, example_names
+from d2nwg.ui.settings import adapter_bundles, bundle_names, example_names
 from d2nwg.ui.visitor import visitor
 from d2nwg.ui.work import call
 
@@ -61,6 +68,33 @@ async def interpolate_names(
         return " ".join(made.found.sentences()), made.found.report(), everything
 
 
+async def interpolate_descriptions(
+    request: gr.Request,
+    first: str | None = None,
+    last: str | None = None,
+    files_a: list[str] | None = None,
+    files_b: list[str] | None = None,
+    labels_a: str | None = None,
+    labels_b: str | None = None,
+    bundle: str | None = None,
+    points: int = NAME_POINTS,
+    num_samples: int = 8,
+    seed: int = 0,
+    progress=PROGRESS,
+) -> tuple[str, dict, str]:
+    folder = call_folder()
+    with refusals():
+        settings = check_descriptions(bundle, points, num_samples, seed, visitor(request))
+        given = [first, last], [files_a, files_b], [labels_a, labels_b]
+        made = await call(partial(by_description.make, *given, settings, folder), reports_to(progress))
+        everything = await call(partial(_all_adapters, made))
+        return " ".join([*made.found.sentences(), *made.found.notes]), made.found.report(), everything
+
+
+def _all_adapters(made: by_description.DescribedPath, progress=None) -> str:
+    return str(by_description.everything(made))
+
+
 def _everything(made: by_name.NamedPath, progress=None) -> str:
     return str(by_name.everything(made))
 
@@ -106,6 +140,19 @@ def add_endpoints() -> None:
             allow_custom_value=True,
         )
         name_points = gr.Number(NAME_POINTS, precision=0, label="Points of the path")
+        tasks = [gr.Textbox(label=f"Description of task {letter}") for letter in "AB"]
+        texts = [
+            Upload(label=f"Texts of task {letter} with labels: a CSV or JSONL (optional)", file_count="multiple")
+            for letter in "AB"
+        ]
+        classes = [gr.Textbox(label=f"Class names of task {letter} (optional)") for letter in "AB"]
+        adapters = gr.Dropdown(
+            adapter_bundles(), value=None, label="Bundle of adapters; None: the first", allow_custom_value=True
+        )
+        task_numbers = [
+            gr.Number(DEFAULTS[key], precision=0, label=label)
+            for key, label in (("task_points", "Points of the path"), ("task_samples", "Samples"), ("seed", "Seed"))
+        ]
         run = gr.Button()
     run.click(
         interpolate,
@@ -129,5 +176,18 @@ def add_endpoints() -> None:
             "Go from one class name to another: a row of a head is made for each point between them, from the names "
             "alone. Returns in words, as a report, and as a zip with figures and rows which known rows lie near each "
             "point and which of the images, where some are given, it likes best."
+        ),
+    )
+    run.click(
+        interpolate_descriptions,
+        [*tasks, *texts, *classes, adapters, *task_numbers],
+        [words, report, made],
+        api_name="interpolate_descriptions",
+        **COMPUTE,
+        api_description=(
+            "Go from one description of a task of texts to another: adapters of a text encoder for each point between "
+            "them, by the condition and by the weights, each scored on the texts of both tasks, where some are given, "
+            "with the heads made for the two. Returns the result in words, the report, and a zip with path.json, "
+            "points.csv, the figures and all adapters as folders that peft reads."
         ),
     )

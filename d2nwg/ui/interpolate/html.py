@@ -8,9 +8,11 @@ import numpy as np
 from d2nwg.data.examples import EXAMPLES
 from d2nwg.figures.thumbnails import thumbnail
 from d2nwg.ui import html as views
+from d2nwg.ui.interpolate.by_description import DescribedPath
 from d2nwg.ui.interpolate.by_name import NamedPath
 from d2nwg.ui.interpolate.service import SHOWN, Interpolated
 from d2nwg.ui.uploads import read_images
+from d2nwg.utils.text import shown
 
 
 def endpoint_strip(kind: str) -> str:
@@ -112,7 +114,8 @@ def answer(made: Interpolated) -> str:
         f'<section class="result"><p class="about">{about}</p><p class="answer">{first}</p>'
         f'<p>{" ".join(others)}</p><p class="made">'
         f"{len(found.settings['seeds'])} paths of {len(found.alpha)} points, "
-        f"each point the average of {views.count(found.settings['num_samples'], 'head')} from the same noise. "
+        f"each point the average of {views.count(found.settings['num_samples'], 'head')} from the same noise, made by "
+        f"{escape(found.bundle)}. "
         f"{found.seconds:.1f} s.</p>{f'<ul class=notes>{notes}</ul>' if notes else ''}</section>"
     )
 
@@ -138,6 +141,53 @@ def strip_title(made: NamedPath) -> str:
         return views.title("What lies near each point?", f"{point} Beside it: the nearest known rows, with cosines.")
     under = f"{point} Below its place: the nearest known rows. Under an image: its class and the row's score."
     return views.title("Which images does each point like best?", under)
+
+
+def description_answer(made: DescribedPath) -> str:
+    """The result card of a path between descriptions."""
+    found = made.found
+    first, *others = map(escape, found.sentences())
+    notes = "".join(f"<li>{escape(note)}</li>" for note in found.notes)
+    about = " → ".join(escape(shown(end.description, 90)) for end in found.ends)
+    return (
+        f'<section class="result"><p class="about">{about}</p><p class="answer">{first}</p>'
+        f'<p>{" ".join(others)}</p><p class="made">{views.count(len(found.share), "point")} by each of two methods, '
+        f"made by {escape(found.bundle)}; each task keeps the head that was made for it. {found.seconds:.1f} s.</p>"
+        f"<ul class=notes>{notes}</ul></section>"
+    )
+
+
+def description_point(made: DescribedPath, method: str, share: float) -> str:
+    """Where the slider stands: scores of the adapter there, and what it is near to."""
+    found = made.found
+    number, stretch = found.nearest_point(share), found.stretches[method]
+    right = [
+        f"<b>{escape(found.scored_as(i, method, number))}</b> on {found.ends[i].letter}'s texts" for i in found.scored
+    ]
+    scores = f"{' and '.join(right)}. " if right else ""
+    a, b, zoo = (float(value) for value in stretch.far[:, number])
+    near = (
+        f", and <b>{zoo:.2f}</b> from the nearest of the zoo ({escape(stretch.owners[number])})" if zoo == zoo else ""
+    )
+    return (
+        f'<p class="seen">At {float(found.share[number]):.2f}: {scores}Its distance is <b>{a:.2f}</b> from A\'s, '
+        f"<b>{b:.2f}</b> from B's{near}; it turns sentences by <b>{float(stretch.degrees[number]):.1f}°</b>. The "
+        f"download has the head of {'B' if found.share[number] > 0.5 else 'A'}, and the other one beside it.</p>"
+    )
+
+
+def description_places() -> str:
+    """What will stand where, before there is a path between descriptions."""
+    lines = "".join(
+        f'<path d="M10 {a} C 70 {a}, 130 {b}, 190 {b}" class="{kind}"/>'
+        for a, b, kind in ((16, 64, "chosen"), (60, 18, "chosen"), (22, 70, "baselines"), (66, 26, "baselines"))
+    )
+    return f"""<div class="places">
+<section class="place wide">{views.title("What lies between two tasks of texts?")}
+<p>Describe two tasks and press <b>Interpolate</b>. Adapters of a text encoder are made for each point between them, by
+mixing the descriptions and, as the baseline, by mixing the two finished adapters. With labelled texts each is scored
+on both tasks, with the head that was made for it.</p>
+<svg viewBox="0 0 200 84" aria-hidden="true">{lines}</svg></section></div>"""
 
 
 def name_places() -> str:

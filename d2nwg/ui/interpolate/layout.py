@@ -4,7 +4,8 @@ from functools import partial
 
 import gradio as gr
 
-from d2nwg.interpolation.methods import LABELS, METHODS
+from d2nwg.bundles import NO_ADAPTERS
+from d2nwg.interpolation.methods import CONDITION, LABELS, METHODS, WEIGHTS
 from d2nwg.ui import html as views
 from d2nwg.ui.events import Components
 from d2nwg.ui.interpolate import html
@@ -16,13 +17,15 @@ from d2nwg.ui.interpolate.settings import (
     NO_IMAGES,
     NONE,
     OWN,
+    PREFERRED,
     choices,
     default_bundle,
     naming_bundles,
 )
 from d2nwg.ui.parts import Upload
-from d2nwg.ui.settings import bundle_names, example_names
+from d2nwg.ui.settings import adapter_bundles, bundle_names, example_names
 
+SCORES_UNDER = "With the head that was made for {}; dotted: the same head without an adapter."
 OWN_LABEL = "Your own images, or a saved head"
 
 
@@ -33,7 +36,8 @@ class Choices(Components):
         choose: by an endpoint's letter, what it is.
         drop: by letter, the drop zone for one's own.
         strip: by letter, what is shown of it.
-        of_tasks, of_names: what is only there for tasks, and what is only there for names.
+        of_tasks, of_names, of_descriptions: what is only there for tasks, for names, and for descriptions.
+        task, texts, labels: by letter a or b, its description, drop zone of texts, and class names.
     """
 
     def __init__(self) -> None:
@@ -46,6 +50,11 @@ class Choices(Components):
         self._tasks()
         with gr.Column(elem_classes="card", visible=False) as self.of_names:
             self._names()
+        self.of_descriptions: list[gr.Column] = []
+        self.task: dict[str, gr.Textbox] = {}
+        self.texts: dict[str, Upload] = {}
+        self.labels: dict[str, gr.Textbox] = {}
+        self._descriptions()
         with gr.Row(elem_classes="do"):
             self.go = gr.Button("Interpolate", variant="primary", elem_id="interpolate-go")
             self.stop = gr.Button("Cancel", elem_id="interpolate-stop", visible=False, min_width=100)
@@ -68,9 +77,11 @@ class Choices(Components):
             self.bundle = gr.Dropdown(
                 bundle_names(),
                 value=default_bundle(),
-                label="Bundle",
+                label="Bundle of the path",
                 elem_id="path-bundle",
-                info="with tasks-…, the endpoints are tasks that the bundle knows by name",
+                info=f"of its own: {PREFERRED} has conditions and latents to mix; one without a VAE, such as "
+                "heads-dual, may be right more often, but only its weights can be mixed. With tasks-…, the endpoints "
+                "are tasks that the bundle knows by name",
             )
             with gr.Accordion("Add a third endpoint", open=False):
                 self._endpoint("c", "A third endpoint, C")
@@ -121,6 +132,50 @@ class Choices(Components):
                 info="those that know names",
                 elem_id="path-name-bundle",
             )
+
+    def _descriptions(self) -> None:
+        for letter, title in zip("ab", ("From task A", "To task B"), strict=True):
+            with gr.Column(elem_classes="card", visible=False) as card:
+                gr.HTML(views.title(title))
+                self.task[letter] = gr.Textbox(
+                    DEFAULTS[f"task_{letter}"],
+                    label="Description",
+                    lines=2,
+                    max_lines=6,
+                    info="of a task of texts, in English",
+                    elem_id=f"path-task-{letter}",
+                )
+                gr.HTML(views.hint("Texts with labels to score on (optional): a CSV or JSONL file."))
+                self.texts[letter] = Upload(
+                    label="Texts with labels",
+                    file_count="multiple",
+                    height=84,
+                    elem_id=f"path-texts-{letter}",
+                    elem_classes="drop",
+                )
+                self.labels[letter] = gr.Textbox(
+                    label="Class names (optional)",
+                    max_lines=2,
+                    info="where the task is new, or the table has other labels",
+                    elem_id=f"path-labels-{letter}",
+                )
+            self.of_descriptions.append(card)
+        names = adapter_bundles()
+        with gr.Column(elem_classes="card", visible=False) as card:
+            self.no_adapters = gr.HTML(views.hint(NO_ADAPTERS), visible=not names, elem_id="path-no-adapters")
+            self.adapters = gr.Dropdown(
+                names,
+                value=names[0] if names else None,
+                label="Bundle of adapters",
+                visible=bool(names),
+                elem_id="path-adapters",
+            )
+            with gr.Accordion("Settings", open=False), gr.Row(elem_classes="pair"):
+                self.task_numbers = [
+                    gr.Number(DEFAULTS[key], precision=0, min_width=90, label=label, elem_id=f"described-{key}")
+                    for key, label in (("task_points", "Points"), ("task_samples", "Samples"), ("seed", "Seed"))
+                ]
+        self.of_descriptions.append(card)
 
     def _endpoint(self, letter: str, title: str) -> None:
         names, _ = choices(default_bundle())
@@ -251,3 +306,43 @@ class NameResults(Components):
                 with gr.Row(elem_classes="downloads"):
                     self.head = gr.DownloadButton("Rows of the points", elem_id="names-head")
                     self.everything = gr.DownloadButton("Path and figures", elem_id="names-everything")
+
+
+class DescriptionResults(Components):
+    """What a person gets of a path between two descriptions.
+
+    Attributes:
+        plot, cards: the figures, and the cards that they stand in, as `d2nwg.figures.description_path` names them.
+    """
+
+    def __init__(self) -> None:
+        self.plot: dict[str, gr.Plot] = {}
+        self.cards: dict[str, gr.Column] = {}
+        self.places = gr.HTML(html.description_places(), elem_id="descriptions-places", visible=False)
+        with gr.Column(visible=False, elem_id="descriptions-result", elem_classes="results") as self.made:
+            self.sentence = gr.HTML(elem_id="descriptions-sentence")
+            with gr.Column(elem_classes="card"):
+                gr.HTML(views.title("Move along the path", "Every stop of the slider is an adapter."))
+                methods = [(LABELS[key].capitalize(), key) for key in (CONDITION, WEIGHTS)]
+                self.method = gr.Radio(methods, value=CONDITION, label="Mixed", elem_id="descriptions-method")
+                self.alpha = gr.Slider(
+                    0, 1, DEFAULTS["alpha"], step=0.1, label="Share of B", elem_id="descriptions-alpha", buttons=[]
+                )
+                self.where = gr.HTML(elem_id="descriptions-where")
+                with gr.Row(elem_classes="downloads"):
+                    self.adapter = gr.DownloadButton(
+                        "The adapter at this point", variant="primary", elem_id="download-adapter"
+                    )
+                    self.everything = gr.DownloadButton("Path, figures and all adapters", elem_id="download-described")
+            with gr.Row(elem_classes="two"):
+                for letter in "AB":
+                    question = f"What happens between? On the texts of {letter}"
+                    self._figure(f"scores-{letter.lower()}", question, SCORES_UNDER.format(letter))
+            with gr.Row(elem_classes="two"):
+                under = "Length of the difference of what they add to the weights; dashed: mixed by weights."
+                self._figure("distance", "How far is each point from A, B and the zoo?", under)
+                under = "Mean angle between the vectors of sentences with and without it; near 0 it does nothing."
+                self._figure("degrees", "How far does each adapter turn sentences?", under)
+
+    def _figure(self, name: str, question: str, under: str) -> None:
+        self.cards[name], self.plot[name] = _figure(f"descriptions-{name}", question, under)

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +20,7 @@ from d2nwg.utils.progress import Progress, silent
 if TYPE_CHECKING:
     from d2nwg.interpolation.result import Interpolation
 
-SHOWN = 6  # pictures of each endpoint
+SHOWN, MOST_SHOWN = 6, 24  # pictures of each endpoint: at least, where there are so many, and at most
 
 
 class Figures(NamedTuple):
@@ -99,14 +100,18 @@ def figures(found: "Interpolation", alpha: float | None, of: str = MAPS[0][1]) -
 
 
 def _pictures(found: "Interpolation") -> dict[int, tuple[list[int], list[str]]]:
-    """For each endpoint with images: numbers of `SHOWN` query images, of as many classes as can be, and thumbnails."""
-    chosen = {}
+    """For each endpoint with images: numbers of query images, one of each class and no fewer than `SHOWN`, as far as
+    there are, and thumbnails."""
+    many, chosen = min(max(SHOWN, len(found.endpoints.classes)), MOST_SHOWN), {}
     for number in found.endpoints.scored:
         endpoint = found.endpoints.members[number]
         labels = endpoint.labels.numpy()
         turn = np.array([int((labels[:i] == label).sum()) for i, label in enumerate(labels)])
-        order = np.lexsort((labels, turn))[: 3 * SHOWN]
-        shown = [(int(i), picture) for i in order if (picture := thumbnail(endpoint.items[i]))][:SHOWN]
+        order = np.lexsort((labels, turn))
+        readable = (
+            (int(i), picture) for i in order if (picture := thumbnail(endpoint.items[i], found.endpoints.scale))
+        )
+        shown = list(islice(readable, many))
         chosen[number] = ([i for i, _ in shown], [picture for _, picture in shown])
     return chosen
 

@@ -11,6 +11,7 @@ from d2nwg.ui.settings import (
     LIMITS,
     bundle_names,
     bundles,
+    check_adapters,
     check_bundle,
     example_names,
     knows_names,
@@ -34,10 +35,14 @@ DEFAULTS: dict[str, Any] = dict(
     last="dog",
     liked="none",
     name_points=NAME_POINTS,
+    task_a="Is this film review positive?",
+    task_b="Is this message spam?",
+    task_points=NAME_POINTS,
+    task_samples=8,
 )
 LETTERS = ("a", "b", "c")  # of the endpoints
 OWN_LIMITS = {**LIMITS, "points": ("Points", 3, 101), "seeds": ("Paths", 1, 10), "samples": ("Heads a point", 1, 50)}
-BY = {"Two tasks": "tasks", "Two names": "names"}  # what the path is between
+BY = {"Two tasks": "tasks", "Two names": "names", "Two descriptions": "descriptions"}  # what the path is between
 NO_IMAGES = ("No images", "none")
 LONGEST_LINK = 500  # characters of a name in a link
 PREFERRED = "heads-efficientnet-lite0"
@@ -82,6 +87,24 @@ def check_names(bundle: str | None, points, viewer: Viewer = STRANGER) -> dict:
         UserError: a number out of its limits, or a bundle that is not here.
     """
     return {"bundle": check_bundle(bundle, viewer), **whole_numbers({"points": points}, OWN_LIMITS)}
+
+
+def check_descriptions(bundle: str | None, points, samples, seed, viewer: Viewer = STRANGER) -> dict:
+    """The keyword arguments of `d2nwg.interpolation.descriptions.description_path` beside descriptions, texts and
+    labels.
+
+    Raises:
+        UserError: a number out of its limits, or a bundle that is not here.
+    """
+    limits = {**OWN_LIMITS, "samples": LIMITS["samples"]}
+    checked = whole_numbers(dict(points=points, samples=samples, seed=seed), limits)
+    return {"bundle": check_adapters(bundle, viewer), "num_samples": checked.pop("samples"), **checked}
+
+
+def descriptions_from_link(query: Mapping[str, str]) -> dict:
+    """The two descriptions that a link's query asks for."""
+    asked = {key: query.get(key, "") for key in ("task_a", "task_b")}
+    return {key: text for key, text in asked.items() if text.strip() and len(text) <= LONGEST_LINK and is_utf8(text)}
 
 
 def names_from_link(query: Mapping[str, str]) -> dict:

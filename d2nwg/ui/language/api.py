@@ -5,6 +5,7 @@ from functools import partial
 
 import gradio as gr
 
+from d2nwg.jobs.owner import STRANGER
 from d2nwg.llm.conversation import Turn
 from d2nwg.llm.questions import BUILT_IN
 from d2nwg.ui.access import on_a_space
@@ -57,7 +58,7 @@ async def chat(
         text, settings = own.check_message(message), own.chat_settings(system, temperature, top_p, seed, longest)
         name = _model(model, model_file)
         variant = await call(partial(own.variant_from_file, delta, name)) if delta else None
-        talk = own.new_talk(name, NAMES if variant else NAMES[:1])
+        talk = own.new_talk(name, NAMES[: 2 if variant else 1])
         talk.kept.turns = _history(history, len(talk.kept.names))
         turn = await call(partial(own.answer, talk, text, settings, variant), reports_to(progress))
     facts = [
@@ -78,6 +79,7 @@ async def refine(
     mode: str = "paper",
     percent: float = 25,
     model_file: str | None = None,
+    zoo: str | None = None,
     progress=PROGRESS,
 ) -> tuple[str, dict, str | None, str]:
     with refusals():
@@ -87,10 +89,12 @@ async def refine(
             "select": (refining.OWN, selection) if selection else (f"{BUILT_IN}:selection", None),
             "report": (refining.OWN, report) if report else (f"{BUILT_IN}:report", None),
         }
-        asked = refining.check(
-            _model(model, model_file), own.check_look(mode, percent), sets, preset, layers, candidates, seed
-        )
-        made = await call(partial(refining.make, asked, call_folder() / "refined", []), reports_to(progress))
+        name = _model(model, model_file)
+        folder = refining.check_zoo(zoo, name, STRANGER)
+        criterion = "confidence" if folder else "accuracy"
+        numbers = preset, layers, candidates, seed, criterion
+        asked = refining.check(name, own.check_look(mode, percent), sets, *numbers, zoo=folder)
+        made = await call(partial(refining.make, asked, call_folder() / "refined"), reports_to(progress))
         delta, report = refining.files_of(made, call_folder())
     return " ".join(made.report["words"]), made.report, str(delta) if delta else None, str(report)
 
@@ -147,8 +151,11 @@ def add_endpoints() -> None:
             for which in ("Selection", "Report")
         ]
         preset = gr.Dropdown([key for _, key in refining.presets()], value="tiny", label="Preset")
-        layers = gr.Number(4, precision=0, label="Most matrices to refine; 0: all that are chosen")
+        layers = gr.Number(
+            4, precision=0, label="Most matrices to refine (0: all that are chosen); groups of layers with a zoo"
+        )
         candidates = gr.Number(3, precision=0, label="Candidates for each matrix")
+        zoo = gr.Textbox("", label="A zoo of fine-tunes of the model, by its name; empty: the model alone")
         words, measured = gr.Textbox(label="In words"), gr.JSON(label="Report")
         made = [gr.File(label="What changed, for `llm apply`"), gr.File(label="Report file")]
         run = gr.Button()
@@ -165,15 +172,16 @@ def add_endpoints() -> None:
     )
     run.click(
         refine,
-        [model, *sets, preset, layers, candidates, seed, mode, percent, model_file],
+        [model, *sets, preset, layers, candidates, seed, mode, percent, model_file, zoo],
         [words, measured, *made],
         api_name="language_refine",
         **REFINING,
         api_description=(
             "Refine a language model layer by layer: candidates are kept only where it answers the selection questions "
-            "better; base, refined model and noise are compared on the report questions. Returns the result in words, "
-            "the report, and as files what changed (nothing where no candidate was better) and the report. Reports "
-            "progress; cancelling the job stops the work."
+            "better; the base, the refined model and the same search with noise, cut ranks and the VAE's "
+            "reconstruction (with a zoo: the best fine-tune, the average, and that fine-tune with noise) are compared "
+            "on the report questions. Returns the result in words, the report, and as files what changed (nothing "
+            "where no candidate was better) and the report. Reports progress; cancelling the job stops the work."
         ),
     )
     run.click(

@@ -4,14 +4,18 @@ from html import escape
 
 import numpy as np
 
+from d2nwg.llm.architectures import TITLES
 from d2nwg.llm.chat import Answer
-from d2nwg.llm.conversation import SAME, differing, tally_words
-from d2nwg.ui.html import hint, percent, title
+from d2nwg.llm.conversation import differing
+from d2nwg.llm.prompts import FIRST
+from d2nwg.llm.tally import SAME
+from d2nwg.ui.html import hint, title
 from d2nwg.ui.language.service import Looked, Talk
 
-TYPES = {"q": "query", "k": "key", "v": "value", "o": "output", "up": "up", "gate": "gate", "down": "down"}
 ENDS = {"length": "cut at the longest answer", "stopped": "stopped"}
 BLIND = ("A", "B")
+SHOWN_PROMPTS = 4
+TOLD = 0.01  # nats a token: what differs by less is called alike
 
 
 def looked_words(looked: Looked) -> str:
@@ -21,7 +25,7 @@ def looked_words(looked: Looked) -> str:
     layers = 1 + max(row.matrix.layer for row in rows)
     best = max((row for row in rows if row.snr is not None), key=lambda row: row.snr, default=None)
     most = (
-        f" The highest ratio, {best.snr:.3g}, has the {TYPES[best.matrix.type]} matrix of layer {best.matrix.layer}."
+        f" The highest ratio, {best.snr:.3g}, has the {TITLES[best.matrix.type]} matrix of layer {best.matrix.layer}."
         if best
         else ""
     )
@@ -50,37 +54,46 @@ def matrix_words(row) -> str:
         else f"signal to noise {row.snr:.3g}, rank {row.rank} of its type"
     )
     return hint(
-        f"Layer {row.matrix.layer}, {TYPES[row.matrix.type]}, {rows:,} × {columns:,}: {above:,} of "
+        f"Layer {row.matrix.layer}, {TITLES[row.matrix.type]}, {rows:,} × {columns:,}: {above:,} of "
         f"{len(values):,} singular values lie above ε; {ratio}{', chosen' if row.chosen else ''}."
     )
 
 
 def matrix_name(row) -> str:
     """A matrix in the list."""
-    return f"layer {row.matrix.layer} · {TYPES[row.matrix.type]}{' · chosen' if row.chosen else ''}"
+    return f"layer {row.matrix.layer} · {TITLES[row.matrix.type]}{' · chosen' if row.chosen else ''}"
+
+
+def hidden(talk: Talk | None, blind: bool) -> bool:
+    """Whether it may not be seen which model is which: in a blind conversation, also before its first message."""
+    if talk is None or len(talk.kept.names) != 2:
+        return False
+    return talk.blind or (blind and not talk.kept.turns and talk.writing is None)
 
 
 def pane(talk: Talk | None, side: int, blind: bool, marked: bool) -> str:
-    """One side of the conversation; `side` is 0 for left. Differing words of finished answers are marked."""
-    two = talk is not None and len(talk.kept.names) == 2
-    if side and not two:
+    """One column of the conversation; `side` is 0 for left. Differing words of finished answers are marked. What could
+    tell the models of a blind conversation apart is left out: names, counts and speeds."""
+    several = talk is not None and len(talk.kept.names) > 1
+    if side and not several:
         return _empty("Refine the model, or drop a delta under Settings: the refined model answers here.")
     if talk is None:
         return _empty("Write a message below: the model answers here.")
-    model = 1 - side if two and talk.swapped and blind else side
-    name = BLIND[side] if blind and two else talk.kept.names[model]
+    unnamed = hidden(talk, blind)
+    model = 1 - side if talk.swapped and len(talk.kept.names) == 2 else side
+    name = BLIND[side] if unnamed else talk.kept.names[model]
     said = []
     for turn in talk.kept.turns:
         said.append(f'<div class="me">{escape(turn.message)}</div>')
         text = escape(turn.answers[model].text)
-        if marked and two:
+        if marked and several:
             text = _marked(turn.answers, model)
         best = ' <b class="best">✓ better</b>' if turn.vote == model else ""
-        said.append(_said(turn.answers[model], text, best))
+        said.append(_said(turn.answers[model], text, best, unnamed))
     if talk.writing is not None:
         said.append(f'<div class="me">{escape(talk.writing)}</div>')
         now = talk.answers[model]
-        said.append(_said(now, f'{escape(now.text)}<i class="caret" aria-hidden="true"></i>', ""))
+        said.append(_said(now, f'{escape(now.text)}<i class="caret" aria-hidden="true"></i>', "", unnamed))
     inside = "".join(said) or '<p class="hint">Nothing said yet.</p>'
     return (
         f'<div class="pane"><h4>{escape(name)}</h4><div class="said" role="log" tabindex="0" '
@@ -92,11 +105,11 @@ def _empty(words: str) -> str:
     return f'<div class="pane empty">{hint(words)}</div>'
 
 
-def _said(answer: Answer, text: str, best: str) -> str:
+def _said(answer: Answer, text: str, best: str, unnamed: bool) -> str:
     about = []
-    if answer.tokens:
+    if answer.tokens and not unnamed:
         about.append(f"{answer.tokens} tokens")
-    if answer.speed:
+    if answer.speed and not unnamed:
         about.append(f"{answer.speed:.1f} a second")
     if answer.ended in ENDS:
         about.append(ENDS[answer.ended])
@@ -108,28 +121,69 @@ def _said(answer: Answer, text: str, best: str) -> str:
 
 
 def _marked(answers: list[Answer], model: int) -> str:
-    pieces = differing(answers[0].text, answers[1].text)[model]
-    return "".join(f"<mark>{escape(text)}</mark>" if other and text.strip() else escape(text) for text, other in pieces)
+    """An answer with the words marked that differ from the base's, or the base's with those that the second lacks."""
+    other = model or 1
+    pieces = differing(answers[0].text, answers[other].text)[bool(model)]
+    return "".join(f"<mark>{escape(text)}</mark>" if new and text.strip() else escape(text) for text, new in pieces)
 
 
 def votes(talk: Talk | None, blind: bool) -> str:
-    """The tally; while it is blind, only how many there are."""
-    if talk is None or len(talk.kept.names) < 2:
+    """What to vote on, and the tally of blind votes; while the models are hidden, only how many there are."""
+    if talk is None or not talk.pair:
         return ""
-    counted = sum(turn.vote is not None for turn in talk.votes.turns)
-    if blind:
-        words = "Which answer is better? Left and right were drawn; untick “Blind” to see which is which."
-        return hint(f"{words} Votes so far: {counted}.")
-    return hint(f"Votes: {tally_words(talk.votes)}") if counted else hint("Which answer is better?")
+    if len(talk.kept.names) == 3:
+        return hint(
+            "Votes are between base and refined: untick “Beside it”. Noise had as many tries and was chosen alike."
+        )
+    said, counted = [], talk.tally
+    if talk.done and talk.kept.turns[-1].equal:
+        said.append("Both answers are the same, word for word: there is nothing to vote on.")
+    if hidden(talk, blind):
+        asked = "Which answer is better?" if talk.kept.turns else "Send a message: then say which answer is better."
+        said.append(
+            f"{asked} Left and right were drawn for this conversation; your vote shows which is which. "
+            f"Blind votes so far: {counted.votes}."
+        )
+    else:
+        where = "all your conversations with these two" if talk.lasting else "this visit with these two"
+        said.append(f"Blind votes of {where}: {counted.words(talk.kept.names)}")
+        if not blind:
+            said.append("Only blind votes count: tick “Blind”.")
+    return hint(" ".join(said))
 
 
-def voted(turn, names: tuple[str, ...], blind: bool, swapped: bool) -> str:
-    """What a vote said, in words."""
-    if turn.vote == SAME:
-        return "Noted: the same."
-    if not blind:
-        return f"Noted: {names[turn.vote]} is better."
-    return f"Noted: {BLIND[turn.vote ^ swapped]} is better."
+def voted(turn, names: tuple[str, ...], swapped: bool) -> str:
+    """What a vote said, in words, and after a blind one which model was which."""
+    if not turn.blind:
+        what = "the same" if turn.vote == SAME else f"{names[turn.vote]} is better"
+        return f"Noted: {what}. It was not blind: the tally leaves it out."
+    what = "the same" if turn.vote == SAME else f"{BLIND[turn.vote ^ swapped]} is better"
+    shown = ", ".join(f"{letter} was {names[side ^ swapped]}" for side, letter in enumerate(BLIND))
+    return f"Noted: {what}. {shown}. The next message begins a new conversation."
+
+
+def prompts(found: list[tuple[str, float]]) -> list[str]:
+    """What the buttons say: the prompts that were found, or a few to begin with."""
+    texts = [prompt for prompt, _ in found] or list(FIRST)
+    return (texts + [text for text in FIRST if text not in texts])[:SHOWN_PROMPTS]
+
+
+def telling_prompts(found: list[tuple[str, float]]) -> str:
+    """How far the prompts on the buttons tell the two models apart."""
+    if not found:
+        return ""
+    values = [abs(value) for _, value in found]
+    if values[0] < TOLD:
+        return hint(
+            f"No prompt of the list tells them apart: the base's answers are as likely under both, to {values[0]:.2g} "
+            "nats a token."
+        )
+    signs = {value > 0 for _, value in found}
+    under = "less likely" if signs == {True} else "likelier" if signs == {False} else "likelier or less likely"
+    return hint(
+        f"The base's answers to these are {under} under the refined model, by {values[0]:.2g} to {values[-1]:.2g} nats "
+        "a token, the most of the list. They show where the models differ, not how often, nor which is better."
+    )
 
 
 def looking_places() -> str:
@@ -152,64 +206,3 @@ of its singular values stand out, the more it has learnt. The ones that stand ou
 would give.</p>
 <svg viewBox="0 0 130 84" aria-hidden="true"><path d="{bulk}" class="baselines"/><g class="dots">{spikes}</g></svg>
 </section></div>"""
-
-
-def refining_places() -> str:
-    """What will stand where, before a model is refined."""
-    steps = "M8 70" + "".join(f"h26v-{rise}" for rise in (0, 6, 0, 0, 9, 0, 5, 0, 0, 4)) + "h26"
-    return f"""<div class="places">
-<section class="place wide">{title("Is the refined model better?")}
-<p>Press <b>Refine</b>. For one layer after another, candidates are generated from what the layer's own weights look
-like; one is kept only if it answers the selection questions better. At the end base, refined model and noise answer
-questions that nothing was chosen by.</p>
-<svg viewBox="0 0 300 84" aria-hidden="true"><path d="{steps}" class="chosen"/></svg></section></div>"""
-
-
-def log_table(log: list[dict], criterion: str) -> str:
-    """What was decided, matrix by matrix; `criterion` is that of the refinement, which the scores are in."""
-    rows = []
-    for line in log:
-        best = max(tried["score"] for tried in line["candidates"])
-        kept = "✓ kept" if line["accepted"] else "as it was"
-        arm = "noise · " if line["arm"] == "noise" else ""
-        place = f"{arm}layer {line['layer']} · {TYPES.get(line['type'], line['type'])}"
-        rows.append(
-            f'<tr class="{"kept" if line["accepted"] else ""}"><td>{escape(place)}</td>'
-            f"<td>{_score(line['before'], criterion)}</td><td>{_score(best, criterion)}</td><td>{kept}</td>"
-            f"<td>{line['seconds']:.1f} s</td></tr>"
-        )
-    head = "".join(f"<th>{name}</th>" for name in ("matrix", "before", "best candidate", "", "took"))
-    return (
-        f'<div class="scroll" tabindex="0" role="group" aria-label="what was decided, matrix by matrix">'
-        f'<table class="log"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-    )
-
-
-def _score(value: float, criterion: str) -> str:
-    """An accuracy in percent, or a mean log-probability as it is."""
-    return percent(value) if criterion == "accuracy" else f"{value:.4f}"
-
-
-def refined_words(made) -> str:
-    """The result card: the answer, what to make of it, and how it was made."""
-    report, rest = made.report, list(made.report["words"])
-    first, others = rest[0], rest[1:]
-    facts = [
-        f"{report['accepted']} of {report['tried']} matrices replaced",
-        f"seed {report['config']['seed']}",
-        f"{report['config']['candidates']} candidates each",
-        f"chosen by {report['select_questions']} questions, judged by {report['report_questions']} others",
-    ]
-    if "reconstruction" in report:
-        rebuilt = report["reconstruction"]
-        facts.append(
-            "with the matrices as the VAE gives them back, before refining: "
-            f"{percent(rebuilt['selection_accuracy'])} of the selection questions instead of "
-            f"{percent(rebuilt['base_selection_accuracy'])}"
-        )
-    paragraphs = "".join(f"<p>{escape(words)}</p>" for words in others)
-    return (
-        f'<section class="result"><p class="about">{escape(made.name)}</p><p class="answer">{escape(first)}</p>'
-        f"{paragraphs}"
-        f'<p class="made">{escape(" · ".join(facts))}.</p></section>'
-    )

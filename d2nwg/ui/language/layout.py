@@ -1,4 +1,4 @@
-"""The components of the Language tab, a class or two for each of its three steps."""
+"""The components of the Language tab's first and third step; those of the second are in `refine_layout`."""
 
 import gradio as gr
 
@@ -6,7 +6,7 @@ from d2nwg.ui import html as views
 from d2nwg.ui.access import on_a_space
 from d2nwg.ui.events import Components
 from d2nwg.ui.explore.html import tools
-from d2nwg.ui.language import html, refining
+from d2nwg.ui.language import html
 from d2nwg.ui.language import service as own
 from d2nwg.ui.language.models import DEFAULT, model_choices, model_hint
 from d2nwg.ui.language.service import DEFAULTS, MODES
@@ -19,12 +19,6 @@ MAP = (
 SPECTRUM = (
     "How much of this matrix is noise?",
     "Bars: its singular values. Curve: a random matrix of its size and noise. Beyond ε it counts as signal.",
-)
-FIGURE = ("Which layers got better?", "The score on the selection questions, layer by layer, as candidates are tried.")
-REPORTED = (
-    "Is it better where nothing was chosen?",
-    "Right on the report questions; bars are 95 % intervals. Noise: the same budget spent on random changes of "
-    "the same size.",
 )
 
 # Tells the server which cell of the heat map was clicked. Plotly's handlers stay with its element, which gradio may
@@ -98,113 +92,13 @@ class LookResults(Components):
                     gr.HTML(tools("language-spectrum", SPECTRUM[0]))
 
 
-class Refining(Components):
-    """The second step.
+class Chat(Components):
+    """The third step.
 
     Attributes:
-        questions: the choice of the ``select`` and of the ``report`` questions.
-        question_file: the drop zones for one's own.
+        panes: left, right, and a third one.
+        prompts: buttons that send what they say.
     """
-
-    def __init__(self) -> None:
-        self.questions: dict[str, gr.Dropdown] = {}
-        self.question_file: dict[str, Upload] = {}
-        closed = on_a_space()
-        with gr.Row(elem_classes="tab", elem_id="language-refine"):
-            with gr.Column(elem_classes="choose", min_width=320):
-                with gr.Column(elem_classes="card"):
-                    gr.HTML(views.title("2 · Refine", "Layer by layer; a candidate stays only if it answers better."))
-                    for key, label, half in (
-                        ("select", "Selection questions", "selection"),
-                        ("report", "Report questions", "report"),
-                    ):
-                        choices = refining.question_sets(half)
-                        self.questions[key] = gr.Dropdown(
-                            choices,
-                            value=choices[0][1],
-                            label=label,
-                            elem_id=f"language-{key}",
-                            allow_custom_value=refining.has_harness() and not closed,
-                            info="candidates are chosen by them" if key == "select" else "never chosen by: they judge",
-                        )
-                        self.question_file[key] = Upload(
-                            label=f"{label} (JSONL)",
-                            height=84,
-                            visible=False,
-                            elem_id=f"language-{key}-file",
-                            elem_classes="drop",
-                            file_types=[".jsonl", ".gz", ".json"],
-                        )
-                    self.preset = gr.Dropdown(
-                        refining.presets(),
-                        value=refining.DEFAULTS["preset"],
-                        label="Preset",
-                        elem_id="language-preset",
-                        info="how long the generator learns",
-                    )
-                    first = refining.start_of(refining.DEFAULTS["preset"])
-                    with gr.Row(elem_classes="pair"):
-                        self.layers = gr.Number(
-                            first["layers"],
-                            precision=0,
-                            label="Matrices",
-                            info="the best first; 0: all",
-                            min_width=100,
-                            elem_id="language-layers-count",
-                        )
-                        self.candidates = gr.Number(
-                            first["candidates"],
-                            precision=0,
-                            label="Candidates",
-                            info="for each matrix",
-                            min_width=100,
-                            elem_id="language-candidates",
-                        )
-                    self.criterion = gr.Radio(
-                        list(refining.CRITERIA),
-                        value="accuracy",
-                        label="Better in",
-                        elem_id="language-criterion",
-                        info="right answers, as in the paper, or how sure they are",
-                    )
-                    self.seed = gr.Number(0, precision=0, label="Seed", elem_id="language-seed")
-                with gr.Row(elem_classes="do"):
-                    self.go = gr.Button("Refine", variant="primary", elem_id="language-go", interactive=not closed)
-                    self.stop = gr.Button("Cancel", elem_id="language-cancel", visible=False, min_width=100)
-                    self.resume = gr.Button("Go on", elem_id="language-resume", visible=False, min_width=100)
-                self.status = gr.HTML(
-                    views.notice(refining.CLOSED, "note") if closed else "", elem_id="language-status"
-                )
-            with gr.Column(elem_classes="get", min_width=320):
-                self._results()
-
-    def _results(self) -> None:
-        self.places = gr.HTML(html.refining_places(), elem_id="language-refine-places")
-        with gr.Column(visible=False, elem_id="language-result", elem_classes="results") as self.made:
-            self.sentence = gr.HTML(elem_id="language-answer")
-            with gr.Column(elem_classes="card", visible=False) as self.reported:
-                gr.HTML(views.title(*REPORTED))
-                self.rows = gr.Plot(show_label=False, container=False, elem_id="language-rows")
-            with gr.Column(elem_classes="card"):
-                gr.HTML(views.title(*FIGURE))
-                self.figure = gr.Plot(show_label=False, container=False, elem_id="language-figure")
-                self.log = gr.HTML(elem_id="language-log")
-            with gr.Column(elem_classes="card", visible=False) as self.files:
-                gr.HTML(
-                    views.title(
-                        "Take it away",
-                        "A folder for transformers and mergekit, or only what changed: "
-                        "“d2nwg llm apply” puts that on the base.",
-                    )
-                )
-                with gr.Row(elem_classes="downloads"):
-                    self.pack = gr.DownloadButton("Pack the model", elem_id="language-download-model")
-                    self.delta = gr.DownloadButton("Delta", elem_id="language-download-delta")
-                    self.json = gr.DownloadButton("Report (JSON)", elem_id="language-download-report")
-
-
-class Chat(Components):
-    """The third step."""
 
     def __init__(self) -> None:
         with gr.Column(elem_classes="card", elem_id="language-chat"):
@@ -214,6 +108,7 @@ class Chat(Components):
                     gr.HTML(html.pane(None, side, False, True), elem_id=f"language-pane-{name}", autoscroll=True)
                     for side, name in enumerate(("left", "right"))
                 ]
+                self.panes.append(gr.HTML(visible=False, elem_id="language-pane-third", autoscroll=True))
             with gr.Row(elem_classes="votes", visible=False, elem_id="language-votes") as self.ballot:
                 self.votes = [
                     gr.Button(words, elem_id=f"language-vote-{key}", min_width=90)
@@ -223,8 +118,13 @@ class Chat(Components):
                         ("right", "Right is better →"),
                     )
                 ]
-            self.tally = gr.HTML(elem_id="language-tally")
+            with gr.Row(elem_classes="counted"):
+                self.tally = gr.HTML(elem_id="language-tally")
+                self.reset = gr.Button(
+                    "Reset", elem_id="language-tally-reset", size="sm", min_width=80, scale=0, visible=False
+                )
             self.status = gr.HTML(elem_id="language-chat-status")
+            self._prompts()
             with gr.Row(elem_classes="write"):
                 self.message = gr.Textbox(
                     label="Message",
@@ -243,10 +143,31 @@ class Chat(Components):
             with gr.Row(elem_classes="ticks"):
                 self.blind = gr.Checkbox(False, label="Blind: hide which is which", elem_id="language-blind")
                 self.marked = gr.Checkbox(True, label="Mark differing words", elem_id="language-marked")
+                self.beside = gr.Checkbox(
+                    False, label="Beside it: the same search with noise", elem_id="language-beside", visible=False
+                )
             self._settings()
             with gr.Row(elem_classes="downloads", visible=False) as self.files:
                 self.as_json = gr.DownloadButton("Conversation (JSON)", elem_id="language-talk-json")
                 self.as_text = gr.DownloadButton("Conversation (Markdown)", elem_id="language-talk-md")
+
+    def _prompts(self) -> None:
+        with gr.Row(elem_classes="prompts", elem_id="language-prompts"):
+            self.prompts = [gr.Button(text, size="sm") for text in html.prompts([])]
+        self.telling = gr.HTML(elem_id="language-telling")
+        with gr.Row(elem_classes="do"):
+            self.find = gr.Button(
+                "Find prompts that tell them apart",
+                elem_id="language-find",
+                size="sm",
+                min_width=250,
+                scale=0,
+                visible=False,
+            )
+            self.find_stop = gr.Button(
+                "Cancel", elem_id="language-find-stop", size="sm", visible=False, min_width=80, scale=0
+            )
+        self.finding = gr.HTML(elem_id="language-finding")
 
     def _settings(self) -> None:
         with gr.Accordion("Settings", open=False, elem_id="language-chat-settings"):

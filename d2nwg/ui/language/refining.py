@@ -1,27 +1,34 @@
-"""What the Language tab's second step does, without gradio: a library call, and the files it leaves."""
+"""What the Language tab's second step does, without gradio: jobs, library calls, and the files they leave."""
 
-import contextlib
-import hashlib
 import importlib.util
 import re
 import shutil
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from d2nwg.jobs.job import Job
+from d2nwg.jobs.owner import STRANGER, Viewer
 from d2nwg.llm.presets import CRITERIA
-from d2nwg.llm.questions import BUILT_IN, HARNESS, check_disjoint, load_questions, read_questions
-from d2nwg.ui.language.models import located, named
+from d2nwg.llm.questions import BUILT_IN, HARNESS, check_disjoint, load_questions
+from d2nwg.llm.refinement import read_log, read_refined, refine_by
+from d2nwg.llm.zoos import base_of, list_language_zoos
+from d2nwg.ui.gpu import on_gpu
+from d2nwg.ui.language.models import UPLOADED, located, named
+from d2nwg.ui.language.service import fetch, load
 from d2nwg.ui.libraries import import_libraries
 from d2nwg.ui.settings import whole_numbers
 from d2nwg.ui.uploads import own_file
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.paths import cache_dir
 from d2nwg.utils.progress import Progress, format_seconds, silent
+from d2nwg.utils.text import number
 
+KIND = "refine"  # of the jobs that the tab shows
 OWN = "own"
+ALONE = ""  # instead of the name of a zoo
 SOURCE = re.compile(rf"{BUILT_IN}(:\w{{1,40}})?|{HARNESS}\w[\w.-]{{0,100}}", re.ASCII)  # no paths: they are opened
-KEPT = 8  # refinements whose state stays on the disk
 DEFAULTS: dict[str, Any] = dict(preset="quick")
 WORDS = {
     "tiny": "minutes on two cores",
@@ -29,7 +36,11 @@ WORDS = {
     "standard": "hours, or a GPU",
     "paper": "chunks of 2,097,152; a large GPU",
 }
-LIMITS = {"layers": ("Matrices", 0, 1000), "candidates": ("Candidates", 1, 1000), "seed": ("Seed", 0, 2**31 - 1)}
+LIMITS = {
+    "layers": ("Matrices or groups", 0, 1000),
+    "candidates": ("Candidates", 1, 1000),
+    "seed": ("Seed", 0, 2**31 - 1),
+}
 CLOSED = (
     "Refining takes longer than this shared machine allows. Run the app on your own machine for it; looking and "
     "talking work here."
@@ -38,18 +49,33 @@ CLOSED = (
 
 @dataclass(frozen=True)
 class Asked:
-    """What a refinement is asked to do."""
+    """What a refinement is asked to do.
+
+    Attributes:
+        model: as `d2nwg.ui.language.models.check_model` let it pass.
+        ranking: mode, percent.
+        sets: the sources of the ``select`` and of the ``report`` questions: a name, or a visitor's own file.
+        zoo: the folder of fine-tunes to sample from, or None.
+    """
 
     model: str
-    ranking: dict  # mode, percent
-    selection: list  # of `Question`
-    report: list
-    names: tuple[str, str]  # of the two sets
+    ranking: dict
+    sets: dict[str, str | Path]
     preset: str
     layers: int
     candidates: int
     seed: int
     criterion: str = "accuracy"
+    zoo: Path | None = None
+
+    @property
+    def config(self):
+        """The `d2nwg.llm.presets.RefineConfig`."""
+        from d2nwg.llm.presets import RefineConfig
+
+        numbers = dict(layers=self.layers, candidates=self.candidates, seed=self.seed)
+        how = {"zoo": True} if self.zoo else self.ranking
+        return RefineConfig.of(self.preset, criterion=self.criterion, **numbers, **how)
 
 
 def has_harness() -> bool:
@@ -68,13 +94,44 @@ def question_sets(half: str) -> list[tuple[str, str]]:
     ]
 
 
-def check(model: str, ranking: dict, sets: dict, preset, layers, candidates, seed, criterion="accuracy") -> Asked:
-    """What is asked for, with its questions read.
+def zoos_of(model: str, viewer: Viewer = STRANGER) -> dict[str, Path]:
+    """Name → folder of the zoos of fine-tunes of a model that a viewer may use."""
+    from d2nwg.llm.models import HUB
+
+    found = {}
+    for name, path in list_language_zoos().items():
+        base = (base_of(path) or "").removeprefix(HUB)
+        if viewer.sees(path) and base and (base == model or Path(base).expanduser() == Path(model)):
+            found[name] = path
+    return found
+
+
+def zoo_choices(model: str, viewer: Viewer = STRANGER) -> list[tuple[str, str]]:
+    """What a model can be refined from, as (words, key); the first one is the default."""
+    return [
+        *((f"a zoo of fine-tunes: {name}", name) for name in zoos_of(model, viewer)),
+        ("this model alone", ALONE),
+    ]
+
+
+def check_zoo(name: object, model: str, viewer: Viewer) -> Path | None:
+    """The folder of a zoo that was chosen, or None for the model alone. Raises UserError where it is not to be had."""
+    if name in (ALONE, None):
+        return None
+    if not isinstance(name, str) or name not in (known := zoos_of(model, viewer)):
+        raise UserError("That zoo is not one of this model's here: choose one from the list, or the model alone.")
+    return known[name]
+
+
+def check(
+    model: str, ranking: dict, sets: dict, preset, layers, candidates, seed, criterion="accuracy", zoo=None
+) -> Asked:
+    """What is asked for; `sets` are (name, own file) by ``select`` and ``report``.
 
     Raises:
         UserError: a number out of its limits, or questions that cannot be read or are in both sets.
     """
-    questions, names = {}, {}
+    sources: dict[str, str | Path] = {}
     for key, (source, file) in sets.items():
         if source == OWN:
             if not file:
@@ -82,100 +139,121 @@ def check(model: str, ranking: dict, sets: dict, preset, layers, candidates, see
                     f"Drop a JSONL file with the {'selection' if key == 'select' else 'report'} questions, "
                     "or choose the built-in ones."
                 )
-            path = own_file(file)
-            questions[key], names[key] = read_questions(path), path.name
+            sources[key] = own_file(file)
         else:
-            source = str(source or "").strip()
-            if not SOURCE.fullmatch(source):
+            sources[key] = str(source or "").strip()
+            if not SOURCE.fullmatch(str(sources[key])):
                 raise UserError("Choose the built-in questions, a file, or a task such as lm-eval:arc_easy.")
-            questions[key], names[key] = load_questions(source), source
-    check_disjoint(questions["select"], questions["report"])
+    check_disjoint(*(load_questions(sources[key]) for key in ("select", "report")))
     if preset not in [key for _, key in presets()]:
         raise UserError("Choose one of the presets.")
     if criterion not in CRITERIA:
         raise UserError("A candidate can be better in accuracy or in confidence.")
-    return Asked(
-        model,
-        ranking,
-        questions["select"],
-        questions["report"],
-        (names["select"], names["report"]),
-        preset,
-        criterion=criterion,
-        **whole_numbers(dict(layers=layers, candidates=candidates, seed=seed), LIMITS),
-    )
+    numbers = whole_numbers(dict(layers=layers, candidates=candidates, seed=seed), LIMITS)
+    return Asked(model, ranking, sources, preset, criterion=criterion, zoo=zoo, **numbers)
 
 
-def presets() -> list[tuple[str, str]]:
-    """The presets as (words, key)."""
-    from d2nwg.llm.presets import PRESETS
+def presets(zoo: bool = False) -> list[tuple[str, str]]:
+    """The presets as (words, key): how long they take where a model is refined alone, what they try with a zoo."""
+    from d2nwg.llm.presets import PRESETS, RefineConfig
 
-    return [(f"{key}: {WORDS[key]}" if key in WORDS else key, key) for key in PRESETS]
+    if not zoo:
+        return [(f"{key}: {WORDS[key]}" if key in WORDS else key, key) for key in PRESETS]
+    found = []
+    for key in PRESETS:
+        config = RefineConfig.of(key, zoo=True)
+        asked = number(config.select_questions, "question") if config.select_questions else "all questions"
+        found.append((f"{key}: {config.candidates} candidates, {asked}", key))
+    return found
 
 
-def start_of(preset: str) -> dict:
-    """The numbers that a preset begins with."""
+def start_of(preset: str, zoo: bool = False) -> dict:
+    """The numbers that a preset begins with, for a model alone or with a zoo."""
     from d2nwg.llm.presets import RefineConfig
 
-    config = RefineConfig.of(preset)
+    config = RefineConfig.of(preset, zoo=zoo)
     return {"layers": config.layers, "candidates": config.candidates}
 
 
-def make(asked: Asked, spare: Path, log: list, progress: Progress = silent):
-    """Refine; each line of the log is added to `log` as it is decided. The `d2nwg.llm.refine.Refined`.
+def submit(asked: Asked, viewer: Viewer) -> Job:
+    """Put a refinement in the queue, with copies of the visitor's own files.
 
-    The same model, questions and settings go on where they were, also after the page was closed or the app was killed.
-    `spare` is a folder for the state where somebody else is just at the same.
+    Raises:
+        UserError: the upload is gone, or what `d2nwg.jobs.queue.submit` refuses.
     """
+    from d2nwg.jobs import queue
+
+    uploaded = asked.model.startswith(UPLOADED)
+    place = located(asked.model)
+    own = {key: [source] for key, source in asked.sets.items() if isinstance(source, Path)}
+    parameters = {key: [source] for key, source in asked.sets.items() if key not in own} | {
+        "model": "" if uploaded else place,
+        "asked": asked.model,
+        "zoo": str(asked.zoo) if asked.zoo else None,
+        "config": asked.config.to_config(),
+        "device": None,
+    }
+    files = own | ({"own_model": [Path(place)]} if uploaded else {})
+    name = f"{_stem(asked.model)}-{time.strftime('%m%d-%H%M%S')}"
+    return queue.submit(KIND, name, parameters, files, owner=viewer.owner)
+
+
+def _stem(model: str) -> str:
+    """What names files after a model."""
+    from d2nwg.llm.models import DEFAULT
+    from d2nwg.llm.starter import NAME
+
+    name = NAME if model == DEFAULT else Path(model.removeprefix(UPLOADED)).name
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name).strip("-._")[:40] or "model"
+
+
+def make(asked: Asked, folder: Path, progress: Progress = silent):
+    """Refine here and now, in a new folder: the `d2nwg.llm.refine.Refined`."""
     import_libraries()
-    from filelock import FileLock, Timeout
-
-    from d2nwg.llm.models import locate_language_model
-    from d2nwg.llm.presets import RefineConfig
-    from d2nwg.llm.refine import FORMAT, refine
-
-    config = RefineConfig.of(
-        asked.preset,
-        layers=asked.layers,
-        candidates=asked.candidates,
-        seed=asked.seed,
-        criterion=asked.criterion,
-        **asked.ranking,
-    )
     place = located(asked.model, progress)
-    source = locate_language_model(place, progress=progress)
-    files = sorted(source.glob("*.safetensors"))
-    weights = [(file.name, (facts := file.stat()).st_size, facts.st_mtime_ns) for file in files]
-    run = repr((FORMAT, str(source), weights, asked.selection, asked.report, config)).encode()
-    folder = cache_dir() / "refinements" / hashlib.sha256(run).hexdigest()[:24]
-    folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as held, named(asked.model, place):
-        try:
-            held.enter_context(FileLock(f"{folder}.lock", timeout=0))
-            folder.touch()
-            _forget_old(folder.parent)
-        except Timeout:
-            folder = spare
-        return refine(
-            place,
-            asked.selection,
-            asked.report,
-            config,
-            folder=folder,
-            resume=True,
-            progress=progress,
-            on_event=log.append,
-        )
+    select, report = (load_questions(asked.sets[key]) for key in ("select", "report"))
+    with named(asked.model, place):
+        return refine_by(place, select, report, asked.config, zoo=asked.zoo, folder=folder, progress=progress)
 
 
-def _forget_old(place: Path) -> None:
-    """Remove all but the newest states that nobody is at work on."""
-    from filelock import FileLock, Timeout
+def sample(model: str, zoo: Path, seed, progress: Progress = silent) -> dict:
+    """One sample of all layers of a zoo's fine-tunes: the tensors that change. Nothing is scored.
 
-    states = sorted((path for path in place.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
-    for old in states[:-KEPT]:
-        with contextlib.suppress(Timeout), FileLock(f"{old}.lock", timeout=0):
-            shutil.rmtree(old, ignore_errors=True)
+    Raises:
+        UserError: the seed is none, or as `d2nwg.llm.zoo_sample.sample_from_zoo`.
+    """
+    seed = whole_numbers({"seed": seed}, LIMITS)["seed"]
+    fetch(model, progress)
+    return _sampled(model, zoo, seed, progress=progress)
+
+
+@on_gpu
+def _sampled(model: str, zoo: Path, seed: int, progress: Progress = silent) -> dict:
+    own = load(model, progress)
+    from d2nwg.llm.zoo_sample import sample_from_zoo
+    from d2nwg.weights.model_zoo import ModelZoo
+
+    return sample_from_zoo(own, ModelZoo(zoo), seed=seed, progress=progress)
+
+
+def sampled_words(zoo: Path) -> str:
+    """What is known of a sample."""
+    return (
+        f"One sample of all layers, from the fine-tunes in {zoo.name}, answers below as the refined model. It was not "
+        "scored: nothing here says that it is better than the base. “Refine” searches and measures."
+    )
+
+
+def log_of(job: Job) -> list[dict]:
+    """The decisions of a job so far."""
+    return read_log(job.out)
+
+
+def outcome(job: Job):
+    """The `d2nwg.llm.refine.Refined` of a job that has ended; None where it has come to none."""
+    with suppress(UserError):
+        return read_refined(job.out)
+    return None
 
 
 def files_of(made, folder: Path) -> tuple[Path | None, Path]:
@@ -187,7 +265,7 @@ def files_of(made, folder: Path) -> tuple[Path | None, Path]:
 def done_words(made) -> str:
     """What to say when it is over."""
     if made.cancelled:
-        return "Stopped. What was accepted is kept: talk with it below, take it away, or go on."
+        return "Stopped. What was accepted is kept: talk with it below, take it away, or resume."
     return f"Done in {format_seconds(made.report['seconds'])}."
 
 
@@ -206,18 +284,18 @@ def rows_figure(made):
     return report_figure(rows, made.report["report_questions"]) if rows else None
 
 
-def pack(made, model: str, folder: Path) -> Path:
+def pack(job: Job, folder: Path) -> Path:
     """The refined model's folder as a zip, stored without compression: weights do not compress.
 
     Raises:
-        UserError: the disk is full.
+        UserError: the refinement has changed nothing, the model is gone, or the disk is full.
     """
     import zipfile
 
     from d2nwg.llm.refine import save_refined
 
-    name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in Path(made.name).name).strip("-.")
-    out = save_refined(made, folder / f"{name or 'model'}-refined", model=located(model))
+    made = read_refined(job.out)
+    out = save_refined(made, folder / f"{_stem(made.name)}-refined", model=job.model)
     target = out.parent / f"{out.name}.zip"
     try:
         with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:

@@ -8,14 +8,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from d2nwg.jobs.owner import Viewer
 from d2nwg.llm.chat import Answer, ChatSettings, answer_together, stopped
 from d2nwg.llm.conversation import Conversation, Turn
-from d2nwg.ui.access import on_a_space
+from d2nwg.llm.tally import Ballots, Tally, pair_of
+from d2nwg.ui.access import ACCESS, on_a_space
 from d2nwg.ui.gpu import on_gpu
-from d2nwg.ui.language.models import located, named
+from d2nwg.ui.language.models import UPLOADED, located, named
 from d2nwg.ui.libraries import import_libraries
 from d2nwg.ui.uploads import own_file
 from d2nwg.utils.errors import Cancelled, UserError
+from d2nwg.utils.limits import check_memory
+from d2nwg.utils.paths import cache_dir
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import shown
 
@@ -45,22 +49,38 @@ class Talk:
     Attributes:
         model: what the base was asked for by.
         kept: the conversation.
+        blind: whether it is hidden which of the two models is which, from the first message to the vote.
         swapped: whether the second model stands left.
         writing: the message that is being answered, or None, and its answers so far.
-        before: votes of earlier conversations with the same models, as conversations.
+        pair: what the two models are known by; empty for one.
+        tally: the blind votes between them, in this conversation and earlier ones.
+        lasting: whether those stay when the visit ends.
+        prompts: those found to tell the two apart, with their differences.
+        noise: whether there is a third model to compare with, that of the same search with noise.
     """
 
     model: str
     kept: Conversation
+    blind: bool = False
     swapped: bool = False
     writing: str | None = None
     answers: list[Answer] = field(default_factory=list)
-    before: list[Turn] = field(default_factory=list)
+    pair: str = ""
+    tally: Tally = field(default_factory=Tally)
+    lasting: bool = False
+    prompts: list[tuple[str, float]] = field(default_factory=list)
+    noise: bool = False
 
     @property
-    def votes(self) -> Conversation:
-        """All turns that may hold a vote."""
-        return Conversation(self.kept.names, [*self.before, *self.kept.turns])
+    def done(self) -> bool:
+        """Whether there are answers, and none is being written."""
+        return self.writing is None and bool(self.kept.turns)
+
+    @property
+    def open(self) -> bool:
+        """Whether the last answers can be voted for: a blind vote is cast once, and equal answers are left out."""
+        last = self.kept.turns[-1] if self.done and len(self.kept.names) == 2 else None
+        return last is not None and not last.equal and not (last.blind and last.vote is not None)
 
 
 def check_look(mode, percent) -> dict:
@@ -154,9 +174,36 @@ def first_pick(looked: Looked) -> str:
 
 
 def new_talk(model: str, names: tuple[str, ...], before: Talk | None = None) -> Talk:
-    """An empty conversation; who stands where is drawn. Votes of one before with the same models are kept."""
-    kept = before.votes.turns if before and (before.model, before.kept.names) == (model, names) else []
-    return Talk(model, Conversation(names), random.random() < 0.5, before=kept)
+    """An empty conversation; what is known of the two models from one before is kept."""
+    if before is None:
+        return Talk(model, Conversation(names))
+    return replace(before, kept=Conversation(names), blind=False, swapped=False, writing=None, answers=[])
+
+
+def ballots_of(viewer: Viewer) -> Ballots:
+    """Where a visitor's votes are counted: in files, but on a Space, or without a token, for this visit only."""
+    if on_a_space() or not (viewer.everything or viewer.owner):
+        return Ballots()
+    whole_machine = viewer.everything and not ACCESS.shared_jobs
+    return Ballots(cache_dir() / "votes" / ("own" if whole_machine else "visitors"))
+
+
+def known_pair(model: str, tensors: Mapping, viewer: Viewer) -> str:
+    """What a visitor's votes between a model and its variant are kept by."""
+    name = Path(model).name if model.startswith(UPLOADED) else model
+    return f"{pair_of(name, tensors)} {viewer.owner if ACCESS.shared_jobs or not viewer.everything else ''}"
+
+
+def begin(talk: Talk, blind: bool) -> Talk:
+    """The conversation that the next message belongs to. With `blind` (between two models) that is a new one, unless
+    this one is blind already; who stands where is drawn with its first message."""
+    blind = blind and len(talk.kept.names) == 2
+    if blind and talk.kept.turns and not talk.blind:
+        talk = new_talk(talk.model, talk.kept.names, talk)
+    if not talk.kept.turns:
+        talk.swapped = blind and random.random() < 0.5
+    talk.blind = blind
+    return talk
 
 
 def check_message(message: str | None) -> str:
@@ -179,13 +226,21 @@ def chat_settings(system, temperature, top_p, seed, longest) -> ChatSettings:
     return ChatSettings((system or "").strip(), temperature, top_p, int(seed), int(longest))
 
 
-def answer(talk: Talk, message: str, settings: ChatSettings, variant: dict | None, progress: Progress = silent) -> Turn:
-    """Answer a message with the base and, where there is a `variant` (name → tensor), with the base so changed; what is
-    written so far stands in `talk`. Stopping keeps it."""
+def answer(
+    talk: Talk,
+    message: str,
+    settings: ChatSettings,
+    variant: dict | None,
+    noise: dict | None = None,
+    progress: Progress = silent,
+) -> Turn:
+    """Answer a message with the base and, where there is a `variant` or also `noise` (name → tensor), with the base so
+    changed; what is written so far stands in `talk`. Stopping keeps it."""
     talk.writing, talk.answers = message, [Answer() for _ in talk.kept.names]
     asked = [talk.kept.messages(i, message) for i in range(len(talk.kept.names))]
+    changes = [variant or {}, noise or {}][: len(asked) - 1]
     fetch(talk.model, progress)
-    with contextlib.closing(_written(talk.model, asked, settings, variant or {}, progress=progress)) as rounds:
+    with contextlib.closing(_written(talk.model, asked, settings, changes, progress=progress)) as rounds:
         for answers in rounds:
             talk.answers = answers
             try:
@@ -198,23 +253,38 @@ def answer(talk: Talk, message: str, settings: ChatSettings, variant: dict | Non
 
 @on_gpu
 def _written(
-    name: str, asked: list, settings: ChatSettings, variant: dict, progress: Progress = silent
+    name: str, asked: list, settings: ChatSettings, changes: list[dict], progress: Progress = silent
 ) -> Iterator[list[Answer]]:
-    """The answers of the base and, if two are asked, of its variant, as they grow."""
+    """The answers of the base and of the base with each of the changes, as they grow. All share the memory of what is
+    not changed."""
     from d2nwg.llm.delta import variant_of
 
     model = load(name, progress)
-    speakers = [(model.model, model.tokenizer)]
-    if len(asked) == 2:
-        speakers.append((variant_of(model.model, variant), model.tokenizer))
-    yield from answer_together(speakers, asked, settings)
+    models = [model.model]
+    for tensors in changes:
+        needed = sum(tensor.numel() for tensor in tensors.values()) * model.model.dtype.itemsize
+        check_memory(needed, "Another model to compare with", "compare fewer of them", model.device)
+        models.append(variant_of(model.model, tensors))
+    yield from answer_together([(one, model.tokenizer) for one in models], asked, settings)
 
 
-def finish(talk: Talk, turn: Turn | None, blind: bool) -> None:
+@on_gpu
+def find_prompts(name: str, variant: dict, count: int, progress: Progress = silent) -> list[tuple[str, float]]:
+    """Of the prompts that come with the program, those that tell a model and its variant apart, with their differences
+    (`d2nwg.llm.telling.telling_prompts`)."""
+    from d2nwg.llm.delta import variant_of
+    from d2nwg.llm.telling import telling_prompts
+
+    model = load(name, progress)
+    other = replace(model, model=variant_of(model.model, variant))
+    return telling_prompts(model, other, count=count, progress=progress)
+
+
+def finish(talk: Talk, turn: Turn | None) -> None:
     """Put an answered message into the conversation; None: it came to nothing."""
     talk.writing, talk.answers = None, []
     if turn is not None:
-        talk.kept.turns.append(replace(turn, blind=blind))
+        talk.kept.turns.append(replace(turn, blind=talk.blind))
         del talk.kept.turns[:-MOST_TURNS]
 
 

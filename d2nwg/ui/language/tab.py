@@ -8,10 +8,11 @@ from d2nwg.ui.frame import Frame
 from d2nwg.ui.language import service as own
 from d2nwg.ui.language.api import add_endpoints
 from d2nwg.ui.language.chat import wire_chat
-from d2nwg.ui.language.layout import Chat, LookChoices, LookResults, Refining
+from d2nwg.ui.language.layout import Chat, LookChoices, LookResults
 from d2nwg.ui.language.look import wire_look
 from d2nwg.ui.language.models import model_choices, model_hint
 from d2nwg.ui.language.refine import wire_refine
+from d2nwg.ui.language.refine_layout import Refining
 from d2nwg.ui.link import keep_in_address
 
 KEY, LABEL = "language", "Language"

@@ -3,30 +3,10 @@
 from collections.abc import Sequence
 from html import escape
 
-from d2nwg.jobs.owner import Viewer, jobs_of
+from d2nwg.jobs.owner import Viewer
 from d2nwg.ui import html as views
-from d2nwg.ui.train.service import JOB_KINDS, Checkpoints, ImportedZoo, zoo_path
+from d2nwg.ui.train.service import Checkpoints, ImportedZoo, zoo_path
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.progress import format_seconds
-
-STATES = {
-    "queued": "waiting",
-    "running": "running",
-    "paused": "paused",
-    "stopped": "stopped",
-    "interrupted": "interrupted",
-    "failed": "failed",
-    "finished": "finished",
-}
-MARKS = {
-    "queued": "◌",
-    "running": "▶",
-    "paused": "⏸",
-    "stopped": "■",
-    "interrupted": "!",
-    "failed": "✗",
-    "finished": "✓",
-}
 
 
 def checkpoints(found: Checkpoints) -> str:
@@ -104,54 +84,3 @@ def _networks(summary: dict) -> str:
         f'{views.count(len(summary["architectures"]), "architecture")}{known}.</p><p class="hint">{parts} · tasks: '
         f"{escape(', '.join(list(summary['tasks'])[:6]))}</p></div>"
     )
-
-
-def jobs_html(chosen: str | None, viewer: Viewer) -> str:
-    """The list of the jobs that a viewer may see, the newest first."""
-    cards = [_job(job, job.id == chosen) for job in reversed(jobs_of(viewer))]
-    if not cards:
-        return (
-            '<div class="place"><h3>Your jobs will stand here</h3><p>Build a zoo, then train on it. A job is a '
-            "process of its own: it goes on when this page is closed, and one that is killed resumes from its last "
-            "checkpoint.</p></div>"
-        )
-    return f'<ul class="jobs">{"".join(cards)}</ul>'
-
-
-def _job(job, chosen: bool) -> str:
-    state = job.state()
-    name, total, done = state["state"], state.get("total") or 0, state.get("done") or 0
-    words = [escape(state.get("stage") or "starting")] if name in ("running", "paused") else []
-    if name in ("running", "paused") and total:
-        words.append(f"step {done:,} of {total:,}")
-    if name == "running" and state.get("left"):
-        words.append(f"{format_seconds(state['left'])} left of this stage")
-    if name == "queued":
-        words.append("begins when the job before it ends")
-    words += [
-        text
-        for text in (_last(job) if name in ("running", "paused") else "", escape(state.get("message") or ""))
-        if text
-    ]
-    share = 100 * done / total if total else 0
-    bar = f'<div class="bar"><i style="width:{share:.1f}%"></i></div>' if name in ("running", "paused") else ""
-    return (
-        f'<li class="job {name}{" chosen" if chosen else ""}"><div class="head"><b>{escape(job.spec["name"])}</b>'
-        f'<span class="kind">{JOB_KINDS[job.spec["kind"]]}</span><span class="state">{MARKS[name]} {STATES[name]}'
-        f"</span></div>{bar}<p>{' · '.join(words)}</p></li>"
-    )
-
-
-def _last(job) -> str:
-    if job.spec["kind"] != "train":
-        return ""
-    lines = job.metrics()
-    parts = []
-    loss = next((line["loss"] for line in reversed(lines) if "loss" in line), None)
-    if loss is not None:
-        parts.append(f"loss {loss:.4g}")
-    for key, word in (("reconstructed_accuracy", "reconstructions"), ("sampled_accuracy", "samples")):
-        value = next((line[key] for line in reversed(lines) if key in line), None)
-        if value is not None:
-            parts.append(f"{word} right on {views.percent(value)}")
-    return " · ".join(parts)

@@ -1,13 +1,12 @@
 """What the Train tab does, without gradio: library calls, and the files they leave."""
 
 import os
-import time
 from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from d2nwg.jobs.owner import Viewer, claim, jobs_of, release, result_owner, taken
+from d2nwg.jobs.owner import Viewer, claim, release, result_owner, taken
 from d2nwg.ui import html as views
 from d2nwg.ui.access import allowed_path, folders
 from d2nwg.ui.settings import whole_numbers
@@ -22,8 +21,15 @@ ZOO_LIMITS = {
     "images": ("Images per class", 1, 1000),
     "seed": ("Seed", 0, 2**31 - 1),
 }
-JOB_KINDS = {"train": "training", "zoo": "zoo"}
-LOG_END = 20_000  # characters of a log that are shown
+FIRST = "dual"  # the generator that is chosen at first, wherever it suits: that of the default bundle
+NO_IMAGES = "Choose the images first: one zip a data set, with one folder a class."
+NETWORK_LIMITS = {
+    "subsets": ("Networks", 2, 10**5),
+    "classes": ("Classes", 0, 1000),
+    "updates": ("Steps", 1, 10**6),
+    "seed": ("Seed", 0, 2**31 - 1),
+}
+KINDS = ("train", "zoo", "networks")  # of the jobs that the tab shows
 
 
 def why_off() -> str | None:
@@ -65,6 +71,7 @@ class Checkpoints(NamedTuple):
 class ImportedZoo(NamedTuple):
     """What an import of checkpoints has made."""
 
+    name: str  # of the zoo
     sentence: str
     account: str  # how many files were imported, and how many were not
     notes: list[str]  # why others were refused, and what else is to be known
@@ -107,7 +114,7 @@ def import_zoo(
             )
         made = import_checkpoints(uploads, out, append=True, into=into, progress=progress)
         said = f"{count(len(made.records))} added to the zoo {name}, which now has {len(ModelZoo(out)):,}."
-        return ImportedZoo(said, made.account, _notes(made))
+        return ImportedZoo(name, said, made.account, _notes(made))
     if out.exists() and viewer.owns(result_owner(out)):
         raise UserError(f"There is a zoo {name} already: choose another name, or tick “Add to it”.")
     if out.exists():
@@ -120,20 +127,11 @@ def import_zoo(
             release(out)
         raise
     said = f"{count(len(made.records))} imported as the zoo {name}; `zoo export` gives them back."
-    return ImportedZoo(said, made.account, _notes(made))
+    return ImportedZoo(name, said, made.account, _notes(made))
 
 
 def _notes(made) -> list[str]:
     return [reason for _, reason in made.refused] + made.notes
-
-
-def may_submit(viewer: Viewer) -> None:
-    """Raises UserError for a visitor who could not see what they started."""
-    if not viewer.everything and viewer.owner is None:
-        raise UserError(
-            "Your browser keeps no data of this page, so nothing started here could be known as yours: let it keep "
-            "them, reload the page, and try again."
-        )
 
 
 def submit_zoo(
@@ -151,11 +149,43 @@ def submit_zoo(
     from d2nwg.weights.zoo import ZooConfig
 
     if not files:
-        raise UserError("Choose the images first: one zip a data set, with one folder a class.")
+        raise UserError(NO_IMAGES)
     values = dict(subsets=subsets, min_classes=low, max_classes=high, images=images, seed=seed)
     config = ZooConfig(**whole_numbers(values, ZOO_LIMITS))
     parameters: dict[str, Any] = {"data": [], "encoder": DEFAULT_ENCODER, "config": asdict(config), "device": None}
-    return submit("zoo", name, parameters, [own_file(file) for file in files], owner=viewer.owner)
+    return submit("zoo", name, parameters, {"data": [own_file(file) for file in files]}, owner=viewer.owner)
+
+
+def submit_networks(
+    files: list[str] | None,
+    name: str,
+    network: str,
+    subsets,
+    classes,
+    updates,
+    seed,
+    viewer: Viewer,
+    progress: Progress = silent,
+):
+    """`submit_zoo` of a zoo of small networks.
+
+    Args:
+        network: of `d2nwg.weights.small_networks.NETWORKS`.
+        classes: that each network tells apart; 0 for all of a data set.
+    """
+    from dataclasses import asdict
+
+    from d2nwg.jobs.queue import submit
+    from d2nwg.weights.build_networks import NetworkZooConfig
+    from d2nwg.weights.small_networks import small_network
+
+    if not files:
+        raise UserError(NO_IMAGES)
+    small_network(network)  # whether there is one
+    values = whole_numbers(dict(subsets=subsets, classes=classes, updates=updates, seed=seed), NETWORK_LIMITS)
+    config = NetworkZooConfig(network=network, **{**values, "classes": values["classes"] or None})
+    parameters: dict[str, Any] = {"data": [], "config": asdict(config), "device": None}
+    return submit("networks", name, parameters, {"data": [own_file(file) for file in files]}, owner=viewer.owner)
 
 
 def _zoos(viewer: Viewer) -> dict[str, Path]:
@@ -194,7 +224,7 @@ def suiting(name: str | None, generator: str, viewer: Viewer) -> str:
     except UserError:
         return generator
     fitting = [one.name for one in for_zoo(kind)]
-    return generator if generator in fitting else fitting[0]
+    return next((one for one in (generator, FIRST) if one in fitting), fitting[0])
 
 
 def training_config(generator: str, preset: str, values: dict[str, str]):
@@ -223,24 +253,3 @@ def measure(zoo: Path, config, progress: Progress = silent) -> str:
         f"On this machine this takes {least}about {format_seconds(found['seconds'])}{memory}. Measured just now, a "
         f"few steps a stage: {parts}."
     )
-
-
-def job_choices(viewer: Viewer) -> list[tuple[str, str]]:
-    """(words, id) of every job that a viewer may see, the newest first."""
-    return [(f"{job.spec['name']} ({JOB_KINDS[job.spec['kind']]})", job.id) for job in reversed(jobs_of(viewer))]
-
-
-def log_end(job) -> str:
-    """The end of a job's log."""
-    try:
-        text = job.log.read_text(errors="replace")
-    except OSError:
-        return "The job has not begun."
-    return text[-LOG_END:] or "Nothing yet."
-
-
-def download_log(job, folder: Path) -> Path:
-    """A copy of the log to download."""
-    target = folder / f"{job.id}-{time.strftime('%H%M%S')}.log.txt"
-    target.write_text(job.log.read_text(errors="replace") if job.log.is_file() else "")
-    return target

@@ -22,6 +22,6 @@ def build_tab(frame: Frame) -> None:
             zoo, training = ZooCard(), TrainingCard()
         with gr.Column(elem_classes="get", min_width=320):
             jobs = JobsCard()
-    wire_zoo(frame, zoo, jobs.pick)
-    wire_training(frame, zoo.chosen, training, jobs.pick)
-    wire_jobs(frame, zoo.chosen, jobs)
+    wire_zoo(frame, zoo, jobs.list.pick)
+    wire_training(frame, zoo.chosen, training, jobs.list.pick)
+    wire_jobs(frame, zoo.chosen, [zoo.status, training.status], jobs)

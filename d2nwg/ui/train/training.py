@@ -11,13 +11,14 @@ from d2nwg.training.settings import as_text, meanings
 from d2nwg.ui import html as views
 from d2nwg.ui.events import PRIVATE, Components
 from d2nwg.ui.frame import Frame
+from d2nwg.ui.jobs import job_choices, may_submit, newest
 from d2nwg.ui.run import Run
 from d2nwg.ui.session import Session
 from d2nwg.ui.train import service
+from d2nwg.ui.train.jobs import submitted
+from d2nwg.ui.train.service import FIRST
 from d2nwg.ui.visitor import visitor
 from d2nwg.utils.errors import UserError
-
-FIRST = "unet"  # the generator that is chosen at first
 
 
 class TrainingCard(Components):
@@ -109,7 +110,7 @@ def wire_training(frame: Frame, chosen: gr.Dropdown, card: TrainingCard, job: gr
     def submit(viewer: Viewer, zoo: str | None, name: str, generator: str, preset: str, *texts):
         from d2nwg.jobs.queue import submit_training
 
-        service.may_submit(viewer)
+        may_submit(viewer)
         path, config = service.zoo_path(zoo, viewer), card.config(generator, preset, texts)
         return submit_training(name, [path], config, owner=viewer.owner)
 
@@ -119,10 +120,9 @@ def wire_training(frame: Frame, chosen: gr.Dropdown, card: TrainingCard, job: gr
             made = await asyncio.to_thread(submit, viewer, *values)
         except UserError as reason:
             return {card.status: views.notice(str(reason))}
-        said = f"The training {made.spec['name']} is in the queue: see Jobs."
         return {
-            card.status: views.notice(said, "good"),
-            job: gr.update(choices=service.job_choices(viewer), value=made.id),
+            card.status: submitted(made),
+            job: gr.update(choices=job_choices(newest(viewer, service.KINDS)), value=made.id),
         }
 
     def suit(request: gr.Request, token, zoo: str | None, generator: str) -> str:

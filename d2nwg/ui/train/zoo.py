@@ -9,20 +9,26 @@ from d2nwg.jobs.owner import STRANGER
 from d2nwg.ui import html as views
 from d2nwg.ui.events import PRIVATE, Components
 from d2nwg.ui.frame import Frame
+from d2nwg.ui.jobs import job_choices, may_submit, newest
 from d2nwg.ui.parts import Upload
 from d2nwg.ui.run import Run
 from d2nwg.ui.session import Session
 from d2nwg.ui.train import html, service
+from d2nwg.ui.train.jobs import submitted
 from d2nwg.ui.visitor import visitor
 
-BUILD, IMPORT = "build", "import"
-SOURCES = [("Build from images", BUILD), ("Import checkpoints", IMPORT)]
+BUILD, NETWORKS, IMPORT = "build", "networks", "import"
+SOURCES = [("Heads from images", BUILD), ("Networks from images", NETWORKS), ("Import checkpoints", IMPORT)]
 HINTS = {
-    BUILD: "One zip a data set, with one folder a class. Thousands of heads are trained on random classes.",
+    BUILD: "One zip or npz file a data set, with one folder a class. Thousands of heads are trained on random classes.",
+    NETWORKS: "One zip or npz file a data set, with one folder a class. Whole small networks are trained on random "
+    "classes in random order, of 28 × 28 pixels.",
     IMPORT: "A zip of .safetensors, .pt, .pth or .th files, or save_pretrained folders; with a CSV of file, "
     "task, accuracy, epoch if you have one. Pickles that need code are refused.",
 }
-BUTTONS = {BUILD: "Build the zoo", IMPORT: "Import them"}
+BUTTONS = {BUILD: "Build the zoo", NETWORKS: "Build the zoo", IMPORT: "Import them"}
+# (label, id): the ids of `d2nwg.weights.small_networks.NETWORKS`, which imports torch
+ARCHITECTURES = [("Small CNN", "cnn"), ("Wider CNN", "cnn-wide"), ("MLP", "mlp"), ("Small ResNet", "resnet")]
 
 
 class ZooCard(Components):
@@ -53,6 +59,15 @@ class ZooCard(Components):
                     high = number(10, label="Most classes", elem_id="zoo-high")
                 seed = number(0, label="Seed", elem_id="zoo-seed")
             self.numbers = [subsets, low, high, images, seed]
+            with gr.Accordion("Settings of networks", open=False, visible=False) as self.network_settings:
+                network = gr.Dropdown(ARCHITECTURES, value="cnn", label="Network", elem_id="zoo-network")
+                with gr.Row(elem_classes="pair"):
+                    many = number(100, label="Networks", info="each on random classes", elem_id="zoo-networks")
+                    classes = number(0, label="Classes", info="of each; 0: all there are", elem_id="zoo-classes")
+                with gr.Row(elem_classes="pair"):
+                    updates = number(400, label="Steps", info="of training, 64 images each", elem_id="zoo-updates")
+                    first = number(0, label="Seed", elem_id="zoo-network-seed")
+            self.network_numbers = [network, many, classes, updates, first]
             with gr.Row(elem_classes="do"):
                 self.go = gr.Button(BUTTONS[BUILD], elem_id="zoo-go")
                 self.stop = gr.Button("Cancel", elem_id="zoo-stop", visible=False, min_width=100)
@@ -73,25 +88,27 @@ def wire_zoo(frame: Frame, zoo: ZooCard, job: gr.Dropdown) -> None:
     _wire_files(run, zoo)
 
     def ask(visit: Session, source: str, files: list[str] | None, name: str, append: bool, *numbers):
-        service.may_submit(visit.viewer)
+        may_submit(visit.viewer)
         if source == BUILD:
-            return partial(service.submit_zoo, files, name, *numbers, viewer=visit.viewer)
+            return partial(service.submit_zoo, files, name, *numbers[: len(zoo.numbers)], viewer=visit.viewer)
+        if source == NETWORKS:
+            return partial(service.submit_networks, files, name, *numbers[len(zoo.numbers) :], viewer=visit.viewer)
         return partial(service.import_zoo, files, name, visit.subfolder(), append, visit.viewer)
 
     def show(visit: Session, made, source: str) -> dict:
         if source == IMPORT:
-            return {zoo.status: html.imported(made)}
-        said = f"The zoo {made.spec['name']} is in the queue: see Jobs."
+            chosen = gr.update(choices=service.zoo_names(visit.viewer), value=made.name)
+            return {zoo.status: html.imported(made), zoo.chosen: chosen}
         return {
-            zoo.status: views.notice(said, "good"),
-            job: gr.update(choices=service.job_choices(visit.viewer), value=made.id),
+            zoo.status: submitted(made),
+            job: gr.update(choices=job_choices(newest(visit.viewer, service.KINDS)), value=made.id),
         }
 
     def describe(request: gr.Request, token, name: str | None) -> str:
         return html.describe_zoo(name, visitor(request, token))
 
-    inputs = [zoo.source, zoo.files, zoo.name, zoo.append, *zoo.numbers]
-    made = run.on(zoo.go.click, ask, inputs, show, [job], looks=[zoo.source], slot={})
+    inputs = [zoo.source, zoo.files, zoo.name, zoo.append, *zoo.numbers, *zoo.network_numbers]
+    made = run.on(zoo.go.click, ask, inputs, show, [job, zoo.chosen], looks=[zoo.source], slot={})
     made.then(describe, [frame.token, zoo.chosen], zoo.about, **PRIVATE)
     zoo.chosen.change(describe, [frame.token, zoo.chosen], zoo.about, **PRIVATE)
 
@@ -103,6 +120,7 @@ def _wire_files(run: Run, zoo: ZooCard) -> None:
         return {
             zoo.hint: views.hint(HINTS[source]),
             zoo.settings: gr.update(visible=source == BUILD),
+            zoo.network_settings: gr.update(visible=source == NETWORKS),
             zoo.found: "",
             zoo.status: "",
             zoo.append: gr.update(visible=source == IMPORT),
@@ -113,12 +131,12 @@ def _wire_files(run: Run, zoo: ZooCard) -> None:
 
     def ask(visit: Session, source: str, files: list[str] | None):
         visit.uploaded(files)
-        look = service.describe_sets if source == BUILD else service.look_at_checkpoints
+        look = service.look_at_checkpoints if source == IMPORT else service.describe_sets
         return partial(look, files, visit.subfolder())
 
     def show(visit: Session, found, source: str, files: list[str] | None, name: str) -> dict:
         named = {zoo.name: name or _name(files)}
-        if source == BUILD:
+        if source != IMPORT:
             return {zoo.found: found, **named}
         from d2nwg.figures.train import weights_figure
 
@@ -128,7 +146,17 @@ def _wire_files(run: Run, zoo: ZooCard) -> None:
     zoo.source.change(
         turn,
         zoo.source,
-        [zoo.hint, zoo.settings, zoo.append, zoo.found, zoo.status, zoo.figure, zoo.files, zoo.go],
+        [
+            zoo.hint,
+            zoo.settings,
+            zoo.network_settings,
+            zoo.append,
+            zoo.found,
+            zoo.status,
+            zoo.figure,
+            zoo.files,
+            zoo.go,
+        ],
         **PRIVATE,
     )
     run.on(
@@ -145,6 +173,7 @@ def _wire_files(run: Run, zoo: ZooCard) -> None:
 
 
 def _name(files: list[str] | None) -> str:
-    """A zoo's name made of that of the first file."""
+    """A zoo's name made of that of the first file, and of how many others there are."""
     stem = Path(files[0]).stem if files else ""
-    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem).strip("-._")[:60]
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem).strip("-._")[:48]
+    return f"{name or 'zoo'}-and-{len(files) - 1}-more" if files and len(files) > 1 else name

@@ -1,4 +1,4 @@
-"""Tasks, zoos and bundles of adapters from strangers, and descriptions and labels of any shape."""
+"""Tasks, zoos and bundles of adapters, and adapters, from strangers; and descriptions and labels of any shape."""
 
 import json
 from pathlib import Path
@@ -25,8 +25,9 @@ LABELS = [
 
 
 def make(rng: Random, room: Room, stock: Stock) -> Case:
-    """One of the three with something wrong, and a verb that reads it."""
-    return rng.choice([_task, _zoo, _bundle, _bundle, _described])(rng, room, stock)
+    """One of them with something wrong, and a verb that reads it."""
+    makers = [_task, _zoo, _language_model_zoo, _bundle, _bundle, _described, _adapter]
+    return rng.choice(makers)(rng, room, stock)
 
 
 def _task(rng: Random, room: Room, stock: Stock) -> Case:
@@ -49,7 +50,7 @@ def _task(rng: Random, room: Room, stock: Stock) -> Case:
 
 def _zoo(rng: Random, room: Room, stock: Stock) -> Case:
     zoo = stock.copy(stock.adapters_zoo, room.given)
-    _damage(zoo, rng)
+    damage(zoo, rng)
     settings = [part for text in FEW_ADAPTERS for part in ("--set", text)]
     out = ["--out", room.out / "x"]
     lines = [
@@ -61,9 +62,17 @@ def _zoo(rng: Random, room: Room, stock: Stock) -> Case:
     return _case(rng.choice(lines), leaves="x.training")
 
 
+def _language_model_zoo(rng: Random, room: Room, stock: Stock) -> Case:
+    zoo = stock.copy(stock.llm_zoo, room.given)
+    damage(zoo, rng)
+    sets = ["--select", stock.questions / "select.jsonl", "--report", stock.questions / "report.jsonl"]
+    few = ["--preset", "tiny", "--candidates", 2, "--out", room.out / "x"]
+    return _case(["llm", "refine", stock.llm, "--zoo", zoo, *sets, *few], leaves="x.refining")
+
+
 def _bundle(rng: Random, room: Room, stock: Stock) -> Case:
     bundle = stock.copy(stock.adapters, room.given)
-    _damage(bundle, rng)
+    damage(bundle, rng)
     line = ["generate", "--describe", "Is it good?", "--bundle", bundle, "--num-samples", 2, "--out", room.out / "x"]
     return _case(line)
 
@@ -76,7 +85,16 @@ def _described(rng: Random, room: Room, stock: Stock) -> Case:
     return _case([*line, "--num-samples", rng.choice([1, 2, 10**9]), "--steps", rng.choice([1, 3, 10**6])])
 
 
-def _damage(folder: Path, rng: Random) -> None:
+def _adapter(rng: Random, room: Room, stock: Stock) -> Case:
+    adapter = stock.copy(stock.adapter, room.given)
+    damage(adapter, rng)
+    lines = [["predict", adapter, "--text", rng.choice(TEXTS).replace("\0", " ") or "x", "good"]]
+    lines += [["evaluate", adapter, stock.text_task / "test.jsonl"]]
+    return _case(rng.choice(lines))
+
+
+def damage(folder: Path, rng: Random) -> None:
+    """Damage a file or two of a folder, most often a value in its JSON."""
     for _ in range(rng.choice((1, 1, 2))):
         files = [path for path in sorted(folder.rglob("*")) if plain(path)]
         inside = [path for path in files if path.suffix == ".json"] if rng.random() < 0.8 else files

@@ -66,6 +66,8 @@ def _calls(rng: Random, room: Room, stock: Stock) -> list[tuple[str, list]]:
         ("interpolate", [files, None, files, None, "heads-dual", ["weights"], 2, 1, 1, 2, 0, None, 10]),
         ("explore_names", ["wolf, dog", "husky", "heads-dual"]),
         ("interpolate_names", ["wolf", "dog", files, None, "heads-dual", 3]),
+        ("explore_tasks", ["Is this spam?", None, 2, 0]),
+        ("interpolate_descriptions", ["Is this spam?", "Is this good?", files, None, "a, b", "", None, 3, 1, 0]),
         ("language_spectrum", [str(room.given), "paper", 25]),
         ("language_chat", ["hello", "[]", str(room.given), delta, "", 0, 1, 0, 2]),
         ("language_refine", [str(room.given), questions, questions, "tiny", 1, 1, 0, "paper", 25]),

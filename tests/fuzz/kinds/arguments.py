@@ -85,6 +85,14 @@ def _lines(rng: Random, room: Room, stock: Stock) -> list[tuple[list[str], list]
         ),
         (["explore"], ["--names", "cat, dog", "--search", "do", "--bundle", bundle, "--perplexity", 3, "--out", out]),
         (["interpolate"], [stock.images, "--names", "cat, dog", "--bundle", bundle, "--points", 3, "--out", out]),
+        (
+            ["explore"],
+            ["--describe", "spam?", "--bundle", stock.adapters, "--num-samples", 2, "--steps", 2, "--out", out],
+        ),
+        (
+            ["interpolate"],
+            [*("--describe", "spam?", "good?"), "--bundle", stock.adapters, "--points", 2, *few, "--out", out],
+        ),
         (["evaluate"], [stock.generated / "head.safetensors", stock.images]),
         (["predict"], [stock.generated / "head.safetensors", stock.images / "a" / "00.png"]),
         (["sample"], [stock.networks, "--task", "x", "--num-samples", 2, "--steps", 2, "--out", out]),

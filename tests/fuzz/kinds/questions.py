@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+from pathlib import Path
 from random import Random
 
 from tests.fuzz.case import Case
@@ -32,8 +33,49 @@ ODD = [
 ]
 
 
+PARTS = ["train=2", "report", "train=1", "x=0", "a=999999999", "a=1000000000", "../x", "a=-1", "=", "é=1", "A", "a"]
+
+
 def make(rng: Random, room: Room, stock: Stock) -> Case:
     """A file of questions with something wrong, to score a model on."""
+    path = _file(rng, room)
+    line = ["llm", "evaluate", stock.llm, path, *rng.choice([[], ["--out", room.out / "x.json"]])]
+    if rng.random() < 0.15:
+        line = [
+            "llm",
+            "refine",
+            stock.llm,
+            "--select",
+            path,
+            "--report",
+            stock.questions / "report.jsonl",
+            "--preset",
+            "tiny",
+            "--layers",
+            1,
+            "--candidates",
+            1,
+            "--out",
+            room.out / "x",
+        ]
+    line += rng.choice([[], ["--shots", rng.choice([1, 2, 100])], ["--shots", 1, "--shots-from", _file(rng, room)]])
+    return Case([*map(str, line), "--device", "cpu"], leaves=r"x\.refining")
+
+
+def make_split(rng: Random, room: Room, stock: Stock) -> Case:
+    """Such a file to be cut into parts, or for adapters to learn from."""
+    path, other = _file(rng, room), stock.questions / "select.jsonl"
+    line = ["llm", "split", path, *rng.choice([[], [other], [other, other]])]
+    line += rng.choice([[], [], ["--parts", "b", "a=1"], ["--parts", *rng.choices(PARTS, k=rng.randrange(1, 4))]])
+    if rng.random() < 0.3:
+        line = ["zoo", "build", path, "--llm", stock.llm, "--epochs", 1, "--seeds", 1, "--keep", 1, "--rows", 8]
+        line += rng.choice([[], ["--select", other], ["--select", path], ["--max-tokens", 1], ["--lr", 1e30]])
+        line += ["--rank", rng.choice([1, 2, 10**9])]
+    return Case([*map(str, line), "--out", str(room.out / "x"), "--device", "cpu"], leaves=r"x\.building")
+
+
+def _file(rng: Random, room: Room) -> Path:
+    """A file of questions with something wrong."""
     rows: list = [
         {"question": f"Is it {topic}", "choices": ["yes", "no", topic], "answer": number % 3}
         for number, topic in enumerate(TOPICS[: rng.choice((1, 3, 10))])
@@ -54,23 +96,4 @@ def make(rng: Random, room: Room, stock: Stock) -> Case:
     path.write_bytes(data)
     if rng.random() < 0.08:
         special(path, rng, links=False)
-    line = ["llm", "evaluate", stock.llm, path, *rng.choice([[], ["--out", room.out / "x.json"]])]
-    if rng.random() < 0.15:
-        line = [
-            "llm",
-            "refine",
-            stock.llm,
-            "--select",
-            path,
-            "--report",
-            stock.questions / "report.jsonl",
-            "--preset",
-            "tiny",
-            "--layers",
-            1,
-            "--candidates",
-            1,
-            "--out",
-            room.out / "x",
-        ]
-    return Case([*map(str, line), "--device", "cpu"], leaves=r"x\.refining")
+    return path

@@ -1,0 +1,48 @@
+"""Short messages to talk with two models by; about half give choices, as the questions that refinements are scored on.
+
+None of the questions that come with the program is among them: those chose the weights, or judge them.
+"""
+
+PROMPTS = (
+    "Which of these melts first in the sun: chocolate, glass, iron or stone? Answer with one of them.",
+    "Which of these is a reptile: a salmon, a lizard, a robin or a bat?",
+    "Which of these conducts heat best: wool, air, silver or cork?",
+    "What would a scientist use to see a cell: a telescope, a microscope, a thermometer or a ruler?",
+    "Which of these is a renewable source of energy: coal, oil, wind or natural gas?",
+    "Which of these changes is chemical: ice melting, paper burning, glass breaking or water boiling?",
+    "Which force slows a sliding box: magnetism, friction, gravity or electricity?",
+    "Which planet is closest to the Sun: Mars, Venus, Mercury or Jupiter?",
+    "Which of these animals is a predator: a rabbit, a cow, an eagle or a deer?",
+    "Which part of a plant makes its food: the root, the leaf, the seed or the bark?",
+    "Which of these is made of living cells: a rock, a mushroom, a cloud or a spoon?",
+    "Which of these is the best insulator: copper, plastic, steel or salt water?",
+    "What carries blood away from the heart: veins, arteries, nerves or lungs?",
+    "Which of these would dissolve in water: sand, oil, sugar or iron?",
+    "Which tool is best for measuring mass: a balance, a clock, a metre stick or a thermometer?",
+    "What is most likely to happen to a plant kept in a dark box: it grows greener, it dies, it blooms or nothing?",
+    "Question: A metal spoon left in hot soup gets hot. What is this called?\nAnswer:",
+    "Question: To open a jar whose lid is stuck, what can one do?\nAnswer:",
+    "Question: How can a wet shoe be dried quickly?\nAnswer:",
+    "Question: What do bears do to survive the winter?\nAnswer:",
+    "Why is the sky blue?",
+    "What is gravity?",
+    "Name three animals that live in a desert.",
+    "How do vaccines work, in two sentences?",
+    "What is the difference between weather and climate?",
+    "Explain to a child why it gets dark at night.",
+    "Write a haiku about the sea.",
+    "Write one sentence about a fox and a river.",
+    "Give me a title for a story about a lost key.",
+    "How do I boil an egg?",
+    "Which is heavier, a kilogram of feathers or a kilogram of lead?",
+    "If all cats are animals and Tom is a cat, is Tom an animal?",
+    "What is 17 + 26?",
+    "A shop sells 3 pens for 2 dollars. What do 9 pens cost?",
+    "Translate into French: Good morning, my friend.",
+    "Give a synonym of “brave”.",
+    "Correct this sentence: She go to school yesterday.",
+    "What should I pack for two days in the mountains?",
+    "Why do leaves change colour in autumn?",
+    "Who are you, and what can you do?",
+)
+FIRST = tuple(PROMPTS[i] for i in (5, 11, 20, 27))  # what is offered before two models are compared
