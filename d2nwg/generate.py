@@ -14,22 +14,19 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from d2nwg.bundles import DEFAULT_BUNDLE, load_pipeline, resolve_bundle
 from d2nwg.conditions.class_names import class_of, rename
-from d2nwg.conditions.task_names import name_classes
 from d2nwg.data.labelled import LabelledSet
-from d2nwg.encoders.open import FeatureEncoder, load_encoder, name_for
+from d2nwg.encoders.open import FeatureEncoder
 from d2nwg.encoders.split import SplitFeatures, read_split, read_unlabelled
 from d2nwg.evaluation.accuracy import per_class_accuracy
 from d2nwg.evaluation.head_scores import HeadScores, score_heads
 from d2nwg.evaluation.recommend import Recommendation, recommend
 from d2nwg.evaluation.report import Clock, Report, advice, readme, unheeded
-from d2nwg.evaluation.selection import Choice, choose, selection_split
+from d2nwg.evaluation.selection import Choice, choose
 from d2nwg.heads import Head
+from d2nwg.opened import Opened, open_for
 from d2nwg.pipelines import DEFAULT
-from d2nwg.pipelines.heads import HeadSamples, WeightGenerationPipeline
-from d2nwg.pipelines.sampling import choose_sampler, sample_heads
-from d2nwg.utils.errors import UserError
+from d2nwg.pipelines.heads import HeadSamples
 from d2nwg.utils.limits import seed_number, whole
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights.networks import State, logits, pick
@@ -147,7 +144,7 @@ def generate_heads(
     clock = Clock()
     classes = rename(given.classes, names) if names else list(given.classes)
     labels = list(map(class_of, classes)) if names else classes
-    opened = _open(given, classes, bundle, encoder, bool(unlabelled), task, sampler, steps, device, progress)
+    opened = open_for(given, classes, bundle, encoder, bool(unlabelled), task, sampler, steps, device, progress)
     sizes = len(classes), opened.encoder.num_features, shots * len(classes), len(unlabelled)
     opened.pipe.check_size(num_samples, *sizes)
     clock.lap("opening")
@@ -156,18 +153,18 @@ def generate_heads(
     free, notes = read_unlabelled(unlabelled, opened.encoder, seen, progress, given.scale(), given.noun)
     clock.lap("features")
     generator = torch.Generator().manual_seed(seed)
-    shown, kept = _selection_split(opened, data, shots, seed)
-    samples = _sample(opened, data.by_class(shown), num_samples, generator, free, progress)
+    shown, kept = opened.part(data, shots, seed)
+    samples = opened.sample(data.by_class(shown), num_samples, generator, free, progress)
     choice = choose(samples.state, data.support[kept], data.labels[kept], samples.expected)
     clock.lap("sampling")
     progress("Fitting the baselines", 0, 1)
     same_noise = torch.Generator().manual_seed(seed)
     beside = {}  # samples without one of the conditions
     if len(free):
-        beside["without_unlabelled"] = _sample(opened, data.by_class(shown), num_samples, same_noise)
+        beside["without_unlabelled"] = opened.sample(data.by_class(shown), num_samples, same_noise)
     if opened.classes:
         nameless, same_noise = replace(opened, classes=()), torch.Generator().manual_seed(seed)
-        beside["without_names"] = _sample(nameless, data.by_class(shown), num_samples, same_noise, free)
+        beside["without_names"] = nameless.sample(data.by_class(shown), num_samples, same_noise, free)
     space = opened.pipe.weight_space
     mean = space.mean.cpu() if opened.on_own_encoder else None
     better = _better(opened, data, num_samples, free, mean, seed)
@@ -205,7 +202,7 @@ def generate_heads(
 
 
 def _better(
-    opened: "_Opened", data: SplitFeatures, num_samples: int, free: Tensor, mean: Tensor | None, seed: int
+    opened: Opened, data: SplitFeatures, num_samples: int, free: Tensor, mean: Tensor | None, seed: int
 ) -> Recommendation | None:
     """Whether to take the generated head or a baseline, by the support alone; None where that takes too long or the
     bundle does not look at the support, so that leaving out some of it says nothing."""
@@ -214,90 +211,10 @@ def _better(
 
     def average(shown: Tensor) -> State:
         noise = torch.Generator().manual_seed(seed)
-        made = _sample(opened, data.by_class(shown), min(num_samples, ADVISERS), noise, free)
+        made = opened.sample(data.by_class(shown), min(num_samples, ADVISERS), noise, free)
         return {name: tensor.mean(0) for name, tensor in made.state.items()}
 
     return recommend(data.support, data.labels, average, mean=mean, seed=seed)
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """A bundle, ready to sample.
-
-    Attributes:
-        name: the bundle's.
-        pipe, steps: with the sampler asked for, and its denoising steps.
-        task: in words; None for a bundle that is shown the data.
-        names: what the pipeline takes for the task (`name_classes`); None likewise.
-        classes: names of the classes where they are a condition; empty where not.
-        notes: sentences for the user.
-    """
-
-    name: str
-    pipe: WeightGenerationPipeline
-    steps: int
-    encoder: FeatureEncoder
-    task: str | None
-    names: tuple | None
-    classes: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def on_own_encoder(self) -> bool:
-        """Whether the heads sit on the same encoder as the zoo's."""
-        return self.encoder.name == self.pipe.weight_space.config.encoder
-
-
-def _open(
-    given, classes, bundle, encoder, with_unlabelled: bool, task, sampler, steps, device, progress: Progress
-) -> _Opened:
-    """Open the bundle and its encoder. What they cannot do is refused before minutes are spent on reading."""
-    progress("Opening the bundle", 0, 1)
-    path = resolve_bundle(bundle)
-    pipe, steps = choose_sampler(load_pipeline(path, device), sampler, steps)
-    space = pipe.weight_space
-    if pipe.max_classes is not None and len(given.classes) > pipe.max_classes:
-        raise UserError(
-            f"{given.name} has {len(given.classes)} classes, and the bundle {path.name} makes heads for at most "
-            f"{pipe.max_classes}: leave some classes out, or choose another bundle."
-        )
-    name = name_for(given, encoder, space.config.encoder)
-    other = not pipe.any_encoder and name != space.config.encoder
-    if other or (with_unlabelled and not pipe.uses_unlabelled):
-        what = f"the encoder {name}" if other else f"unlabelled {given.noun}s"
-        raise UserError(f"The bundle {path.name} cannot use {what}: choose a dual bundle, such as {DEFAULT_BUNDLE}.")
-    task = task or given.name if pipe.tasks or task else None
-    names = name_classes(pipe.tasks, task, given.classes) if task else None
-    opened = _Opened(path.name, pipe, steps, load_encoder(name, device), task, names)
-    if pipe.uses_names:
-        ignored = pipe.names_on(opened.encoder.name).why_not(classes)
-        opened = replace(opened, notes=(ignored,)) if ignored else replace(opened, classes=tuple(classes))
-    progress("Opening the bundle", 1, 1)
-    return opened
-
-
-def _selection_split(opened: _Opened, data: SplitFeatures, shots: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Bool masks (n,) of the support items that condition the generator, and of those that choose a sample."""
-    # A dual generator gains more from all of the support than from a choice among its samples; a task-conditioned one
-    # sees none, so that all of them can choose.
-    shown, kept = selection_split(data.labels, 0 if opened.pipe.uses_all_support or opened.names else shots, seed)
-    return shown, (shown if opened.names else kept)
-
-
-def _sample(
-    opened: _Opened,
-    by_class: list[Tensor],
-    num_samples: int,
-    generator: torch.Generator,
-    unlabelled: Tensor | None = None,
-    progress: Progress = silent,
-) -> HeadSamples:
-    """Sample heads; their state is on the CPU."""
-    run: dict = {"steps": opened.steps, "unlabelled": unlabelled, "task": opened.names, "progress": progress}
-    run |= {"names": opened.classes, "encoder": opened.encoder.name}
-    samples = sample_heads(opened.pipe, by_class, num_samples, generator, **run)
-    samples.state = {name: tensor.cpu() for name, tensor in samples.state.items()}
-    return samples
 
 
 def _generation(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from d2nwg import from_names, generate
+from d2nwg import from_names, opened
 from d2nwg.bundles import load_pipeline
 from d2nwg.cli import main
 from d2nwg.conditions.base import Task
@@ -38,7 +38,7 @@ def bundle(named_bundle):
 
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch, cheap_encoder):
-    for module in (generate, from_names):
+    for module in (opened, from_names):
         monkeypatch.setattr(module, "load_encoder", lambda *args: cheap_encoder)
 
 
@@ -205,7 +205,7 @@ def test_an_encoder_that_knows_no_names_ignores_them(images, bundle, cheap_encod
     class Other(type(cheap_encoder)):
         name = "fake/other"
 
-    monkeypatch.setattr(generate, "load_encoder", lambda *args: Other())
+    monkeypatch.setattr(opened, "load_encoder", lambda *args: Other())
     monkeypatch.setattr(from_names, "load_encoder", lambda *args: Other())
     made = generate_heads(images, bundle=bundle, shots=2, num_samples=3, encoder="fake/other")
     assert any("class names are ignored" in note for note in made.report.notes)

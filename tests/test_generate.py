@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from d2nwg import generate
+from d2nwg import generate, opened
 from d2nwg.data.images import load_images
 from d2nwg.evaluation.accuracy import accuracies
 from d2nwg.evaluation.recommend import Recommendation
@@ -26,7 +26,7 @@ STAGES = ["Opening the bundle", "Reading images", "Sampling heads", "Fitting the
 
 @pytest.fixture(autouse=True)
 def _cheap(monkeypatch, cheap_encoder):
-    monkeypatch.setattr(generate, "load_encoder", lambda name, device=None: cheap_encoder)
+    monkeypatch.setattr(opened, "load_encoder", lambda name, device=None: cheap_encoder)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def run(images, bundle, **kwargs):
 @pytest.fixture(scope="module")
 def made(folder, tiny_bundle, cheap_encoder):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generate, "load_encoder", lambda name, device=None: cheap_encoder)
+        patch.setattr(opened, "load_encoder", lambda name, device=None: cheap_encoder)
         return run(load_images(folder), tiny_bundle)
 
 

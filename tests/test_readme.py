@@ -69,6 +69,7 @@ SMALLEST = {  # command: options that make it small, in the order in which the c
     "python -m d2nwg zoo build birds/ tools.zip --subsets 10000 --classes 2-20 --out zoo": FEW,
     "python -m d2nwg train --zoo zoo --generator dual --out my-bundle": DUAL,
     "python -m d2nwg generate flowers/ --bundle my-bundle --out my-head": "--num-samples 3",
+    "python -m d2nwg curve flowers/ --out curve.json": "--shots 1 2 --draws 2 --num-samples 2",
     "python -m d2nwg finetune flowers-head flowers/ --epochs 25 --out flowers-tuned": "--epochs 1 --seeds 1",
     "python -m d2nwg generate gray-mnist.npz --bundle networks-28px --out mnist-network": "",
     "python -m d2nwg interpolate task:digits task:digits-turned-45 --bundle tasks-small-networks --out path": (

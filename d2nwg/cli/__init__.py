@@ -13,14 +13,28 @@ from contextlib import redirect_stdout
 from typing import cast
 
 from d2nwg import __version__
-from d2nwg.cli import evaluate, explore, export, finetune, generate, interpolate, jobs, llm, predict, sample, train, zoo
+from d2nwg.cli import (
+    curve,
+    evaluate,
+    explore,
+    export,
+    finetune,
+    generate,
+    interpolate,
+    jobs,
+    llm,
+    predict,
+    sample,
+    train,
+    zoo,
+)
 from d2nwg.cli.common import Parser, check_texts, parent_parser
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.limits import free_memory, out_of_memory, size
 from d2nwg.utils.outputs import AGAIN, disk_error
 from d2nwg.utils.text import Printable, printable
 
-VERBS = (zoo, train, jobs, sample, generate, finetune, explore, interpolate, evaluate, predict, export, llm)
+VERBS = (zoo, train, jobs, sample, generate, finetune, curve, explore, interpolate, evaluate, predict, export, llm)
 
 
 def build_parser() -> argparse.ArgumentParser:

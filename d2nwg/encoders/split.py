@@ -46,6 +46,54 @@ class SplitFeatures:
         return [self.support[kept & (self.labels == c)] for c in range(int(self.labels.max()) + 1)]
 
 
+class SplitReader:
+    """Splits of one data set, each drawn by its own seed; an item is encoded once, when a split first needs it.
+
+    Args:
+        max_query: most query items of a split.
+        progress: stage "Reading images" or "Reading texts".
+    """
+
+    def __init__(
+        self, data: LabelledSet, encoder: FeatureEncoder, max_query: int | None, progress: Progress = silent
+    ) -> None:
+        self.data, self.encoder, self.max_query, self.progress = data, encoder, max_query, progress
+        self._scale = data.scale(progress)
+        self._features = torch.zeros(len(data), encoder.num_features)
+        self._looked, self._readable = np.zeros((2, len(data)), bool)
+
+    def split(self, shots: int, seed: int) -> SplitFeatures:
+        """A split with ``shots`` support items a class; unreadable items are replaced by others of their class.
+
+        Raises:
+            UserError: most items are unreadable, or a class has too few that can be read.
+        """
+        split: dict[str, Any] = {"seed": seed, "max_query": self.max_query}
+        while True:
+            unreadable = self._looked & ~self._readable
+            wanted = candidates(self.data, shots, unreadable=unreadable, **split)
+            wanted = wanted[~self._looked[wanted]]
+            if not len(wanted):
+                break
+            items = [self.data.items[i] for i in wanted]
+            found = self.encoder.encode(items, progress=self.progress, **self._scale.option)
+            self._features[wanted], self._readable[wanted] = found
+            self._looked[wanted] = True
+            check_readable(self.data, np.flatnonzero(self._looked), self._readable)
+        support, query = split_support_query(self.data, shots, readable=self._readable, **split)
+        unread = check_readable(self.data, np.flatnonzero(self._looked), self._readable)
+        features, labels = self._features, torch.from_numpy(self.data.labels)
+        return SplitFeatures(
+            features[support],
+            labels[support],
+            features[query],
+            labels[query],
+            support,
+            query,
+            (*unread, *self._scale.notes()),
+        )
+
+
 def read_split(
     data: LabelledSet,
     encoder: FeatureEncoder,
@@ -54,32 +102,8 @@ def read_split(
     max_query: int | None,
     progress: Progress = silent,
 ) -> SplitFeatures:
-    """Encode the images that a split needs; unreadable ones are replaced by others of their class.
-
-    Args:
-        shots: support items a class.
-        seed: of the split.
-        max_query: most query items.
-        progress: stage "Reading images" or "Reading texts".
-    Raises:
-        UserError: most items are unreadable, or a class has too few that can be read.
-    """
-    scale, features = data.scale(progress), torch.zeros(len(data), encoder.num_features)
-    looked, readable = np.zeros((2, len(data)), bool)
-    split: dict[str, Any] = {"seed": seed, "max_query": max_query}
-    while True:
-        wanted = candidates(data, shots, unreadable=looked & ~readable, **split)
-        wanted = wanted[~looked[wanted]]
-        if not len(wanted):
-            break
-        items = [data.items[i] for i in wanted]
-        features[wanted], readable[wanted] = encoder.encode(items, progress=progress, **scale.option)
-        looked[wanted] = True
-        notes = check_readable(data, np.flatnonzero(looked), readable)
-    support, query = split_support_query(data, shots, readable=readable, **split)
-    labels = torch.from_numpy(data.labels)
-    notes = (*notes, *scale.notes())
-    return SplitFeatures(features[support], labels[support], features[query], labels[query], support, query, notes)
+    """One split, as a `SplitReader` of these arguments reads it. Raises UserError likewise."""
+    return SplitReader(data, encoder, max_query, progress).split(shots, seed)
 
 
 def read_unlabelled(

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.text import number, shown
+from d2nwg.utils.text import aligned, number, shown
 
 GENERATED, RANDOM = "generated", "random"
 LABELS = {
@@ -154,14 +154,7 @@ def text_table(report: FineTuneReport) -> list[str]:
     rows = [
         [r["label"], *(cell(c, len(report.seeds)) for c in r["checkpoints"]), f"{r['lr']:g}"] for r in table(report)
     ]
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    lines = []
-    for row in [heads, *rows]:
-        first, *others = (
-            text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths, strict=True))
-        )
-        lines.append("  ".join([first, *others]))
-    return lines
+    return aligned([heads, *rows])
 
 
 def sentences(report: FineTuneReport) -> list[str]:

@@ -65,3 +65,12 @@ def some(names: Sequence[object], most: int = 3) -> str:
 def number(count: int, noun: str, plural: str | None = None) -> str:
     """``1 image``, ``1,200 images``; `plural` is the noun and an ``s`` where it is not given."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table in lines of plain text: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]

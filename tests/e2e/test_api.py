@@ -40,6 +40,7 @@ def test_every_action_is_documented(client):
         "/predict",
         "/sample",
         "/finetune",
+        "/learning_curve",
         "/predict_many",
         "/explore",
         "/explore_names",

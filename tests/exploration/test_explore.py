@@ -27,10 +27,10 @@ from tests.helpers.images import make_pattern_folder
 @pytest.fixture(scope="module")
 def cheap(cheap_encoder):
     """The cheap encoder in place of a network."""
-    from d2nwg import generate
+    from d2nwg import opened
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generate, "load_encoder", lambda name, device=None: cheap_encoder)
+        patch.setattr(opened, "load_encoder", lambda name, device=None: cheap_encoder)
         yield
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from d2nwg import generate
+from d2nwg import opened
 from d2nwg.cli import main
 from d2nwg.data.images import load_images
 from d2nwg.encoders import open as encoders
@@ -28,7 +28,7 @@ SHOTS, SEED = 3, 4
 
 @pytest.fixture(autouse=True)
 def _cheap(monkeypatch, cheap_encoder):
-    for place in (generate, encoders):
+    for place in (opened, encoders):
         monkeypatch.setattr(place, "load_encoder", lambda name, device=None: cheap_encoder)
 
 
@@ -46,7 +46,7 @@ def images(folder):
 def made(folder, tiny_bundle, cheap_encoder):
     """A generation of three images a class."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generate, "load_encoder", lambda name, device=None: cheap_encoder)
+        patch.setattr(opened, "load_encoder", lambda name, device=None: cheap_encoder)
         data = load_images(folder)
         return generate_heads(data, bundle=tiny_bundle, shots=SHOTS, seed=SEED, num_samples=4, steps=2, device="cpu")
 

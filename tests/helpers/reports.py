@@ -13,6 +13,7 @@ from d2nwg.exploration.names import Found, NamedRowsMap, Spelled
 from d2nwg.from_names import NamedGeneration, notes_on
 from d2nwg.heads import Head
 from d2nwg.interpolation.name_result import NamePath
+from d2nwg.learning_curve import ARMS, GENERATED, LearningCurve
 from d2nwg.pipelines.names import Expectation, KnownName, Near
 
 
@@ -118,3 +119,22 @@ def make_network_report(samples=(0.5, 0.6), distances=(0.4, None), **changes) ->
         notes=[],
     )
     return replace(made, **changes)
+
+
+def make_curve(**changes) -> LearningCurve:
+    """A learning curve of two draws with 1 and 5 images a class, where the generated head is ahead."""
+    low, high = [[0.5, 0.6], [0.9, 0.9]], [[0.8, 0.6], [0.95, 0.91]]
+    facts = dict(
+        data="fresh",
+        classes=["a", "b"],
+        bundle="tiny",
+        encoder="fake/colours",
+        num_samples=4,
+        max_query=1000,
+        shots=[1, 5],
+        seeds=[0, 1],
+        accuracy={arm: high if arm == GENERATED else low for arm in ARMS},
+        num_query=[60, 60],
+        notes=[],
+    )
+    return LearningCurve(**facts | changes)

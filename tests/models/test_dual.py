@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from d2nwg import generate
+from d2nwg import opened
 from d2nwg.data.images import load_images, load_unlabelled
 from d2nwg.evaluation.accuracy import accuracies
 from d2nwg.generate import generate_heads
@@ -361,7 +361,7 @@ def test_the_paper_preset_is_the_unets():
 
 @pytest.fixture
 def data(tmp_path_factory, monkeypatch, cheap_encoder):
-    monkeypatch.setattr(generate, "load_encoder", lambda name, device=None: cheap_encoder)
+    monkeypatch.setattr(opened, "load_encoder", lambda name, device=None: cheap_encoder)
     return make_pattern_folder(tmp_path_factory.mktemp("use") / "fresh", range(100, 109), per_class=16)
 
 

@@ -19,6 +19,7 @@ ENDPOINTS = (
     "predict",
     "sample",
     "finetune",
+    "learning_curve",
     "predict_many",
     "describe",
     "describe_and_predict",
@@ -83,6 +84,7 @@ def idle(monkeypatch):
     monkeypatch.setattr("d2nwg.ui.settings.adapter_bundles", lambda viewer: [])
     for work in (
         "generate.generate_heads",
+        "learning_curve.learning_curve",
         "network_generation.generate_network",
         "predictions.predict_many",
         "finetuning.heads.finetune_head",

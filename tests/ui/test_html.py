@@ -39,6 +39,7 @@ from d2nwg.ui.train.service import Checkpoints, ImportedZoo
 from d2nwg.ui.work import Stage
 from tests.helpers.images import make_image_folder
 from tests.helpers.reports import (
+    make_curve,
     make_name_map,
     make_name_path,
     make_named,
@@ -278,6 +279,7 @@ def cases(tmp_path, monkeypatch):
                 generate.named_result(make_named([name, "b"], variance=0.99, nearest=(name, "b")))
             ],
             (generate, "finetuned"): [generate.finetuned(replace(tuned, notes=[name]))],
+            (generate, "learning"): [generate.learning(make_curve(notes=[name]))],
             (generate, "seen"): [generate.seen(name, {name: 0.9, "b": 0.1}, name)],
             (generate, "likeliest"): [generate.likeliest({name: 0.9, "b": 0.1})],
             (describe, "answer"): [describe.answer(SimpleNamespace(made=task))],

@@ -22,7 +22,7 @@ from d2nwg.ui.generate.made import Result
 from d2nwg.ui.generate.state import GenerateState
 from d2nwg.ui.session import private_root
 from d2nwg.utils.errors import UserError
-from tests.helpers.reports import make_named, make_report
+from tests.helpers.reports import make_curve, make_named, make_report
 from tests.ui.test_names import page  # noqa: F401 (a fixture)
 
 CLASSES = ("blue", "green", "red")
@@ -180,3 +180,19 @@ def test_a_zip_for_other_programs(page):  # noqa: F811
     assert {"classifier.skops", "predict.py", "README.md"} <= names
     assert made.file.name == "head-for-other-programs.zip"
     assert elsewhere.of(page.results.elsewhere, result)[page.results.elsewhere["card"]]["visible"]
+
+
+def test_a_learning_curve_of_what_was_given(page, result, image_folder, monkeypatch):  # noqa: F811
+    """With the result's bundle, samples, seed and new names; the update of another result leaves it away."""
+    from d2nwg.ui.generate import curve
+
+    asked = {}
+    monkeypatch.setattr(curve, "measure", lambda data, settings, progress: asked.update(settings) or make_curve())
+    result.generation.report = make_report((0.3, 0.3), classes=[*CLASSES[:-1], "new"], bundle="tiny", seed=3)
+    drawn = curve.make(result, 4)
+    assert asked["draws"] == 4 and (asked["bundle"], asked["seed"]) == ("tiny", 3) and asked["names"][-1] == "new"
+    assert len(drawn.figure.data) == 4 and drawn.result is result
+    update = page.view.show(page.visit)
+    assert update[page.results.curve_card]["visible"] and not update[page.results.curve["made"]]["visible"]
+    result.generation.report = make_report((0.3, 0.3), classes=list(CLASSES), task="digits")
+    assert not page.view.show(page.visit)[page.results.curve_card]["visible"], "more images would change nothing"

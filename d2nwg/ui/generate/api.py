@@ -10,6 +10,7 @@ from d2nwg.evaluation.report import advice
 from d2nwg.pipelines import DEFAULT, SAMPLERS
 from d2nwg.ui.api import PROGRESS, refusals, reports_to
 from d2nwg.ui.events import COMPUTE
+from d2nwg.ui.generate import curve as curves
 from d2nwg.ui.generate import finetune as tuning
 from d2nwg.ui.generate import html, many, network_html, networks, service
 from d2nwg.ui.generate.settings import DEFAULTS, check_settings
@@ -110,6 +111,28 @@ async def finetune(
     return " ".join(sentences(report)), report.to_json(), str(file)
 
 
+async def learning_curve(
+    request: gr.Request,
+    files: list[str] | None = None,
+    example: str | None = None,
+    bundle: str | None = None,
+    draws: int = curves.DRAWS,
+    num_samples: int = 50,
+    seed: int = 0,
+    progress=PROGRESS,
+) -> tuple[str, dict]:
+    folder = call_folder()
+    with refusals():
+        counts = whole_numbers({"draws": draws}, curves.LIMITS)
+        settings = check_settings(bundle, 1, num_samples, seed, None, 1000, viewer=visitor(request))
+        run = {key: settings[key] for key in ("bundle", "num_samples", "seed")}
+        data = await call(partial(read_data, files=files, example=example, into=folder), reports_to(progress))
+        found = await call(partial(curves.measure, data, {**run, **counts}), reports_to(progress))
+        from d2nwg.learning_curve import sentences
+
+        return " ".join(sentences(found)), found.to_json()
+
+
 def add_endpoints() -> None:
     """Declare the endpoints. Their components are never shown: they give names, types and defaults."""
     with gr.Column(visible=False):
@@ -166,7 +189,9 @@ def add_endpoints() -> None:
                 (0, "Seed of the first"),
             )
         )
-        curves, tuned = gr.JSON(label="Curves of every start"), gr.File(label="Fine-tuned head")
+        starts, tuned = gr.JSON(label="Curves of every start"), gr.File(label="Fine-tuned head")
+        draws = gr.Number(curves.DRAWS, precision=0, label="Draws of the labelled images or texts")
+        curve = gr.JSON(label="Accuracy over the number of labelled images or texts")
         run = gr.Button()
     run.click(
         load_images,
@@ -216,13 +241,25 @@ def add_endpoints() -> None:
     run.click(
         finetune,
         [head, files, example, epochs, runs, first],
-        [words, curves, tuned],
+        [words, starts, tuned],
         api_name="finetune",
         **COMPUTE,
         api_description=(
             "Train a head or network file from /generate or /sample further on the data that it was made from, beside "
             "random and other starts on the same batches. Returns how many epochs it saves, in words; accuracy of "
             "every start over epochs; and the trained head or network. Images that generation saw score nothing."
+        ),
+    )
+    run.click(
+        learning_curve,
+        [files, example, bundle, draws, numbers[1], numbers[2]],
+        [words, curve],
+        api_name="learning_curve",
+        **COMPUTE,
+        api_description=(
+            "Generate heads from 1, 2, 5, 10 and 20 labelled images or texts a class, several times from other ones, "
+            "and fit the baselines to the same. Returns what that says, in words, and the accuracy of each for every "
+            "number and draw, on those that were left out."
         ),
     )
     run.click(

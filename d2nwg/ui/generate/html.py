@@ -14,6 +14,7 @@ from d2nwg.utils.text import shown
 
 if TYPE_CHECKING:
     from d2nwg.from_names import NamedGeneration
+    from d2nwg.learning_curve import LearningCurve
 
 UNMEASURED = (
     "Without images nothing was measured, so there is no picture of the samples and none of where the head errs: give "
@@ -179,6 +180,26 @@ def finetuned(report: FineTuneReport) -> str:
         f'<div class="scores" tabindex="0" role="group" aria-label="accuracy of each start over epochs"><table><thead>'
         f"<tr><th>% right after epoch</th>{heads}<th>learning rate</th></tr></thead><tbody>{rows}</tbody></table></div>"
         f'<p class="made">{escape(measured_on(report))}</p>'
+        + (f'<ul class="notes">{notes}</ul>' if notes else "")
+        + "</div>"
+    )
+
+
+def learning(curve: "LearningCurve") -> str:
+    """What a learning curve says: sentences, and the table that the figure shows."""
+    from d2nwg.learning_curve import rows, sentences
+
+    heads, own, *others = rows(curve)
+    cells = "".join(f"<th>{escape(words)}</th>" for words in heads)
+    body = "".join(
+        f"<tr{mark}><th>{escape(row[0])}</th>{''.join(f'<td>{value}</td>' for value in row[1:])}</tr>"
+        for row, mark in [(own, ' class="own"'), *((row, "") for row in others)]
+    )
+    notes = "".join(f"<li>{escape(note)}</li>" for note in curve.notes)
+    return (
+        f'<div class="tuned">{"".join(f"<p>{escape(line)}</p>" for line in sentences(curve))}'
+        '<div class="scores" tabindex="0" role="group" aria-label="accuracy over the number of labelled items"><table>'
+        f"<thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>"
         + (f'<ul class="notes">{notes}</ul>' if notes else "")
         + "</div>"
     )

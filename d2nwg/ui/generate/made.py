@@ -58,6 +58,11 @@ class Result:
         return "image" if self.images is None else self.images.noun
 
     @property
+    def learns(self) -> bool:
+        """Whether the labelled items make the head, so that there is a learning curve."""
+        return self.kind == "head" and self.images is not None and self.generation.report.task is None
+
+    @property
     def scale(self):
         """On which images of more than 8 bits a channel become 8 bits (`PixelScale`)."""
         return self.head(None).scale if self.images is None else self.images.scale()

@@ -8,7 +8,7 @@ import gradio as gr
 from d2nwg.ui import html as views
 from d2nwg.ui.events import COMPUTE, PRIVATE
 from d2nwg.ui.frame import Frame
-from d2nwg.ui.generate import cells, elsewhere, finetune, html, many, service
+from d2nwg.ui.generate import cells, curve, elsewhere, finetune, html, many, service
 from d2nwg.ui.generate.layout import Results
 from d2nwg.ui.generate.state import GenerateState
 from d2nwg.ui.session import Session
@@ -80,6 +80,8 @@ class ResultView:
             results.everything: str(result.files["samples"]),
             results.report: str(result.files["report"]),
             **finetune.nothing_yet(results.finetune),
+            **curve.nothing_yet(results.curve),
+            results.curve_card: gr.update(visible=result.learns),
             **many.nothing_yet(results.many),
             **self._use(state, result.files),
             **self._try_it(visit, with_item=True),

@@ -8,7 +8,7 @@ from d2nwg.jobs.owner import STRANGER, owner_of
 from d2nwg.ui import html as views
 from d2nwg.ui.events import PRIVATE, bundle_update
 from d2nwg.ui.frame import Frame, Receiver
-from d2nwg.ui.generate import cards, cells, elsewhere, finetune, html, many, service
+from d2nwg.ui.generate import cards, cells, curve, elsewhere, finetune, html, many, service
 from d2nwg.ui.generate.api import add_endpoints
 from d2nwg.ui.generate.first import first_result
 from d2nwg.ui.generate.layout import Choices, Results
@@ -48,6 +48,7 @@ def build_tab(frame: Frame) -> None:
     _wire_generate(frame, choices, view, run)
     cards.wire(frame, started_by, choices, view, run, SCROLL)
     finetune.wire(frame, results.finetune)
+    curve.wire(frame, results.curve)
     cells.wire(frame, results.cells)
     many.wire(frame, results.many)
     elsewhere.wire(frame, results.elsewhere)

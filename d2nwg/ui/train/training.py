@@ -125,8 +125,9 @@ def wire_training(frame: Frame, chosen: gr.Dropdown, card: TrainingCard, job: gr
             job: gr.update(choices=job_choices(newest(viewer, service.KINDS)), value=made.id),
         }
 
-    def suit(request: gr.Request, token, zoo: str | None, generator: str) -> str:
-        return service.suiting(zoo, generator, visitor(request, token))
+    def suit(request: gr.Request, token, zoo: str | None, generator: str) -> dict | str:
+        suited = service.suiting(zoo, generator, visitor(request, token))
+        return gr.skip() if suited == generator else suited  # another one may have been chosen since this was asked
 
     config = [card.generator, card.preset, *card.all_boxes]
     gr.on(

@@ -1,0 +1,100 @@
+"""The card "How many are enough?": a learning curve of a visitor's images or texts."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import gradio as gr
+from gradio.blocks import Block
+
+from d2nwg.ui.frame import Frame
+from d2nwg.ui.generate import html
+from d2nwg.ui.generate.finetune import GONE
+from d2nwg.ui.generate.state import GenerateState
+from d2nwg.ui.gpu import on_gpu
+from d2nwg.ui.libraries import import_libraries
+from d2nwg.ui.run import Run
+from d2nwg.ui.session import Session
+from d2nwg.ui.settings import whole_numbers
+from d2nwg.utils.errors import UserError
+from d2nwg.utils.progress import Progress, silent
+
+KEY = "curve"
+DRAWS = 5
+LIMITS = {"draws": ("Draws", 1, 20)}
+TITLE = (
+    "How many are enough?",
+    "Heads from 1, 2, 5, 10 and 20 labelled images or texts a class, and the baselines from the same ones, each over "
+    "several draws of them: what more labels would bring, and how much luck there is in those that you have.",
+)
+
+
+class Drawn(NamedTuple):
+    """What one press of the button has made."""
+
+    result: Any  # the `Result` of whose data it is
+    curve: Any  # the `LearningCurve`
+    figure: Any
+
+
+def controls() -> dict[str, Block]:
+    """The components of the card."""
+    parts: dict[str, Block] = {}
+    parts["draws"] = gr.Number(
+        DRAWS, precision=0, label="Draws", info="of the labelled ones, each with its own seed", elem_id="curve-draws"
+    )
+    with gr.Row(elem_classes="do"):
+        parts["go"] = gr.Button("Draw the curve", size="sm", elem_id="curve-go")
+        parts["stop"] = gr.Button("Cancel", size="sm", elem_id="curve-stop", visible=False, min_width=100)
+    parts["status"] = gr.HTML(elem_id="curve-status")
+    with gr.Column(visible=False, elem_id="curve") as parts["made"]:
+        parts["sentence"] = gr.HTML(elem_id="curve-sentence")
+        parts["figure"] = gr.Plot(show_label=False, container=False, elem_id="curve-figure")
+    return parts
+
+
+def nothing_yet(parts: dict[str, Block]) -> dict:
+    """The update for a new result, of whose data nothing was drawn."""
+    return {parts["made"]: gr.update(visible=False), parts["status"]: ""}
+
+
+def wire(frame: Frame, parts: dict[str, Block]) -> None:
+    """Measuring a curve, and showing it."""
+    run = Run(frame.session, KEY, parts["go"], parts["stop"], parts["status"])
+
+    def ask(visit: Session, draws):
+        state = visit.state(GenerateState)
+        if state.result is None or state.result.images is None:
+            raise UserError(GONE)
+        return partial(make, state.result, whole_numbers({"draws": draws}, LIMITS)["draws"])
+
+    def show(visit: Session, drawn: Drawn) -> dict:
+        if visit.state(GenerateState).result is not drawn.result:  # of another one that is shown by now
+            return {}
+        return {
+            parts["made"]: gr.update(visible=True),
+            parts["sentence"]: html.learning(drawn.curve),
+            parts["figure"]: drawn.figure,
+            parts["status"]: "",
+        }
+
+    run.on(parts["go"].click, ask, [parts["draws"]], show, [parts[name] for name in ("made", "sentence", "figure")])
+
+
+def make(result, draws: int, progress: Progress = silent) -> Drawn:
+    """`measure` for a visitor, with the bundle, samples and seed of their result, and what the page shows of it."""
+    report = result.generation.report
+    names = [] if list(report.classes) == list(result.images.classes) else report.classes
+    settings = {"bundle": report.bundle, "num_samples": report.num_samples, "seed": report.seed, "names": names}
+    curve = measure(result.images, {**settings, "draws": draws}, progress=progress)
+    from d2nwg.figures.learning_curve import learning_curve_figure
+
+    return Drawn(result, curve, learning_curve_figure(curve))
+
+
+@on_gpu
+def measure(data, settings: dict, progress: Progress = silent):
+    """`learning_curve` of labelled images or texts; ``settings`` are its keyword arguments."""
+    import_libraries()
+    from d2nwg.learning_curve import learning_curve
+
+    return learning_curve(data, progress=progress, **settings)
