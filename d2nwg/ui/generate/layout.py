@@ -8,7 +8,7 @@ from gradio.blocks import Block
 from d2nwg.data.rows import LONGEST
 from d2nwg.ui import html as views
 from d2nwg.ui.events import Components
-from d2nwg.ui.generate import cells, curve, elsewhere, finetune, html, many
+from d2nwg.ui.generate import cells, curve, elsewhere, finetune, history, html, many
 from d2nwg.ui.generate.settings import DEFAULTS, NAMES, SAMPLER_CHOICES, STEPS_OF
 from d2nwg.ui.generate.state import GenerateState
 from d2nwg.ui.parts import Picture, Upload, python_code
@@ -186,6 +186,7 @@ class Results(Components):
             with gr.Column(elem_classes="card") as self.curve_card:
                 gr.HTML(views.title(*curve.TITLE))
                 self.curve = curve.controls()
+            self.history = history.controls()
 
     def _try_it(self) -> None:
         gr.HTML(views.title("Try it"))

@@ -8,7 +8,7 @@ import gradio as gr
 from d2nwg.ui import html as views
 from d2nwg.ui.events import COMPUTE, PRIVATE
 from d2nwg.ui.frame import Frame
-from d2nwg.ui.generate import cells, curve, elsewhere, finetune, html, many, service
+from d2nwg.ui.generate import cells, curve, elsewhere, finetune, history, html, many, service
 from d2nwg.ui.generate.layout import Results
 from d2nwg.ui.generate.state import GenerateState
 from d2nwg.ui.session import Session
@@ -32,6 +32,9 @@ class ResultView:
         results.picture.clear(self._try_nothing, session, results.seen, **PRIVATE)
         shown = [results.picture, results.text, results.second]
         results.another.click(self._try_another, session, [*shown, results.seen], **COMPUTE, **PRIVATE)
+        earlier = results.history
+        earlier["again"].input(self._show_again, [session, earlier["again"]], results.components, **COMPUTE, **PRIVATE)
+        earlier["beside"].input(self._compare, [session, earlier["beside"]], earlier["said"], **COMPUTE, **PRIVATE)
         texts = [session, results.text, results.second]
         for trigger in (results.try_text.click, results.text.submit, results.second.submit):
             trigger(self._try_text, texts, results.seen, **COMPUTE, **PRIVATE)
@@ -54,6 +57,7 @@ class ResultView:
         state, results = visit.state(GenerateState), self.results
         state.predicted = None
         result = state.result
+        history.keep(state.history, result)
         measured = result.images is not None
         measures = [
             results.strip_card,
@@ -81,6 +85,7 @@ class ResultView:
             results.report: str(result.files["report"]),
             **finetune.nothing_yet(results.finetune),
             **curve.nothing_yet(results.curve),
+            **history.of(results.history, state.history, result),
             results.curve_card: gr.update(visible=result.learns),
             **many.nothing_yet(results.many),
             **self._use(state, result.files),
@@ -168,6 +173,16 @@ class ResultView:
             **self._use(state, _save_picked(visit)),
             **self._try_it(visit),
         }
+
+    def _show_again(self, visit: Session | None, key):
+        state = _with_result(visit)
+        result = state and history.found(state.history, key)
+        return self.show_new(visit, result) if visit and result else gr.skip()
+
+    def _compare(self, visit: Session | None, key):
+        state = _with_result(visit)
+        other = state and history.found(state.history, key)
+        return history.compare(state.result, other) if state and state.result and other else ""
 
     def _try_upload(self, visit: Session | None, path: str | None):
         if (state := _with_result(visit)) is None or path is None:

@@ -1,6 +1,6 @@
 """What the Generate tab keeps for a visitor."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,8 @@ class GenerateState:
         example: the key of the example that they are, "own", or "names" for none at all.
         news: a sentence to show once the data are there.
         opens_with_first: whether the page opened as the stored first result was made, and so may show it.
-        result: what was generated last.
+        result: the one that is shown.
+        history: the last ones, the newest at the end.
         picked: what "try it" and the download use: the number of a sample, the name of a baseline, None for the
             chosen head.
         picture: what "try it" was last given, a picture or a text, and its class where that is known, to look at
@@ -33,6 +34,7 @@ class GenerateState:
     news: str = ""
     opens_with_first: bool = False
     result: Result | None = None
+    history: list[Result] = field(default_factory=list)
     picked: Picked = None
     predicted: tuple[Result, Picked] | None = None
     picture: "tuple[Path | bytes | Text, str | None] | None" = None
