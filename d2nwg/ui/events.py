@@ -9,7 +9,8 @@ from d2nwg.jobs.owner import Viewer
 from d2nwg.ui.settings import bundle_choices
 
 PRIVATE: dict[str, Any] = dict(api_visibility="private", show_progress="hidden")  # of every event of the page
-COMPUTE: dict[str, Any] = dict(concurrency_limit=1, concurrency_id="compute")  # one slot for all that computes
+COMPUTE: dict[str, Any] = dict(concurrency_limit=1, concurrency_id="compute")  # one slot for what takes seconds
+MINUTES: dict[str, Any] = dict(concurrency_limit=1, concurrency_id="minutes")  # and one for what can take minutes
 
 
 class Components:

@@ -1,6 +1,7 @@
 """Long work of a tab: what starts it, how far it is, how it is cancelled, and what the page shows of it in the end."""
 
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 
@@ -10,6 +11,7 @@ from gradio.components import Component
 
 from d2nwg.ui import html
 from d2nwg.ui.events import COMPUTE, PRIVATE
+from d2nwg.ui.line import line_of
 from d2nwg.ui.session import Session
 from d2nwg.ui.visitor import visitor
 from d2nwg.ui.work import UNEXPECTED, Work
@@ -93,7 +95,7 @@ class Run:
         Returns:
             The event after which the page shows the result.
         """
-        owner = object()
+        owner, line = object(), line_of(slot)
 
         def start(request: gr.Request, visit: Session | None, *values):
             visit = visit or Session(viewer=visitor(request))
@@ -109,14 +111,17 @@ class Run:
                 return {self.session: visit}
             if before:
                 before.cancel()
-            visit.works[self.key] = Work(function, owner)
-            return {self.session: visit, **self._busy(), **begun(visit)}
+            work = visit.works[self.key] = Work(function, owner)
+            if line:
+                line.join(work)
+            return {self.session: visit, **self._busy(line.wait(work) if line else ""), **begun(visit)}
 
         async def run(visit: Session | None, *values) -> AsyncIterator[Update]:
             work = visit.works.get(self.key) if visit else None
             if visit is None or work is None or work.started or work.owner is not owner:
                 yield gr.skip()
                 return
+            began = time.monotonic()
             try:
                 async with aclosing(work.watch(every)) as stages:
                     async for stage in stages:
@@ -125,6 +130,8 @@ class Run:
                     return
                 update = end(visit, work, values)
             finally:  # also when the page is gone
+                if line:
+                    line.leave(work, time.monotonic() - began)
                 if visit.works.get(self.key) is work:
                     del visit.works[self.key]
             yield update
@@ -164,11 +171,11 @@ class Run:
     def _stop_update(self, on: bool) -> dict:
         return gr.update(interactive=on) if self._stop_stays else gr.update(visible=on)
 
-    def _busy(self) -> Update:
+    def _busy(self, waits: str = "") -> Update:
         return {
             self.go: gr.update(interactive=False),
             self.stop: self._stop_update(True),
-            self.status: html.notice(WAITING, "note"),
+            self.status: html.notice(waits or WAITING, "note"),
         }
 
     def _cancel(self, visit: Session | None) -> Update:

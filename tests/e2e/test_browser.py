@@ -231,7 +231,7 @@ def test_stopping_really_stops(visit, studio, noise_zip, how):
     page.wait_for_selector("#status .working:has-text('Reading images')")
     other.fill("#samples input", "3")
     other.click("#go")  # waits for its turn
-    other.wait_for_selector("#status:has-text('Waiting for a free place')")
+    other.wait_for_selector("#status:has-text('Waiting: one is ahead of you')")
     if how == "cancel":
         page.click("#stop")
         page.wait_for_selector("#status:has-text('Cancelled.')")

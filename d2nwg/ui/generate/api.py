@@ -9,7 +9,7 @@ from d2nwg.evaluation.finetune_report import sentences
 from d2nwg.evaluation.report import advice
 from d2nwg.pipelines import DEFAULT, SAMPLERS
 from d2nwg.ui.api import PROGRESS, refusals, reports_to
-from d2nwg.ui.events import COMPUTE
+from d2nwg.ui.events import COMPUTE, MINUTES
 from d2nwg.ui.generate import curve as curves
 from d2nwg.ui.generate import finetune as tuning
 from d2nwg.ui.generate import html, many, network_html, networks, service
@@ -243,7 +243,7 @@ def add_endpoints() -> None:
         [head, files, example, epochs, runs, first],
         [words, starts, tuned],
         api_name="finetune",
-        **COMPUTE,
+        **MINUTES,
         api_description=(
             "Train a head or network file from /generate or /sample further on the data that it was made from, beside "
             "random and other starts on the same batches. Returns how many epochs it saves, in words; accuracy of "
@@ -255,7 +255,7 @@ def add_endpoints() -> None:
         [files, example, bundle, draws, numbers[1], numbers[2]],
         [words, curve],
         api_name="learning_curve",
-        **COMPUTE,
+        **MINUTES,
         api_description=(
             "Generate heads from 1, 2, 5, 10 and 20 labelled images or texts a class, several times from other ones, "
             "and fit the baselines to the same. Returns what that says, in words, and the accuracy of each for every "

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 from gradio.blocks import Block
 
+from d2nwg.ui.events import MINUTES
 from d2nwg.ui.frame import Frame
 from d2nwg.ui.generate import html
 from d2nwg.ui.generate.finetune import GONE
@@ -77,7 +78,8 @@ def wire(frame: Frame, parts: dict[str, Block]) -> None:
             parts["status"]: "",
         }
 
-    run.on(parts["go"].click, ask, [parts["draws"]], show, [parts[name] for name in ("made", "sentence", "figure")])
+    shown = [parts[name] for name in ("made", "sentence", "figure")]
+    run.on(parts["go"].click, ask, [parts["draws"]], show, shown, slot=MINUTES)
 
 
 def make(result, draws: int, progress: Progress = silent) -> Drawn:

@@ -8,6 +8,7 @@ import gradio as gr
 from gradio.blocks import Block
 
 from d2nwg.ui import html as views
+from d2nwg.ui.events import MINUTES
 from d2nwg.ui.frame import Frame
 from d2nwg.ui.generate import html, networks
 from d2nwg.ui.generate.state import GenerateState
@@ -85,7 +86,7 @@ def wire(frame: Frame, parts: dict[str, Block]) -> None:
         }
 
     shown = [parts[name] for name in ("made", "sentence", "figure", "head")]
-    run.on(parts["go"].click, ask, [parts["epochs"], parts["seeds"]], show, shown)
+    run.on(parts["go"].click, ask, [parts["epochs"], parts["seeds"]], show, shown, slot=MINUTES)
 
 
 def make(result, head, settings: dict, folder: Path, bundle: Path | None = None, progress: Progress = silent) -> Tuned:

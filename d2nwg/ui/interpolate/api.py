@@ -6,7 +6,7 @@ import gradio as gr
 
 from d2nwg.interpolation.methods import NAME_POINTS
 from d2nwg.ui.api import PROGRESS, refusals, reports_to
-from d2nwg.ui.events import COMPUTE
+from d2nwg.ui.events import MINUTES
 from d2nwg.ui.interpolate import by_description, by_name, service
 from d2nwg.ui.interpolate.settings import (
     DEFAULTS,
@@ -159,7 +159,7 @@ def add_endpoints() -> None:
         [*files, *examples, bundle, *numbers],
         [words, report, made],
         api_name="interpolate",
-        **COMPUTE,
+        **MINUTES,
         api_description=(
             "Interpolate between two labelled data sets with the same classes, each given as files or as the name of "
             "an example: heads are made by mixing conditions, latents and weights, and scored on both. Returns the "
@@ -171,7 +171,7 @@ def add_endpoints() -> None:
         [*names, liked, example, naming, name_points],
         [words, report, made],
         api_name="interpolate_names",
-        **COMPUTE,
+        **MINUTES,
         api_description=(
             "Go from one class name to another: a row of a head is made for each point between them, from the names "
             "alone. Returns in words, as a report, and as a zip with figures and rows which known rows lie near each "
@@ -183,7 +183,7 @@ def add_endpoints() -> None:
         [*tasks, *texts, *classes, adapters, *task_numbers],
         [words, report, made],
         api_name="interpolate_descriptions",
-        **COMPUTE,
+        **MINUTES,
         api_description=(
             "Go from one description of a task of texts to another: adapters of a text encoder for each point between "
             "them, by the condition and by the weights, each scored on the texts of both tasks, where some are given, "

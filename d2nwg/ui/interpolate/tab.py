@@ -8,7 +8,7 @@ import gradio as gr
 
 from d2nwg.jobs.owner import Viewer
 from d2nwg.ui import html as views
-from d2nwg.ui.events import PRIVATE, bundle_update
+from d2nwg.ui.events import MINUTES, PRIVATE, bundle_update
 from d2nwg.ui.frame import Frame, Receiver
 from d2nwg.ui.interpolate import by_description, by_name, html, service
 from d2nwg.ui.interpolate.api import add_endpoints
@@ -220,4 +220,5 @@ def _wire_run(
         [*results.components, *of_names.components, *of_descriptions.components],
         looks=[*looks, of_descriptions.method, of_descriptions.alpha, left.by],
         kept=kept,
+        slot=MINUTES,
     )
