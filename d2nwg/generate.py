@@ -17,10 +17,10 @@ from torch import Tensor
 from d2nwg.conditions.class_names import class_of, rename
 from d2nwg.data.labelled import LabelledSet
 from d2nwg.encoders.open import FeatureEncoder
-from d2nwg.encoders.split import SplitFeatures, read_split, read_unlabelled
-from d2nwg.evaluation.accuracy import per_class_accuracy
+from d2nwg.encoders.split import Glimpse, SplitFeatures, SplitReader, read_unlabelled
+from d2nwg.evaluation.accuracy import interval, per_class_accuracy
 from d2nwg.evaluation.head_scores import HeadScores, score_heads
-from d2nwg.evaluation.recommend import Recommendation, recommend
+from d2nwg.evaluation.recommend import MOST, Recommendation, recommend
 from d2nwg.evaluation.report import Clock, Report, advice, readme, unheeded
 from d2nwg.evaluation.selection import Choice, choose
 from d2nwg.heads import Head
@@ -148,7 +148,9 @@ def generate_heads(
     sizes = len(classes), opened.encoder.num_features, shots * len(classes), len(unlabelled)
     opened.pipe.check_size(num_samples, *sizes)
     clock.lap("opening")
-    data = read_split(given, opened.encoder, shots, seed, max_query, progress)
+    reader = SplitReader(given, opened.encoder, max_query, progress)
+    early = not unlabelled and sizes[0] * shots <= MOST
+    data = reader.split(shots, seed, _glimpse(opened, shots, seed, num_samples) if early else None)
     seen = [given.items[i] for i in np.concatenate([data.support_index, data.query_index])]
     free, notes = read_unlabelled(unlabelled, opened.encoder, seen, progress, given.scale(), given.noun)
     clock.lap("features")
@@ -199,6 +201,23 @@ def generate_heads(
     made = _generation(opened.encoder, data, samples, choice, scores, report)
     made.head.keep_scale(given.scale())
     return made
+
+
+def _glimpse(opened: Opened, shots: int, seed: int, num_samples: int) -> Glimpse:
+    """How good the head is on the query items that have been read: what is said while others still are."""
+    heads: list[State] = []
+
+    def look(data: SplitFeatures) -> str:
+        if not heads:
+            shown, kept = opened.part(data, shots, seed)
+            noise = torch.Generator().manual_seed(seed)
+            samples = opened.sample(data.by_class(shown), min(num_samples, ADVISERS), noise)
+            heads.append(choose(samples.state, data.support[kept], data.labels[kept], samples.expected).head)
+        right = int((logits(heads[0], data.query).argmax(-1) == data.query_labels).sum())
+        low, high = interval(right, len(data.query_labels))
+        return f"right on {right / len(data.query_labels):.0%} so far ({low:.0%} to {high:.0%})"
+
+    return look
 
 
 def _better(

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from d2nwg import generate, opened
 from d2nwg.data.images import load_images
+from d2nwg.encoders import split
 from d2nwg.evaluation.accuracy import accuracies
 from d2nwg.evaluation.recommend import Recommendation
 from d2nwg.evaluation.report import Report, advice
@@ -94,6 +95,28 @@ def test_the_numbers_agree_with_each_other(made, images, cheap_encoder):
     assert accuracies(made.samples, features, labels).numpy() == pytest.approx(scores)
     predicted = made.head.module()(features).argmax(1)
     assert float((predicted == labels).float().mean()) == pytest.approx(accuracy.chosen, abs=1e-6)
+
+
+def test_it_says_how_good_the_head_is_while_others_are_read(made, images, tiny_bundle, monkeypatch):
+    """Where reading takes long; nothing else changes by it."""
+    said = []
+    monkeypatch.setattr(split, "PART", 13)
+    quick = run(images, tiny_bundle, progress=lambda stage, done, total: said.append((stage, done, total)))
+    assert all(" · " not in stage for stage, *_ in said), "it did not take long"
+    monkeypatch.setattr(split, "SOON", -1.0)
+    said.clear()
+    slow = run(images, tiny_bundle, progress=lambda stage, done, total: said.append((stage, done, total)))
+    read = [row for row in said if row[0].startswith("Reading images")]
+    words = list(dict.fromkeys(stage for stage, *_ in read))
+    assert words[0] == "Reading images" and all(
+        " · right on " in stage and "% so far (" in stage for stage in words[1:]
+    )
+    assert len(words) > 1 and {total for *_, total in read if total} >= {12 + 52}
+    assert [done for _, done, total in read if total == 64] == sorted(done for _, done, total in read if total == 64)
+    for other in (quick, slow):
+        assert other.report.query_accuracy == made.report.query_accuracy and torch.equal(
+            other.samples["weight"], made.samples["weight"]
+        )
 
 
 def test_the_average_is_the_mean_of_the_samples(made):

@@ -1,6 +1,7 @@
 """The features of a data set, images or texts, split into support and query."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import number
 
 PLAIN = PixelScale()  # of images of 8 bits a channel
+PART = 64  # query items that are read between two glimpses
+SOON = 3.0  # seconds of reading before the first one
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,9 @@ class SplitFeatures:
         return [self.support[kept & (self.labels == c)] for c in range(int(self.labels.max()) + 1)]
 
 
+Glimpse = Callable[[SplitFeatures], str]
+
+
 class SplitReader:
     """Splits of one data set, each drawn by its own seed; an item is encoded once, when a split first needs it.
 
@@ -62,36 +68,57 @@ class SplitReader:
         self._features = torch.zeros(len(data), encoder.num_features)
         self._looked, self._readable = np.zeros((2, len(data)), bool)
 
-    def split(self, shots: int, seed: int) -> SplitFeatures:
+    def split(self, shots: int, seed: int, glimpse: Glimpse | None = None) -> SplitFeatures:
         """A split with ``shots`` support items a class; unreadable items are replaced by others of their class.
 
+        Args:
+            glimpse: where reading takes long, looks again and again at the part of the split that has been read, the
+                whole support and some of the query, drawn at random; what it says stands behind the stage's name.
         Raises:
             UserError: most items are unreadable, or a class has too few that can be read.
         """
         split: dict[str, Any] = {"seed": seed, "max_query": self.max_query}
-        while True:
-            unreadable = self._looked & ~self._readable
-            wanted = candidates(self.data, shots, unreadable=unreadable, **split)
-            wanted = wanted[~self._looked[wanted]]
-            if not len(wanted):
-                break
-            items = [self.data.items[i] for i in wanted]
-            found = self.encoder.encode(items, progress=self.progress, **self._scale.option)
-            self._features[wanted], self._readable[wanted] = found
-            self._looked[wanted] = True
+        if glimpse:
+            self._read_in_parts(*split_support_query(self.data, shots, **split), seed, glimpse)
             check_readable(self.data, np.flatnonzero(self._looked), self._readable)
+        reads = True
+        while reads:
+            wanted = candidates(self.data, shots, unreadable=self._looked & ~self._readable, **split)
+            reads = self._read(wanted, self.progress)
+            unread = check_readable(self.data, np.flatnonzero(self._looked), self._readable)
         support, query = split_support_query(self.data, shots, readable=self._readable, **split)
-        unread = check_readable(self.data, np.flatnonzero(self._looked), self._readable)
+        return self._features_of(support, query, (*unread, *self._scale.notes()))
+
+    def _read(self, wanted: np.ndarray, progress: Progress) -> bool:
+        """Encode those of the items ``wanted`` that were not looked at yet; whether there were any."""
+        wanted = wanted[~self._looked[wanted]]
+        if not len(wanted):
+            return False
+        items = [self.data.items[i] for i in wanted]
+        found = self.encoder.encode(items, progress=progress, **self._scale.option)
+        self._features[wanted], self._readable[wanted] = found
+        self._looked[wanted] = True
+        return True
+
+    def _read_in_parts(self, support: np.ndarray, query: np.ndarray, seed: int, glimpse: Glimpse) -> None:
+        """Encode a split, the support first, with glimpses once it has taken `SOON`."""
+        began, words, before, every = time.monotonic(), "", 0, len(support) + len(query)
+
+        def progress(stage: str, done: int, total: int) -> None:
+            self.progress(stage + words, before + done, every)
+
+        query = np.random.default_rng(seed).permutation(query)
+        for part in (support, *np.array_split(query, -(-len(query) // PART))):
+            self._read(part, progress)
+            before += len(part)
+            seen = query[self._readable[query]]
+            late = time.monotonic() - began > SOON and before < every
+            if late and len(seen) and self._readable[support].all():
+                words = f" · {glimpse(self._features_of(support, seen))}"
+
+    def _features_of(self, support: np.ndarray, query: np.ndarray, notes: tuple[str, ...] = ()) -> SplitFeatures:
         features, labels = self._features, torch.from_numpy(self.data.labels)
-        return SplitFeatures(
-            features[support],
-            labels[support],
-            features[query],
-            labels[query],
-            support,
-            query,
-            (*unread, *self._scale.notes()),
-        )
+        return SplitFeatures(features[support], labels[support], features[query], labels[query], support, query, notes)
 
 
 def read_split(

@@ -12,7 +12,8 @@ from d2nwg.utils.text import shown
 
 
 class Progress(Protocol):
-    """Called as ``progress("Reading images", 120, 960)``; ``total`` is 0 while it is unknown."""
+    """Called as ``progress("Reading images", 120, 960)``; ``total`` is 0 while it is unknown. What follows `` · `` in
+    the name of a stage may change while that lasts."""
 
     def __call__(self, stage: str, done: int, total: int) -> None: ...
 
@@ -29,7 +30,7 @@ class TimeLeft:
 
     def __call__(self, stage: str, done: int, total: int) -> float | None:
         """Seconds left, or None while they are unknown (at the beginning of a stage, or without a total)."""
-        now = time.monotonic()
+        now, stage = time.monotonic(), stage.partition(" · ")[0]
         if stage != self._stage:
             self._stage, self._started, self._first = stage, now, done
         advanced = done - self._first
