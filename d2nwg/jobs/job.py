@@ -48,6 +48,7 @@ class _Parameters(BaseModel):
     zoo: str | None = None
     select: list[str] = []
     report: list[str] = []
+    shots: Annotated[int, Ge(0)] = 0
     config: dict = {}
     device: str | None = None
 

@@ -55,8 +55,8 @@ def submit(
         kind: of `d2nwg.jobs.kinds.KINDS`.
         parameters: for `d2nwg.jobs.worker`. ``"train"``: ``zoos``, ``generator``, ``config``; ``"zoo"``: ``data``,
             ``encoder``, ``config``; ``"networks"``: ``data``, ``config``; ``"refine"``: ``model`` (or files of
-            ``own_model``), ``zoo`` (or None), ``select``, ``report``, ``config``; all: ``device``, and ``out``, the
-            folder of the result (by default below the cache).
+            ``own_model``), ``zoo`` (or None), ``select``, ``report``, ``shots`` (0 if left out), ``config``; all:
+            ``device``, and ``out``, the folder of the result (by default below the cache).
         files: parameter → files, or folders, that are copied to the job's own ``data`` folder and added to that list.
         owner: whose the job and its result are (`d2nwg.jobs.owner`); None for nobody's.
     Raises:

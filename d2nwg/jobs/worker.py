@@ -201,7 +201,7 @@ def _images(job: Job, parameters: dict, progress: Progress) -> "list[ImageSet]":
 def _refine(job: Job, parameters: dict, progress: Progress) -> None:
     """Refine a language model, from the start or after its last decision."""
     from d2nwg.llm.presets import RefineConfig
-    from d2nwg.llm.refinement import decision_words, questions_of, read_refined, refine_by
+    from d2nwg.llm.refinement import both_sets, decision_words, read_refined, refine_by
 
     config = RefineConfig.from_config(parameters["config"])
 
@@ -214,8 +214,7 @@ def _refine(job: Job, parameters: dict, progress: Progress) -> None:
             return _only_result(job.out)
     made = refine_by(
         job.model,
-        questions_of(parameters["select"]),
-        questions_of(parameters["report"]),
+        *both_sets(parameters["select"], parameters["report"], parameters.get("shots", 0), config.seed),
         config,
         zoo=parameters.get("zoo"),
         folder=job.out,

@@ -66,7 +66,7 @@ NO_HTML = {  # words and numbers, which something else escapes
     describe: {"how"},
     generate: {"result_sentences", "named_sentences", "kept", "table", "baseline", "picked_by"},
     network_html: {"sentences"},
-    language: {"hidden", "matrix_name", "prompts", "voted"},
+    language: {"hidden", "matrix_name", "prompts", "telling_words", "voted"},
     name_path: {"nearest_figure", "classes_figure", "save_figures"},
 }
 NO_NAMES = {  # nothing of files or visitors comes in

@@ -146,7 +146,7 @@ def _wire_go(frame: Frame, choices: LookChoices, refine: Refining) -> None:
         }
 
     sets = [*refine.questions.values(), *refine.question_file.values()]
-    numbers = [refine.preset, refine.layers, refine.candidates, refine.seed, refine.criterion]
+    numbers = [refine.preset, refine.layers, refine.candidates, refine.seed, refine.criterion, refine.shots]
     ranking = [choices.model, choices.file, choices.mode, choices.percent]
     inputs = [frame.token, frame.session, *ranking, refine.source, *sets, *numbers]
     refine.go.click(go, inputs, [frame.session, refine.status, refine.jobs.pick], **PRIVATE)

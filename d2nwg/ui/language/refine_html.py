@@ -5,6 +5,7 @@ from html import escape
 
 from d2nwg.llm.architectures import TITLES
 from d2nwg.llm.report import NAMES, ONE_MODEL
+from d2nwg.llm.shots import shot_words
 from d2nwg.ui.html import percent, title
 from d2nwg.utils.text import number
 
@@ -97,6 +98,8 @@ def refined_words(made) -> str:
         f"{report['config']['candidates']} candidates each",
         f"chosen by {report['select_questions']} questions, judged by {report['report_questions']} others",
     ]
+    if "shots" in report:
+        facts.append(f"the report questions with {shot_words(report, 'report')}")
     if "reconstruction" in report:
         rebuilt = report["reconstruction"]
         facts.append(f"{rebuilt['compression']['latents']:.1f} numbers a latent, relative error {rebuilt['error']:.2f}")

@@ -117,7 +117,18 @@ class Refining(Components):
             elem_id="language-criterion",
             info="right answers, as in the paper, or how sure they are",
         )
-        self.seed = gr.Number(0, precision=0, label="Seed", elem_id="language-seed")
+        with gr.Row(elem_classes="pair"):
+            self.shots = gr.Number(
+                0,
+                precision=0,
+                label="Examples",
+                info="solved ones before each question",
+                min_width=100,
+                elem_id="language-shots",
+            )
+            self.seed = gr.Number(
+                0, precision=0, label="Seed", info="of all that is drawn", min_width=100, elem_id="language-seed"
+            )
 
     def _results(self) -> None:
         self.places = gr.HTML(html.refining_places(), elem_id="language-refine-places")
