@@ -20,7 +20,8 @@ from d2nwg.llm.questions import load_questions
 from d2nwg.llm.report import NAMES
 from d2nwg.llm.tally import SAME, Tally
 from d2nwg.ui import access
-from d2nwg.ui.language import api, models, refine_html, refining
+from d2nwg.ui.html import percent
+from d2nwg.ui.language import api, making, models, refine_html, refining
 from d2nwg.ui.language import html as views
 from d2nwg.ui.language import service as own
 from d2nwg.ui.parts import Refusal
@@ -375,6 +376,53 @@ def test_which_zoos_there_are_for_a_model(tmp_path, monkeypatch):
     for name in ("secret", "default-one", "/etc", 3, ["hub"]):
         with pytest.raises(UserError, match="not one of this model's here"):
             refining.check_zoo(name, "a/b", other)
+
+
+def test_asking_for_a_zoo_of_fine_tunes(tiny, still, tmp_path, monkeypatch):
+    monkeypatch.setattr(making, "own_file", Path)
+    mine = write_questions(tmp_path / "mine.jsonl", random_questions(20, 1))
+    owner = Viewer(owner_of("x" * 32))
+    assert making.described([mine]).startswith("20 questions: a fifth of them")
+    job = making.submit(tiny, [mine], "mine", 3, 1, 10, 5, viewer=owner)
+    parameters, config = job.spec["parameters"], job.spec["parameters"]["config"]
+    assert job.owner == owner.owner and [Path(path).parent for path in parameters["data"]] == [job.folder / "data"]
+    assert (config["seeds"], config["rows"], config["seed"], config["shape"]["base"]) == (3, 10, 5, tiny)
+    assert (config["tune"]["epochs"], config["tune"]["keep"]) == (1, 1), "no more epochs are kept than there are"
+    monkeypatch.setattr("d2nwg.llm.zoo_estimate.estimate", lambda tuning, progress: 90.0)
+    said = making.measure("default", [mine], 3, 4, 0, 0)
+    assert said.startswith(
+        "About 1 min 30 s on this machine: 3 fine-tunes, 4 epochs of 16 questions each, and 4 others"
+    )
+    for values, words in (
+        ((tiny, [], "x", 1, 1, 0, 0), "Drop a JSONL file of questions"),
+        (("upload:/x/m.gguf", [mine], "x", 1, 1, 0, 0), "an uploaded file has none that lasts"),
+        ((tiny, [mine], "x", 0, 1, 0, 0), "Fine-tunes should be a whole number from 1"),
+        ((tiny, [mine], "x", 1, None, 0, 0), "Epochs should be"),
+        ((tiny, [mine], " ", 1, 1, 0, 0), "Give a name"),
+        ((tiny, [mine], "mine", 1, 1, 0, 0), "The name mine is taken"),
+        ((tiny, [write_questions(tmp_path / "one.jsonl", random_questions(1, 1))], "x", 1, 1, 0, 0), "are too few"),
+    ):
+        with pytest.raises(UserError, match=words):
+            making.submit(*values, viewer=owner)
+
+
+def test_a_zoo_is_offered_once_it_is_finished(tiny, still, tmp_path, monkeypatch):
+    monkeypatch.setattr(making, "own_file", Path)
+    mine = write_questions(tmp_path / "mine.jsonl", random_questions(20, 1))
+    owner, other = Viewer(owner_of("x" * 32)), Viewer(owner_of("y" * 32))
+    job = making.submit(tiny, [mine], "mine", 1, 2, 0, 0, viewer=owner)
+    assert list(refining.zoos_of(tiny, owner)) == []
+    make_llm_zoo(tiny, job.out)
+    assert list(refining.zoos_of(tiny, owner)) == ["mine"] and not refining.zoos_of(tiny, other)
+    assert refining.outcome(job) is None and len(refining.log_of(job)) == 2
+    base, made = job.checkpoints()
+    said = refine_html.zoo_words("mine", base, made, True)
+    best = max(one["accuracy"] for one in made)
+    assert f"The best of 2 checkpoints is right on {percent(best)}, the base on {percent(base)}" in said
+    assert said.count("<tr>") == 3 and "looks better than it is" in said
+    assert "so far" in refine_html.zoo_words("mine", base, made, False)
+    assert "unchanged model is right" in refine_html.zoo_words("mine", 0.5, [], False)
+    assert refine_html.zoo_words("mine", None, [], False) == ""
 
 
 def test_refining_and_sampling_here_and_now(tiny, tmp_path):

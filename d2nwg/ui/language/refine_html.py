@@ -46,6 +46,30 @@ def so_far(base: tuple[int, int, int] | None, log: list[dict]) -> str:
     )
 
 
+def zoo_words(name: str, base: float | None, checkpoints: list[dict], finished: bool) -> str:
+    """How the fine-tunes of a zoo answer the questions that score them, as far as they are made; ``base`` is the
+    unchanged model's share of right answers."""
+    if base is None:
+        return ""
+    said, where = f"The unchanged model is right on {percent(base)}", "of the questions kept to score the fine-tunes"
+    if checkpoints:
+        best = percent(max(one["accuracy"] for one in checkpoints))
+        so_far = "" if finished else " so far"
+        said = f"The best of {number(len(checkpoints), 'checkpoint')}{so_far} is right on {best}, the base on"
+        said = f"{said} {percent(base)}"
+    rows = "".join(
+        f"<tr><td>{escape(one['name'])}</td><td>{one['epoch']}</td><td>{percent(one['accuracy'])}</td></tr>"
+        for one in checkpoints
+    )
+    head = "<tr><th>fine-tune</th><th>epoch</th><th>right</th></tr>"
+    table = f'<div class="scroll"><table>{head}{rows}</table></div>' if rows else ""
+    return (
+        f'<section class="result"><p class="about">{escape(name)}</p><p class="answer">{said} {where}.</p>{table}'
+        "<p>The best of several, picked by the questions that score it, looks better than it is: a refinement from the "
+        "zoo reports on other questions.</p></section>"
+    )
+
+
 def reported_title(zoo: bool) -> str:
     """The heading of the figure with all arms."""
     return title(

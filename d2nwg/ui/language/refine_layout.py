@@ -8,6 +8,7 @@ from d2nwg.ui.events import Components
 from d2nwg.ui.jobs import JobLog, JobsList
 from d2nwg.ui.language import refine_html as html
 from d2nwg.ui.language import refining
+from d2nwg.ui.language.make_zoo import MakeZoo
 from d2nwg.ui.language.models import DEFAULT
 from d2nwg.ui.parts import Upload
 
@@ -19,7 +20,7 @@ LAYERS = {  # what the first number is, without and with a zoo
     False: dict(label="Matrices", info="the best first; 0: all"),
     True: dict(label="Groups of layers", info="0: each layer alone"),
 }
-EMPTY = "A refinement is a process of its own: it goes on when this page is closed."
+EMPTY = "Each is a process of its own: it goes on when this page is closed."
 
 
 class Refining(Components):
@@ -28,6 +29,7 @@ class Refining(Components):
     Attributes:
         questions: the choice of the ``select`` and of the ``report`` questions.
         question_file: the drop zones for one's own.
+        make: a zoo to refine from; None where that takes longer than the machine allows.
         jobs: the list of refinements.
         seen: what the page showed at the last look, by its name.
     """
@@ -51,7 +53,7 @@ class Refining(Components):
                     views.notice(refining.CLOSED, "note") if self.closed else "", elem_id="language-status"
                 )
                 with gr.Column(elem_classes="card", visible=False, elem_id="language-refinements") as self.listed:
-                    gr.HTML(views.title("Refinements", EMPTY))
+                    gr.HTML(views.title("Refinements and zoos", EMPTY))
                     self.jobs = JobsList("language-", EMPTY)
             with gr.Column(elem_classes="get", min_width=320):
                 self._results()
@@ -66,6 +68,7 @@ class Refining(Components):
             info="what candidates are sampled from",
             visible=self.zoo,
         )
+        self.make = None if self.closed else MakeZoo()
         for key, label, half in (
             ("select", "Selection questions", "selection"),
             ("report", "Report questions", "report"),

@@ -17,6 +17,7 @@ from d2nwg.llm.refinement import both_sets, read_log, read_refined, refine_by
 from d2nwg.llm.shots import MOST as MOST_SHOTS
 from d2nwg.llm.zoos import base_of, list_language_zoos
 from d2nwg.ui.gpu import on_gpu
+from d2nwg.ui.language import making
 from d2nwg.ui.language.models import UPLOADED, located, named
 from d2nwg.ui.language.service import fetch, load
 from d2nwg.ui.libraries import import_libraries
@@ -26,7 +27,8 @@ from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, format_seconds, silent
 from d2nwg.utils.text import number
 
-KIND = "refine"  # of the jobs that the tab shows
+KIND = "refine"  # of its jobs
+KINDS = (KIND, making.KIND)  # that the tab shows
 OWN = "own"
 ALONE = ""  # instead of the name of a zoo
 SOURCE = re.compile(rf"{BUILT_IN}(:\w{{1,40}})?|{HARNESS}\w[\w.-]{{0,100}}", re.ASCII)  # no paths: they are opened
@@ -251,13 +253,13 @@ def sampled_words(zoo: Path) -> str:
 
 
 def log_of(job: Job) -> list[dict]:
-    """The decisions of a job so far."""
-    return read_log(job.out)
+    """The decisions of a refinement so far, or the checkpoints of a zoo."""
+    return job.checkpoints()[1] if job.spec["kind"] == making.KIND else read_log(job.out)
 
 
 def outcome(job: Job):
     """The `d2nwg.llm.refine.Refined` of a job that has ended; None where it has come to none."""
-    with suppress(UserError):
+    with suppress(UserError):  # a zoo is no refinement
         return read_refined(job.out)
     return None
 
