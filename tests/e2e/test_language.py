@@ -430,7 +430,7 @@ def test_making_a_zoo_and_choosing_it(visit, studio, tmp_path):
     page.click("#language-make-measure")
     page.wait_for_selector("#language-make-time:has-text('1 fine-tune, 2 epochs of 16 questions each')")
     page.click("#language-make-go")
-    page.wait_for_selector("#language-make-status .good:has-text('q is in the queue')")
+    page.wait_for_selector("#language-make-status .good:has-text('The zoo q is being made')")
     page.wait_for_selector("#language-answer:has-text('The best of 2 checkpoints is right on')")
     page.wait_for_selector("#language-status .good:has-text('The zoo q is ready')")
     page.click("#language-source label:has-text('a zoo of fine-tunes: q')")

@@ -390,9 +390,8 @@ def test_asking_for_a_zoo_of_fine_tunes(tiny, still, tmp_path, monkeypatch):
     assert (config["tune"]["epochs"], config["tune"]["keep"]) == (1, 1), "no more epochs are kept than there are"
     monkeypatch.setattr("d2nwg.llm.zoo_estimate.estimate", lambda tuning, progress: 90.0)
     said = making.measure("default", [mine], 3, 4, 0, 0)
-    assert said.startswith(
-        "About 1 min 30 s on this machine: 3 fine-tunes, 4 epochs of 16 questions each, and 4 others"
-    )
+    assert said.startswith("About 1 min 30 s on this machine, once the model is loaded: 3 fine-tunes, 4 epochs of 16 ")
+    assert "and 4 others that score 6 checkpoints" in said
     for values, words in (
         ((tiny, [], "x", 1, 1, 0, 0), "Drop a JSONL file of questions"),
         (("upload:/x/m.gguf", [mine], "x", 1, 1, 0, 0), "an uploaded file has none that lasts"),

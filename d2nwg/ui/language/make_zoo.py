@@ -29,9 +29,9 @@ HINT = (
 class MakeZoo(Components):
     """The questions, how long they are learnt, and the name of the zoo."""
 
-    def __init__(self) -> None:
+    def __init__(self, visible: bool) -> None:
         number = partial(gr.Number, precision=0, min_width=100)
-        with gr.Accordion("Make a zoo of fine-tunes", open=False, elem_id="language-make") as self.box:
+        with gr.Accordion("Make a zoo of fine-tunes", open=False, visible=visible, elem_id="language-make") as self.box:
             gr.HTML(views.hint(HINT))
             self.files = Upload(
                 label="Questions to train on (JSONL)",
@@ -91,7 +91,7 @@ def wire_make(frame: Frame, choices: LookChoices, make: MakeZoo, job: gr.Dropdow
             made = await asyncio.to_thread(making.submit, checked, files, name, *numbers, viewer=viewer)
         except UserError as reason:
             return {make.status: views.notice(str(reason))}
-        said = f"{made.spec['name']} is in the queue: see Refinements. It can then be chosen at “From what?”."
+        said = f"The zoo {made.spec['name']} is being made: see Refinements and zoos."
         return {
             make.status: views.notice(said, "good"),
             job: gr.update(choices=job_choices(newest(viewer, kinds)), value=made.id),

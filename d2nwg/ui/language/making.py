@@ -81,7 +81,8 @@ def measure(model: str, files: list[str] | None, *numbers, progress: Progress = 
 
     seconds, config = estimate(tuning, progress=progress), tuning.config
     return (
-        f"About {format_seconds(seconds)} on this machine: {number(config.seeds, 'fine-tune')}, "
+        f"About {format_seconds(seconds)} on this machine, once the model is loaded: "
+        f"{number(config.seeds, 'fine-tune')}, "
         f"{number(config.tune.epochs, 'epoch')} of {number(len(tuning.questions), 'question')} each, and "
         f"{number(len(tuning.select), 'other')} that score {number(config.seeds * config.tune.keep, 'checkpoint')}. "
         "Measured just now, a few steps."

@@ -54,7 +54,6 @@ def wire_refine(frame: Frame, choices: LookChoices, refine: Refining, chat: Chat
     if not refine.closed:
         _wire_go(frame, choices, refine)
         _wire_jobs(frame, choices, refine, chat)
-    if refine.make is not None:
         wire_make(frame, choices, refine.make, refine.jobs.pick, refining.KINDS)
 
 
@@ -217,6 +216,8 @@ def _wire_jobs(frame: Frame, choices: LookChoices, refine: Refining, chat: Chat)
             update |= {refine.output.card: gr.update(visible=bool(job))}
             if job and state != "queued":  # what was said of it before holds no longer
                 update[refine.status] = _status(job, state)
+                if _makes_zoo(job) and state not in queue.UNFINISHED:
+                    update[refine.make.status] = ""
             made = refining.outcome(job) if job and state in ENDED else None
             if made is not None:
                 visit = visit or Session(viewer=viewer)
@@ -226,7 +227,7 @@ def _wire_jobs(frame: Frame, choices: LookChoices, refine: Refining, chat: Chat)
 
     inputs = [frame.token, frame.session, listed.pick, refine.seen, choices.model, choices.file]
     outputs = [frame.session, refine.seen, refine.listed, *listed.components, refine.status, refine.source]
-    outputs += refine.results
+    outputs += [*refine.results, refine.make.status]
     listed.wire(frame, look, [*inputs, chat.blind, chat.marked], [*outputs, choices.model, *painted(chat)])
     refine.output.wire(frame, listed)
 

@@ -62,7 +62,12 @@ def zoo_words(name: str, base: float | None, checkpoints: list[dict], finished: 
         for one in checkpoints
     )
     head = "<tr><th>fine-tune</th><th>epoch</th><th>right</th></tr>"
-    table = f'<div class="scroll"><table>{head}{rows}</table></div>' if rows else ""
+    table = (
+        '<div class="scroll" tabindex="0" role="group" aria-label="fine-tunes"><table class="log">'
+        f"<thead>{head}</thead><tbody>{rows}</tbody></table></div>"
+        if rows
+        else ""
+    )
     return (
         f'<section class="result"><p class="about">{escape(name)}</p><p class="answer">{said} {where}.</p>{table}'
         "<p>The best of several, picked by the questions that score it, looks better than it is: a refinement from the "

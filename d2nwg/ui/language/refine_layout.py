@@ -29,7 +29,7 @@ class Refining(Components):
     Attributes:
         questions: the choice of the ``select`` and of the ``report`` questions.
         question_file: the drop zones for one's own.
-        make: a zoo to refine from; None where that takes longer than the machine allows.
+        make: a zoo to refine from.
         jobs: the list of refinements.
         seen: what the page showed at the last look, by its name.
     """
@@ -68,7 +68,7 @@ class Refining(Components):
             info="what candidates are sampled from",
             visible=self.zoo,
         )
-        self.make = None if self.closed else MakeZoo()
+        self.make = MakeZoo(visible=not self.closed)
         for key, label, half in (
             ("select", "Selection questions", "selection"),
             ("report", "Report questions", "report"),
@@ -125,7 +125,7 @@ class Refining(Components):
                 0,
                 precision=0,
                 label="Examples",
-                info="solved ones before each question",
+                info="before each question",
                 min_width=100,
                 elem_id="language-shots",
             )
