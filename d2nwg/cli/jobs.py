@@ -9,10 +9,10 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     parser = subparsers.add_parser(
         "jobs",
         help="list, show, pause, stop or resume trainings, zoo builds and refinements in the background",
-        description="List, show, pause, stop, resume or delete the jobs that the app's Train and Language tabs and "
-        "`train --job` submit. A job goes on when the app is closed; one that was killed resumes from its last "
-        "checkpoint. A refinement's report.json, log.jsonl and delta.safetensors (for `llm apply`) lie in the folder "
-        "that jobs show calls out.",
+        description="List, show, pause, stop, resume or delete the jobs that the app's Train and Language tabs, "
+        "`train --job` and `zoo build --llm --job` submit. A job goes on when the app is closed; one that was killed "
+        "resumes from its last checkpoint. A refinement's report.json, log.jsonl and delta.safetensors (for `llm "
+        "apply`) lie in the folder that jobs show calls out.",
         epilog="example: python -m d2nwg jobs show train-my-bundle",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)

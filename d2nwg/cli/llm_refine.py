@@ -159,14 +159,6 @@ def _pool(args: argparse.Namespace, *asked: "list[Question]") -> "list[Question]
     return pool
 
 
-def _shots_words(facts: dict, asked: str = "questions") -> str:
-    from d2nwg.utils.text import number
-
-    fewer = facts["fewer_shots"][asked]
-    words = f"{number(facts['shots'], 'example')} before each"
-    return words + (f" (fewer before {number(fewer, 'question')}, which would be too long)" if fewer else "")
-
-
 def run_spectrum(args: argparse.Namespace) -> None:
     """Measure, rank, write, and name the chosen ones."""
     import json
@@ -215,7 +207,7 @@ def _refine(args: argparse.Namespace, out: Path) -> int:
     from d2nwg.llm.refine import save_refined
     from d2nwg.llm.refinement import decision_words, refine_by
     from d2nwg.llm.report import NAMES
-    from d2nwg.llm.shots import with_shots
+    from d2nwg.llm.shots import shot_words, with_shots
     from d2nwg.utils.progress import TerminalProgress
     from d2nwg.utils.text import shown
 
@@ -259,7 +251,7 @@ def _refine(args: argparse.Namespace, out: Path) -> int:
         for name, found in facts.items():
             print(f"{shown(file)}, {NAMES[name]}: {words(found)}")
     if "shots" in made.report:
-        print(f"The report questions: {_shots_words(made.report, 'report')}.")
+        print(f"The report questions: {shot_words(made.report, 'report')}.")
     print(" ".join(made.report["words"]), f"It is in {args.out}.")
     return 0
 
@@ -272,7 +264,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from d2nwg.llm.models import load_language_model
     from d2nwg.llm.report import accuracy_interval
     from d2nwg.llm.score import score_questions
-    from d2nwg.llm.shots import shot_facts, with_shots
+    from d2nwg.llm.shots import shot_facts, shot_words, with_shots
     from d2nwg.utils.outputs import claimed
     from d2nwg.utils.paths import write_whole
     from d2nwg.utils.progress import TerminalProgress
@@ -300,7 +292,8 @@ def run_evaluate(args: argparse.Namespace) -> None:
             low, high = facts["acc_interval"]
             print(
                 f"{shown(file, None)}: {len(questions)} questions, acc {facts['acc']:.1%} ({low:.1%} to {high:.1%}), "
-                f"acc_norm {facts['acc_norm']:.1%}" + (f", {_shots_words(facts)}" if "shots" in facts else ""),
+                f"acc_norm {facts['acc_norm']:.1%}"
+                + (f", {shot_words(facts, 'questions')}" if "shots" in facts else ""),
                 flush=True,
             )
             items = [

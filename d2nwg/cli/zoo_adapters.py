@@ -10,7 +10,7 @@ from d2nwg.utils.errors import UserError
 DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 SHARED = ("epochs", "lr", "rows", "seeds", "keep", "resume")  # with small networks
 TUNED = ("rank", "alpha", "targets", "max_tokens", *SHARED)
-OF_ENCODERS, OF_MODELS = ("base", "about"), ("select", "select_questions", "loss")
+OF_ENCODERS, OF_MODELS = ("base", "about"), ("select", "select_questions", "loss", "job")
 
 
 def add_options(build: argparse.ArgumentParser):
@@ -45,6 +45,9 @@ def add_options(build: argparse.ArgumentParser):
         "--loss",
         choices=("answer", "choices"),
         help="with --llm, what is made likely: the right choice by itself, or among its question's choices (answer)",
+    )
+    group.add_argument(
+        "--job", metavar="NAME", help="with --llm, run in the background as a job of this name (see jobs)"
     )
     group.add_argument("--rank", type=positive, metavar="R", help="of the adapters (8)")
     group.add_argument("--alpha", type=positive, metavar="A", help="the adapters' scale is A / R (16)")
@@ -100,6 +103,8 @@ def run_build(args: argparse.Namespace) -> None:
 
     if args.lr is not None and not 0 < args.lr <= 1:
         raise UserError(f"The learning rate {args.lr:g} is none: give a number above 0, and at most 1.")
+    if args.job:
+        return _submit(args)
     options = {"resume": bool(args.resume), "device": args.device, "progress": TerminalProgress()}
     with claimed_alone(args.out):
         (_language if args.llm else _encoder)(args, options)
@@ -126,10 +131,19 @@ def _encoder(args: argparse.Namespace, options: dict) -> None:
 
 
 def _language(args: argparse.Namespace, options: dict) -> None:
+    from d2nwg.llm.adapter_zoo import build_llm_adapters
+
+    config, sources, select = _language_asked(args)
+    build_llm_adapters(sources, config, args.out, select=select, **options)
+
+
+def _language_asked(args: argparse.Namespace):
+    """The configuration, the questions of each source, and those to score by."""
     from dataclasses import replace
 
-    from d2nwg.llm.adapter_zoo import LlmZooConfig, build_llm_adapters
+    from d2nwg.llm.adapter_zoo import LlmZooConfig
     from d2nwg.llm.questions import load_questions
+    from d2nwg.llm.refinement import questions_of
 
     plain = LlmZooConfig()
     chosen = _given(args, "rank", "alpha", "max_tokens")
@@ -137,6 +151,21 @@ def _language(args: argparse.Namespace, options: dict) -> None:
     tune = replace(plain.tune, **_given(args, "epochs", "keep", "lr"))
     most = {} if args.select_questions is None else {"scored": args.select_questions}
     config = LlmZooConfig(shape, tune, **_given(args, "seeds", "rows", "loss"), **most, seed=args.seed)
-    sources = [load_questions(source) for source in args.data]
-    select = [question for source in args.select or () for question in load_questions(source)]
-    build_llm_adapters(sources, config, args.out, select=select, **options)
+    return config, [load_questions(source) for source in args.data], questions_of(args.select or ())
+
+
+def _submit(args: argparse.Namespace) -> None:
+    """Put the build in the queue, once its questions are known to do, and say how to follow it."""
+    from dataclasses import replace
+
+    from d2nwg.jobs.queue import absolute, submit_finetunes
+    from d2nwg.llm.adapter_zoo import LlmTuning
+
+    if args.resume:
+        raise UserError(f"A job goes on with `python -m d2nwg jobs resume {args.job}`: leave out --resume.")
+    config, sources, select = _language_asked(args)
+    LlmTuning(sources, config, select)
+    config = replace(config, shape=replace(config.shape, base=absolute(args.llm)))
+    job = submit_finetunes(args.job, config, args.data, args.select or (), out=args.out, device=args.device)
+    where = f"`python -m d2nwg jobs show {job.id}` says how far it is"
+    print(f"The job {job.id} is {job.state()['state']}; {where}.")

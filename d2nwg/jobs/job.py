@@ -48,6 +48,7 @@ class _Parameters(BaseModel):
     zoo: str | None = None
     select: list[str] = []
     report: list[str] = []
+    shots: Annotated[int, Ge(0)] = 0
     config: dict = {}
     device: str | None = None
 
@@ -125,6 +126,11 @@ class Job:
         return self.out.with_name(self.out.name + ".training")
 
     @property
+    def building(self) -> Path:
+        """The folder in which a zoo of networks or of fine-tunes grows (`d2nwg.weights.building`)."""
+        return self.work / "zoo.building"
+
+    @property
     def log(self) -> Path:
         """The file with the output of its process."""
         return self.folder / "log.txt"
@@ -172,6 +178,24 @@ class Job:
         if isinstance(found, list) and len(found) == 3 and all(type(number) is int for number in found):
             return found[0], found[1], found[2]
         return None
+
+    def checkpoints(self) -> tuple[float | None, list[dict]]:
+        """Of a zoo of fine-tunes, also while it grows: the fraction of the questions kept aside that the unchanged
+        model has right, None where that is not known yet; and of each checkpoint ``name``, ``epoch`` and
+        ``accuracy``."""
+        zoo = read_json(self.out / "zoo.json")
+        runs = [read_json(path) for path in sorted(self.building.glob("run-*.json"))]
+        base = read_json(self.building / "frozen-00000.json")
+        try:
+            if zoo is not None:
+                runs, base = [zoo], zoo["adapters"]["tasks"][0]["frozen"]
+            known = None if base is None else float(base["accuracy"])
+            keys = {"name": str, "epoch": int, "accuracy": float}
+            return known, [
+                {key: kind(record[key]) for key, kind in keys.items()} for run in runs for record in run["records"]
+            ]
+        except (TypeError, KeyError, IndexError, ValueError):  # something else lies there
+            return None, []
 
     def write(self, **values) -> None:
         """Change values of ``state.json``; on a full disk in place, where a new file has no room."""

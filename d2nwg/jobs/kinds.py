@@ -22,5 +22,6 @@ KINDS = {
     "train": Kind("training", "bundles", "goes on from the last checkpoint"),
     "zoo": Kind("zoo", "zoos", "begins again"),
     "networks": Kind("zoo of networks", "zoos", "goes on after the last group of networks"),
+    "finetunes": Kind("zoo of fine-tunes", "zoos", "goes on after the last fine-tune that was finished"),
     "refine": Kind("refinement", None, "goes on after the last decision"),
 }

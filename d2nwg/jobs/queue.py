@@ -54,9 +54,10 @@ def submit(
     Args:
         kind: of `d2nwg.jobs.kinds.KINDS`.
         parameters: for `d2nwg.jobs.worker`. ``"train"``: ``zoos``, ``generator``, ``config``; ``"zoo"``: ``data``,
-            ``encoder``, ``config``; ``"networks"``: ``data``, ``config``; ``"refine"``: ``model`` (or files of
-            ``own_model``), ``zoo`` (or None), ``select``, ``report``, ``config``; all: ``device``, and ``out``, the
-            folder of the result (by default below the cache).
+            ``encoder``, ``config``; ``"networks"``: ``data``, ``config``; ``"finetunes"``: as `submit_finetunes` writes
+            them; ``"refine"``: ``model`` (or files of ``own_model``), ``zoo`` (or None), ``select``, ``report``,
+            ``shots`` (0 if left out), ``config``; all: ``device``, and ``out``, the folder of the result (by default
+            below the cache).
         files: parameter → files, or folders, that are copied to the job's own ``data`` folder and added to that list.
         owner: whose the job and its result are (`d2nwg.jobs.owner`); None for nobody's.
     Raises:
@@ -125,6 +126,43 @@ def submit_training(
     paths = [str(open_zoo(path).path.resolve()) for path in zoos]
     parameters = {"zoos": paths, "generator": generator_of(config).name, "config": config.to_config(), "device": device}
     return submit("train", name, {**parameters, "out": str(out)} if out else parameters, owner=owner)
+
+
+def submit_finetunes(
+    name: str,
+    config,
+    data: Sequence[str] = (),
+    select: Sequence[str] = (),
+    files: Mapping[str, Sequence[Path]] | None = None,
+    out: str | Path | None = None,
+    device: str | None = None,
+    owner: str | None = None,
+) -> Job:
+    """`submit` a zoo of fine-tunes of a language model.
+
+    Args:
+        config: a `d2nwg.llm.adapter_zoo.LlmZooConfig`; its base is a path that is absolute, or no path.
+        data, select: questions to train on and to score by, as `d2nwg.llm.questions.load_questions` takes them;
+            relative paths are made absolute.
+        files: further ones of both, which the job copies.
+    Raises:
+        UserError: as `submit`.
+    """
+    from dataclasses import asdict
+
+    parameters = {
+        "data": [absolute(source) for source in data],
+        "select": [absolute(source) for source in select],
+        "model": config.shape.base,
+        "config": asdict(config),
+        "device": device,
+    }
+    return submit("finetunes", name, {**parameters, "out": str(out)} if out else parameters, files, owner=owner)
+
+
+def absolute(source: str) -> str:
+    """A file by its absolute path, anything else as it is."""
+    return str(Path(source).resolve()) if Path(source).exists() else source
 
 
 def _keep(file: Path, part: Path, final: Path) -> str:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,8 +77,7 @@ def run_job(job: Job) -> int:
     try:
         spec = job.spec
         print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {job.id} begins.", flush=True)
-        work = {"train": _train, "zoo": _zoo, "networks": _networks, "refine": _refine}[spec["kind"]]
-        work(job, spec["parameters"], progress)
+        WORK[spec["kind"]](job, spec["parameters"], progress)
         ended, code = {"state": "finished", "message": f"Finished in {format_seconds(time.monotonic() - started)}."}, 0
     except Cancelled:
         ended = {
@@ -167,23 +167,57 @@ def _networks(job: Job, parameters: dict, progress: Progress) -> None:
     """Build a zoo of small networks, from the start or after the last group that was finished."""
     from d2nwg.data.arrays import load_arrays
     from d2nwg.weights.build_networks import NetworkZooConfig, build_networks
+
+    config = NetworkZooConfig(**{**parameters["config"], "variants": tuple(parameters["config"]["variants"])})
+
+    def make(out: Path, resume: bool) -> None:
+        sets = [
+            load_arrays(images, size=config.size, seed=config.seed, progress=progress)
+            for images in _images(job, parameters, progress)
+        ]
+        build_networks(sets, config, out, resume=resume, device=parameters.get("device"), progress=progress)
+
+    _checkpoints(job, make)
+
+
+def _finetunes(job: Job, parameters: dict, progress: Progress) -> None:
+    """Fine-tune adapters of a language model, from the start or after the last one that was finished."""
+    from d2nwg.llm.adapter_zoo import LlmZooConfig, build_llm_adapters
+    from d2nwg.llm.questions import load_questions
+    from d2nwg.llm.refinement import questions_of
+
+    config = LlmZooConfig.from_json(parameters["config"])
+
+    def make(out: Path, resume: bool) -> None:
+        build_llm_adapters(
+            [load_questions(source) for source in parameters["data"]],
+            config,
+            out,
+            select=questions_of(parameters.get("select", ())),
+            resume=resume,
+            device=parameters.get("device"),
+            progress=progress,
+        )
+
+    _checkpoints(job, make)
+
+
+def _checkpoints(job: Job, make: Callable[[Path, bool], None]) -> None:
+    """Have a zoo of checkpoints made in the job's own folder and put it in its place; what made it is removed.
+
+    Args:
+        make: writes the zoo to a folder, from the start or (True) where it was interrupted.
+    """
     from d2nwg.weights.model_zoo import ModelZoo
 
-    out, made = Path(parameters["out"]), job.work / "zoo"
-    if not (out / "zoo.json").is_file():
-        config = NetworkZooConfig(**{**parameters["config"], "variants": tuple(parameters["config"]["variants"])})
+    made = job.work / "zoo"
+    if not (job.out / "zoo.json").is_file():
         if not (made / "zoo.json").is_file():  # else killed before it was copied
-            sets = [
-                load_arrays(images, size=config.size, seed=config.seed, progress=progress)
-                for images in _images(job, parameters, progress)
-            ]
-            resume = (job.work / "zoo.building" / "building.json").is_file()
-            device = parameters.get("device")
-            build_networks(sets, config, made, resume=resume, device=device, progress=progress)
-        with whole_folder(out) as part:
+            make(made, (job.building / "building.json").is_file())
+        with whole_folder(job.out) as part:
             shutil.copytree(made, part, dirs_exist_ok=True)
-    print(json.dumps(ModelZoo(out).summary(), indent=1), flush=True)
-    for left in (job.work, job.folder / "data"):  # the zoo holds the images
+    print(json.dumps(ModelZoo(job.out).summary(), indent=1), flush=True)
+    for left in (job.work, job.folder / "data"):  # the zoo needs neither
         shutil.rmtree(left, ignore_errors=True)
 
 
@@ -201,7 +235,7 @@ def _images(job: Job, parameters: dict, progress: Progress) -> "list[ImageSet]":
 def _refine(job: Job, parameters: dict, progress: Progress) -> None:
     """Refine a language model, from the start or after its last decision."""
     from d2nwg.llm.presets import RefineConfig
-    from d2nwg.llm.refinement import decision_words, questions_of, read_refined, refine_by
+    from d2nwg.llm.refinement import both_sets, decision_words, read_refined, refine_by
 
     config = RefineConfig.from_config(parameters["config"])
 
@@ -214,8 +248,7 @@ def _refine(job: Job, parameters: dict, progress: Progress) -> None:
             return _only_result(job.out)
     made = refine_by(
         job.model,
-        questions_of(parameters["select"]),
-        questions_of(parameters["report"]),
+        *both_sets(parameters["select"], parameters["report"], parameters.get("shots", 0), config.seed),
         config,
         zoo=parameters.get("zoo"),
         folder=job.out,
@@ -240,3 +273,6 @@ def _only_result(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+WORK = {"train": _train, "zoo": _zoo, "networks": _networks, "finetunes": _finetunes, "refine": _refine}

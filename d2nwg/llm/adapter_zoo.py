@@ -62,6 +62,12 @@ class LlmZooConfig:
     scored: int = 500
     seed: int = 0
 
+    @classmethod
+    def from_json(cls, config: dict[str, Any]) -> "LlmZooConfig":
+        """The configuration that ``dataclasses.asdict`` and JSON made a dictionary of."""
+        parts = {"shape": LoraShape.from_json(config["shape"]), "tune": TuneConfig(**config["tune"])}
+        return cls(**{**config, **parts})
+
 
 def build_llm_adapters(
     sources: Sequence[Sequence[Question]],
@@ -178,7 +184,7 @@ class LlmTuning(Tuning):
         def scored(stage: str, count: int, of: int) -> None:
             progress(STAGE, learnt + before + count, total)
 
-        for step in descend(self.adapted, self._loss, lengths, tune, seed, steps, kept, name, progress=trained):
+        for step in descend(self.adapted, self.loss, lengths, tune, seed, steps, kept, name, progress=trained):
             scores = selection(self.scorer.score(progress=scored))
             before += len(self.select)
             about = {"epoch": step // an_epoch, "accuracy": scores["accuracy"], "selection": scores}
@@ -205,7 +211,8 @@ class LlmTuning(Tuning):
             ],
         }
 
-    def _loss(self, chosen: np.ndarray) -> Tensor:
+    def loss(self, chosen: np.ndarray) -> Tensor:
+        """The mean loss of the questions of these numbers, with gradients to the adapter."""
         rows = [self.rows[int(i)] for i in chosen]
         found = self.adapted.likelihoods(rows)
         losses, start = [], 0

@@ -246,7 +246,7 @@ def set_shots(task, name: str, shots: int) -> None:
         UserError: the task takes none.
     """
     if shots and task.config.num_fewshot == 0:  # the harness would silently show none
-        raise UserError(f"The task {name} takes no examples: leave out --shots.")
+        raise UserError(f"The task {name} takes no examples: ask for none of them.")
     task.set_config("num_fewshot", shots)
     task.set_fewshot_seed(HARNESS_SEED)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from d2nwg.llm.questions import Question, load_questions
+from d2nwg.llm.shots import with_shots
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.paths import read_json, read_lines
 
@@ -18,9 +19,27 @@ WHAT = {  # candidates of a search
 }  # fmt: skip
 
 
-def questions_of(sources: Iterable[str | Path]) -> list[Question]:
-    """The questions of several sources, one after another. Raises UserError as `d2nwg.llm.questions.load_questions`."""
-    return [question for source in sources for question in load_questions(source)]
+def questions_of(sources: Iterable[str | Path], shots: int = 0) -> list[Question]:
+    """The questions of several sources, one after another; tasks of the harness have so many examples of their own.
+    Raises UserError as `d2nwg.llm.questions.load_questions`."""
+    return [question for source in sources for question in load_questions(source, shots)]
+
+
+def both_sets(
+    select: Iterable[str | Path], report: Iterable[str | Path], shots: int = 0, seed: int = 0
+) -> tuple[list[Question], list[Question]]:
+    """The selection and the report questions, each question behind ``shots`` solved selection questions that the seed
+    draws (`d2nwg.llm.shots`).
+
+    Raises:
+        UserError: as `d2nwg.llm.questions.load_questions`, or there are too few questions to draw from.
+    """
+    pool = questions_of(select, shots)
+    advice = "a smaller number of examples, or more selection questions"
+    first, second = (
+        with_shots(asked, pool, shots, seed=seed, advice=advice) for asked in (pool, questions_of(report, shots))
+    )
+    return first, second
 
 
 def refine_by(

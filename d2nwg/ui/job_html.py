@@ -86,5 +86,23 @@ def _from_what(job: Job) -> str:
     return f"from the zoo {Path(zoo).name}" if zoo else "from the model alone"
 
 
-ABOUT: dict[str, Callable[[Job], str]] = {"refine": _from_what}  # by kind: what it is
-LIVE: dict[str, Callable[[Job], str]] = {"train": _training, "refine": base_words}  # by kind: how it goes
+def _of_what(job: Job) -> str:
+    return f"of {Path(str(job.spec['parameters'].get('model'))).name}"
+
+
+def _fine_tunes(job: Job) -> str:
+    """How many checkpoints there are, and how they answer."""
+    base, made = job.checkpoints()
+    known = [] if base is None else [f"base {views.percent(base)}"]
+    if made:
+        known = [views.count(len(made), "checkpoint"), *known]
+        known.append(f"best {views.percent(max(one['accuracy'] for one in made))}")
+    return " · ".join(known)
+
+
+ABOUT: dict[str, Callable[[Job], str]] = {"refine": _from_what, "finetunes": _of_what}  # by kind: what it is
+LIVE: dict[str, Callable[[Job], str]] = {  # by kind: how it goes
+    "train": _training,
+    "refine": base_words,
+    "finetunes": _fine_tunes,
+}

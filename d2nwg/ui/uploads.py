@@ -70,3 +70,10 @@ def _read(load, example: str | None, files: list[str] | None, into: Path | None,
     if example not in EXAMPLES:
         raise UserError(f"Give image files, or one of the examples: {', '.join(EXAMPLES)}.")
     return load_images(f"example:{example}", progress=progress)
+
+
+def zoo_name(files: list[str] | None) -> str:
+    """A zoo's name made of that of the first file, and of how many others there are."""
+    stem = Path(files[0]).stem if files else ""
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem).strip("-._")[:48]
+    return f"{name or 'zoo'}-and-{len(files) - 1}-more" if files and len(files) > 1 else name

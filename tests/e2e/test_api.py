@@ -54,6 +54,7 @@ def test_every_action_is_documented(client):
         "/language_spectrum",
         "/language_refine",
         "/language_chat",
+        "/language_prompts",
     }
     assert all(endpoint["description"] for endpoint in info.values())
     assert all(parameter["parameter_has_default"] for parameter in info["/generate"]["parameters"])
@@ -167,6 +168,10 @@ def test_language(client, studio, tmp_path):
     assert own["model"] == "mine" and own["matrices"] == found["matrices"]
     with pytest.raises(AppError, match="Candidates should be a whole number"):
         client.predict(model=folder, candidates=0, api_name="/language_refine")
+    with pytest.raises(AppError, match="80 examples before each question cannot be drawn from 79"):
+        client.predict(model=folder, shots=80, api_name="/language_refine")
+    with pytest.raises(AppError, match="Give the delta.safetensors"):
+        client.predict(model=folder, api_name="/language_prompts")
 
 
 def test_mistakes_are_sentences(client, made, a_picture, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import TimeoutError
 
 from tests.e2e.acts import download, open_settings, upload
-from tests.helpers.llm_zoo import make_llm_zoo
+from tests.helpers.llm_zoo import make_llm_zoo, random_questions, write_questions
 from tests.tiny_llm import make_tiny_llm
 
 
@@ -411,6 +411,32 @@ def test_sampling_and_refining_from_a_zoo(visit, tuned):
     assert "from the zoo tunes of 2 checkpoints" in said or "the model is that average" in said
     assert "The best fine-tune was chosen by the same questions" in said and "best checkpoint" in said
     assert "from the zoo tunes" in page.inner_text("#language-refinements .job.chosen")
+
+
+def test_making_a_zoo_and_choosing_it(visit, studio, tmp_path):
+    folder = make_tiny_llm(studio.models / "plain", width=16, layers=2, seed=3)
+    page = open_tab(visit, [folder])
+    page.click("#language-make >> text=Make a zoo of fine-tunes")
+    page.click("#language-make-go")
+    page.wait_for_selector("#language-make-status .bad:has-text('Give a name')")
+    upload(
+        page, "#language-make-files input[type=file]", write_questions(tmp_path / "q.jsonl", random_questions(20, 3))
+    )
+    page.wait_for_selector("#language-make-found:has-text('20 questions: a fifth')")
+    assert page.input_value("#language-make-name input, #language-make-name textarea") == "q"
+    for name, value in (("seeds", 1), ("epochs", 2)):
+        page.fill(f"#language-make-{name} input", str(value))
+        page.keyboard.press("Tab")
+    page.click("#language-make-measure")
+    page.wait_for_selector("#language-make-time:has-text('1 fine-tune, 2 epochs of 16 questions each')")
+    page.click("#language-make-go")
+    page.wait_for_selector("#language-make-status .good:has-text('The zoo q is being made')")
+    page.wait_for_selector("#language-answer:has-text('The best of 2 checkpoints is right on')")
+    page.wait_for_selector("#language-status .good:has-text('The zoo q is ready')")
+    page.click("#language-source label:has-text('a zoo of fine-tunes: q')")
+    page.wait_for_selector("#language-layers-count:has-text('Groups of layers')")
+    page.wait_for_selector("#language-sample:visible")
+    shutil.rmtree(studio.cache / "zoos" / "q")
 
 
 def test_again_at_temperature_0_says_why_nothing_changes(visit, tiny):

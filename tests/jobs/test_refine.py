@@ -20,7 +20,8 @@ from d2nwg.llm.presets import RefineConfig
 from d2nwg.llm.questions import load_questions
 from d2nwg.llm.refinement import read_log, read_refined, refine_by
 from d2nwg.llm.score import score_questions
-from d2nwg.utils.errors import UserError
+from d2nwg.llm.shots import solved
+from d2nwg.utils.errors import Cancelled, UserError
 from d2nwg.utils.progress import silent
 from tests.helpers.jobs import wait
 from tests.helpers.llm_zoo import write_questions
@@ -128,6 +129,24 @@ def test_stopped_it_keeps_what_was_decided(tiny, cache):
     made = read_refined(job.out)
     assert made.cancelled and "rows" not in made.report and "The report set has not been looked at" in str(made.report)
     assert 0 < len(made.log) < 14 and (job.out / "base.safetensors").exists()
+
+
+@pytest.mark.parametrize("asked", [{}, {"shots": 3}])
+def test_its_questions_have_the_examples_that_were_asked_for(asked, questions, cache, monkeypatch):
+    monkeypatch.setattr(jobs, "_start", lambda job: None)
+    job = submit("refine", "mine", parameters("m") | asked, {"select": [questions]})
+    given = []
+
+    def stop(model, select, report, config, **options):
+        given.extend([*select, *report])
+        raise Cancelled
+
+    monkeypatch.setattr("d2nwg.llm.refinement.refine_by", stop)
+    with pytest.raises(Cancelled):
+        jobrun._refine(job, job.spec["parameters"], silent)
+    assert {len(question.examples) for question in given} == {asked.get("shots", 0)} and len(given) == 120
+    pool = {solved(question) for question in load_questions(job.spec["parameters"]["select"][0])}
+    assert all(set(question.examples) <= pool - {solved(question)} for question in given)
 
 
 def test_a_name_is_one_jobs(cache, monkeypatch):

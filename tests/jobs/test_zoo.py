@@ -127,7 +127,12 @@ def test_a_killed_building_of_networks_goes_on(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "kind, words",
-    [("train", "goes on from the last checkpoint"), ("zoo", "begins again"), ("networks", "after the last group")],
+    [
+        ("train", "goes on from the last checkpoint"),
+        ("zoo", "begins again"),
+        ("networks", "after the last group"),
+        ("finetunes", "after the last fine-tune"),
+    ],
 )
 def test_the_message_says_what_resuming_does(kind, words):
     assert words in Job(Path(f"{kind}-x")).after_resuming

@@ -13,13 +13,14 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from d2nwg.cli import main
 from d2nwg.encoders.lora import LoraShape
 from d2nwg.llm import adapter_zoo
-from d2nwg.llm.adapter_zoo import LlmZooConfig, build_llm_adapters
+from d2nwg.llm.adapter_zoo import LlmTuning, LlmZooConfig, build_llm_adapters
 from d2nwg.llm.lora import AdaptedModel, add, changes, merged, shape_of, soup
 from d2nwg.llm.models import load_language_model
 from d2nwg.llm.pack import pack
 from d2nwg.llm.questions import ask, complete
-from d2nwg.llm.score import score_questions
+from d2nwg.llm.score import Scorer, score_questions
 from d2nwg.llm.split import write_parts
+from d2nwg.llm.zoo_estimate import estimate
 from d2nwg.utils.errors import UserError
 from d2nwg.weights import tuning
 from d2nwg.weights.finetune import TuneConfig
@@ -78,6 +79,28 @@ def test_a_zoo_of_a_language_model(config, tmp_path):
     adapted.load(one)
     again = adapter_zoo.selection(score_questions(adapted.model, SELECT))
     assert again == pytest.approx(zoo.records[1]["selection"], abs=2e-6)
+
+
+def test_how_long_it_takes_by_the_speed_of_a_few_steps(config, monkeypatch):
+    """With a clock that goes on by the tokens that are learnt or scored."""
+    now = [0.0]
+
+    class Tuning(LlmTuning):
+        def loss(self, chosen):
+            now[0] += 0.01 * sum(len(self.rows[int(i)].tokens) for i in chosen) + 5 * (not now[0])  # warming up
+            return super().loss(chosen)
+
+    def score(self, *args, **options):
+        now[0] += 0.002 * self.pass_tokens
+
+    monkeypatch.setattr(Scorer, "score", score)
+    said: list = []
+    tuning = Tuning([FIRST], replace(config, seeds=3), SELECT)
+    found = estimate(tuning, "cpu", progress=lambda *stage: said.append(stage), clock=lambda: now[0])
+    learnt = sum(len(row.tokens) for row in tuning.rows)
+    scored = sum(len(pack(tuning.adapted.model, question).tokens) for question in SELECT)
+    assert found == pytest.approx(3 * (3 * 0.01 * learnt + 2 * 0.002 * scored) + 0.002 * scored)
+    assert said[-4:] == [("Measuring", step, 4) for step in (1, 2, 3, 4)]
 
 
 @pytest.mark.parametrize("loss", ["answer", "choices"])

@@ -33,6 +33,7 @@ ENDPOINTS = (
     "language_spectrum",
     "language_refine",
     "language_chat",
+    "language_prompts",
 )
 ROUTES = ["run", "call", *(["call/v2"] if "/call/v2/" in inspect.getsource(gradio.routes) else [])]  # not in gradio 6.0
 # A value that is not of the type for each kind of input, beside those that are of no type.

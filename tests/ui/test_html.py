@@ -66,7 +66,7 @@ NO_HTML = {  # words and numbers, which something else escapes
     describe: {"how"},
     generate: {"result_sentences", "named_sentences", "kept", "table", "baseline", "picked_by"},
     network_html: {"sentences"},
-    language: {"hidden", "matrix_name", "prompts", "voted"},
+    language: {"hidden", "matrix_name", "prompts", "telling_words", "voted"},
     name_path: {"nearest_figure", "classes_figure", "save_figures"},
 }
 NO_NAMES = {  # nothing of files or visitors comes in
@@ -147,7 +147,7 @@ def row():
 
 
 def job(kind: str, name: str, state: str) -> None:
-    parameters = {"zoos": [], "generator": "dual", "zoo": f"/zoos/{name}", "config": {}, "device": None}
+    parameters = {"zoos": [], "generator": "dual", "zoo": f"/zoos/{name}", "model": name, "config": {}, "device": None}
     made = jobs.submit(kind, f"a-{state}", parameters)
     spec = json.loads((made.folder / "job.json").read_text())
     (made.folder / "job.json").write_text(json.dumps({**spec, "name": name}))
@@ -236,7 +236,7 @@ def cases(tmp_path, monkeypatch):
 
         place = tmp_path / str(len(list(tmp_path.iterdir())))
         monkeypatch.setenv("D2NWG_CACHE", str(place / "cache"))
-        for kind in ("train", "refine"):
+        for kind in ("train", "refine", "finetunes"):
             for state in ("running", "failed"):
                 job(kind, name, state)
         seen, chosen = images(name, place / "images"), "train-a-failed"
@@ -309,13 +309,17 @@ def cases(tmp_path, monkeypatch):
             (language, "looked_words"): [language.looked_words(Looked(name, name, 5, [], [row()], "paper"))],
             (language, "pane"): panes,
             (language, "votes"): [language.votes(said, False), language.votes(said, True)],
+            (refine_html, "zoo_words"): [
+                refine_html.zoo_words(name, 0.5, [{"name": name, "epoch": 1, "accuracy": 0.5}], done) for done in (0, 1)
+            ],
             (refine_html, "log_table"): [refine_html.log_table([line], "accuracy")],
             (refine_html, "refined_words"): [refine_html.refined_words(made)],
             (train, "checkpoints"): [train.checkpoints(Checkpoints(1, [group], name, [name] * 30))],
             (train, "imported"): [train.imported(ImportedZoo(name, name, name, [name] * 30))],
             (train, "describe_zoo"): described,
             (job_html, "jobs_html"): [
-                job_html.jobs_html(newest(EVERYTHING, (kind,)), chosen, name) for kind in ("train", "refine", "zoo")
+                job_html.jobs_html(newest(EVERYTHING, (kind,)), chosen, name)
+                for kind in ("train", "refine", "finetunes", "zoo")
             ],
         }
 

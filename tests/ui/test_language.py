@@ -1,5 +1,6 @@
 """What the Language tab does and says, without a browser."""
 
+import asyncio
 import json
 import shutil
 from dataclasses import replace
@@ -12,15 +13,18 @@ from d2nwg.jobs import queue as jobs
 from d2nwg.jobs.owner import EVERYTHING, STRANGER, Viewer, owner_of
 from d2nwg.llm.chat import Answer, ChatSettings
 from d2nwg.llm.conversation import Conversation, Turn
+from d2nwg.llm.delta import save_delta
 from d2nwg.llm.presets import RefineConfig
-from d2nwg.llm.prompts import FIRST
+from d2nwg.llm.prompts import FIRST, PROMPTS
 from d2nwg.llm.questions import load_questions
 from d2nwg.llm.report import NAMES
 from d2nwg.llm.tally import SAME, Tally
 from d2nwg.ui import access
+from d2nwg.ui.html import percent
+from d2nwg.ui.language import api, making, models, refine_html, refining
 from d2nwg.ui.language import html as views
-from d2nwg.ui.language import models, refine_html, refining
 from d2nwg.ui.language import service as own
+from d2nwg.ui.parts import Refusal
 from d2nwg.utils.errors import Cancelled, UserError
 from tests.helpers.llm_zoo import make_llm_zoo, random_questions, write_questions
 from tests.tiny_llm import make_tiny_llm
@@ -252,6 +256,36 @@ def test_prompts_that_tell_apart(tiny):
     assert "No prompt of the list tells them apart" in views.telling_prompts([("a", 0.002)])
 
 
+def test_the_endpoint_of_prompts_that_tell_apart(tiny, tmp_path, monkeypatch):
+    state = own.load(tiny).model.state_dict()
+    name = "model.layers.1.mlp.up_proj.weight"
+    delta = save_delta(state, {name: 3 * state[name]}, tmp_path, name="tiny", facts={})
+    monkeypatch.setattr(own, "own_file", Path)
+    monkeypatch.setattr(api, "check_model", lambda name, file: name)
+
+    def ask(*values):
+        return asyncio.run(api.prompts(tiny, *values, progress=lambda *args, **kwargs: None))
+
+    mine = ["is it hot?", "the water", "where?"]
+    words, found = ask(str(delta), json.dumps(mine), 2)
+    expected = own.find_prompts(tiny, {name: 3 * state[name]}, 2, mine)
+    assert [(one["prompt"], one["difference"]) for one in found] == expected and len(found) == 2
+    assert words == views.telling_words(expected) and "nats a token" in words
+    assert {one["prompt"] for one in ask(str(delta), "", 3)[1]} < set(PROMPTS)
+    for values, sentence in (
+        ((None,), "Give the delta.safetensors of a refined model"),
+        ((str(delta), "[", 4), "should be a JSON list of texts"),
+        *(
+            ((str(delta), text, 4), "should be a JSON list")
+            for text in ("{}", "[1]", '[""]', '["\\ud800"]', "[" * 9**5)
+        ),
+        ((str(delta), json.dumps(["a"] * 201), 4), "Give at most 200 prompts; here are 201"),
+        ((str(delta), "[]", 0), "The number of prompts should be a whole number from 1 to 200"),
+    ):
+        with pytest.raises(Refusal, match=sentence):
+            ask(*values)
+
+
 def test_files_of_a_conversation(tmp_path):
     talk = own.new_talk("m", ("base", "refined"))
     talk.kept = Conversation(talk.kept.names, [Turn("so?", [Answer("a", 1), Answer("b", 1)], BRIEF, vote=SAME)])
@@ -279,6 +313,15 @@ def test_what_a_refinement_may_be_asked():
     ):
         with pytest.raises(UserError, match=words):
             refining.check("m", ranking, sets | changed, *numbers)
+    with_examples = refining.check("m", ranking, sets, "tiny", 4, 3, 0, "accuracy", 79)
+    assert (asked.shots, with_examples.shots) == (0, 79)
+    for shots, words in (
+        (80, "80 examples before each question cannot be drawn from 79 other questions: give a smaller number of"),
+        (101, "Examples before each question should be a whole number from 0 to 100"),
+        (None, "Examples before each question should be"),
+    ):
+        with pytest.raises(UserError, match=words):
+            refining.check("m", ranking, sets, "tiny", 4, 3, 0, "accuracy", shots)
     assert refining.start_of("tiny") == {"layers": 4, "candidates": 3}
     assert refining.start_of("quick", True) == {"layers": 6, "candidates": 4} != refining.start_of("quick")
     assert [key for _, key in refining.presets()] == ["tiny", "quick", "standard", "paper"]
@@ -297,7 +340,7 @@ def test_a_refinement_has_copies_of_what_was_uploaded(tiny, still, tmp_path):
     archive = shutil.make_archive(str(tmp_path / "my model"), "zip", tiny)
     mine = write_questions(tmp_path / "mine.jsonl", random_questions(4, 1))
     sets = {"select": ("own", str(mine)), "report": ("built-in:report", None)}
-    asked = refining.check(f"upload:{archive}", own.check_look("spectrum", 40), sets, "tiny", 2, 3, 5, "confidence")
+    asked = refining.check(f"upload:{archive}", own.check_look("spectrum", 40), sets, "tiny", 2, 3, 5, "confidence", 2)
     owner = Viewer(owner_of("x" * 32))
     job = refining.submit(asked, owner)
     for path in (mine, Path(archive)):
@@ -308,6 +351,7 @@ def test_a_refinement_has_copies_of_what_was_uploaded(tiny, still, tmp_path):
     assert (Path(job.model) / "config.json").is_file() and Path(job.model).parent == job.folder / "data"
     assert [Path(path).parent for path in parameters["select"]] == [job.folder / "data"]
     assert len(load_questions(parameters["select"][0])) == 4 and parameters["report"] == ["built-in:report"]
+    assert parameters["shots"] == 2
     config = RefineConfig.from_config(parameters["config"])
     assert (config.mode, config.percent, config.layers, config.candidates) == ("spectrum", 40, 2, 3)
     assert (config.seed, config.criterion) == (5, "confidence")
@@ -334,6 +378,52 @@ def test_which_zoos_there_are_for_a_model(tmp_path, monkeypatch):
             refining.check_zoo(name, "a/b", other)
 
 
+def test_asking_for_a_zoo_of_fine_tunes(tiny, still, tmp_path, monkeypatch):
+    monkeypatch.setattr(making, "own_file", Path)
+    mine = write_questions(tmp_path / "mine.jsonl", random_questions(20, 1))
+    owner = Viewer(owner_of("x" * 32))
+    assert making.described([mine]).startswith("20 questions: a fifth of them")
+    job = making.submit(tiny, [mine], "mine", 3, 1, 10, 5, viewer=owner)
+    parameters, config = job.spec["parameters"], job.spec["parameters"]["config"]
+    assert job.owner == owner.owner and [Path(path).parent for path in parameters["data"]] == [job.folder / "data"]
+    assert (config["seeds"], config["rows"], config["seed"], config["shape"]["base"]) == (3, 10, 5, tiny)
+    assert (config["tune"]["epochs"], config["tune"]["keep"]) == (1, 1), "no more epochs are kept than there are"
+    monkeypatch.setattr("d2nwg.llm.zoo_estimate.estimate", lambda tuning, progress: 90.0)
+    said = making.measure("default", [mine], 3, 4, 0, 0)
+    assert said.startswith("About 1 min 30 s on this machine, once the model is loaded: 3 fine-tunes, 4 epochs of 16 ")
+    assert "and 4 others that score 6 checkpoints" in said
+    for values, words in (
+        ((tiny, [], "x", 1, 1, 0, 0), "Drop a JSONL file of questions"),
+        (("upload:/x/m.gguf", [mine], "x", 1, 1, 0, 0), "an uploaded file has none that lasts"),
+        ((tiny, [mine], "x", 0, 1, 0, 0), "Fine-tunes should be a whole number from 1"),
+        ((tiny, [mine], "x", 1, None, 0, 0), "Epochs should be"),
+        ((tiny, [mine], " ", 1, 1, 0, 0), "Give a name"),
+        ((tiny, [mine], "mine", 1, 1, 0, 0), "The name mine is taken"),
+        ((tiny, [write_questions(tmp_path / "one.jsonl", random_questions(1, 1))], "x", 1, 1, 0, 0), "are too few"),
+    ):
+        with pytest.raises(UserError, match=words):
+            making.submit(*values, viewer=owner)
+
+
+def test_a_zoo_is_offered_once_it_is_finished(tiny, still, tmp_path, monkeypatch):
+    monkeypatch.setattr(making, "own_file", Path)
+    mine = write_questions(tmp_path / "mine.jsonl", random_questions(20, 1))
+    owner, other = Viewer(owner_of("x" * 32)), Viewer(owner_of("y" * 32))
+    job = making.submit(tiny, [mine], "mine", 1, 2, 0, 0, viewer=owner)
+    assert list(refining.zoos_of(tiny, owner)) == []
+    make_llm_zoo(tiny, job.out)
+    assert list(refining.zoos_of(tiny, owner)) == ["mine"] and not refining.zoos_of(tiny, other)
+    assert refining.outcome(job) is None and len(refining.log_of(job)) == 2
+    base, made = job.checkpoints()
+    said = refine_html.zoo_words("mine", base, made, True)
+    best = max(one["accuracy"] for one in made)
+    assert f"The best of 2 checkpoints is right on {percent(best)}, the base on {percent(base)}" in said
+    assert said.count("<tr>") == 3 and "looks better than it is" in said
+    assert "so far" in refine_html.zoo_words("mine", base, made, False)
+    assert "unchanged model is right" in refine_html.zoo_words("mine", 0.5, [], False)
+    assert refine_html.zoo_words("mine", None, [], False) == ""
+
+
 def test_refining_and_sampling_here_and_now(tiny, tmp_path):
     sets = {
         key: ("own", write_questions(tmp_path / key, random_questions(6, 1 + (key == "report"))))
@@ -352,7 +442,9 @@ def test_refining_and_sampling_here_and_now(tiny, tmp_path):
     assert sampled and all(not (value == state[name]).all() for name, value in sampled.items())
     with pytest.raises(UserError, match="Seed should be a whole number"):
         refining.sample(tiny, zoo, None)
-    from_zoo = refining.make(replace(asked, zoo=zoo, criterion="confidence"), tmp_path / "other")
+    from_zoo = refining.make(replace(asked, zoo=zoo, criterion="confidence", shots=2), tmp_path / "other")
+    assert (made.report.get("shots"), from_zoo.report["shots"]) == (None, 2)
+    assert "the report questions with 2 examples before each" in refine_html.refined_words(from_zoo)
     assert from_zoo.report["zoo"]["name"] == "zoo" and refining.rows_figure(from_zoo) is not None
 
 

@@ -24,7 +24,7 @@ from d2nwg.ui.train import html
 from d2nwg.ui.train import service as training
 from d2nwg.ui.train.jobs import _figures, followed, submitted
 from d2nwg.ui.train.zoo import ARCHITECTURES
-from d2nwg.ui.train.zoo import _name as zoo_name
+from d2nwg.ui.uploads import zoo_name
 from d2nwg.utils.errors import UserError
 from d2nwg.weights.small_networks import NETWORKS
 from tests.helpers.training import quick_config

@@ -1,17 +1,19 @@
 """The Language tab's actions as named endpoints, for programs. None of them needs a session."""
 
 import json
+from collections.abc import Sequence
 from functools import partial
 
 import gradio as gr
 
 from d2nwg.jobs.owner import STRANGER
 from d2nwg.llm.conversation import Turn
+from d2nwg.llm.prompts import PROMPTS
 from d2nwg.llm.questions import BUILT_IN
 from d2nwg.ui.access import on_a_space
 from d2nwg.ui.api import PROGRESS, refusals, reports_to
 from d2nwg.ui.events import COMPUTE
-from d2nwg.ui.language import refining
+from d2nwg.ui.language import html, refining
 from d2nwg.ui.language import service as own
 from d2nwg.ui.language.chat import NAMES, TALKING
 from d2nwg.ui.language.models import DEFAULT, UPLOAD, check_model
@@ -21,6 +23,10 @@ from d2nwg.ui.parts import Upload
 from d2nwg.ui.session import call_folder
 from d2nwg.ui.work import call
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.limits import whole
+from d2nwg.utils.text import is_utf8
+
+MOST_PROMPTS = 200  # of a call
 
 
 async def spectrum(
@@ -68,6 +74,24 @@ async def chat(
     return turn.answers[0].text, turn.answers[1].text if variant else None, dict(zip(NAMES, facts, strict=False))
 
 
+async def prompts(
+    model: str = DEFAULT,
+    delta: str | None = None,
+    prompts: str = "[]",
+    count: int = 4,
+    model_file: str | None = None,
+    progress=PROGRESS,
+) -> tuple[str, list[dict]]:
+    with refusals():
+        most, asked = whole(count, "The number of prompts", 1, MOST_PROMPTS), _prompts(prompts)
+        name = _model(model, model_file)
+        if not delta:
+            raise UserError("Give the delta.safetensors of a refined model: its base is the other one.")
+        variant = await call(partial(own.variant_from_file, delta, name))
+        found = await call(partial(own.find_prompts, name, variant, most, asked), reports_to(progress))
+    return html.telling_words(found), [{"prompt": prompt, "difference": value} for prompt, value in found]
+
+
 async def refine(
     model: str = DEFAULT,
     selection: str | None = None,
@@ -80,6 +104,7 @@ async def refine(
     percent: float = 25,
     model_file: str | None = None,
     zoo: str | None = None,
+    shots: int | None = None,
     progress=PROGRESS,
 ) -> tuple[str, dict, str | None, str]:
     with refusals():
@@ -92,7 +117,7 @@ async def refine(
         name = _model(model, model_file)
         folder = refining.check_zoo(zoo, name, STRANGER)
         criterion = "confidence" if folder else "accuracy"
-        numbers = preset, layers, candidates, seed, criterion
+        numbers = preset, layers, candidates, seed, criterion, shots or 0
         asked = refining.check(name, own.check_look(mode, percent), sets, *numbers, zoo=folder)
         made = await call(partial(refining.make, asked, call_folder() / "refined"), reports_to(progress))
         delta, report = refining.files_of(made, call_folder())
@@ -128,6 +153,19 @@ def _history(text: str, models: int) -> list[Turn]:
     return [Turn(message, [Answer(answer) for answer in answers], ChatSettings()) for message, answers in turns]
 
 
+def _prompts(text: str) -> Sequence[str]:
+    """The prompts of a JSON list, or those that come with the program. Raises UserError."""
+    try:
+        given = json.loads(text or "[]")
+    except (ValueError, RecursionError):
+        given = None
+    if not isinstance(given, list) or not all(isinstance(one, str) and one.strip() and is_utf8(one) for one in given):
+        raise UserError('The prompts should be a JSON list of texts, such as ["Why is the sky blue?"].')
+    if len(given) > MOST_PROMPTS:
+        raise UserError(f"Give at most {MOST_PROMPTS:,} prompts; here are {len(given):,}.")
+    return [own.check_message(one) for one in given] or PROMPTS
+
+
 def add_endpoints() -> None:
     """Declare the endpoints. Their components are never shown: they give names, types and defaults."""
     with gr.Column(visible=False):
@@ -156,6 +194,10 @@ def add_endpoints() -> None:
         )
         candidates = gr.Number(3, precision=0, label="Candidates for each matrix")
         zoo = gr.Textbox("", label="A zoo of fine-tunes of the model, by its name; empty: the model alone")
+        shots = gr.Number(0, precision=0, label="Solved selection questions before each question, at most 100")
+        asked = gr.Textbox("[]", label='JSON: ["a prompt", …]; empty: those that come with the program')
+        count = gr.Number(4, precision=0, label="How many to return, at most")
+        said, telling = gr.Textbox(label="In words"), gr.JSON(label="Prompts")
         words, measured = gr.Textbox(label="In words"), gr.JSON(label="Report")
         made = [gr.File(label="What changed, for `llm apply`"), gr.File(label="Report file")]
         run = gr.Button()
@@ -172,7 +214,7 @@ def add_endpoints() -> None:
     )
     run.click(
         refine,
-        [model, *sets, preset, layers, candidates, seed, mode, percent, model_file, zoo],
+        [model, *sets, preset, layers, candidates, seed, mode, percent, model_file, zoo, shots],
         [words, measured, *made],
         api_name="language_refine",
         **REFINING,
@@ -194,5 +236,19 @@ def add_endpoints() -> None:
             "The answer of a language model to a message, and of its refinement where a delta is given, with the same "
             "settings and seed. Nothing is remembered: the history comes with the call. Reports progress; "
             "cancelling the job stops the work."
+        ),
+    )
+    run.click(
+        prompts,
+        [model, delta, asked, count, model_file],
+        [said, telling],
+        api_name="language_prompts",
+        **COMPUTE,
+        api_description=(
+            "Of a list of prompts, those that tell a language model and its refinement (a delta) apart, the furthest "
+            "first: how far it is from log p(answer | base) to log p(answer | refined), a token of the answer, which "
+            "is the base's likeliest, of up to 24 tokens. A positive difference: less likely under the refined model. "
+            "It says where the models differ, not which is better. Returns that in words, and the prompts with their "
+            "differences in nats. Reports progress; cancelling the job stops the work."
         ),
     )

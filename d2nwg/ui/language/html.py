@@ -170,17 +170,22 @@ def prompts(found: list[tuple[str, float]]) -> list[str]:
 
 def telling_prompts(found: list[tuple[str, float]]) -> str:
     """How far the prompts on the buttons tell the two models apart."""
+    return hint(telling_words(found)) if found else ""
+
+
+def telling_words(found: list[tuple[str, float]]) -> str:
+    """How far prompts tell the two models apart, and what that does not say."""
     if not found:
-        return ""
+        return "The base answers none of these prompts."
     values = [abs(value) for _, value in found]
     if values[0] < TOLD:
-        return hint(
+        return (
             f"No prompt of the list tells them apart: the base's answers are as likely under both, to {values[0]:.2g} "
             "nats a token."
         )
     signs = {value > 0 for _, value in found}
     under = "less likely" if signs == {True} else "likelier" if signs == {False} else "likelier or less likely"
-    return hint(
+    return (
         f"The base's answers to these are {under} under the refined model, by {values[0]:.2g} to {values[-1]:.2g} nats "
         "a token, the most of the list. They show where the models differ, not how often, nor which is better."
     )

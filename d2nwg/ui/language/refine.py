@@ -8,17 +8,18 @@ from typing import Any
 import gradio as gr
 
 from d2nwg.jobs.job import Job
-from d2nwg.jobs.owner import find_job
+from d2nwg.jobs.owner import Viewer, find_job
 from d2nwg.ui import html as views
 from d2nwg.ui.events import PRIVATE
 from d2nwg.ui.frame import Frame
 from d2nwg.ui.job_html import jobs_html
 from d2nwg.ui.jobs import doing, job_choices, log_end, may_submit, newest, pick_update
+from d2nwg.ui.language import making, refining
 from d2nwg.ui.language import refine_html as html
-from d2nwg.ui.language import refining
 from d2nwg.ui.language import service as own
 from d2nwg.ui.language.chat import meet, paint, painted
 from d2nwg.ui.language.layout import Chat, LookChoices
+from d2nwg.ui.language.make_zoo import wire_make
 from d2nwg.ui.language.models import UPLOADED, check_model
 from d2nwg.ui.language.refine_layout import EMPTY, LAYERS, Refining
 from d2nwg.ui.language.state import LanguageState
@@ -53,16 +54,14 @@ def wire_refine(frame: Frame, choices: LookChoices, refine: Refining, chat: Chat
     if not refine.closed:
         _wire_go(frame, choices, refine)
         _wire_jobs(frame, choices, refine, chat)
+        wire_make(frame, choices, refine.make, refine.jobs.pick, refining.KINDS)
 
 
 def _wire_source(frame: Frame, choices: LookChoices, refine: Refining) -> None:
     """What the model can be refined from, and what there is to choose for each."""
 
     def offer(request: gr.Request, token, name, file, chosen, preset):
-        try:
-            zoos = refining.zoo_choices(check_model(name, file), visitor(request, token))
-        except UserError:
-            zoos = [("this model alone", refining.ALONE)]
+        zoos = _zoos(name, file, visitor(request, token))
         keys = [key for _, key in zoos]
         now = chosen if chosen in keys and chosen != refining.ALONE else keys[0]
         offered = {refine.source: gr.update(choices=zoos, value=now, visible=len(zoos) > 1)}
@@ -84,6 +83,14 @@ def _wire_source(frame: Frame, choices: LookChoices, refine: Refining) -> None:
     refine.source.input(turn, [refine.source, refine.preset], turned, queue=False, **PRIVATE)
     for event in (choices.model.change, frame.demo.load):
         event(offer, inputs, [refine.source, *turned], **PRIVATE)
+
+
+def _zoos(name, file, viewer: Viewer) -> list[tuple[str, str]]:
+    """What the model of the picker can be refined from; one that may not be asked for, from itself alone."""
+    try:
+        return refining.zoo_choices(check_model(name, file), viewer)
+    except UserError:
+        return [("this model alone", refining.ALONE)]
 
 
 def _wire_sample(frame: Frame, choices: LookChoices, refine: Refining, chat: Chat) -> None:
@@ -138,7 +145,7 @@ def _wire_go(frame: Frame, choices: LookChoices, refine: Refining) -> None:
         except UserError as reason:
             yield {frame.session: visit, refine.status: views.notice(str(reason))}
             return
-        choices = job_choices(newest(visit.viewer, (refining.KIND,)))
+        choices = job_choices(newest(visit.viewer, refining.KINDS))
         yield {
             frame.session: visit,
             refine.status: views.notice("It is in the queue: see Refinements.", "good"),
@@ -146,7 +153,7 @@ def _wire_go(frame: Frame, choices: LookChoices, refine: Refining) -> None:
         }
 
     sets = [*refine.questions.values(), *refine.question_file.values()]
-    numbers = [refine.preset, refine.layers, refine.candidates, refine.seed, refine.criterion]
+    numbers = [refine.preset, refine.layers, refine.candidates, refine.seed, refine.criterion, refine.shots]
     ranking = [choices.model, choices.file, choices.mode, choices.percent]
     inputs = [frame.token, frame.session, *ranking, refine.source, *sets, *numbers]
     refine.go.click(go, inputs, [frame.session, refine.status, refine.jobs.pick], **PRIVATE)
@@ -174,20 +181,21 @@ def _wire_jobs(frame: Frame, choices: LookChoices, refine: Refining, chat: Chat)
         if visit:  # the token may be there later than the session
             visit.viewer = viewer
         queue.start_next()
-        mine = newest(viewer, (refining.KIND,))
+        mine = newest(viewer, refining.KINDS)
         ids, before, asked = [job.id for job in mine], before or {}, picked
         if picked not in ids:  # one that goes on is followed, one that has ended is opened when it is picked
             picked = next((job.id for job in mine if job.state()["state"] in queue.UNFINISHED), None)
         job = find_job(picked, viewer) if picked else None
         state = job.state()["state"] if job else ""
         log = refining.log_of(job) if job else []
-        base = job.base() if job else None
+        base = (job.checkpoints()[0] if _makes_zoo(job) else job.base()) if job else None
         now = {
             "list": jobs_html(mine, picked, EMPTY),
             "jobs": (job_choices(mine), picked),
             "state": (picked, state),
             "log": (picked, len(log)),
             "base": (picked, base),
+            "zoos": _zoos(name, file, viewer),
             "output": (picked, job.log.stat().st_size if job and job.log.is_file() else 0),
         }
         changed = {key for key, value in now.items() if value != before.get(key)}
@@ -197,6 +205,8 @@ def _wire_jobs(frame: Frame, choices: LookChoices, refine: Refining, chat: Chat)
         if "jobs" in changed:
             update[listed.pick] = pick_update(mine, asked, picked)
             update[refine.listed] = update[listed.one] = gr.update(visible=bool(ids))
+        if "zoos" in changed:  # one may be finished
+            update[refine.source] = gr.update(choices=now["zoos"], visible=len(now["zoos"]) > 1)
         if changed & {"state", "log", "base"}:
             update |= _following(refine, job, state, log, base)
         if "output" in changed:
@@ -205,8 +215,9 @@ def _wire_jobs(frame: Frame, choices: LookChoices, refine: Refining, chat: Chat)
             update |= listed.can(job, state)
             update |= {refine.output.card: gr.update(visible=bool(job))}
             if job and state != "queued":  # what was said of it before holds no longer
-                failed = state == "failed"
-                update[refine.status] = views.notice(job.state().get("message") or "It failed.") if failed else ""
+                update[refine.status] = _status(job, state)
+                if _makes_zoo(job) and state not in queue.UNFINISHED:
+                    update[refine.make.status] = ""
             made = refining.outcome(job) if job and state in ENDED else None
             if made is not None:
                 visit = visit or Session(viewer=viewer)
@@ -215,7 +226,8 @@ def _wire_jobs(frame: Frame, choices: LookChoices, refine: Refining, chat: Chat)
         return update
 
     inputs = [frame.token, frame.session, listed.pick, refine.seen, choices.model, choices.file]
-    outputs = [frame.session, refine.seen, refine.listed, *listed.components, refine.status, *refine.results]
+    outputs = [frame.session, refine.seen, refine.listed, *listed.components, refine.status, refine.source]
+    outputs += [*refine.results, refine.make.status]
     listed.wire(frame, look, [*inputs, chat.blind, chat.marked], [*outputs, choices.model, *painted(chat)])
     refine.output.wire(frame, listed)
 
@@ -230,10 +242,32 @@ def _wire_jobs(frame: Frame, choices: LookChoices, refine: Refining, chat: Chat)
     refine.pack.click(pack, [frame.token, frame.session, listed.pick], outputs, **PRIVATE)
 
 
+def _makes_zoo(job: Job) -> bool:
+    """Whether a job makes a zoo, and refines nothing."""
+    return job.spec["kind"] == making.KIND
+
+
+def _status(job: Job, state: str) -> str:
+    """The line under the buttons, of a job that has begun."""
+    if state == "failed":
+        return views.notice(job.state().get("message") or "It failed.")
+    if state == "finished" and _makes_zoo(job):
+        return views.notice(f"The zoo {job.spec['name']} is ready: choose it at “From what?”.", "good")
+    return ""
+
+
 def _following(refine: Refining, job: Job | None, state: str, log: list[dict], base) -> dict:
     """The update that shows how far a refinement is."""
     if job is None:
         return {refine.places: gr.update(visible=True), refine.made: gr.update(visible=False)}
+    if _makes_zoo(job):
+        hidden = dict.fromkeys((refine.search, refine.reported, refine.files), gr.update(visible=False))
+        return {
+            refine.places: gr.update(visible=base is None),
+            refine.made: gr.update(visible=base is not None),
+            refine.sentence: html.zoo_words(job.spec["name"], base, log, state == "finished"),
+            **hidden,
+        }
     criterion = job.spec["parameters"].get("config", {}).get("criterion", "accuracy")
     shown = bool(log or base) or state in ENDED
     return {

@@ -5,6 +5,7 @@ from html import escape
 
 from d2nwg.llm.architectures import TITLES
 from d2nwg.llm.report import NAMES, ONE_MODEL
+from d2nwg.llm.shots import shot_words
 from d2nwg.ui.html import percent, title
 from d2nwg.utils.text import number
 
@@ -42,6 +43,35 @@ def so_far(base: tuple[int, int, int] | None, log: list[dict]) -> str:
     return (
         f'<section class="result"><p class="answer">The base is right on {percent(right / done)} of {answered} '
         f"selection questions.</p><p>{decided or 'Nothing is refined yet.'}</p></section>"
+    )
+
+
+def zoo_words(name: str, base: float | None, checkpoints: list[dict], finished: bool) -> str:
+    """How the fine-tunes of a zoo answer the questions that score them, as far as they are made; ``base`` is the
+    unchanged model's share of right answers."""
+    if base is None:
+        return ""
+    said, where = f"The unchanged model is right on {percent(base)}", "of the questions kept to score the fine-tunes"
+    if checkpoints:
+        best = percent(max(one["accuracy"] for one in checkpoints))
+        so_far = "" if finished else " so far"
+        said = f"The best of {number(len(checkpoints), 'checkpoint')}{so_far} is right on {best}, the base on"
+        said = f"{said} {percent(base)}"
+    rows = "".join(
+        f"<tr><td>{escape(one['name'])}</td><td>{one['epoch']}</td><td>{percent(one['accuracy'])}</td></tr>"
+        for one in checkpoints
+    )
+    head = "<tr><th>fine-tune</th><th>epoch</th><th>right</th></tr>"
+    table = (
+        '<div class="scroll" tabindex="0" role="group" aria-label="fine-tunes"><table class="log">'
+        f"<thead>{head}</thead><tbody>{rows}</tbody></table></div>"
+        if rows
+        else ""
+    )
+    return (
+        f'<section class="result"><p class="about">{escape(name)}</p><p class="answer">{said} {where}.</p>{table}'
+        "<p>The best of several, picked by the questions that score it, looks better than it is: a refinement from the "
+        "zoo reports on other questions.</p></section>"
     )
 
 
@@ -97,6 +127,8 @@ def refined_words(made) -> str:
         f"{report['config']['candidates']} candidates each",
         f"chosen by {report['select_questions']} questions, judged by {report['report_questions']} others",
     ]
+    if "shots" in report:
+        facts.append(f"the report questions with {shot_words(report, 'report')}")
     if "reconstruction" in report:
         rebuilt = report["reconstruction"]
         facts.append(f"{rebuilt['compression']['latents']:.1f} numbers a latent, relative error {rebuilt['error']:.2f}")

@@ -8,6 +8,7 @@ from d2nwg.ui.events import Components
 from d2nwg.ui.jobs import JobLog, JobsList
 from d2nwg.ui.language import refine_html as html
 from d2nwg.ui.language import refining
+from d2nwg.ui.language.make_zoo import MakeZoo
 from d2nwg.ui.language.models import DEFAULT
 from d2nwg.ui.parts import Upload
 
@@ -19,7 +20,7 @@ LAYERS = {  # what the first number is, without and with a zoo
     False: dict(label="Matrices", info="the best first; 0: all"),
     True: dict(label="Groups of layers", info="0: each layer alone"),
 }
-EMPTY = "A refinement is a process of its own: it goes on when this page is closed."
+EMPTY = "Each is a process of its own: it goes on when this page is closed."
 
 
 class Refining(Components):
@@ -28,6 +29,7 @@ class Refining(Components):
     Attributes:
         questions: the choice of the ``select`` and of the ``report`` questions.
         question_file: the drop zones for one's own.
+        make: a zoo to refine from.
         jobs: the list of refinements.
         seen: what the page showed at the last look, by its name.
     """
@@ -51,7 +53,7 @@ class Refining(Components):
                     views.notice(refining.CLOSED, "note") if self.closed else "", elem_id="language-status"
                 )
                 with gr.Column(elem_classes="card", visible=False, elem_id="language-refinements") as self.listed:
-                    gr.HTML(views.title("Refinements", EMPTY))
+                    gr.HTML(views.title("Refinements and zoos", EMPTY))
                     self.jobs = JobsList("language-", EMPTY)
             with gr.Column(elem_classes="get", min_width=320):
                 self._results()
@@ -66,6 +68,7 @@ class Refining(Components):
             info="what candidates are sampled from",
             visible=self.zoo,
         )
+        self.make = MakeZoo(visible=not self.closed)
         for key, label, half in (
             ("select", "Selection questions", "selection"),
             ("report", "Report questions", "report"),
@@ -117,7 +120,18 @@ class Refining(Components):
             elem_id="language-criterion",
             info="right answers, as in the paper, or how sure they are",
         )
-        self.seed = gr.Number(0, precision=0, label="Seed", elem_id="language-seed")
+        with gr.Row(elem_classes="pair"):
+            self.shots = gr.Number(
+                0,
+                precision=0,
+                label="Examples",
+                info="before each question",
+                min_width=100,
+                elem_id="language-shots",
+            )
+            self.seed = gr.Number(
+                0, precision=0, label="Seed", info="of all that is drawn", min_width=100, elem_id="language-seed"
+            )
 
     def _results(self) -> None:
         self.places = gr.HTML(html.refining_places(), elem_id="language-refine-places")

@@ -12,10 +12,12 @@ from typing import Any
 from d2nwg.jobs.job import Job
 from d2nwg.jobs.owner import STRANGER, Viewer
 from d2nwg.llm.presets import CRITERIA
-from d2nwg.llm.questions import BUILT_IN, HARNESS, check_disjoint, load_questions
-from d2nwg.llm.refinement import read_log, read_refined, refine_by
+from d2nwg.llm.questions import BUILT_IN, HARNESS, check_disjoint
+from d2nwg.llm.refinement import both_sets, read_log, read_refined, refine_by
+from d2nwg.llm.shots import MOST as MOST_SHOTS
 from d2nwg.llm.zoos import base_of, list_language_zoos
 from d2nwg.ui.gpu import on_gpu
+from d2nwg.ui.language import making
 from d2nwg.ui.language.models import UPLOADED, located, named
 from d2nwg.ui.language.service import fetch, load
 from d2nwg.ui.libraries import import_libraries
@@ -25,7 +27,8 @@ from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, format_seconds, silent
 from d2nwg.utils.text import number
 
-KIND = "refine"  # of the jobs that the tab shows
+KIND = "refine"  # of its jobs
+KINDS = (KIND, making.KIND)  # that the tab shows
 OWN = "own"
 ALONE = ""  # instead of the name of a zoo
 SOURCE = re.compile(rf"{BUILT_IN}(:\w{{1,40}})?|{HARNESS}\w[\w.-]{{0,100}}", re.ASCII)  # no paths: they are opened
@@ -40,6 +43,7 @@ LIMITS = {
     "layers": ("Matrices or groups", 0, 1000),
     "candidates": ("Candidates", 1, 1000),
     "seed": ("Seed", 0, 2**31 - 1),
+    "shots": ("Examples before each question", 0, MOST_SHOTS),
 }
 CLOSED = (
     "Refining takes longer than this shared machine allows. Run the app on your own machine for it; looking and "
@@ -56,6 +60,7 @@ class Asked:
         ranking: mode, percent.
         sets: the sources of the ``select`` and of the ``report`` questions: a name, or a visitor's own file.
         zoo: the folder of fine-tunes to sample from, or None.
+        shots: solved selection questions before each question.
     """
 
     model: str
@@ -67,6 +72,7 @@ class Asked:
     seed: int
     criterion: str = "accuracy"
     zoo: Path | None = None
+    shots: int = 0
 
     @property
     def config(self):
@@ -124,13 +130,15 @@ def check_zoo(name: object, model: str, viewer: Viewer) -> Path | None:
 
 
 def check(
-    model: str, ranking: dict, sets: dict, preset, layers, candidates, seed, criterion="accuracy", zoo=None
+    model: str, ranking: dict, sets: dict, preset, layers, candidates, seed, criterion="accuracy", shots=0, zoo=None
 ) -> Asked:
     """What is asked for; `sets` are (name, own file) by ``select`` and ``report``.
 
     Raises:
-        UserError: a number out of its limits, or questions that cannot be read or are in both sets.
+        UserError: a number out of its limits, questions that cannot be read or are in both sets, or too few of them to
+            take so many examples from.
     """
+    numbers = whole_numbers(dict(layers=layers, candidates=candidates, seed=seed, shots=shots), LIMITS)
     sources: dict[str, str | Path] = {}
     for key, (source, file) in sets.items():
         if source == OWN:
@@ -144,12 +152,11 @@ def check(
             sources[key] = str(source or "").strip()
             if not SOURCE.fullmatch(str(sources[key])):
                 raise UserError("Choose the built-in questions, a file, or a task such as lm-eval:arc_easy.")
-    check_disjoint(*(load_questions(sources[key]) for key in ("select", "report")))
+    check_disjoint(*both_sets([sources["select"]], [sources["report"]], numbers["shots"], numbers["seed"]))
     if preset not in [key for _, key in presets()]:
         raise UserError("Choose one of the presets.")
     if criterion not in CRITERIA:
         raise UserError("A candidate can be better in accuracy or in confidence.")
-    numbers = whole_numbers(dict(layers=layers, candidates=candidates, seed=seed), LIMITS)
     return Asked(model, ranking, sources, preset, criterion=criterion, zoo=zoo, **numbers)
 
 
@@ -190,6 +197,7 @@ def submit(asked: Asked, viewer: Viewer) -> Job:
         "model": "" if uploaded else place,
         "asked": asked.model,
         "zoo": str(asked.zoo) if asked.zoo else None,
+        "shots": asked.shots,
         "config": asked.config.to_config(),
         "device": None,
     }
@@ -211,7 +219,7 @@ def make(asked: Asked, folder: Path, progress: Progress = silent):
     """Refine here and now, in a new folder: the `d2nwg.llm.refine.Refined`."""
     import_libraries()
     place = located(asked.model, progress)
-    select, report = (load_questions(asked.sets[key]) for key in ("select", "report"))
+    select, report = both_sets([asked.sets["select"]], [asked.sets["report"]], asked.shots, asked.seed)
     with named(asked.model, place):
         return refine_by(place, select, report, asked.config, zoo=asked.zoo, folder=folder, progress=progress)
 
@@ -245,13 +253,13 @@ def sampled_words(zoo: Path) -> str:
 
 
 def log_of(job: Job) -> list[dict]:
-    """The decisions of a job so far."""
-    return read_log(job.out)
+    """The decisions of a refinement so far, or the checkpoints of a zoo."""
+    return job.checkpoints()[1] if job.spec["kind"] == making.KIND else read_log(job.out)
 
 
 def outcome(job: Job):
     """The `d2nwg.llm.refine.Refined` of a job that has ended; None where it has come to none."""
-    with suppress(UserError):
+    with suppress(UserError):  # a zoo is no refinement
         return read_refined(job.out)
     return None
 

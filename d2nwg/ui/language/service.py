@@ -3,7 +3,7 @@
 import contextlib
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from d2nwg.jobs.owner import Viewer
 from d2nwg.llm.chat import Answer, ChatSettings, answer_together, stopped
 from d2nwg.llm.conversation import Conversation, Turn
+from d2nwg.llm.prompts import PROMPTS
 from d2nwg.llm.tally import Ballots, Tally, pair_of
 from d2nwg.ui.access import ACCESS, on_a_space
 from d2nwg.ui.gpu import on_gpu
@@ -269,15 +270,17 @@ def _written(
 
 
 @on_gpu
-def find_prompts(name: str, variant: dict, count: int, progress: Progress = silent) -> list[tuple[str, float]]:
-    """Of the prompts that come with the program, those that tell a model and its variant apart, with their differences
+def find_prompts(
+    name: str, variant: dict, count: int, prompts: Sequence[str] = PROMPTS, progress: Progress = silent
+) -> list[tuple[str, float]]:
+    """Of a list of prompts, those that tell a model and its variant apart, with their differences
     (`d2nwg.llm.telling.telling_prompts`)."""
     from d2nwg.llm.delta import variant_of
     from d2nwg.llm.telling import telling_prompts
 
     model = load(name, progress)
     other = replace(model, model=variant_of(model.model, variant))
-    return telling_prompts(model, other, count=count, progress=progress)
+    return telling_prompts(model, other, prompts, count, progress=progress)
 
 
 def finish(talk: Talk, turn: Turn | None) -> None:

@@ -1,7 +1,6 @@
 """The Train tab's first card: a zoo is built from images, imported from checkpoints, or chosen."""
 
 from functools import partial
-from pathlib import Path
 
 import gradio as gr
 
@@ -15,6 +14,7 @@ from d2nwg.ui.run import Run
 from d2nwg.ui.session import Session
 from d2nwg.ui.train import html, service
 from d2nwg.ui.train.jobs import submitted
+from d2nwg.ui.uploads import zoo_name
 from d2nwg.ui.visitor import visitor
 
 BUILD, NETWORKS, IMPORT = "build", "networks", "import"
@@ -135,7 +135,7 @@ def _wire_files(run: Run, zoo: ZooCard) -> None:
         return partial(look, files, visit.subfolder())
 
     def show(visit: Session, found, source: str, files: list[str] | None, name: str) -> dict:
-        named = {zoo.name: name or _name(files)}
+        named = {zoo.name: name or zoo_name(files)}
         if source != IMPORT:
             return {zoo.found: found, **named}
         from d2nwg.figures.train import weights_figure
@@ -170,10 +170,3 @@ def _wire_files(run: Run, zoo: ZooCard) -> None:
         takes_over=True,
     )
     zoo.files.clear(lambda: ("", "", gr.update(visible=False)), None, [zoo.found, zoo.status, zoo.figure], **PRIVATE)
-
-
-def _name(files: list[str] | None) -> str:
-    """A zoo's name made of that of the first file, and of how many others there are."""
-    stem = Path(files[0]).stem if files else ""
-    name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem).strip("-._")[:48]
-    return f"{name or 'zoo'}-and-{len(files) - 1}-more" if files and len(files) > 1 else name

@@ -70,6 +70,7 @@ def _calls(rng: Random, room: Room, stock: Stock) -> list[tuple[str, list]]:
         ("interpolate_descriptions", ["Is this spam?", "Is this good?", files, None, "a, b", "", None, 3, 1, 0]),
         ("language_spectrum", [str(room.given), "paper", 25]),
         ("language_chat", ["hello", "[]", str(room.given), delta, "", 0, 1, 0, 2]),
+        ("language_prompts", [str(room.given), delta, '["hello"]', 1]),
         ("language_refine", [str(room.given), questions, questions, "tiny", 1, 1, 0, "paper", 25]),
     ]
 
