@@ -22,6 +22,7 @@ from d2nwg.utils.errors import UserError
 from d2nwg.utils.text import is_utf8
 
 NAMES = "names"  # in the place of an example: no images, class names alone
+SORTED = "sorted"  # likewise: loose photographs that the visitor sorts
 DEFAULTS: dict[str, Any] = dict(
     example="clothes", shots=5, samples=50, seed=0, steps=None, max_query=1000, sampler=DEFAULT
 )
@@ -77,7 +78,7 @@ def from_link(query: Mapping[str, str], viewer: Viewer = STRANGER) -> tuple[dict
             values |= {"names": names} if "example" in query else {"names": names, "example": NAMES}
         else:
             missing.append(f"class names of more than {LONGEST:,} characters")
-    for key, known in (("bundle", bundle_choices(viewer)), ("example", (*EXAMPLES, NAMES))):
+    for key, known in (("bundle", bundle_choices(viewer)), ("example", (*EXAMPLES, NAMES, SORTED))):
         if key in query:
             if query[key] in known:
                 values[key] = query[key]
