@@ -55,14 +55,12 @@ class Upload(_Uploaded, gr.File):
 
 
 class Folder(Upload):
-    """A choice of a folder; handlers get pairs of a file's path in the folder and the path of its upload.
+    """A choice of a folder; handlers get pairs of a file's path in the folder and the path of its upload. It is given
+    ``file_count="directory"``.
 
     gradio uploads the files of a folder by their names alone. `RELATIVE` has the page name them by their paths in it,
     which then come as their original names; anybody may send anything in the place of those.
     """
-
-    def __init__(self, **kwargs):
-        super().__init__(file_count="directory", **kwargs)
 
     def preprocess(self, payload) -> list[tuple[str, str]] | None:
         files = getattr(payload, "root", payload)

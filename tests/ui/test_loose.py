@@ -95,8 +95,11 @@ def test_names_without_classes_are_sorted_by_hand(page, pictures):
 def test_from_loose_pictures_to_a_data_set(page, pictures):
     started(page, "files", pictures[:-1])
     handle, on_boxes = "wire.<locals>.act.<locals>.handle", event(page, "wire.<locals>.on_boxes")
-    said = event(page, handle)(page.visit, "blue, red")[page.parts["said"]]
-    assert "Added: blue, red. New pictures go into blue." in said
+    refused = event(page, handle)(page.visit, "a/b")
+    assert "a/b cannot be the name of a class" in refused[page.parts["said"]] and page.parts["name"] not in refused
+    update = event(page, handle)(page.visit, "blue, red")
+    assert "Added: blue, red. New pictures go into blue." in update[page.parts["said"]]
+    assert update[page.parts["name"]] == ""
     state = page.visit.state(LooseState)
     keys = state.sorting.of("")
     for to, some in (("blue", keys[:3]), ("red", keys[3:])):
@@ -217,7 +220,7 @@ def test_a_second_upload_takes_up_what_the_first_left(page, pictures):
 def test_paths_in_a_folder_come_beside_the_uploads(page):
     files = [FileData(path="/a/1.png", orig_name="pets/cat/1.png"), FileData(path="/b/2.png")]
     with gr.Blocks():
-        folder = Folder(label="A folder")
+        folder = Folder(label="A folder", file_count="directory")
     assert folder.preprocess(ListFiles(root=files)) == [("pets/cat/1.png", "/a/1.png"), ("2.png", "/b/2.png")]
     assert folder.preprocess(None) is None
 

@@ -105,7 +105,13 @@ class Choices(Components):
         """What is given as it is."""
         with gr.Row(elem_classes="pair zones"):
             self.files = Upload(label="Your own images or texts", file_count="multiple", height=84, elem_id="files")
-            self.folder = Folder(label="A folder", height=84, elem_id="folder", elem_classes="drop folder")
+            self.folder = Folder(
+                label="A folder",
+                file_count="directory",
+                height=84,
+                elem_id="folder",
+                elem_classes="drop folder",
+            )
         self.files_said = gr.HTML(elem_id="files-said")
         self.sort = gr.Button("Sort photographs by hand", size="sm", elem_id="sort")
         gr.HTML(

@@ -89,6 +89,7 @@ element.dropSelected = () => {
     apply();
 };
 """
+VERBS = {"add": "Add class", "rename": "Rename class", "remove": "Remove class", "out": "Delete pictures"}
 DROP = "() => document.querySelector('#boxes .boxes').parentElement.closest('.prose, [id]').dropSelected?.()"
 
 
@@ -104,25 +105,26 @@ def controls() -> dict[str, Block]:
                 elem_id="loose-files",
                 elem_classes="drop",
             )
-            parts["folder"] = Folder(label="A folder", height=84, elem_id="loose-folder", elem_classes="drop folder")
-        parts["said"] = gr.HTML(elem_id="loose-said")
-        parts["boxes"] = gr.HTML(loose_html.boxes(Sorting(), {}), js_on_load=SORT, elem_id="boxes")
-        gr.HTML(
-            views.hint(
-                "Tap pictures to select them, then “Put here” in the box of their class; or drag them. A tap on a "
-                "box's name has new pictures go there."
+            parts["folder"] = Folder(
+                label="A folder",
+                file_count="directory",
+                height=84,
+                elem_id="loose-folder",
+                elem_classes="drop folder",
             )
-        )
+        parts["said"] = gr.HTML(elem_id="loose-said")
         parts["name"] = gr.Textbox(
             label="Class", max_lines=1, placeholder="cat, dog", elem_id="class-name", info="one, or several with commas"
         )
         with gr.Row(elem_classes="verbs"):
-            for key, label in (("add", "Add"), ("rename", "Rename"), ("remove", "Remove"), ("out", "Delete pictures")):
+            for key, label in VERBS.items():
                 parts[key] = gr.Button(label, size="sm", elem_id=f"class-{key}")
+        parts["boxes"] = gr.HTML(loose_html.boxes(Sorting(), {}), js_on_load=SORT, elem_id="boxes")
         gr.HTML(
             views.hint(
-                "Rename and Remove are for the class that new pictures go into. Renamed as another class, it becomes "
-                "part of that; the pictures of a removed one are not sorted any more."
+                "Tap pictures to select them, then “Put here” in the box of their class; or drag them. Tap the name "
+                "of a class to have new pictures go there, and to rename or remove it. Renamed as another class, it "
+                "becomes part of that; the pictures of a removed one are not sorted any more."
             )
         )
         with gr.Accordion("Camera or clipboard", open=False, elem_id="camera-part"):
@@ -134,9 +136,8 @@ def controls() -> dict[str, Block]:
                 alt_text="the picture to add",
                 elem_id="camera",
             )
-        with gr.Row(elem_classes="do"):
-            parts["pack"] = gr.Button("Keep the sorting as a zip", size="sm", elem_id="pack")
-            parts["zip"] = gr.DownloadButton("Download", size="sm", visible=False, elem_id="download-sorted")
+        parts["pack"] = gr.Button("Keep the sorting as a zip", size="sm", elem_id="pack")
+        parts["zip"] = gr.DownloadButton("Download", size="sm", visible=False, elem_id="download-sorted")
     return parts
 
 
@@ -188,17 +189,18 @@ def wire(frame: Frame, parts: dict[str, Any], run: Run) -> None:
     run.on(parts["files"].upload, ask, [parts["files"]], show, changed, **options)
     run.on(parts["folder"].upload, ask_folder, [parts["folder"]], show, changed, **options)
 
-    def act(action: Callable[..., str]):
-        """A handler that does something with the visitor's pictures and says what."""
+    def act(action: Callable[..., str], *used: Block):
+        """A handler that does something with the visitor's pictures and says what; then boxes that it used are
+        emptied."""
 
         def handle(visit: Session | None, *values):
             if visit is None:
                 return {parts["said"]: views.notice(GONE)}
             try:
-                said, kind = action(visit.state(LooseState), *values), "note"
+                said = action(visit.state(LooseState), *values)
             except UserError as reason:
-                said, kind = str(reason), "bad"
-            return update(parts, visit, said, kind)
+                return update(parts, visit, str(reason), "bad")
+            return {**update(parts, visit, said), **dict.fromkeys(used, "")}
 
         return handle
 
@@ -213,8 +215,8 @@ def wire(frame: Frame, parts: dict[str, Any], run: Run) -> None:
         (rename, [parts["rename"].click]),
         (remove, [parts["remove"].click]),
     ):
-        ended = gr.on(triggers, act(action), [frame.session, parts["name"]], sorted_out, queue=False, **PRIVATE)
-        ended.then(lambda: "", None, parts["name"], queue=False, **PRIVATE)
+        handle, outputs = act(action, parts["name"]), [*sorted_out, parts["name"]]
+        gr.on(triggers, handle, [frame.session, parts["name"]], outputs, queue=False, **PRIVATE)
 
     def on_camera(visit: Session | None, file: str | None):
         if not file:

@@ -78,7 +78,7 @@ def from_link(query: Mapping[str, str], viewer: Viewer = STRANGER) -> tuple[dict
             values |= {"names": names} if "example" in query else {"names": names, "example": NAMES}
         else:
             missing.append(f"class names of more than {LONGEST:,} characters")
-    for key, known in (("bundle", bundle_choices(viewer)), ("example", (*EXAMPLES, NAMES, SORTED))):
+    for key, known in (("bundle", bundle_choices(viewer)), ("example", (*EXAMPLES, NAMES))):
         if key in query:
             if query[key] in known:
                 values[key] = query[key]
