@@ -13,6 +13,7 @@ from d2nwg.data.image_set import SUFFIXES, ImageSet
 from d2nwg.data.images import load_images
 from d2nwg.data.listing import is_hidden
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.limits import check_space
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.utils.text import folded, is_utf8, number, shown
 
@@ -160,11 +161,13 @@ class Sorting:
         pictures of a class have are numbered.
 
         Raises:
-            UserError: see `check`; a file is gone.
+            UserError: see `check`; a file is gone, or there is no room on the disk.
         """
         self.check()
         with self.lock:
             pictures = sorted((p.label, _file_name(p.name), p.content, p.path) for p in self.pictures.values())
+        needed = sum(path.stat().st_size for *_, path in pictures if path.is_file())
+        check_space(needed, file.parent, "The zip of the sorted photographs", "sort fewer, or smaller ones")
         taken: set[str] = set()
         with zipfile.ZipFile(file, "w") as archive:
             for done, (label, name, _, path) in enumerate(pictures):

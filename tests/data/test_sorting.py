@@ -1,5 +1,6 @@
 """Loose pictures that are sorted into classes, and what they are as a data set."""
 
+import contextlib
 import zipfile
 
 import pytest
@@ -8,6 +9,7 @@ from d2nwg.data import sorting as module
 from d2nwg.data.images import load_images
 from d2nwg.data.sorting import Sorting, check_name, pack_folder
 from d2nwg.utils.errors import UserError
+from tests.fuzz.kinds.archives import NAMES
 from tests.helpers.images import make_image_folder
 
 
@@ -130,8 +132,13 @@ def test_a_folder_is_read_as_a_zip_of_it(files, tmp_path):
     pairs = [(f"photos/{file.parent.name}/{file.name}", file) for file in files]
     images = load_images(pack_folder(pairs, tmp_path / "photos.zip"), into=tmp_path)
     assert images.classes == ("cat", "dog") and len(images) == 6
+    for inside in NAMES:  # refused in a sentence, or harmless
+        with contextlib.suppress(UserError):
+            load_images(pack_folder([*pairs, (inside, files[0])], tmp_path / "some.zip"), into=tmp_path / "inside")
+    found = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*.png")}
+    assert {"source", "inside"} < found and len(found) == 3
     for inside in ("../../etc/x.png", "/etc/x.png", "a\ud800/x.png", "x" * 5000 + "/x.png", "a/\u202e.png"):
         with pytest.raises(UserError):
             file = pack_folder([*pairs, (inside, files[0])], tmp_path / "hostile.zip")
             load_images(file, into=tmp_path)
-    assert not list(tmp_path.rglob("x.png"))
+    assert not list(tmp_path.glob("*/x.png"))

@@ -115,6 +115,7 @@ def test_from_loose_pictures_to_a_data_set(page, pictures):
     update = event(page, "wire.<locals>.on_pack")(page.visit)[page.parts["zip"]]
     with zipfile.ZipFile(update["value"]) as archive:
         assert "sorted photographs/red/IMG_0003.png" in archive.namelist() and update["visible"]
+    assert event(page, "wire.<locals>.on_pack")(page.visit)[page.parts["zip"]]["value"] == update["value"]
     again = sorting.read_own(LooseState(), [update["value"]], page.visit.subfolder())
     assert again[0] == "own" and again[1].classes == images.classes, "the zip is a data set as any other"
 

@@ -8,13 +8,13 @@ from typing import Any
 import gradio as gr
 from gradio.blocks import Block
 
-from d2nwg.data.sorting import STEM, Sorting
+from d2nwg.data.sorting import Sorting
 from d2nwg.ui import html as views
 from d2nwg.ui.events import PRIVATE
 from d2nwg.ui.frame import Frame
 from d2nwg.ui.generate import loose_html
 from d2nwg.ui.generate.settings import SORTED
-from d2nwg.ui.generate.sorting import LooseState, add_class, add_shot, add_waiting, do, remove, rename
+from d2nwg.ui.generate.sorting import LooseState, add_class, add_shot, add_waiting, do, keep, remove, rename
 from d2nwg.ui.parts import Folder, Picture, Upload
 from d2nwg.ui.run import Run
 from d2nwg.ui.session import Session
@@ -27,7 +27,7 @@ SORT = """
 const selected = new Set();
 let last = null;
 const find = key => [...element.querySelectorAll('.tile')].filter(tile => selected.has(tile.dataset.picture));
-const name = button => [button.className, button.closest('.box')?.dataset.box, button.dataset.picture].join('|');
+const name = button => [button.className, button.closest('.class-box')?.dataset.box, button.dataset.picture].join('|');
 const apply = () => {
     for (const tile of element.querySelectorAll('.tile')) {
         const pressed = String(selected.has(tile.dataset.picture));
@@ -43,7 +43,7 @@ const move = to => {
     apply();
 };
 element.addEventListener('click', event => {
-    const button = event.target.closest('button'), box = event.target.closest('.box');
+    const button = event.target.closest('button'), box = event.target.closest('.class-box');
     if (!button || !box) return;
     last = name(button);
     if (button.matches('.tile')) {
@@ -71,9 +71,9 @@ element.addEventListener('dragstart', event => {
     if (!selected.has(tile.dataset.picture)) { selected.clear(); selected.add(tile.dataset.picture); apply(); }
     event.dataTransfer.setData('text/plain', 'pictures');
 });
-element.addEventListener('dragover', event => event.target.closest('.box') && selected.size && event.preventDefault());
+element.addEventListener('dragover', event => event.target.closest('.class-box') && selected.size && event.preventDefault());
 element.addEventListener('drop', event => {
-    const box = event.target.closest('.box');
+    const box = event.target.closest('.class-box');
     if (!box || !selected.size) return;
     event.preventDefault();
     move(box.dataset.box);
@@ -233,7 +233,7 @@ def wire(frame: Frame, parts: dict[str, Any], run: Run) -> None:
         if visit is None:
             return {parts["said"]: views.notice(GONE)}
         try:
-            file = visit.state(LooseState).sorting.pack(visit.subfolder() / f"{STEM}.zip")
+            file = keep(visit.state(LooseState), visit.subfolder())
         except UserError as reason:
             return {parts["said"]: views.notice(str(reason))}
         label = f"Download {file.name}, {file.stat().st_size / 2**20:.1f} MB"

@@ -36,7 +36,7 @@ def _box(
     every = f'<button type="button" class="all" aria-label="Select all of {name}">All</button>' if keys else ""
     new = '<span class="new">new ones go here</span>' if label == picked else ""
     return (
-        f'<section class="box" data-box="{value}" aria-label="{name}"><div class="head">'
+        f'<section class="class-box" data-box="{value}" aria-label="{name}"><div class="head">'
         f'<button type="button" class="pick" aria-pressed="{"true" if label == picked else "false"}" '
         f'title="Put new pictures into {name}">{name} <span class="many">{len(keys):,}</span></button>{new}'
         f'<span class="acts"><button type="button" class="here" aria-label="Put the selected here, into {name}" hidden>'

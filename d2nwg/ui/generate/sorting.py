@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from d2nwg.data.image_set import SUFFIXES, ImageSet
-from d2nwg.data.sorting import MOST, Sorting, check_name, pack_folder
+from d2nwg.data.sorting import MOST, STEM, Sorting, check_name, pack_folder
 from d2nwg.ui import html as views
 from d2nwg.ui.generate import loose_html, service
 from d2nwg.ui.generate.made import Result
@@ -25,6 +25,7 @@ class LooseState:
         thumbnails: by a picture's number, as data URLs.
         waiting: (upload, its name, the class or empty) of those that are not looked at yet.
         read: the data set that was made of them last, and after how many changes.
+        kept: the zip that was made of them last, and after how many changes.
         shots: how many pictures came from the camera or the clipboard.
     """
 
@@ -33,6 +34,7 @@ class LooseState:
     thumbnails: dict[int, str] = field(default_factory=dict)
     waiting: list[tuple[str, str, str]] = field(default_factory=list)
     read: tuple[int, ImageSet] | None = None
+    kept: tuple[int, Path] | None = None
     shots: int = 0
 
 
@@ -47,6 +49,8 @@ def do(state: LooseState, data: object) -> str:
     pictures = [key for key in keys if isinstance(key, int)] if isinstance(keys, list) else []
     to, sorting = data.get("to"), state.sorting
     if data.get("act") == "drop":
+        for key in pictures:
+            state.thumbnails.pop(key, None)
         return f"{views.count(sorting.drop(pictures), 'picture')} deleted here."
     if not isinstance(to, str) or (to and to not in sorting.classes):
         raise UserError("That class is not there any more.")
@@ -136,6 +140,21 @@ def load(state: LooseState, folder: Path, progress: Progress = silent) -> ImageS
         changes = state.sorting.changes
         state.read = changes, state.sorting.load(folder, progress)
     return state.read[1]
+
+
+def keep(state: LooseState, folder: Path) -> Path:
+    """The sorted pictures as a zip in a folder; the same one again where nothing was changed, else in its place.
+
+    Raises:
+        UserError: see `Sorting.pack`.
+    """
+    changes = state.sorting.changes
+    if state.kept is None or state.kept[0] != changes:
+        made = state.sorting.pack(folder / f"{STEM}.zip")
+        if state.kept:
+            state.kept[1].unlink(missing_ok=True)
+        state.kept = changes, made
+    return state.kept[1]
 
 
 def make_result(
