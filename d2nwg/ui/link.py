@@ -8,7 +8,7 @@ from gradio.components import FormComponent
 
 from d2nwg.ui.events import PRIVATE
 
-NOT_KEPT = ("own", "generate", "none")  # choices that mean nothing to somebody else
+NOT_KEPT = ("own", "sorted", "generate", "none")  # choices that mean nothing to somebody else
 
 LONGEST = 2000  # characters of a value
 

@@ -1,7 +1,12 @@
 """Gradio components with our manners: files are uploaded, never fetched from an address, nor decoded unseen."""
 
+from pathlib import Path
+
 import gradio as gr
 from gradio_client.utils import is_http_url_like, is_valid_file
+
+from d2nwg.data.image_set import SUFFIXES
+from d2nwg.data.text_set import TEXT_SUFFIXES
 
 REFUSED = "not possible"  # the title of a refusal; gradio's own is a word we do not use
 
@@ -47,6 +52,33 @@ class Upload(_Uploaded, gr.File):
 
     def get_block_name(self) -> str:
         return "file"
+
+
+class Folder(Upload):
+    """A choice of a folder; handlers get pairs of a file's path in the folder and the path of its upload. It is given
+    ``file_count="directory"``.
+
+    gradio uploads the files of a folder by their names alone. `RELATIVE` has the page name them by their paths in it,
+    which then come as their original names; anybody may send anything in the place of those.
+    """
+
+    def preprocess(self, payload) -> list[tuple[str, str]] | None:
+        files = getattr(payload, "root", payload)
+        return [(str(f.orig_name or Path(f.path).name), f.path) for f in files] if files else None
+
+
+# Before gradio sees the files that were chosen: they are named by their paths in the folder, and hidden ones are left
+# out, as are films and the like beside what can be read here.
+RELATIVE = """() => document.addEventListener("change", event => {
+    const input = event.target;
+    if (!input.webkitdirectory || !input.files.length) return;
+    const seen = [...input.files].filter(file => !/(^|\\/)\\./.test(file.webkitRelativePath));
+    const known = seen.filter(file => /\\.(KINDS)(\\.gz)?$/i.test(file.name));
+    const files = (known.length ? known : seen.length ? seen : [...input.files]).map(
+        file => new File([file], file.webkitRelativePath || file.name, {type: file.type}));
+    Object.defineProperty(input, "files", {value: files, configurable: true});
+    setTimeout(() => delete input.files);
+}, true)""".replace("KINDS", "|".join(sorted(kind[1:] for kind in SUFFIXES | TEXT_SUFFIXES)))
 
 
 class Picture(_Uploaded, gr.Image):

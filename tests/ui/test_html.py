@@ -4,6 +4,7 @@ import inspect
 import json
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from d2nwg.adapter_scores import FREQUENT, GENERATED, LOOK_UP, WITHOUT, Comparison, Targets
 from d2nwg.data.image_set import ImageSet
 from d2nwg.data.labelled import labelled_set
+from d2nwg.data.sorting import Picture, Sorting
 from d2nwg.data.text_set import TextSet
 from d2nwg.figures import name_path
 from d2nwg.jobs import queue as jobs
@@ -27,7 +29,7 @@ from d2nwg.ui.describe import html as describe
 from d2nwg.ui.describe.service import Looked as Said
 from d2nwg.ui.explore import html as explore
 from d2nwg.ui.generate import html as generate
-from d2nwg.ui.generate import items_html, network_html
+from d2nwg.ui.generate import items_html, loose_html, network_html
 from d2nwg.ui.interpolate import html as interpolate
 from d2nwg.ui.jobs import newest
 from d2nwg.ui.language import html as language
@@ -59,13 +61,14 @@ HOSTILE = [
     "<svg/onload=alert(1)>",
 ]
 MODULES = (views, job_html, describe, explore, generate, interpolate, language, refine_html, train, name_path)
-MODULES += (network_html, items_html)
+MODULES += (network_html, items_html, loose_html)
 NO_HTML = {  # words and numbers, which something else escapes
     views: {"percent", "count"},
     job_html: {"base_words"},
     describe: {"how"},
     generate: {"result_sentences", "named_sentences", "kept", "table", "baseline", "picked_by"},
     network_html: {"sentences"},
+    loose_html: {"added"},
     language: {"hidden", "matrix_name", "prompts", "telling_words", "voted"},
     name_path: {"nearest_figure", "classes_figure", "save_figures"},
 }
@@ -225,6 +228,16 @@ def predicted(name: str, truth: int) -> Predictions:
 PICTURE = "data:image/webp;base64,"
 
 
+def loose(name: str) -> Sorting:
+    """A picture of that name in a class of that name, and one that is not sorted."""
+    made = Sorting()
+    made.classes, made.pictures = (
+        [name],
+        {key: Picture(Path(), name, label, "") for key, label in enumerate((name, ""))},
+    )
+    return made
+
+
 @pytest.fixture
 def cases(tmp_path, monkeypatch):
     """``cases(name)``: module and function → its HTML, with this name in every place for a text."""
@@ -275,6 +288,7 @@ def cases(tmp_path, monkeypatch):
                 items_html.cell("image", name, "b", 1, 2, [("image", PICTURE)]),
                 items_html.cell("text", name, name, 1, 2, [("text", name)]),
             ],
+            (loose_html, "boxes"): [loose_html.boxes(loose(name), {0: PICTURE}, picked) for picked in ("", name)],
             (generate, "named_result"): [
                 generate.named_result(make_named([name, "b"], variance=0.99, nearest=(name, "b")))
             ],

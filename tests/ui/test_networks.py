@@ -16,7 +16,7 @@ from d2nwg.jobs.owner import STRANGER
 from d2nwg.ui.generate import cells, many, network_html, networks, service
 from d2nwg.ui.generate import settings as settings_of
 from d2nwg.ui.generate.layout import ALONE, Choices
-from d2nwg.ui.generate.settings import NAMES, from_link
+from d2nwg.ui.generate.settings import NAMES, SORTED, from_link
 from d2nwg.ui.generate.state import GenerateState
 from d2nwg.ui.session import private_root
 from d2nwg.ui.settings import bundle_choices, check_bundle, network_bundles
@@ -64,9 +64,11 @@ def test_controls_without_a_use_are_hidden(page):  # noqa: F811
     for networks_, example, hidden in (
         (True, "digits", {choices.names, choices.names_hint, choices.sampler, choices.free_part}),
         (False, "digits", set()),
+        (False, SORTED, set()),
         (False, NAMES, {choices.shots, choices.steps, choices.most, choices.sampler, choices.free_part}),
     ):
         update = choices.fitting(example, networks_)
+        hidden.add(choices.own_part if example == SORTED else choices.loose["part"])
         assert {part for part, change in update.items() if change.get("visible") is False} == hidden
         assert set(update) == set(choices.of_bundle)
         assert (ALONE in choices.examples(example, networks_)[choices.example]["choices"]) is not networks_

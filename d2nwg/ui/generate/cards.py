@@ -48,7 +48,7 @@ def wire(frame: Frame, cards: dict[str, gr.Button], choices: Choices, view: Resu
     """Have each card do what it says; ``scroll`` is the script that then shows the answer."""
     controls = {"example": choices.example, "names": choices.names, "shots": choices.shots, "samples": choices.samples}
     controls |= {"seed": choices.seed, "steps": choices.steps, "max_query": choices.most, "sampler": choices.sampler}
-    data = [choices.files, choices.files_said, choices.shown, choices.free]
+    data = [choices.files, choices.folder, choices.files_said, choices.shown, choices.free]
     shown = list(dict.fromkeys([frame.bundle, *controls.values(), *choices.of_bundle, *data, *view.results.components]))
 
     def wire_card(key: str) -> None:

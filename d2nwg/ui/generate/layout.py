@@ -8,13 +8,14 @@ from gradio.blocks import Block
 from d2nwg.data.rows import LONGEST
 from d2nwg.ui import html as views
 from d2nwg.ui.events import Components
-from d2nwg.ui.generate import cells, curve, elsewhere, finetune, history, html, many
-from d2nwg.ui.generate.settings import DEFAULTS, NAMES, SAMPLER_CHOICES, STEPS_OF
+from d2nwg.ui.generate import cells, curve, elsewhere, finetune, history, html, loose, many
+from d2nwg.ui.generate.settings import DEFAULTS, NAMES, SAMPLER_CHOICES, SORTED, STEPS_OF
 from d2nwg.ui.generate.state import GenerateState
-from d2nwg.ui.parts import Picture, Upload, python_code
+from d2nwg.ui.parts import Folder, Picture, Upload, python_code
 from d2nwg.ui.settings import example_names
 
 OWN, ALONE = ("Your own images or texts", "own"), ("No images, class names alone", NAMES)
+LOOSE = ("Your own photographs, sorted here", SORTED)
 
 
 def _title(card: str) -> gr.HTML:
@@ -29,17 +30,11 @@ class Choices(Components):
         with gr.Column(elem_classes="card images-card"):
             gr.HTML(views.title("Images or texts"))
             self.example = gr.Dropdown(
-                [*example_names(), OWN, ALONE], value=DEFAULTS["example"], label="Example", elem_id="example"
+                [*example_names(), OWN, LOOSE, ALONE], value=DEFAULTS["example"], label="Example", elem_id="example"
             )
-            self.files = Upload(label="Your own images or texts", file_count="multiple", height=84, elem_id="files")
-            self.files_said = gr.HTML(elem_id="files-said")
-            gr.HTML(
-                views.hint(
-                    "Images: a zip or tar with one folder a class, pictures named by class (cat_1.jpg, dog_1.jpg …), "
-                    "or an array file (npz, IDX). Texts: a CSV or JSONL with a column of texts and one of labels, or a "
-                    "zip of text files by class."
-                )
-            )
+            with gr.Column() as self.own_part:
+                self._own()
+            self.loose = loose.controls()
             self.shown = gr.HTML(elem_id="images")
             self.names = gr.Textbox(
                 label="Type class names",
@@ -106,11 +101,33 @@ class Choices(Components):
                 self.stop = gr.Button("Cancel", elem_id="stop", visible=False, min_width=100)
             self.status = gr.HTML(elem_id="status")
 
+    def _own(self) -> None:
+        """What is given as it is."""
+        with gr.Row(elem_classes="pair zones"):
+            self.files = Upload(label="Your own images or texts", file_count="multiple", height=84, elem_id="files")
+            self.folder = Folder(
+                label="A folder",
+                file_count="directory",
+                height=84,
+                elem_id="folder",
+                elem_classes="drop folder",
+            )
+        self.files_said = gr.HTML(elem_id="files-said")
+        self.sort = gr.Button("Sort photographs by hand", size="sm", elem_id="sort")
+        gr.HTML(
+            views.hint(
+                "Images: a folder, zip or tar with one folder a class, pictures named by class (cat_1.jpg, "
+                "dog_1.jpg …), or an array file (npz, IDX). Texts: a CSV or JSONL with a column of texts and one of "
+                "labels, or a zip of text files by class."
+            )
+        )
+
     @property
     def of_bundle(self) -> list[Block]:
         """What is there for some bundles or data alone."""
         names = [self.names, self.names_hint]
-        return [self.shots, self.steps, self.sampler, self.most, self.free_part, self.samples, *names]
+        places = [self.own_part, self.loose["part"]]
+        return [self.shots, self.steps, self.sampler, self.most, self.free_part, self.samples, *names, *places]
 
     def show_data(self, state: GenerateState, read: tuple, networks: bool) -> dict:
         """Keep what was read (`service.read_choice`) for the visitor; the update that shows it. ``networks`` is as in
@@ -120,6 +137,7 @@ class Choices(Components):
             self.shown: shown,
             self.example: state.example,
             **({} if state.example == "own" else {self.files: None}),
+            self.folder: None,
             **self.fitting(state.example, networks),
         }
 
@@ -137,12 +155,14 @@ class Choices(Components):
             self.sampler: gr.update(visible=False, value=DEFAULTS["sampler"]) if networks else with_images,
             **dict.fromkeys([self.names, self.names_hint], heads),
             self.samples: gr.update(info=what),
+            self.own_part: gr.update(visible=example != SORTED),
+            **loose.fitting(self.loose, example),
         }
 
     def examples(self, example: str, networks: bool) -> dict:
         """The update of the examples: without images there is nothing for a bundle of networks."""
         alone = [] if networks and example != NAMES else [ALONE]
-        return {self.example: gr.update(choices=[*example_names(), OWN, *alone])}
+        return {self.example: gr.update(choices=[*example_names(), OWN, LOOSE, *alone])}
 
 
 class Results(Components):

@@ -8,7 +8,7 @@ from d2nwg.bundles import makes_for_data
 from d2nwg.data.deep import PixelScale
 from d2nwg.ui.generate import html, networks
 from d2nwg.ui.generate.made import Result
-from d2nwg.ui.generate.settings import NAMES
+from d2nwg.ui.generate.settings import NAMES, SORTED
 from d2nwg.ui.gpu import on_gpu
 from d2nwg.ui.html import examples
 from d2nwg.ui.libraries import import_libraries
@@ -24,11 +24,14 @@ def read_choice(key: str, progress: Progress = silent, **source) -> tuple[str, A
     """What a person chose: its key, the labelled set, and some of it as HTML.
 
     Args:
-        key: of an example; `NAMES` for none at all, of which the set is None; or ``"own"``.
+        key: of an example; `NAMES` for none at all, or `SORTED` for some that are still sorted, of which the set is
+            None; or ``"own"``.
         source: for one's own, what `read_data` takes.
     """
     if key == NAMES:
         return key, None, html.no_images()
+    if key == SORTED:
+        return key, None, ""
     data = read_data(progress=progress, **(source or {"example": key}))
     return key, data, examples(data, progress)
 

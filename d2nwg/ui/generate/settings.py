@@ -22,6 +22,7 @@ from d2nwg.utils.errors import UserError
 from d2nwg.utils.text import is_utf8
 
 NAMES = "names"  # in the place of an example: no images, class names alone
+SORTED = "sorted"  # likewise: loose photographs that the visitor sorts
 DEFAULTS: dict[str, Any] = dict(
     example="clothes", shots=5, samples=50, seed=0, steps=None, max_query=1000, sampler=DEFAULT
 )

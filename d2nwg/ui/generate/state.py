@@ -17,7 +17,8 @@ class GenerateState:
 
     Attributes:
         images: the images or texts in use.
-        example: the key of the example that they are, "own", or "names" for none at all.
+        example: the key of the example that they are, "own", "names" for none at all, or "sorted" for photographs that
+            are sorted here and become images when heads are generated.
         news: a sentence to show once the data are there.
         opens_with_first: whether the page opened as the stored first result was made, and so may show it.
         result: the one that is shown.

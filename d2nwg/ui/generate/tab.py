@@ -8,14 +8,16 @@ from d2nwg.jobs.owner import STRANGER, owner_of
 from d2nwg.ui import html as views
 from d2nwg.ui.events import PRIVATE, bundle_update
 from d2nwg.ui.frame import Frame, Receiver
-from d2nwg.ui.generate import cards, cells, curve, elsewhere, finetune, html, many, service
+from d2nwg.ui.generate import cards, cells, curve, elsewhere, finetune, html, loose, many, service, sorting
 from d2nwg.ui.generate.api import add_endpoints
 from d2nwg.ui.generate.first import first_result
 from d2nwg.ui.generate.layout import Choices, Results
 from d2nwg.ui.generate.result import ResultView
-from d2nwg.ui.generate.settings import DEFAULTS, NAMES, as_at_first, check_settings, from_link, steps_of
+from d2nwg.ui.generate.settings import DEFAULTS, NAMES, SORTED, as_at_first, check_settings, from_link, steps_of
+from d2nwg.ui.generate.sorting import LooseState
 from d2nwg.ui.generate.state import GenerateState
 from d2nwg.ui.link import keep_in_address
+from d2nwg.ui.parts import RELATIVE
 from d2nwg.ui.run import Run
 from d2nwg.ui.session import Session
 from d2nwg.ui.settings import network_bundles, task_names
@@ -85,13 +87,23 @@ def _wire_images(frame: Frame, choices: Choices, view: ResultView, run: Run) -> 
         return {frame.session: visit, frame.token: token, **{linked[key]: value for key, value in values.items()}}
 
     def read_example(visit: Session, example: str):
+        if example == "own" and visit.state(GenerateState).example == SORTED:
+            return lambda progress: ("own", None, "")
         if example == "own":
             raise UserError("Drop your images, or a table of texts, in the box below.")
         return partial(service.read_choice, example)
 
     def read_files(visit: Session, files: list[str] | None):
         visit.uploaded(files)
-        return partial(service.read_choice, "own", files=files, into=visit.subfolder())
+        return partial(sorting.read_own, visit.state(LooseState), files or [], visit.subfolder())
+
+    def read_folder(visit: Session, files: list[tuple[str, str]] | None):
+        visit.uploaded(file for _, file in files or ())
+        return partial(sorting.read_folder, visit.state(LooseState), files, visit.subfolder()) if files else None
+
+    def read_to_sort(visit: Session):
+        state = visit.state(GenerateState)
+        return partial(sorting.sort, visit.state(LooseState), state.images if state.example == "own" else None)
 
     def read_first(visit: Session):
         return partial(service.read_choice, DEFAULTS["example"])
@@ -99,7 +111,11 @@ def _wire_images(frame: Frame, choices: Choices, view: ResultView, run: Run) -> 
     def show(visit: Session, read, bundle: str | None) -> dict:
         state = visit.state(GenerateState)
         news, state.news = state.news, ""
+        boxes = {}
+        if read[0] == SORTED:
+            boxes, read = loose.update(choices.loose, visit, read[2]), (SORTED, None, "")
         return {
+            **boxes,
             **choices.show_data(state, read, bundle in network_bundles(visit.viewer)),
             choices.status: views.notice(news, "note") if news else "",
         }
@@ -108,7 +124,8 @@ def _wire_images(frame: Frame, choices: Choices, view: ResultView, run: Run) -> 
         return {choices.files_said: ""}
 
     def failed(visit: Session, reason: Exception, bundle: str | None) -> dict:
-        update = {choices.files: None, choices.example: visit.state(GenerateState).example}
+        visit.state(LooseState).waiting.clear()
+        update = {choices.files: None, choices.folder: None, choices.example: visit.state(GenerateState).example}
         if isinstance(reason, Cancelled):
             return update
         said = views.notice(f"{reason} {kept(visit)}")  # where the files were dropped
@@ -123,12 +140,19 @@ def _wire_images(frame: Frame, choices: Choices, view: ResultView, run: Run) -> 
             return gr.skip()
         return view.show_new(visit, first_result())
 
+    boxes = [choices.loose[name] for name in ("boxes", "said", "zip")]
+    shown = [choices.shown, choices.files, choices.folder, choices.files_said, choices.example]
+    shown += [*choices.of_bundle, *boxes]
+    loose.wire(frame, choices.loose, run)
+    frame.demo.load(None, js=RELATIVE, api_visibility="private")
     opened = frame.demo.load(open_page, frame.token, [frame.session, frame.token, *linked.values()], **PRIVATE)
     opened.then(show_first, frame.session, results.components, queue=False, **PRIVATE)
     for trigger, ask, inputs in (
         (opened.then, read_example, [choices.example]),
         (choices.example.input, read_example, [choices.example]),
         (choices.files.upload, read_files, [choices.files]),
+        (choices.folder.upload, read_folder, [choices.folder]),
+        (choices.sort.click, read_to_sort, []),
         (choices.files.clear, read_first, []),
     ):
         run.on(
@@ -136,7 +160,7 @@ def _wire_images(frame: Frame, choices: Choices, view: ResultView, run: Run) -> 
             ask,
             inputs,
             show,
-            [choices.shown, choices.files, choices.files_said, choices.example, *choices.of_bundle],
+            shown,
             looks=[frame.bundle],
             begun=begun,
             failed=failed,
@@ -165,16 +189,24 @@ def _wire_generate(frame: Frame, choices: Choices, view: ResultView, run: Run) -
     """Generating, and showing what came out."""
 
     def ask(visit: Session, example: str, typed: str, free: list[str] | None, bundle: str | None, *numbers):
-        images = None if example == NAMES else visit.state(GenerateState).images
-        if images is None and example != NAMES:
+        images = None if example in (NAMES, SORTED) else visit.state(GenerateState).images
+        if images is None and visit.state(GenerateState).example == example == "own":
+            raise UserError("Drop your images, or a table of texts, in the box first.")
+        if images is None and example not in (NAMES, SORTED):
             raise UserError("This page was left alone for long; choose the data again.")
+        if example == SORTED:
+            visit.state(LooseState).sorting.check()
         settings = check_settings(bundle, *numbers, viewer=visit.viewer)
         if bundle in network_bundles(visit.viewer):
             typed, free = "", None  # of boxes that are hidden
         visit.uploaded(free)
+        if example == SORTED:
+            return partial(sorting.make_result, visit.state(LooseState), settings, visit.subfolder(), free, typed)
         return partial(service.make_result, images, settings, visit.subfolder(), free, typed)
 
     def show(visit: Session, result: service.Result) -> dict:
+        if (state := visit.state(GenerateState)).example == SORTED:
+            state.images = result.images
         return {
             **view.show_new(visit, result),
             choices.status: views.notice(f"Done in {result.seconds:.1f} s.", "good"),

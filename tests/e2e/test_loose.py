@@ -1,0 +1,64 @@
+"""Photographs as people have them: loose ones that are sorted by hand, and a folder."""
+
+import zipfile
+
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from tests.e2e.acts import download, upload
+from tests.e2e.test_accessibility import axe, faults
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Six zeros and six ones as a camera names them, and the same in class folders beside a hidden file and a film."""
+    digits, loose, folder = load_digits(), [], tmp_path / "my digits"
+    for label in (0, 1):
+        (folder / f"digit {label}").mkdir(parents=True)
+        for pixels in digits.images[digits.target == label][:6]:
+            loose.append(tmp_path / f"IMG_{len(loose):04}.png")
+            picture = Image.fromarray((pixels * 15.9).astype("uint8")).resize((64, 64))
+            picture.save(loose[-1])
+            picture.save(folder / f"digit {label}" / loose[-1].name)
+    (folder / ".hidden.png").write_bytes(b"hidden")
+    (folder / "film.mov").write_bytes(b"film")
+    return loose, folder
+
+
+def test_from_loose_photographs_or_a_folder_to_a_result(visit, photographs, tmp_path):
+    loose, folder = photographs
+    page = visit()
+    page.wait_for_selector("#folder input[type=file]", state="attached")
+    page.set_input_files("#folder input[type=file]", folder)
+    page.wait_for_selector("#images .summary:has-text('2 classes · 12 images')")
+    assert not page.locator("#images .notes").count(), "what is no picture did not come along"
+
+    upload(page, "#files input[type=file]", loose, refused=True)
+    page.wait_for_selector("#loose-said:has-text('12 pictures added. Their names say no two classes')")
+    assert page.locator("#boxes .tile img").count() == 12 and not page.is_visible("#files")
+    page.fill("#class-name :is(input, textarea)", "zero, one")
+    page.press("#class-name :is(input, textarea)", "Enter")
+    page.wait_for_selector("#boxes [data-box=one]")
+    unsorted = "#boxes [data-box='']"
+    for number in range(6):  # with keys alone
+        page.locator(f"{unsorted} .tile").nth(number).press("Space")
+    page.evaluate(axe.AXE_SCRIPT)
+    assert not faults(page)
+    page.press("#boxes [data-box=zero] .here", "Enter")
+    page.wait_for_selector("#loose-said:has-text('6 pictures put into zero.')")
+    assert page.evaluate("document.activeElement.matches('[data-box=zero] .pick')"), "the focus stays"
+    page.locator(f"{unsorted} .tile").nth(0).drag_to(page.locator("#boxes [data-box=one]"))
+    page.wait_for_selector("#loose-said:has-text('1 picture put into one.')")
+    page.click(f"{unsorted} .all")
+    page.click("#boxes [data-box=one] .here")
+    page.wait_for_selector("#loose-said:has-text('5 pictures put into one.')")
+
+    page.click("#pack")
+    page.wait_for_selector("#download-sorted")
+    with zipfile.ZipFile(download(page, "#download-sorted", tmp_path)) as archive:
+        names = sorted(archive.namelist())
+    assert names[0] == "sorted photographs/one/IMG_0006.png" and len(names) == 12
+    page.click("#go")
+    page.wait_for_selector("#status .notice:is(.good, .bad)")
+    assert "your photographs · 2 classes" in page.inner_text("#sentence")
