@@ -72,7 +72,7 @@ def explore(
     made_for: dict[str, Any] = dict(shots=shots, seed=seed, steps=steps, max_query=max_query)
     if bundle is not None and makes_for_data(bundle):
         if sampler != DEFAULT:
-            raise UserError("Bundles of whole networks have one sampler: leave out the paper's.")
+            raise UserError("Bundles of whole networks have one sampler: choose no other.")
         if tasks > 1 and len(sets) == 1:
             # a set without a test part keeps a fifth of its images to score on
             most = max_query if sets[0].is_test.any() else 5 * max_query
