@@ -69,7 +69,7 @@ def map_figure(
     places = view.projection.tsne if method == "tsne" else view.projection.pca
     figure, solid = go.Figure(), view.projection.dimensions == 3
     hover = _hover(found, columns)
-    size = (9 if len(view.rows) <= 600 else 6) - (4 if solid else 0)
+    size = (9 if len(view.rows) <= 600 else 6) // (2 if solid else 1)
     origin = np.array(columns["origin"])
     values = {
         "accuracy": 100 * np.array(columns["accuracy"], float),
@@ -166,7 +166,15 @@ def lay_out(figure: go.Figure, projection: Projection, method: str, height: int)
         axes = [f"component {i + 1} ({percent(shares[i])} of the variance)" for i in range(projection.dimensions)]
     axis = dict(fixedrange=False, showticklabels=method == "pca")
     if projection.dimensions == 3:
-        axis = dict(showbackground=False, gridcolor=GRID, zeroline=False, showspikes=False, color=INK)
+        axis = dict(
+            showbackground=False,
+            showline=True,
+            linecolor=INK,
+            gridcolor=GRID,
+            zeroline=False,
+            showspikes=False,
+            color=INK,
+        )
         axis |= dict(showticklabels=method == "pca", tickfont=dict(size=10))
         named = {
             f"{letter}axis": dict(title=dict(text=in_lines(name, 16), font=dict(size=11)), **axis)

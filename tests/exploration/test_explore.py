@@ -199,7 +199,9 @@ def test_the_map_has_every_head_once(found, view, colour):
 def test_a_map_in_three_dimensions(found, view, colour):
     solid = turned(view, 3, perplexity=5)
     assert solid.projection.pca.shape == solid.projection.tsne.shape == (len(view.rows), 3)
-    assert np.allclose(solid.projection.pca[:, :2], view.projection.pca) and "three dimensions" in solid.projection.words
+    assert (
+        np.allclose(solid.projection.pca[:, :2], view.projection.pca) and "three dimensions" in solid.projection.words
+    )
     assert solid.near is view.near and {"pca_3", "tsne_3"} <= set(table(found, solid))
     figure = map_figure(found, solid, "pca", colour, [int(view.rows[0])])
     points = np.concatenate([trace.customdata for trace in figure.data if trace.customdata is not None])
@@ -216,7 +218,9 @@ def test_a_search_finds_by_name_class_and_kind(found, view):
     name = found.tasks[1].images.classes[0]
     of_class = {i for i, task in enumerate(found.tasks) if name in task.images.classes}
     assert set(search(found, rows, name.upper())) == {i for i in rows if found.heads.task[i] in of_class}
-    assert search(found, rows, "trained head 2", [TRAINED, SAMPLE]) == trained[found.heads.number[trained] == 2].tolist()
+    assert (
+        search(found, rows, "trained head 2", [TRAINED, SAMPLE]) == trained[found.heads.number[trained] == 2].tolist()
+    )
     assert search(found, rows, "no such name") == []
 
 

@@ -74,7 +74,9 @@ def test_every_network_can_be_taken_and_is_as_good_as_is_said(found):
         index = int(found.heads.of(origin)[-1])
         network, task = found.head(index), found.scored_by(index)
         right = float((task.predicted(network) == task.labels).mean())
-        assert right == pytest.approx(network.info["query_accuracy"], abs=1e-6) and network.classes == task.images.classes
+        assert (
+            right == pytest.approx(network.info["query_accuracy"], abs=1e-6) and network.classes == task.images.classes
+        )
         if origin != ZOO:  # of which the bundle says how good they were on their own tasks
             assert right == pytest.approx(found.heads.accuracy[index], abs=1e-6)
 
