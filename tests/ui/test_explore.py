@@ -3,6 +3,7 @@
 import csv
 import io
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
@@ -122,7 +123,7 @@ def test_a_search_fades_lists_and_offers_files(page, made, tmp_path):
     assert sum(len(trace.customdata) for trace in points) == len(heads), "the others are faint, and there"
     assert "5 networks found" in update[results.count] and update[results.table]["headers"][0] == "network"
     assert len(update[results.table]["data"]) == 5 and update[results.several]["visible"] is False
-    rows = list(csv.DictReader(open(update[results.listing])))
+    rows = list(csv.DictReader(io.StringIO(Path(update[results.listing]).read_text())))
     assert [int(row["point"]) for row in rows] == sorted(bright) and {row["task"] for row in rows} == {
         made.found.tasks[task].name
     }
