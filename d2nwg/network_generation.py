@@ -47,6 +47,7 @@ class NetworkGeneration:
         confusion: (C, C) counts on the query images; rows are the true classes.
         query_index: numbers of the query images in the data set.
         query, truth: those images as bytes (m, channels, size, size), and their classes (m,).
+        shown, labels: the same of the images that generation was shown.
     """
 
     network: NetworkFile
@@ -56,6 +57,8 @@ class NetworkGeneration:
     query_index: np.ndarray
     query: Tensor
     truth: np.ndarray
+    shown: Tensor
+    labels: Tensor
 
     def sample(self, index: int) -> NetworkFile:
         """Sample ``index`` as a network of its own."""
@@ -162,7 +165,7 @@ def generate_network(
         info["pixel_scale"] = scale.to_json()
     shape = config.network, config.channels, data.classes, config.size
     network = NetworkFile(made.states()[0], *shape, config.mean, config.std, path.name, info)
-    return NetworkGeneration(network, drawn, report, confusion, index, query, truth.numpy())
+    return NetworkGeneration(network, drawn, report, confusion, index, query, truth.numpy(), images, labels)
 
 
 def _known(distance: float) -> float | None:

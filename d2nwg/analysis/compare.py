@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from d2nwg.analysis.populations import SAMPLE, TRAINED, ZOO, Population
-from d2nwg.evaluation.zoo_distance import LEAST_LENGTH, Neighbours, nearest_zoo_heads, zoo_length
+from d2nwg.evaluation.zoo_distance import LEAST_LENGTH, Neighbours, nearest, zoo_length
 from d2nwg.models.spaces import WeightSpace
 
 MOST_ZOO_QUERIES = 1000  # zoo heads whose neighbours are searched; of more, a random subset of this size
@@ -21,14 +21,28 @@ def length(heads: Population, points: np.ndarray) -> np.ndarray:
     return zoo_length(heads.counts, points[zoo], heads.counts[zoo])
 
 
-def to_zoo(heads: Population, points: np.ndarray, seed: int = 0, k: int = 5) -> Neighbours:
+def spacing(heads: Population, points: np.ndarray) -> np.ndarray:
+    """(n,) the unit of distances between networks: the (lower) median distance from a zoo member to the nearest other
+    one, among ``points`` (n, d), as `DatasetNetworkPipeline.distance` has it; NaN where the zoo has fewer than two."""
+    zoo = heads.of(ZOO)
+    counts = heads.counts[zoo]
+    distance = nearest(points[zoo], counts, points[zoo], counts, 1, np.arange(len(zoo))).nearest
+    unit = max(float(np.sort(distance)[(len(zoo) - 1) // 2]), LEAST_LENGTH) if len(zoo) > 1 else np.nan
+    return np.full(len(heads), unit)
+
+
+def to_zoo(
+    heads: Population, points: np.ndarray, seed: int = 0, k: int = 5, unit: np.ndarray | None = None
+) -> Neighbours:
     """The k nearest zoo heads of each head, as numbers of heads, with distances in lengths of a zoo head; a head is no
     neighbour of its own.
 
     Args:
         points: (n, d) the heads' coordinates in some space.
         seed: of the choice of `MOST_ZOO_QUERIES` zoo heads where there are more; the others get no neighbours.
+        unit: (n,) another unit of distances, as of `spacing`.
     """
+    unit = length(heads, points) if unit is None else unit
     zoo = heads.of(ZOO)
     asked = np.ones(len(heads), bool)
     if len(zoo) > MOST_ZOO_QUERIES:
@@ -37,10 +51,10 @@ def to_zoo(heads: Population, points: np.ndarray, seed: int = 0, k: int = 5) -> 
     itself = np.full(len(heads), -1)
     itself[zoo] = np.arange(len(zoo))
     rows = np.flatnonzero(asked)
-    found = nearest_zoo_heads(points[rows], heads.counts[rows], points[zoo], heads.counts[zoo], k, itself[rows])
+    found = nearest(points[rows], heads.counts[rows], points[zoo], heads.counts[zoo], k, itself[rows])
     index, distance = np.full((len(heads), k), -1), np.full((len(heads), k), np.inf)
     index[rows] = np.where(found.index >= 0, zoo[found.index], -1)
-    distance[rows] = found.distance
+    distance[rows] = np.where(np.isfinite(found.distance), found.distance / unit[rows, None], np.inf)
     return Neighbours(index, distance)
 
 

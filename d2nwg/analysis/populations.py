@@ -1,8 +1,10 @@
-"""Heads of several origins as rows of one matrix: in weight space or in the VAE's latent space, whole or in part.
+"""Heads, or networks, of several origins as rows of one matrix: in weight space or in the VAE's latent space, whole or
+in part.
 
 A head with fewer classes than the layout's largest is padded with zeros, so that padding alone separates heads with
 different numbers of classes: distances are measured only between heads with the same number. The classes of zoo heads
-and of samples are in canonical order (`WeightSpace.canonical_order`).
+and of samples are in canonical order (`WeightSpace.canonical_order`). Of networks the last layer is left out: what
+remains, the trunk, is the same for any number of classes.
 """
 
 from dataclasses import dataclass, fields
@@ -17,19 +19,21 @@ from d2nwg.weights.layouts import WholeLayout
 from d2nwg.weights.networks import fold_projection
 from d2nwg.weights.probes import fit_linear, fit_mlp
 
-ZOO, SAMPLE, TRAINED = "zoo", "sample", "trained"  # origins
+ZOO, SAMPLE, TRAINED, MADE = "zoo", "sample", "trained", "made"
+ORIGINS = (ZOO, TRAINED, SAMPLE, MADE)
 WHOLE = "all"  # the part that is the whole vector
 ENCODED_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
 class Population:
-    """n heads as vectors, with their origins.
+    """n heads, or trunks of networks, as vectors, with their origins.
 
     Attributes:
         vectors: (n, N) float32, standardised vectors of the bundle's layout; zero where a head has no class.
-        counts: (n,) int64, classes of each.
-        origin: (n,) `ZOO` (kept in the bundle), `SAMPLE` (generated) or `TRAINED` (fitted to the same images).
+        counts: (n,) int64, classes of each; 0 for trunks, which have none.
+        origin: (n,) `ZOO` (kept in the bundle), `SAMPLE` (drawn by diffusion), `TRAINED` (fitted to the same images) or
+            `MADE` (generated without drawing: the network that a bundle hands out).
         task: (n,) int64, number of the task a head is for; -1 for zoo heads, whose tasks a bundle does not keep.
         number: (n,) int64, the head's number among those of its origin and task.
         accuracy: (n,) float64, fraction right on held-out images of its own task; NaN where unknown.

@@ -1,4 +1,5 @@
-"""Maps of points to the plane (principal components, t-SNE), and files for the TensorBoard Embedding Projector."""
+"""Maps of points to the plane or to space (principal components, t-SNE), and files for the TensorBoard Embedding
+Projector."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,11 +19,11 @@ NEIGHBOURS = 5  # landmarks that place each of the others
 
 @dataclass(frozen=True)
 class Projection:
-    """Two maps of n points to the plane.
+    """Two maps of n points, to the plane or to space.
 
     Attributes:
-        pca: (n, 2) first two principal components.
-        tsne: (n, 2).
+        pca: (n, 2) first two principal components, or (n, 3) three.
+        tsne: (n, 2) or (n, 3).
         explained: (k,) shares of the variance of the first k ≤ 50 components.
         perplexity: of t-SNE, as used.
         words: how the maps were made, in a sentence.
@@ -33,6 +34,11 @@ class Projection:
     explained: np.ndarray
     perplexity: float
     words: str
+
+    @property
+    def dimensions(self) -> int:
+        """2 or 3."""
+        return self.pca.shape[1]
 
 
 def reduce(matrix: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -54,15 +60,15 @@ def reduce(matrix: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return left * values, values.astype(np.float64) ** 2 / total
 
 
-def project(matrix: np.ndarray, perplexity: float = 30, seed: int = 0) -> Projection:
-    """Both maps of the points in the rows of ``matrix`` (n, d).
+def project(matrix: np.ndarray, perplexity: float = 30, seed: int = 0, dimensions: int = 2) -> Projection:
+    """Both maps of the points in the rows of ``matrix`` (n, d), to the plane or, with ``dimensions=3``, to space.
 
     t-SNE works on the scores of `reduce`. Of more than `LANDMARKS` points it places a random subset of that size; each
     of the others is placed at the mean of its nearest landmarks in those scores, weighted by 1/distance.
     """
     scores, explained = reduce(matrix, seed)
-    plane = np.zeros((len(scores), 2), np.float32)
-    plane[:, : min(2, scores.shape[1])] = scores[:, :2]
+    plane = np.zeros((len(scores), dimensions), np.float32)
+    plane[:, : min(dimensions, scores.shape[1])] = scores[:, :dimensions]
     used = fitting_perplexity(perplexity, min(len(scores), LANDMARKS))
     k = scores.shape[1]
     if len(scores) < 4 or not explained.any():
@@ -71,9 +77,10 @@ def project(matrix: np.ndarray, perplexity: float = 30, seed: int = 0) -> Projec
     chosen = np.arange(len(scores))
     if len(scores) > LANDMARKS:
         chosen = np.sort(np.random.default_rng(seed).choice(len(scores), LANDMARKS, replace=False))
-    tsne = np.zeros((len(scores), 2), np.float32)
-    tsne[chosen] = _tsne(scores[chosen], used, seed)
-    words = f"t-SNE (perplexity {used:g}, seed {seed}) of the first {k} principal components"
+    tsne = np.zeros((len(scores), dimensions), np.float32)
+    tsne[chosen] = _tsne(scores[chosen], used, seed, dimensions)
+    method = "t-SNE in three dimensions" if dimensions == 3 else "t-SNE"
+    words = f"{method} (perplexity {used:g}, seed {seed}) of the first {k} principal components"
     if len(chosen) < len(scores):
         others = np.setdiff1d(np.arange(len(scores)), chosen)
         tsne[others] = place(scores[others], scores[chosen], tsne[chosen])
@@ -95,11 +102,13 @@ def fitting_perplexity(perplexity: float, n: int) -> float:
     return float(max(1.0, min(perplexity, (n - 1) / 3)))
 
 
-def _tsne(scores: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
+def _tsne(scores: np.ndarray, perplexity: float, seed: int, dimensions: int) -> np.ndarray:
     from sklearn.manifold import TSNE
 
-    start = "pca" if scores.shape[1] > 1 else "random"
-    return TSNE(perplexity=perplexity, init=start, random_state=seed % 2**32).fit_transform(scores)
+    start = "pca" if scores.shape[1] >= dimensions else "random"
+    return TSNE(n_components=dimensions, perplexity=perplexity, init=start, random_state=seed % 2**32).fit_transform(
+        scores
+    )
 
 
 def place(scores: np.ndarray, landmarks: np.ndarray, plane: np.ndarray) -> np.ndarray:
@@ -108,9 +117,9 @@ def place(scores: np.ndarray, landmarks: np.ndarray, plane: np.ndarray) -> np.nd
     Args:
         scores: (m, k) the points.
         landmarks: (n, k) in the same coordinates.
-        plane: (n, 2) the landmarks' places on the map.
+        plane: (n, 2) the landmarks' places on the map, or (n, 3).
     Returns:
-        (m, 2) places.
+        (m, 2) or (m, 3) places.
     """
     from sklearn.neighbors import NearestNeighbors
 

@@ -1,4 +1,5 @@
-"""``explore``: samples compared with a bundle's zoo, or names or a description of a task among what it knows."""
+"""``explore``: samples compared with a bundle's zoo, of heads or of networks, or names or a description of a task among
+what it knows."""
 
 import argparse
 
@@ -10,10 +11,11 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     parser = subparsers.add_parser(
         "explore",
         parents=[parent],
-        help="compare generated heads with the zoo",
+        help="compare generated heads or networks with the zoo",
         description="Generate heads for one task or several, compare them with the zoo heads that a bundle keeps, and "
         "write figures (HTML; their tool bar saves PNG), projection.csv, baselines.csv, densities.csv, summary.json "
-        "and files for the TensorBoard Embedding Projector. With --names or --search instead: map the rows that a "
+        "and files for the TensorBoard Embedding Projector; with a bundle of networks made for a data set, the same of "
+        "networks. With --names or --search instead: map the rows that a "
         "bundle knows by name, with your names among them, and write map.html, map-pca.html, names.csv and names.json. "
         "With --describe: map the adapters that a bundle of adapters knows, by task, with samples for a description "
         "among them, and write map.html, map-pca.html, tasks.csv and tasks.json.",
@@ -42,10 +44,13 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         help="a task in words: its samples among the adapters that the bundle knows; without TEXT those alone",
     )
     parser.add_argument(
-        "--num-samples", type=positive, metavar="N", help="heads to sample in all (200; with --describe 30 adapters)"
+        "--num-samples",
+        type=positive,
+        metavar="N",
+        help="heads or networks to sample in all (200; with --describe 30 adapters)",
     )
     parser.add_argument(
-        "--num-trained", type=count, default=50, metavar="N", help="heads to train on the same images (50)"
+        "--num-trained", type=count, default=50, metavar="N", help="heads or networks to train on the same images (50)"
     )
     parser.add_argument("--tasks", type=positive, default=1, metavar="N", help="tasks to draw from one set (1: all)")
     parser.add_argument("--classes", type=positive, metavar="C", help="classes of a drawn task (half of all)")
@@ -57,6 +62,13 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     parser.add_argument("--space", choices=("weights", "latent"), default="weights", help="where to compare (weights)")
     parser.add_argument(
         "--part", default="all", metavar="PART", help="all, a tensor such as weight, or a class's 'row 1' (all)"
+    )
+    parser.add_argument(
+        "--dimensions",
+        type=int,
+        choices=(2, 3),
+        default=2,
+        help="of the maps of heads or networks: 2, or 3 to turn (2)",
     )
     parser.add_argument("--perplexity", type=positive, default=30, metavar="P", help="of t-SNE (30)")
     parser.add_argument("--all-counts", action="store_true", help="show zoo heads with other numbers of classes too")
@@ -176,6 +188,7 @@ def _samples(args: argparse.Namespace) -> None:
             perplexity=args.perplexity,
             seed=args.seed,
             all_counts=args.all_counts,
+            dimensions=args.dimensions,
             progress=progress,
         )
         save(found, view, folder)

@@ -4,6 +4,7 @@ Every function returns networks as a batch, (M, …) a tensor, for the classes o
 """
 
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from d2nwg.weights.populations import logits_of, stack_states, train_networks
 from d2nwg.weights.small_networks import initial_state, small_network
 
 BEST = 30  # members that a kernel density is fitted to (SKDE30 of Schürholt et al., 2022)
+MEMBERS = 32  # of the zoo, that are looked at together
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)  # of a closed-form head, as multiples of the features' mean variance
 
 
@@ -66,9 +68,8 @@ def nearest_member(space: SmallNetworkSpace, images: Tensor, labels: Tensor) -> 
         return None
     classes, best, chosen = int(labels.max()) + 1, (-1.0, -np.inf), None
     module, given = module_for(space, space.config.classes), space.normalised(images).unsqueeze(0)
-    for trunk, rows in zip(space.zoo_trunks.split(1), space.zoo_rows.split(1), strict=True):
-        state = space.network_state(space.trunk_state(trunk), rows)
-        said = logits_of(module, state, given)[0].log_softmax(-1)
+    members = zip(space.zoo_trunks.split(1), space.zoo_rows.split(1), _said(space, module, given), strict=True)
+    for trunk, rows, said in members:
         means = torch.stack([said[labels == c].mean(0) for c in range(classes)])
         ours, theirs = linear_sum_assignment(means.numpy(), maximize=True)
         order = torch.full((classes,), -1)
@@ -80,6 +81,12 @@ def nearest_member(space: SmallNetworkSpace, images: Tensor, labels: Tensor) -> 
         if quality > best:
             best, chosen = quality, space.network_state(space.trunk_state(trunk), matched.unsqueeze(0))
     return chosen
+
+
+def _said(space: SmallNetworkSpace, module: torch.nn.Module, given: Tensor) -> Iterator[Tensor]:
+    """Log-probabilities (n, C) of images (1, n, c, s, s), member by member."""
+    for trunks, rows in zip(space.zoo_trunks.split(MEMBERS), space.zoo_rows.split(MEMBERS), strict=True):
+        yield from logits_of(module, space.network_state(space.trunk_state(trunks), rows), given).log_softmax(-1)
 
 
 def with_noise(space: SmallNetworkSpace, state: State, distance: float, generator: torch.Generator) -> State:

@@ -1,111 +1,28 @@
-"""Explore a bundle: generate heads for some tasks and compare them with the bundle's zoo heads.
+"""Explore a bundle: generate heads, or whole networks, for some tasks and compare them with the bundle's zoo.
 
-`explore` generates; `d2nwg.exploration.look` maps and compares the heads, which can be repeated for another space, part
-or perplexity without generating again.
+`explore` generates; `d2nwg.exploration.look` maps and compares, which can be repeated for another space, part or
+perplexity without generating again.
 """
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from d2nwg.analysis.compare import to_zoo, weight_densities
-from d2nwg.analysis.populations import SAMPLE, TRAINED, ZOO, Population, part_names, zoo_population
-from d2nwg.bundles import load_pipeline, resolve_bundle
+from d2nwg.analysis.compare import length, to_zoo, weight_densities
+from d2nwg.analysis.populations import Population, zoo_population
+from d2nwg.bundles import data_bundle, load_pipeline, makes_for_data, resolve_bundle
 from d2nwg.data.image_set import ImageSet
-from d2nwg.evaluation.zoo_baselines import AVERAGE, NOISE, RANDOM, ZooBaseline, make_zoo_baselines
-from d2nwg.evaluation.zoo_distance import Neighbours, class_mask, nearest_zoo_heads
-from d2nwg.exploration.tasks import Task, fewer, make_task, subsets
-from d2nwg.models.spaces import WeightSpace
+from d2nwg.exploration.baselines import zoo_baselines
+from d2nwg.exploration.networks import explore_networks
+from d2nwg.exploration.result import Exploration, zoo_records
+from d2nwg.exploration.tasks import fewer, make_task, of_task, subsets
 from d2nwg.pipelines import DEFAULT
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.limits import check_memory, seed_number, whole
-from d2nwg.utils.paths import read_json
 from d2nwg.utils.progress import Progress, silent
 
 MOST_TASKS = 10_000  # to draw from one data set: each is sampled and scored
-
-
-@dataclass(frozen=True)
-class Exploration:
-    """Generated heads and zoo heads: all results that do not depend on a space or part.
-
-    Attributes:
-        bundle: name.
-        space, vae: the bundle's; ``vae`` is None where its generator has none.
-        heads: zoo heads, samples, and heads trained on the same images.
-        tasks: that heads were generated for.
-        distance: (n,) of each head to the nearest zoo head in weight space, in lengths of a zoo head
-            (`d2nwg.evaluation.zoo_distance`); NaN where none has as many classes.
-        baselines: name → `ZooBaseline`: `ZOO` (zoo heads as they are), `NOISE`, `AVERAGE`, `RANDOM`.
-        densities: tensor name → (edges, origin → density) of weight values on the projected features.
-        zoo_records: heads in the whole zoo; None where the bundle does not record it.
-        settings: how it was made.
-        seconds: wall time.
-    """
-
-    bundle: str
-    space: WeightSpace
-    vae: object
-    heads: Population
-    tasks: list[Task]
-    distance: np.ndarray
-    baselines: dict[str, ZooBaseline]
-    densities: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]
-    zoo_records: int | None
-    settings: dict
-    seconds: float
-
-    @property
-    def notes(self) -> list[str]:
-        """Sentences on what was left out of the tasks' images, and how they were read."""
-        return list(dict.fromkeys(note for task in self.tasks for note in task.generation.report.notes))
-
-    @property
-    def spaces(self) -> list[str]:
-        """The spaces that heads are points of: ``weights``, and ``latent`` where the bundle has a VAE."""
-        return ["weights", "latent"] if self.vae is not None else ["weights"]
-
-    def parts(self, where: str = "weights") -> list[str]:
-        """The parts of a head that can be compared alone in that space."""
-        return part_names(self.space.layout, where)
-
-    def task_name(self, index: int) -> str:
-        """The task of head ``index``, in words."""
-        task = self.heads.task[index]
-        return f"a zoo task of {self.heads.counts[index]} classes" if task < 0 else self.tasks[task].name
-
-    def name(self, index: int) -> str:
-        """``sample 3``, ``zoo head 17``, ``trained head 2``."""
-        kind = {ZOO: "zoo head", SAMPLE: "sample", TRAINED: "trained head"}[self.heads.origin[index]]
-        return f"{kind} {self.heads.number[index]}"
-
-    def head(self, index: int):
-        """Head ``index`` as a `d2nwg.heads.Head`.
-
-        A zoo head gets the classes of the first task with as many, in canonical order: a bundle does not keep its own.
-
-        Raises:
-            UserError: there is no task with as many classes.
-        """
-        task = self.heads.task[index]
-        if task < 0:
-            fitting = [t for t in self.tasks if t.count == self.heads.counts[index]]
-            if not fitting:
-                raise UserError(
-                    f"The bundle does not keep the classes of {self.name(index)}, and no task here has "
-                    f"{self.heads.counts[index]}."
-                )
-            words = f"{self.name(index)}, its {fitting[0].count} outputs named after the classes of {fitting[0].name}"
-            accuracy = fitting[0].score(self.space, self.heads.vectors[[index]])[0]
-            return fitting[0].head(self.space, self.heads.vectors[index], words, accuracy)
-        return self.tasks[task].head(
-            self.space, self.heads.vectors[index], self.name(index), self.heads.accuracy[index]
-        )
 
 
 def explore(
@@ -124,7 +41,8 @@ def explore(
     device: str | None = None,
     progress: Progress = silent,
 ) -> Exploration:
-    """Generate heads for one task or several and compare them with the bundle's zoo.
+    """Generate heads for one task or several and compare them with the bundle's zoo. Of a bundle of whole networks that
+    are made for a data set, networks (`d2nwg.exploration.networks`).
 
     Args:
         images: a data set, or several: each is a task.
@@ -151,25 +69,34 @@ def explore(
         whole(classes, "The number of classes of a task", 2)
     started = time.perf_counter()
     sets = [images] if isinstance(images, ImageSet) else list(images)
+    made_for: dict[str, Any] = dict(shots=shots, seed=seed, steps=steps, max_query=max_query)
+    if bundle is not None and makes_for_data(bundle):
+        if sampler != DEFAULT:
+            raise UserError("Bundles of whole networks have one sampler: choose no other.")
+        if tasks > 1 and len(sets) == 1:
+            # a set without a test part keeps a fifth of its images to score on
+            most = max_query if sets[0].is_test.any() else 5 * max_query
+            sets = _drawn(sets[0], tasks, classes, shots, most, seed)
+        return explore_networks(
+            sets,
+            data_bundle(bundle),
+            num_samples=num_samples,
+            num_trained=num_trained,
+            device=device,
+            progress=progress,
+            **made_for,
+        )
     path = resolve_bundle(bundle)
     pipe = load_pipeline(path, device)
     if tasks > 1 and len(sets) == 1 and not pipe.tasks:
-        pool = fewer(sets[0], shots, max_query, seed)
-        sets = subsets(pool, tasks, classes or max(2, len(pool.classes) // 2), seed)
+        sets = _drawn(sets[0], tasks, classes, shots, max_query, seed)
     space = pipe.weight_space
     zoo = zoo_population(space)
     _check_counts(sets, zoo, path.name)
     _check_size(pipe, sets, num_samples, num_trained, shots)
     made, heads = [], [zoo]
-    settings: dict[str, Any] = {
-        "shots": shots,
-        "seed": seed,
-        "steps": steps,
-        "sampler": sampler,
-        "max_query": max_query,
-    }
+    settings = made_for | {"sampler": sampler}
     for i, data in enumerate(sets):
-        prefix = f"Task {i + 1} of {len(sets)}: " if len(sets) > 1 else ""
         task, part = make_task(
             data,
             pipe,
@@ -179,15 +106,14 @@ def explore(
             **settings,
             num_samples=-(-num_samples // len(sets)),
             num_trained=-(-num_trained // len(sets)),
-            progress=lambda stage, done, total, prefix=prefix: progress(
-                prefix + (stage[0].lower() + stage[1:] if prefix else stage), done, total
-            ),
+            progress=of_task(progress, i, len(sets)),
         )
         made.append(task)
         heads.append(part)
     population = Population.join(heads)
     progress("Scoring the baselines", 0, 1)
-    neighbours = to_zoo(population, population.vectors, seed)
+    unit = length(population, population.vectors)
+    neighbours = to_zoo(population, population.vectors, seed, unit=unit)
     found = Exploration(
         bundle=path.name,
         space=space,
@@ -195,9 +121,9 @@ def explore(
         heads=population,
         tasks=made,
         distance=neighbours.nearest,
-        baselines=zoo_baselines(population, made, space, neighbours, seed),
+        baselines=zoo_baselines(population, made, space, neighbours, unit, seed),
         densities=weight_densities(population, space),
-        zoo_records=_zoo_records(path),
+        zoo_records=zoo_records(path),
         settings={**settings, "tasks": len(sets), "num_samples": num_samples, "num_trained": num_trained},
         seconds=time.perf_counter() - started,
     )
@@ -205,38 +131,10 @@ def explore(
     return found
 
 
-def zoo_baselines(
-    heads: Population, tasks: Sequence[Task], space: WeightSpace, near: Neighbours, seed: int
-) -> dict[str, ZooBaseline]:
-    """Heads that the zoo gives without a generator, scored on the tasks as the samples are.
-
-    Args:
-        near: the nearest zoo heads of each head (`to_zoo`).
-        seed: of the noise.
-    Returns:
-        `ZOO`, the zoo heads themselves (all with as many classes as the task); and for each sample `NOISE`, `AVERAGE`
-        and `RANDOM` (`make_zoo_baselines`).
-    """
-    generator = torch.Generator().manual_seed(seed)
-    rows: dict[str, list] = {ZOO: [], NOISE: [], AVERAGE: [], RANDOM: []}
-    for i, task in enumerate(tasks):
-        samples, zoo = heads.of(SAMPLE, i), heads.of(ZOO)
-        zoo = zoo[heads.counts[zoo] == task.count]
-        kept, zoo_counts = heads.vectors[zoo], heads.counts[zoo]
-        index = np.searchsorted(zoo, near.index[samples])
-        used = class_mask(space, task.count).numpy()
-        made = make_zoo_baselines(heads.vectors[samples], kept, index, used, generator)
-        for name, vectors in {ZOO: kept, **{name: made[name] for name in (NOISE, AVERAGE, RANDOM)}}.items():
-            if name == ZOO:
-                distance = Neighbours(near.index[zoo], near.distance[zoo]).nearest
-            elif name == RANDOM:
-                distance = np.full(len(vectors), np.nan)
-            else:
-                distance = nearest_zoo_heads(vectors, np.full(len(vectors), task.count), kept, zoo_counts).nearest
-            rows[name].append((distance, task.score(space, vectors), np.full(len(vectors), i)))
-    return {
-        name: ZooBaseline(*(np.concatenate(part) for part in zip(*found, strict=True))) for name, found in rows.items()
-    }
+def _drawn(images: ImageSet, tasks: int, classes: int | None, shots: int, max_query: int, seed: int) -> list[ImageSet]:
+    """Tasks drawn from a data set, of half of its classes where nothing else is asked for."""
+    pool = fewer(images, shots, max_query, seed)
+    return subsets(pool, tasks, classes or max(2, len(pool.classes) // 2), seed)
 
 
 def _check_counts(sets, zoo, bundle) -> None:
@@ -259,12 +157,3 @@ def _check_size(pipe, sets, num_samples: int, num_trained: int, shots: int) -> N
     needed = 4 * 6 * layout.size * (num_samples + num_trained) + training
     what = f"Exploring {num_samples:,} samples and {num_trained:,} trained heads"
     check_memory(needed, what, "ask for fewer of them", space.mean.device)
-
-
-def _zoo_records(path: Path) -> int | None:
-    made = read_json(path / "training.json")
-    try:
-        count = (made["zoos"][0] if "zoos" in made else made["zoo"])["records"]
-    except (KeyError, TypeError, IndexError):
-        return None
-    return count if isinstance(count, int) else None

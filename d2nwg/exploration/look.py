@@ -1,16 +1,16 @@
 """The heads of an exploration, mapped and compared in one space, whole or one part of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from d2nwg.analysis.compare import MOST_ZOO_QUERIES, TwoSample, energy_test, length, similarity, to_zoo
-from d2nwg.analysis.populations import SAMPLE, TRAINED, WHOLE, ZOO, matrix
+from d2nwg.analysis.compare import MOST_ZOO_QUERIES, TwoSample, energy_test, similarity, to_zoo
+from d2nwg.analysis.populations import SAMPLE, TRAINED, WHOLE, ZOO
 from d2nwg.analysis.projections import Projection, check_perplexity, project
 from d2nwg.evaluation.zoo_distance import Neighbours, nearest
-from d2nwg.exploration.explore import Exploration
+from d2nwg.exploration.result import Exploration
 from d2nwg.utils.errors import UserError
-from d2nwg.utils.limits import seed_number
+from d2nwg.utils.limits import seed_number, whole
 from d2nwg.utils.progress import Progress, silent
 
 
@@ -23,9 +23,9 @@ class View:
         rows: (m,) numbers of the heads shown.
         points: (m, d) their coordinates.
         projection: their two maps.
-        near: the nearest zoo heads of each, as numbers of heads, with distances in lengths of a zoo head.
+        near: the nearest zoo heads of each, as numbers of heads, with distances in the exploration's unit.
         tests: (origin, origin) → `TwoSample`; None where there is nothing to compare.
-        closeness: median distances to the nearest neighbour, in lengths of a zoo head: ``samples_to_zoo``,
+        closeness: median distances to the nearest neighbour, in that unit: ``samples_to_zoo``,
             ``zoo_to_zoo``, ``zoo_to_samples``, ``samples_to_samples``, ``samples_to_trained``; NaN where there is none.
         copies: number of near copies: samples whose distance to the zoo is less than half the median distance between
             zoo heads.
@@ -52,6 +52,7 @@ def look(
     perplexity: float = 30,
     seed: int = 0,
     all_counts: bool = False,
+    dimensions: int = 2,
     progress: Progress = silent,
 ) -> View:
     """Map and compare the heads.
@@ -61,26 +62,29 @@ def look(
         part: one of ``found.parts(where)``.
         perplexity, seed: of t-SNE.
         all_counts: show also zoo heads with numbers of classes that no task has.
+        dimensions: of the maps, 2 or 3.
         progress: stages "Comparing", "Drawing the map".
     Raises:
-        UserError: no such space or part.
+        UserError: no such space or part, or another number of dimensions.
     """
     check_perplexity(perplexity)
+    whole(dimensions, "The number of dimensions", 2, 3)
     seed_number(seed)
     progress("Comparing", 0, 2)
     every = found.heads
     shown = np.arange(len(every))
     if not all_counts:
-        shown = np.flatnonzero(np.isin(every.counts, [task.count for task in found.tasks]))
+        shown = np.flatnonzero(np.isin(every.counts, found.compared))
     if len(shown) < len(every):  # a copy of many heads is large
         every = every.select(shown)
-    points, kept = matrix(every, found.space, found.vae, where, part)
+    points, kept = found.points(every, where, part)
     rows = shown[kept]
     heads = every if len(kept) == len(every) else every.select(kept)
     if not len(heads.of(SAMPLE)) or not len(heads.of(ZOO)):
         raise UserError(f"No head here has {part}: choose another part.")
-    near = to_zoo(heads, points, seed)
-    tests, closeness = {}, _closeness(heads, points, near, seed)
+    unit = found.unit(heads, points)
+    near = to_zoo(heads, points, seed, unit=unit)
+    tests, closeness = {}, _closeness(heads, points, near, unit, seed)
     progress("Comparing", 1, 2)
     for a, b in ((SAMPLE, ZOO), (SAMPLE, TRAINED)):
         x, y = heads.of(a), heads.of(b)
@@ -89,17 +93,25 @@ def look(
     copies = int((distance < 0.5 * closeness["zoo_to_zoo"]).sum())
     values, order = similarity(points, heads.counts, most=90, seed=seed)
     progress("Drawing the map", 0, 1)
-    mapped = project(points, perplexity, seed)
+    mapped = project(points, perplexity, seed, dimensions)
     progress("Drawing the map", 1, 1)
     near = Neighbours(np.where(near.index >= 0, rows[near.index], -1), near.distance)
     return View(where, part, rows, points, mapped, near, tests, closeness, copies, (values, rows[order]))
 
 
-def _closeness(heads, points, near, seed) -> dict[str, float]:
+def turned(view: View, dimensions: int, perplexity: float = 30, seed: int = 0, progress: Progress = silent) -> View:
+    """The same view with maps of another number of dimensions; what was compared is not compared again."""
+    whole(dimensions, "The number of dimensions", 2, 3)
+    progress("Drawing the map", 0, 1)
+    mapped = project(view.points, perplexity, seed, dimensions)
+    progress("Drawing the map", 1, 1)
+    return replace(view, projection=mapped)
+
+
+def _closeness(heads, points, near, unit, seed) -> dict[str, float]:
     """`View.closeness`."""
     zoo, samples, trained = (heads.of(origin) for origin in (ZOO, SAMPLE, TRAINED))
     zoo = zoo[np.isin(heads.counts[zoo], heads.counts[samples])]  # others may be shown, but are not compared
-    unit = length(heads, points)
 
     def median(values) -> float:
         values = values[np.isfinite(values)]

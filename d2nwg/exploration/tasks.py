@@ -11,7 +11,7 @@ from d2nwg.analysis.populations import SAMPLE, TRAINED, Population, population, 
 from d2nwg.data.image_set import ImageSet
 from d2nwg.evaluation.accuracy import confusion_matrix, per_class_accuracy
 from d2nwg.evaluation.zoo_baselines import score_vectors
-from d2nwg.evaluation.zoo_distance import generated_heads
+from d2nwg.evaluation.zoo_distance import class_mask, generated_heads
 from d2nwg.generate import Generation, generate_heads
 from d2nwg.heads import Head
 from d2nwg.models.spaces import WeightSpace
@@ -45,6 +45,24 @@ class Task:
         """Number of classes."""
         return len(self.order)
 
+    @property
+    def group(self) -> int:
+        """What its heads are compared by (`Population.counts`)."""
+        return self.count
+
+    @property
+    def query_index(self) -> np.ndarray:
+        """(m,) numbers of the held-out images in the data set."""
+        return self.generation.data.query_index
+
+    def used(self, space: WeightSpace) -> np.ndarray:
+        """(N,) bool: which numbers of a vector its heads use."""
+        return class_mask(space, self.count).numpy()
+
+    def predicted(self, head: Head) -> np.ndarray:
+        """(m,) the classes that a head predicts of the held-out images."""
+        return logits(head.state, self.query).argmax(-1).numpy()
+
     def score(self, space: WeightSpace, vectors: np.ndarray) -> np.ndarray:
         """Accuracies (n,) of vectors (n, N) on the held-out images; their rows are taken for the task's classes in
         canonical order."""
@@ -72,6 +90,17 @@ class Task:
             cross_validation=None,
         )
         return replace(made, head=head, report=report, confusion=confusion)
+
+
+def of_task(progress: Progress, number: int, tasks: int) -> Progress:
+    """Progress whose stages name the task, where there are several."""
+    if tasks == 1:
+        return progress
+
+    def report(stage: str, done: int, total: int) -> None:
+        progress(f"Task {number + 1} of {tasks}: {stage[0].lower()}{stage[1:]}", done, total)
+
+    return report
 
 
 def subsets(images: ImageSet, number: int, classes: int, seed: int) -> list[ImageSet]:

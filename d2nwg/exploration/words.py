@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from d2nwg.analysis.populations import SAMPLE, TRAINED, WHOLE, ZOO
+from d2nwg.analysis.populations import MADE, ORIGINS, SAMPLE, TRAINED, WHOLE, ZOO
 from d2nwg.analysis.projections import write_projector
 from d2nwg.data import tables
-from d2nwg.exploration.explore import Exploration
 from d2nwg.exploration.look import View
+from d2nwg.exploration.result import Exploration
 from d2nwg.utils.text import number
 
 LEVEL = 0.1  # distances that differ by a smaller share are called equal
@@ -17,7 +17,7 @@ LEVEL = 0.1  # distances that differ by a smaller share are called equal
 
 def verdict(found: Exploration, view: View) -> list[str]:
     """How close samples are to the zoo, in plain sentences; the answer first."""
-    heads, close = found.heads, view.closeness
+    heads, close, noun = found.heads, view.closeness, found.noun
     samples = np.isin(view.rows, heads.of(SAMPLE)).sum()
     zoo = np.isin(view.rows, heads.of(ZOO)).sum()
     ratio = close["samples_to_zoo"] / close["zoo_to_zoo"] if close["zoo_to_zoo"] else float("nan")
@@ -25,23 +25,23 @@ def verdict(found: Exploration, view: View) -> list[str]:
         answer = "There are too few zoo heads with as many classes to say how far samples usually are from them."
     else:
         how = (
-            "as far from the zoo as zoo heads are from each other"
+            f"as far from the zoo as zoo {noun}s are from each other"
             if abs(ratio - 1) <= LEVEL
-            else f"{'farther from' if ratio > 1 else 'nearer to'} the zoo than zoo heads are to each other"
+            else f"{'farther from' if ratio > 1 else 'nearer to'} the zoo than zoo {noun}s are to each other"
         )
         answer = f"Samples are {how}; {_copies(view.copies, int(samples))}"
-    where = "the VAE's latent space" if view.where == "latent" else "weight space"
-    what = "whole heads" if view.part == WHOLE else f"the part “{view.part}”"
+    where = found.latent_words if view.where == "latent" else "weight space"
+    what = found.whole if view.part == WHOLE else f"the part “{view.part}”"
     sentences = [
         answer,
-        f"The median distance from a sample to the nearest zoo head is {_far(close['samples_to_zoo'])} lengths of a "
-        f"zoo head; from zoo head to zoo head it is {_far(close['zoo_to_zoo'])}, and from zoo head to sample "
-        f"{_far(close['zoo_to_samples'])} ({what} in {where}).",
+        f"The median distance from a sample to the nearest zoo {noun} is {_far(close['samples_to_zoo'])} "
+        f"{found.unit_words}; from zoo {noun} to zoo {noun} it is {_far(close['zoo_to_zoo'])}, and from zoo {noun} to "
+        f"sample {_far(close['zoo_to_samples'])} ({what} in {where}).",
     ]
     for (_, other), test in view.tests.items():
         if test is None:
             continue
-        name = "zoo heads" if other == ZOO else "heads trained on the same images"
+        name = f"zoo {noun}s" if other == ZOO else found.fitted
         sentences.append(_tested(test, name))
     sentences.append(_who(found, int(zoo), int(samples)))
     return sentences
@@ -73,12 +73,24 @@ def _tested(test, name: str) -> str:
 
 def _who(found: Exploration, zoo: int, samples: int) -> str:
     kept = f"of {found.zoo_records:,} " if found.zoo_records else ""
+    keeps = (
+        f"The bundle keeps {len(found.heads.of(ZOO)):,} {kept}zoo {found.noun}s: copies of the others would not be "
+        "noticed."
+    )
+    if found.noun != "head":
+        return (
+            f"The map shows networks by {found.whole}, whose rows stand in each task's own order: "
+            f"{number(samples, 'sample')} for {number(len(found.tasks), 'task')} with "
+            f"{number(zoo, f'zoo {found.noun}')}, each trained for a task of its own. To be scored on these tasks, zoo "
+            "networks and what is made from them get a last layer by ridge regression on the images that generation "
+            f"was shown. {keeps}"
+        )
     counts = sorted({task.count for task in found.tasks})
     classes = ", ".join(map(str, counts))
     return (
         f"Only heads with as many classes ({classes}) are compared: {number(samples, 'sample')} for "
         f"{number(len(found.tasks), 'task')} with {number(zoo, 'zoo head')}, each trained for a task of its own. "
-        f"The bundle keeps {len(found.heads.of(ZOO)):,} {kept}zoo heads: copies of the others would not be noticed."
+        + keeps
     )
 
 
@@ -88,15 +100,15 @@ def table(found: Exploration, view: View) -> dict[str, list]:
     distance = np.where(np.isfinite(view.near.distance[:, 0]), view.near.distance[:, 0], np.nan)
     return {
         "point": rows,
-        "head": [found.name(i) for i in rows],
+        found.noun: [found.name(i) for i in rows],
         "origin": heads.origin.tolist(),
         "task": [found.task_name(i) for i in rows],
-        "classes": heads.counts.tolist(),
+        "classes": [found.classes(i) for i in rows],
         "accuracy": heads.accuracy.tolist(),
-        "distance_to_nearest_zoo_head": distance.tolist(),
-        "nearest_zoo_head": [found.name(i) if i >= 0 else "" for i in view.near.index[:, 0].tolist()],
-        **{f"pca_{i + 1}": view.projection.pca[:, i].astype(float).tolist() for i in range(2)},
-        **{f"tsne_{i + 1}": view.projection.tsne[:, i].astype(float).tolist() for i in range(2)},
+        f"distance_to_nearest_zoo_{found.noun}": distance.tolist(),
+        f"nearest_zoo_{found.noun}": [found.name(i) if i >= 0 else "" for i in view.near.index[:, 0].tolist()],
+        **{f"pca_{i + 1}": axis.astype(float).tolist() for i, axis in enumerate(view.projection.pca.T)},
+        **{f"tsne_{i + 1}": axis.astype(float).tolist() for i, axis in enumerate(view.projection.tsne.T)},
     }
 
 
@@ -104,9 +116,9 @@ def details(found: Exploration, view: View, point: int) -> dict:
     """The head that is a point of the map.
 
     Returns:
-        ``point``, ``head``, ``origin``, ``task``, ``classes``, ``accuracy``, ``distance`` to the nearest zoo head in
-        lengths of a zoo head, and ``neighbours``, the nearest five zoo heads as (name, distance, accuracy on their own
-        tasks).
+        ``point``, ``head``, ``noun``, ``unit`` of distances, ``origin``, ``task``, ``classes``, ``accuracy``,
+        ``distance`` to the nearest zoo head, and ``neighbours``, the nearest five zoo heads as (name, distance,
+        accuracy on their own tasks).
     """
     place = int(np.flatnonzero(view.rows == point)[0])
     heads, near = found.heads, view.near
@@ -118,9 +130,11 @@ def details(found: Exploration, view: View, point: int) -> dict:
     return {
         "point": int(point),
         "head": found.name(point),
+        "noun": found.noun,
+        "unit": found.unit_words,
         "origin": str(heads.origin[point]),
         "task": found.task_name(point),
-        "classes": int(heads.counts[point]),
+        "classes": found.classes(point),
         "accuracy": float(heads.accuracy[point]),
         "distance": neighbours[0][1] if neighbours else float("nan"),
         "neighbours": neighbours,
@@ -128,7 +142,7 @@ def details(found: Exploration, view: View, point: int) -> dict:
 
 
 def summary(found: Exploration, view: View) -> dict:
-    """All results except the points, as JSON; unknown numbers are null. Distances are in lengths of a zoo head."""
+    """All results except the points, as JSON; unknown numbers are null. Distances are in ``unit_of_distances``."""
     heads = found.heads
 
     def spread(values) -> dict | None:
@@ -141,7 +155,11 @@ def summary(found: Exploration, view: View) -> dict:
     }
     data = {
         "bundle": found.bundle,
-        "encoder": found.space.config.encoder,
+        "makes": found.noun,
+        **(
+            {"encoder": found.space.config.encoder} if found.noun == "head" else {"network": found.space.config.network}
+        ),
+        "unit_of_distances": found.unit_words,
         "space": view.where,
         "part": view.part,
         "tasks": [
@@ -154,7 +172,7 @@ def summary(found: Exploration, view: View) -> dict:
             }
             for i, task in enumerate(found.tasks)
         ],
-        "points": {origin: int(np.isin(view.rows, heads.of(origin)).sum()) for origin in (ZOO, SAMPLE, TRAINED)},
+        "points": {origin: int(np.isin(view.rows, heads.of(origin)).sum()) for origin in ORIGINS},
         "zoo_accuracy_on_own_tasks": spread(heads.accuracy[heads.of(ZOO)]),
         "rivals_on_these_tasks": baselines,
         "distance": view.closeness,
@@ -217,14 +235,16 @@ def save(found: Exploration, view: View, folder: str | Path) -> dict[str, list[P
 def _baseline_columns(found: Exploration) -> dict[str, list]:
     heads, rows = found.heads, found.heads.of(SAMPLE)
     groups = {SAMPLE: (heads.task[rows], found.distance[rows], heads.accuracy[rows])}
-    if len(rows := heads.of(TRAINED)):
-        groups[TRAINED] = (heads.task[rows], found.distance[rows], heads.accuracy[rows])
+    for origin in (MADE, TRAINED):
+        if len(rows := heads.of(origin)):
+            groups[origin] = (heads.task[rows], found.distance[rows], heads.accuracy[rows])
     groups |= {name: (made.task, made.distance, made.accuracy) for name, made in found.baselines.items()}
-    columns: dict[str, list] = {"row": [], "task": [], "distance_to_nearest_zoo_head": [], "accuracy": []}
+    far = f"distance_to_nearest_zoo_{found.noun}"
+    columns: dict[str, list] = {"row": [], "task": [], far: [], "accuracy": []}
     for name, (task, distance, accuracy) in groups.items():
         columns["row"] += [name] * len(task)
         columns["task"] += [found.tasks[t].name for t in task]
-        columns["distance_to_nearest_zoo_head"] += distance.astype(float).tolist()
+        columns[far] += distance.astype(float).tolist()
         columns["accuracy"] += accuracy.astype(float).tolist()
     return columns
 

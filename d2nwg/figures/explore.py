@@ -6,40 +6,61 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 
-from d2nwg.analysis.populations import SAMPLE, TRAINED, ZOO
+from d2nwg.analysis.populations import MADE, SAMPLE, TRAINED, ZOO
 from d2nwg.evaluation.zoo_baselines import AVERAGE, NOISE, RANDOM
-from d2nwg.exploration.explore import Exploration
 from d2nwg.exploration.look import View
-from d2nwg.figures.base import ACCENT, BASELINE, INK, LENGTHS, STRONG, in_lines, label, write_page
+from d2nwg.exploration.result import Exploration
+from d2nwg.figures.base import ACCENT, BASELINE, INK, STRONG, in_lines, label, write_page
 from d2nwg.figures.base import ZOO as ZOO_COLOUR
-from d2nwg.figures.explore_map import COLOURS, LEGEND, NAMES, SYMBOLS, map_figure
+from d2nwg.figures.explore_map import COLOURS, LEGEND, ORDER, SYMBOLS, map_figure, names
 
-BASELINE_NAMES = {
-    ZOO: "zoo heads as they are",
-    NOISE: "nearest zoo head + noise",
-    AVERAGE: "average of three zoo heads",
-    RANDOM: "random vectors",
-}
 BASELINE_SYMBOLS = {ZOO: "square", NOISE: "x", AVERAGE: "triangle-up", RANDOM: "cross"}
 BASELINE_COLOURS = {ZOO: ZOO_COLOUR, NOISE: "#a6761d", AVERAGE: "#5e5348", RANDOM: "#b3a99c"}
+MOST_ACROSS = 4  # panels in a row
 DEEP = 0.2  # how far a row's dots lie from its middle, in rows
 QUESTIONS = {
     "map": "Do samples fall where trained weights lie?",
     "densities": "Are weight values distributed alike?",
     "novelty": "Do samples copy the zoo?",
-    "accuracies": "How good are zoo, samples and random heads?",
-    "similarity": "Which heads are similar?",
+    "accuracies": "How good are zoo, samples and random weights?",
+    "similarity": "Which ones are similar?",
 }
+
+
+def baseline_names(found: Exploration) -> dict[str, str]:
+    """What the baselines are called."""
+    head = found.noun
+    if head == "network":
+        return {
+            ZOO: "zoo networks, last layer fitted",
+            NOISE: "nearest zoo network + noise",
+            AVERAGE: "average of three zoo networks",
+            RANDOM: "random vectors",
+        }
+    return {
+        ZOO: "zoo heads as they are",
+        NOISE: "nearest zoo head + noise",
+        AVERAGE: "average of three zoo heads",
+        RANDOM: "random vectors",
+    }
 
 
 def density_figure(found: Exploration) -> go.Figure:
     """Are weight values distributed alike? A panel for each tensor, a line for each origin."""
     from plotly.subplots import make_subplots
 
-    tensors = list(found.densities)
-    figure = make_subplots(rows=1, cols=len(tensors), horizontal_spacing=0.12 / max(1, len(tensors) - 1))
+    tensors, called = list(found.densities), names(found)
+    across = len(tensors) if len(tensors) <= MOST_ACROSS else 2
+    down = -(-len(tensors) // across)
+    figure = make_subplots(
+        rows=down,
+        cols=across,
+        horizontal_spacing=0.12 / max(1, across - 1),
+        vertical_spacing=0.36 / max(3, down),
+    )
     dashes = {ZOO: "solid", SAMPLE: "solid", TRAINED: "dot"}
-    for number, tensor in enumerate(tensors, 1):
+    for number, tensor in enumerate(tensors):
+        place = dict(row=number // across + 1, col=number % across + 1)
         edges, heights = found.densities[tensor]
         middle = (edges[1:] + edges[:-1]) / 2
         for origin, height in heights.items():
@@ -47,20 +68,25 @@ def density_figure(found: Exploration) -> go.Figure:
                 x=middle,
                 y=height,
                 mode="lines",
-                name=NAMES[origin],
+                name=called[origin],
                 legendgroup=origin,
-                showlegend=number == 1,
+                showlegend=number == 0,
                 line=dict(color=COLOURS[origin], width=2.5 if origin == SAMPLE else 2, dash=dashes[origin]),
                 fill="tozeroy" if origin == ZOO else None,
                 fillcolor="rgba(111,134,166,0.18)",
-                row=1,
-                col=number,
+                **place,
                 meta=label(tensor),
-                hovertemplate=f"{NAMES[origin]}<br>%{{meta}} = %{{x:.3f}}<br>density %{{y:.2f}}<extra></extra>",
+                hovertemplate=f"{called[origin]}<br>%{{meta}} = %{{x:.3f}}<br>density %{{y:.2f}}<extra></extra>",
             )
-        figure.update_xaxes(title=f"value of {label(tensor)}", row=1, col=number)
-    figure.update_yaxes(title="density", row=1, col=1)
-    figure.update_layout(template="d2nwg", height=370, showlegend=True, legend=LEGEND, hovermode="closest")
+        figure.update_xaxes(title=f"value of {label(tensor)}", **place)
+    figure.update_yaxes(title="density", col=1)
+    figure.update_layout(
+        template="d2nwg",
+        height=370 if down == 1 else 60 + 190 * down,
+        showlegend=True,
+        legend=LEGEND,
+        hovermode="closest",
+    )
     return figure
 
 
@@ -71,18 +97,18 @@ def novelty_figure(found: Exploration, picked: Sequence[int] = ()) -> go.Figure:
     Args:
         picked: heads to ring.
     """
-    heads, figure = found.heads, go.Figure()
+    heads, figure, called, others = found.heads, go.Figure(), names(found), baseline_names(found)
     for name in (ZOO, AVERAGE, NOISE):
         baseline = found.baselines[name]
         figure.add_scatter(
             x=baseline.distance,
             y=100 * baseline.accuracy,
             mode="markers",
-            name=BASELINE_NAMES[name],
+            name=others[name],
             marker=dict(size=8, symbol=BASELINE_SYMBOLS[name], color=BASELINE_COLOURS[name], opacity=0.7),
-            hovertemplate=f"{BASELINE_NAMES[name]}<br>right on %{{y:.1f}} %<br>distance %{{x:.2f}}<extra></extra>",
+            hovertemplate=f"{others[name]}<br>right on %{{y:.1f}} %<br>distance %{{x:.2f}}<extra></extra>",
         )
-    for origin in (TRAINED, SAMPLE):
+    for origin in (TRAINED, SAMPLE, MADE):
         rows = heads.of(origin)
         if not len(rows):
             continue
@@ -90,10 +116,10 @@ def novelty_figure(found: Exploration, picked: Sequence[int] = ()) -> go.Figure:
             x=found.distance[rows],
             y=100 * heads.accuracy[rows],
             mode="markers",
-            name=NAMES[origin],
+            name=called[origin],
             customdata=rows,
             marker=dict(
-                size=8,
+                size=8 if origin != MADE else 11,
                 symbol=SYMBOLS[origin],
                 color=COLOURS[origin],
                 opacity=0.75,
@@ -116,7 +142,9 @@ def novelty_figure(found: Exploration, picked: Sequence[int] = ()) -> go.Figure:
         showlegend=True,
         legend=LEGEND,
         hovermode="closest",
-        xaxis=dict(title=in_lines(f"distance to the nearest zoo head, in {LENGTHS}"), rangemode="tozero"),
+        xaxis=dict(
+            title=in_lines(f"distance to the nearest zoo {found.noun}, in {found.unit_words}"), rangemode="tozero"
+        ),
         yaxis=dict(title=f"right on {images:,} held-out images", ticksuffix=" %"),
     )
     return figure
@@ -125,9 +153,10 @@ def novelty_figure(found: Exploration, picked: Sequence[int] = ()) -> go.Figure:
 def accuracy_figure(found: Exploration) -> go.Figure:
     """How good are zoo, samples and random heads? A row of dots for each, the median as a line."""
     heads = found.heads
-    counts = [task.count for task in found.tasks]
-    own = heads.of(ZOO)[np.isin(heads.counts[heads.of(ZOO)], counts)]
+    own = heads.of(ZOO)[np.isin(heads.counts[heads.of(ZOO)], found.compared)]
     rows = [("samples", heads.accuracy[heads.of(SAMPLE)], ACCENT, "circle")]
+    if len(made := heads.of(MADE)):
+        rows.append((f"generated {found.noun}{'s' if len(made) > 1 else ''}", heads.accuracy[made], COLOURS[MADE], "x"))
     if len(trained := heads.of(TRAINED)):
         rows.append(("trained, same images", heads.accuracy[trained], BASELINE, "diamond"))
     rows += [
@@ -139,6 +168,8 @@ def accuracy_figure(found: Exploration) -> go.Figure:
     for i, (name, values, paint, symbol) in enumerate(rows):
         values = np.asarray(values, float)
         values = 100 * values[np.isfinite(values)]
+        if not len(values):  # a bundle may not record how good its zoo was
+            continue
         middle = float(np.median(values))
         figure.add_scatter(
             x=values,
@@ -184,9 +215,9 @@ def accuracy_figure(found: Exploration) -> go.Figure:
 def similarity_figure(found: Exploration, view: View) -> go.Figure:
     """Which heads are similar? Cosines between heads, in the order of a clustering."""
     values, rows = view.similarity
-    n = len(rows)
+    n, called = len(rows), names(found)
     origin = found.heads.origin[rows]
-    names = [f"{label(found.name(i))}, {label(found.task_name(i), 32)}" for i in rows.tolist()]
+    each = [f"{label(found.name(i))}, {label(found.task_name(i), 32)}" for i in rows.tolist()]
     figure = go.Figure(
         go.Heatmap(
             z=values,
@@ -194,7 +225,7 @@ def similarity_figure(found: Exploration, view: View) -> go.Figure:
             zmax=1,
             colorscale="PuOr_r",
             hoverongaps=False,
-            text=[[f"{a}<br>{b}" for b in names] for a in names] if n <= 150 else None,
+            text=[[f"{a}<br>{b}" for b in each] for a in each] if n <= 150 else None,
             hovertemplate="%{text}<br>cosine %{z:.2f}<extra></extra>",
             colorbar=dict(
                 title=dict(text="cosine", font=dict(size=12, color=INK)),
@@ -204,16 +235,16 @@ def similarity_figure(found: Exploration, view: View) -> go.Figure:
             ),
         )
     )
-    for name in (ZOO, SAMPLE, TRAINED):  # what each row is, along the left edge
+    for name in ORDER:  # what each row is, along the left edge
         where = np.flatnonzero(origin == name)
         if len(where):
             figure.add_scatter(
                 x=np.full(len(where), -1.8),
                 y=where,
                 mode="markers",
-                name=NAMES[name],
+                name=called[name],
                 cliponaxis=False,
-                hovertext=[names[i] for i in where],
+                hovertext=[each[i] for i in where],
                 hovertemplate="%{hovertext}<extra></extra>",
                 marker=dict(size=6, symbol=SYMBOLS[name], color=COLOURS[name]),
             )
@@ -224,7 +255,7 @@ def similarity_figure(found: Exploration, view: View) -> go.Figure:
         showlegend=True,
         legend=LEGEND,
         hovermode="closest",
-        xaxis=dict(range=[-3.2, n - 0.5], title=in_lines(f"{n} heads, in the order of a clustering"), **axis),
+        xaxis=dict(range=[-3.2, n - 0.5], title=in_lines(f"{n} {found.noun}s, in the order of a clustering"), **axis),
         yaxis=dict(range=[n - 0.5, -0.5], **axis),
     )
     return figure

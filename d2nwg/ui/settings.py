@@ -96,15 +96,21 @@ def knows_names(bundle: str | None, viewer: Viewer = STRANGER) -> bool:
     return path is not None and bundle_knows_names(path)
 
 
-def check_bundle(bundle: str | None, viewer: Viewer = STRANGER) -> str | None:
+def check_bundle(bundle: str | None, viewer: Viewer = STRANGER, networks: bool = False) -> str | None:
     """The name of a bundle, or None for the default one.
 
+    Args:
+        networks: whether it may be one of whole networks that are made for images.
     Raises:
         UserError: it is not here, or somebody else's; the sentence is the same.
     """
     if bundle is not None and bundle not in bundles(viewer):
         if bundle in network_bundles(viewer):
-            raise UserError(f"The bundle {shown(bundle)} makes whole networks in Generate; choose one of heads here.")
+            if networks:
+                return bundle
+            raise UserError(
+                f"The bundle {shown(bundle)} makes whole networks in Generate and Explore; choose one of heads here."
+            )
         raise UserError(f"There is no bundle {shown(bundle)} here; choose one from the list.")
     return bundle
 

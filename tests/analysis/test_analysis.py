@@ -84,7 +84,9 @@ def test_tsne_is_given_principal_components(monkeypatch):
     monkeypatch.setattr(
         projections,
         "_tsne",
-        lambda scores, perplexity, seed: given.update(scores=scores, perplexity=perplexity) or scores[:, :2],
+        lambda scores, perplexity, seed, dimensions: (
+            given.update(scores=scores, perplexity=perplexity) or scores[:, :2]
+        ),
     )
     points = np.random.default_rng(0).normal(size=(80, 120)).astype(np.float32)
     found = projections.project(points, perplexity=100)

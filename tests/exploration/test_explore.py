@@ -15,7 +15,8 @@ from d2nwg.evaluation.accuracy import accuracies
 from d2nwg.evaluation.zoo_baselines import AVERAGE, NOISE, RANDOM
 from d2nwg.exploration import tasks
 from d2nwg.exploration.explore import explore
-from d2nwg.exploration.look import look
+from d2nwg.exploration.look import look, turned
+from d2nwg.exploration.seen import search, seen
 from d2nwg.exploration.words import details, save, summary, table, verdict
 from d2nwg.figures.base import ACCENT
 from d2nwg.figures.explore import QUESTIONS, all_figures, write_html
@@ -194,6 +195,50 @@ def test_the_map_has_every_head_once(found, view, colour):
     assert (ringed.x[0], ringed.y[0]) == pytest.approx(tuple(view.projection.pca[0]))
 
 
+@pytest.mark.parametrize("colour", COLOUR_BY)
+def test_a_map_in_three_dimensions(found, view, colour):
+    solid = turned(view, 3, perplexity=5)
+    assert solid.projection.pca.shape == solid.projection.tsne.shape == (len(view.rows), 3)
+    assert (
+        np.allclose(solid.projection.pca[:, :2], view.projection.pca) and "three dimensions" in solid.projection.words
+    )
+    assert solid.near is view.near and {"pca_3", "tsne_3"} <= set(table(found, solid))
+    figure = map_figure(found, solid, "pca", colour, [int(view.rows[0])])
+    points = np.concatenate([trace.customdata for trace in figure.data if trace.customdata is not None])
+    assert sorted(points) == sorted(view.rows) and {trace.type for trace in figure.data} == {"scatter3d"}
+    assert "component 3" in figure.layout.scene.zaxis.title.text.replace("<br>", " ")
+    with pytest.raises(UserError, match="number of dimensions"):
+        turned(view, 4)
+
+
+def test_a_search_finds_by_name_class_and_kind(found, view):
+    rows = view.rows.tolist()
+    samples, trained = found.heads.of(SAMPLE), found.heads.of(TRAINED)
+    assert search(found, rows) == rows and search(found, rows, origins=[SAMPLE]) == samples.tolist()
+    name = found.tasks[1].images.classes[0]
+    of_class = {i for i, task in enumerate(found.tasks) if name in task.images.classes}
+    assert set(search(found, rows, name.upper())) == {i for i in rows if found.heads.task[i] in of_class}
+    assert (
+        search(found, rows, "trained head 2", [TRAINED, SAMPLE]) == trained[found.heads.number[trained] == 2].tolist()
+    )
+    assert search(found, rows, "no such name") == []
+
+
+def test_what_a_head_gets_right(found):
+    for index in (int(found.heads.of(SAMPLE, 2)[4]), int(found.heads.of(TRAINED, 1)[0])):
+        told = seen(found, index, most=5)
+        task, accuracy = found.tasks[found.heads.task[index]], found.heads.accuracy[index]
+        assert told.correct / told.of == pytest.approx(accuracy) and told.task == task.name
+        assert len(told.right) == min(5, told.correct)
+        for number, name in told.right:
+            assert task.images.classes[task.images.labels[number]] == name
+        for number, name, taken in told.wrong:
+            assert task.images.classes[task.images.labels[number]] == name != taken
+        assert len({name for _, name in told.right}) > 1, "every class in turn"
+    other = int(np.flatnonzero(found.heads.counts != 3)[0])
+    assert seen(found, other) is None, "no task has as many classes"
+
+
 def test_many_points_go_to_the_graphics_card(found, view, monkeypatch):
     assert map_figure(found, view).data[0].type == "scatter"
     monkeypatch.setattr("d2nwg.figures.explore_map.MANY", 10)
@@ -243,6 +288,8 @@ def test_the_verb(cheap, folder, tiny_bundle, tmp_path, capsys):
         "cpu",
         "--perplexity",
         4,
+        "--dimensions",
+        3,
     ]
     assert cli.main([str(word) for word in asked]) == 0
     said = capsys.readouterr().out
@@ -250,6 +297,7 @@ def test_the_verb(cheap, folder, tiny_bundle, tmp_path, capsys):
     names = {file.name for file in out.iterdir()}
     assert names >= {"map.html", "map-pca.html", "novelty.html", "projection.csv", "summary.json", "projector"}
     assert json.loads((out / "summary.json").read_text())["tasks"][0]["name"] == "fresh"
+    assert "scatter3d" in (out / "map.html").read_text() and "tsne_3" in (out / "projection.csv").read_text()
     assert cli.main([str(word) for word in asked]) == 2
     assert "out exists already" in capsys.readouterr().err
     asked += ["--out", tmp_path / "other"]

@@ -255,6 +255,8 @@ def cases(tmp_path, monkeypatch):
         seen, chosen = images(name, place / "images"), "train-a-failed"
         report = make_report(data=name, classes=[name, "b"], notes=[name], selection=name, task=name)
         about = dict(head=name, task=name, origin="zoo", classes=name, accuracy=0.5, neighbours=[(name, 1.0, 0.5)])
+        about |= dict(noun="head", unit="lengths of a zoo head")
+        recognised = SimpleNamespace(task=name, of=9, correct=5, right=[(0, name)], wrong=[(1, name, name)])
         layer = dict(layer=name, shapes={name: (2, 3)}, numbers=6, chunks=1, padding=0, std=0.1)
         group = dict(checkpoints=1, parameters=6, difference=name, layers=[layer])
         line = dict(
@@ -306,6 +308,7 @@ def cases(tmp_path, monkeypatch):
             ],
             (explore, "answer"): [explore.answer([name] * 4)],
             (explore, "point"): [explore.point(about)],
+            (explore, "recognised"): [explore.recognised(recognised, {0: "data:,", 1: "data:,"})],
             (explore, "beside"): [explore.beside(SimpleNamespace(found=make_name_map(name)))],
             (explore, "found_names"): [explore.found_names(SimpleNamespace(found=make_name_map(name)))],
             (interpolate, "endpoint_strip"): [interpolate.endpoint_strip(f"task:{name}")],

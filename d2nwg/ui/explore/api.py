@@ -12,7 +12,7 @@ from d2nwg.ui.explore import service as own
 from d2nwg.ui.explore.service import CHOICES, DEFAULTS
 from d2nwg.ui.parts import Upload
 from d2nwg.ui.session import call_folder
-from d2nwg.ui.settings import adapter_bundles, bundle_names, check_bundle, default_bundle, example_names
+from d2nwg.ui.settings import adapter_bundles, bundle_choices, check_bundle, default_bundle, example_names
 from d2nwg.ui.uploads import read_images
 from d2nwg.ui.visitor import visitor
 from d2nwg.ui.work import call
@@ -105,14 +105,14 @@ def add_endpoints() -> None:
     with gr.Column(visible=False):
         files = Upload(label="An archive with one folder a class, or pictures named by class", file_count="multiple")
         example = gr.Dropdown(example_names(), value=None, label="An example, where no files are given")
-        bundle = gr.Dropdown(bundle_names(), value=default_bundle(), label="Bundle", allow_custom_value=True)
+        bundle = gr.Dropdown(bundle_choices(), value=default_bundle(), label="Bundle", allow_custom_value=True)
         numbers = [
             gr.Number(value, precision=0, label=label)
             for value, label in (
                 (1, "Tasks; 1 is all classes at once"),
                 (DEFAULTS["classes"], "Classes a task, where there are several"),
-                (DEFAULTS["explored"], "Heads to generate"),
-                (DEFAULTS["trained"], "Heads to train on the same images"),
+                (DEFAULTS["explored"], "Heads or networks to generate"),
+                (DEFAULTS["trained"], "Heads or networks to train on the same images"),
                 (DEFAULTS["shots"], "Images per class the generator may see"),
                 (DEFAULTS["seed"], "Seed"),
                 (DEFAULTS["steps"], "Denoising steps; None: the sampler's own number"),
@@ -148,9 +148,10 @@ def add_endpoints() -> None:
         api_name="explore",
         **COMPUTE,
         api_description=(
-            "Generate heads for labelled images and set them beside the zoo heads that a bundle keeps. Returns the "
-            "comparison in words, its numbers, and three archives: tables, figures, and files for the TensorBoard "
-            "Embedding Projector. Reports progress; cancelling the job stops the work."
+            "Generate heads for labelled images and set them beside the zoo heads that a bundle keeps; with a bundle "
+            "of whole networks that are made for images, the same of networks. Returns the comparison in words, its "
+            "numbers, and three archives: tables, figures, and files for the TensorBoard Embedding Projector. "
+            "Reports progress; cancelling the job stops the work."
         ),
     )
     run.click(

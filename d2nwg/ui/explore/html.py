@@ -10,8 +10,9 @@ MOST_BESIDE = 100  # names in the list
 
 KINDS = {
     "zoo": "kept in the bundle, trained for a task of its own",
-    "sample": "generated",
+    "sample": "generated, drawn by diffusion",
     "trained": "trained on the images that the generator saw",
+    "made": "generated for these images, without drawing: what the bundle hands out",
 }
 
 # Tells the server which points of the map were clicked, or drawn around. Plotly's handlers stay with its element, which
@@ -57,8 +58,8 @@ def point(about: dict) -> str:
         for name, far, right in about["neighbours"]
     )
     near = (
-        f'<p class="hint">Nearest zoo heads with as many classes: distance in lengths of a zoo head, and accuracy '
-        f'on their own tasks.</p><ol class="near">{near}</ol>'
+        f'<p class="hint">Nearest zoo {about["noun"]}s{" with as many classes" if about["noun"] == "head" else ""}: '
+        f'distance in {about["unit"]}, and accuracy on their own tasks.</p><ol class="near">{near}</ol>'
         if near
         else ""
     )
@@ -67,7 +68,30 @@ def point(about: dict) -> str:
 
 def nothing_picked() -> str:
     """How to see which head a point is."""
-    return hint("Click a point of the map, or choose a head from the list. To choose many, draw around them.")
+    return hint("Click a point of the map, or choose one from the list. To choose many, draw around them, or search.")
+
+
+def recognised(found, pictures: dict) -> str:
+    """What a head gets right, and what wrong: a `d2nwg.exploration.seen.Seen`, with a picture by an image's number."""
+    blocks = []
+    for which, rows in (("right", found.right), ("wrong", found.wrong)):
+        figures = []
+        for number, true, *other in rows:
+            said = f"{true} → {other[0]}" if other else true
+            alt = f"{true}, taken for {other[0]}" if other else f"{true}, recognised"
+            if pictures.get(number):
+                figures.append(
+                    f'<figure class="{which}" title="{escape(alt)}"><img src="{pictures[number]}" alt="{escape(alt)}">'
+                    f"<figcaption><b>{'✗' if other else '✓'} {escape(said)}</b></figcaption></figure>"
+                )
+        if figures:
+            many = found.correct if which == "right" else found.of - found.correct
+            lead = f"{which.capitalize()} on {many:,} of {count(found.of, 'held-out image')} of {found.task}"
+            more = f", {len(figures)} of them" if len(figures) < many else ""
+            blocks.append(
+                f'<p class="seen">{escape(lead + more)}:</p><div class="looked small">{"".join(figures)}</div>'
+            )
+    return "".join(blocks)
 
 
 def tools(name: str, question: str) -> str:

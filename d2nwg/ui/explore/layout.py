@@ -15,20 +15,25 @@ from d2nwg.ui.settings import adapter_bundles, example_names
 
 FROM_GENERATE = ("The images chosen in Generate", "generate")
 OWN = ("Your own images", "own")
-BY = {"Heads": "heads", "Class names": "names", "Tasks of texts": "tasks"}  # what is explored
+BY = {"Heads and networks": "heads", "Class names": "names", "Tasks of texts": "tasks"}  # what is explored
 QUESTIONS = {  # as in d2nwg.figures.explore, which is not imported before it is needed
     "map": (
         "Do samples fall where trained weights lie?",
-        "A point for each head; similar ones are near each other. Click one to see which it is; draw around many.",
+        "A point for each head or network; similar ones are near each other. Click one to see which it is and what it "
+        "gets right; draw around many.",
     ),
-    "densities": ("Are weight values distributed alike?", "On the bundle's principal components, layer by layer."),
+    "densities": (
+        "Are weight values distributed alike?",
+        "Layer by layer; of heads on the bundle's principal components.",
+    ),
     "novelty": (
         "Do samples copy the zoo?",
         "Copies lie at the left. Baselines: heads made from the zoo without a generator, some at the same distance.",
     ),
-    "accuracies": ("How good are zoo, samples and random heads?", "A dot for each head, a line for the median."),
-    "similarity": ("Which heads are similar?", "Cosine of the angle between heads, in the order of a clustering."),
+    "accuracies": ("How good are zoo, samples and random weights?", "A dot for each one, a line for the median."),
+    "similarity": ("Which ones are similar?", "Cosine of the angle between two, in the order of a clustering."),
 }
+KINDS = {"zoo": "zoo", "samples": "sample", "trained": "trained", "generated": "made"}  # as the library calls them
 
 
 class Choices(Components):
@@ -94,7 +99,7 @@ class Choices(Components):
 
     def _compared(self) -> None:
         number = partial(gr.Number, precision=0, min_width=110)
-        gr.HTML(views.title("What is compared", "Heads generated for these images, with the bundle's zoo."))
+        gr.HTML(views.title("What is compared", "Heads or networks generated for these images, with the bundle's zoo."))
         self.data = gr.Dropdown(
             [*example_names(), FROM_GENERATE, OWN], value=DEFAULTS["data"], label="Images", elem_id="explore-data"
         )
@@ -114,7 +119,7 @@ class Choices(Components):
                 DEFAULTS["classes"], label="Classes a task", info="drawn at random", elem_id="explore-classes"
             )
         self.explored = number(
-            DEFAULTS["explored"], label="Samples", info="heads to generate in all", elem_id="explore-samples"
+            DEFAULTS["explored"], label="Samples", info="to generate in all", elem_id="explore-samples"
         )
         with gr.Accordion("Settings", open=False):
             with gr.Row(elem_classes="pair"):
@@ -122,7 +127,7 @@ class Choices(Components):
                     DEFAULTS["shots"], label="Images a class", info="the generator may see", elem_id="explore-shots"
                 )
                 self.trained = number(
-                    DEFAULTS["trained"], label="Trained heads", info="on the same images", elem_id="explore-trained"
+                    DEFAULTS["trained"], label="Trained", info="on the same images", elem_id="explore-trained"
                 )
             with gr.Row(elem_classes="pair"):
                 self.seed = number(DEFAULTS["seed"], label="Seed", info="same seed, same heads", elem_id="explore-seed")
@@ -145,7 +150,7 @@ class Choices(Components):
             value=DEFAULTS["where"],
             label="Space",
             elem_id="explore-where",
-            info="numbers of the heads, or of their codes in the VAE",
+            info="the numbers themselves, or their codes in the VAE",
         )
         self.no_latent = gr.HTML(
             views.hint("This bundle's generator has no VAE, so there is no latent space to look at."),
@@ -174,7 +179,7 @@ class Choices(Components):
         )
 
 
-def _plot(name: str, question: str) -> tuple[gr.Plot, gr.DownloadButton]:
+def plot_with_saves(name: str, question: str) -> tuple[gr.Plot, gr.DownloadButton]:
     """A figure, with a button for a picture of it and one for a page."""
     plot = gr.Plot(show_label=False, container=False, elem_id=f"explore-{name}")
     with gr.Row(elem_classes="saves"):
@@ -209,16 +214,41 @@ class Results(Components):
                     self.method = gr.Radio(
                         list(CHOICES["method"].items()), value=DEFAULTS["method"], label="Map", elem_id="explore-method"
                     )
+                    self.dimensions = gr.Radio(
+                        list(CHOICES["dimensions"].items()),
+                        value=DEFAULTS["dimensions"],
+                        label="Dimensions",
+                        elem_id="explore-dimensions",
+                    )
+                with gr.Row(elem_classes="pair"):
+                    self.search = gr.Textbox(
+                        label="Search",
+                        placeholder="a task's, class's or head's name",
+                        max_lines=1,
+                        info="press Enter; others fade",
+                        elem_id="explore-find",
+                    )
+                    self.kinds = gr.CheckboxGroup(
+                        list(KINDS.items()), value=list(KINDS.values()), label="Kinds", elem_id="explore-kinds"
+                    )
+                    self.brush = gr.Radio(
+                        list(CHOICES["brush"].items()),
+                        value=DEFAULTS["brush"],
+                        label="Draw around with",
+                        elem_id="explore-brush",
+                    )
+                self.nothing = gr.HTML(elem_id="explore-nothing")
                 self._figure("map", inside=False)
                 self.events = gr.HTML(js_on_load=html.PICK, elem_id="explore-events", visible="hidden")
             with gr.Column(elem_classes="card", elem_id="explore-picked"):
-                gr.HTML(views.title("Which head is it?"))
-                self.chosen = gr.Dropdown([], label="Head", elem_id="explore-head", filterable=True)
+                gr.HTML(views.title("Which one is it?"))
+                self.chosen = gr.Dropdown([], label="Head or network", elem_id="explore-head", filterable=True)
                 self.about = gr.HTML(html.nothing_picked(), elem_id="explore-about")
+                self.right = gr.HTML(elem_id="explore-right")
                 with gr.Row(elem_classes="downloads", visible=False) as self.offers:
                     self.send = gr.Button("Try a picture in Generate", elem_id="explore-send", visible=False)
                     self.endpoint = gr.Button("Use as an endpoint", elem_id="explore-endpoint", visible=False)
-                    self.head = gr.DownloadButton("Download head", elem_id="explore-download-head")
+                    self.head = gr.DownloadButton("Download it", elem_id="explore-download-head")
                 with gr.Accordion("Evaluate on my images", open=False, visible=False) as self.judge:
                     self.judged = Upload(
                         label="Labelled images with the same class names",
@@ -242,7 +272,9 @@ class Results(Components):
                     buttons=[],
                     elem_id="explore-table",
                 )
-                self.several = gr.DownloadButton("Selected heads", elem_id="explore-download-selected")
+                with gr.Row(elem_classes="downloads"):
+                    self.listing = gr.DownloadButton("List (CSV)", elem_id="explore-download-list")
+                    self.several = gr.DownloadButton("Their files (zip)", elem_id="explore-download-selected")
             self._figure("novelty")
             with gr.Row(elem_classes="two"):
                 self._figure("densities")
@@ -265,79 +297,4 @@ class Results(Components):
         """A figure under its question, with a button for a picture of it and one for a page."""
         with gr.Column(elem_classes="card" if inside else ""):
             gr.HTML(views.title(*QUESTIONS[name]))
-            self.plot[name], self.page[name] = _plot(name, QUESTIONS[name][0])
-
-
-class NameResults(Components):
-    """What a person gets of class names."""
-
-    def __init__(self) -> None:
-        self.places = gr.HTML(html.name_places(), elem_id="explore-names-places", visible=False)
-        with gr.Column(visible=False, elem_id="explore-names-result", elem_classes="results") as self.made:
-            self.sentence = gr.HTML(elem_id="explore-names-sentence")
-            with gr.Column(elem_classes="card"):
-                gr.HTML(
-                    views.title(
-                        "Where do your names lie among the known ones?",
-                        "A point for each row that the bundle knows by name; similar rows are near each other.",
-                    )
-                )
-                with gr.Row(elem_classes="pair"):
-                    self.search = gr.Textbox(
-                        label="Search the known names",
-                        placeholder="husky",
-                        max_lines=1,
-                        info="press Enter: by spelling and by meaning",
-                        elem_id="explore-search",
-                    )
-                    self.method = gr.Radio(
-                        list(CHOICES["method"].items()),
-                        value=DEFAULTS["method"],
-                        label="Map",
-                        elem_id="explore-names-method",
-                    )
-                self.found = gr.HTML(elem_id="explore-found")
-                self.plot, self.page = _plot("names-map", "Where do the names lie?")
-            with gr.Column(elem_classes="card") as self.beside_card:
-                gr.HTML(
-                    views.title(
-                        "What lies nearest?", "The known rows beside each of your names, with the cosine of the angle."
-                    )
-                )
-                self.beside = gr.HTML(elem_id="explore-beside")
-            with gr.Column(elem_classes="card"):
-                gr.HTML(views.title("Take it away", "All points and numbers as CSV and JSON, with projector files."))
-                with gr.Row(elem_classes="downloads"):
-                    self.data = gr.DownloadButton("Names and numbers", elem_id="explore-names-data")
-
-
-class TaskResults(Components):
-    """What a person gets of tasks of texts."""
-
-    def __init__(self) -> None:
-        self.places = gr.HTML(html.task_places(), elem_id="explore-tasks-places", visible=False)
-        with gr.Column(visible=False, elem_id="explore-tasks-result", elem_classes="results") as self.made:
-            self.sentence = gr.HTML(elem_id="explore-tasks-sentence")
-            with gr.Column(elem_classes="card"):
-                gr.HTML(
-                    views.title(
-                        "Where do adapters lie, task by task?",
-                        "A point for each adapter that the bundle keeps; similar ones are near each other.",
-                    )
-                )
-                self.method = gr.Radio(
-                    list(CHOICES["method"].items()),
-                    value=DEFAULTS["method"],
-                    label="Map",
-                    elem_id="explore-tasks-method",
-                )
-                self.plot, self.page = _plot("tasks-map", "Where do adapters lie, task by task?")
-            with gr.Column(elem_classes="card"):
-                gr.HTML(
-                    views.title("Which tasks does the bundle know?", "Those whose description is nearest come first.")
-                )
-                self.known = gr.HTML(elem_id="explore-known-tasks")
-            with gr.Column(elem_classes="card"):
-                gr.HTML(views.title("Take it away", "All points and numbers as CSV and JSON, with projector files."))
-                with gr.Row(elem_classes="downloads"):
-                    self.data = gr.DownloadButton("Tasks and numbers", elem_id="explore-tasks-data")
+            self.plot[name], self.page[name] = plot_with_saves(name, QUESTIONS[name][0])

@@ -9,7 +9,8 @@ from d2nwg.ui.events import COMPUTE, PRIVATE
 from d2nwg.ui.explore import by_name as own
 from d2nwg.ui.explore import html
 from d2nwg.ui.explore.by_name import Mapped
-from d2nwg.ui.explore.layout import BY, Choices, NameResults
+from d2nwg.ui.explore.layout import BY, Choices
+from d2nwg.ui.explore.layout_by import NameResults
 from d2nwg.ui.explore.state import ExploreState
 from d2nwg.ui.frame import Frame
 from d2nwg.ui.link import keep_in_address

@@ -1,14 +1,15 @@
 """The Explore tab's points: what a click or a drawn loop chooses, and where a chosen head can go."""
 
 from functools import partial
-from pathlib import Path
 
 import gradio as gr
 
 from d2nwg.ui import html as views
 from d2nwg.ui.events import COMPUTE, PRIVATE
+from d2nwg.ui.explore import chosen as heads
 from d2nwg.ui.explore import html
 from d2nwg.ui.explore import service as own
+from d2nwg.ui.explore.finding import current, drawn, listed, outputs, wire_files
 from d2nwg.ui.explore.layout import Results
 from d2nwg.ui.explore.state import ExploreState
 from d2nwg.ui.frame import Frame
@@ -28,17 +29,11 @@ SHOW = """() => {
 }"""
 
 
-def current(visit: Session | None) -> ExploreState | None:
-    """What the tab keeps, once there is a result."""
-    state = visit.state(ExploreState) if visit else None
-    return state if state and state.made else None
-
-
 def wire_picking(frame: Frame, results: Results) -> None:
     """Choosing one head or many, on the map or from the list."""
     session = frame.session
 
-    def pick(state: ExploreState, point: int, colour: str, method: str) -> dict:
+    def pick(state: ExploreState, point: int, colour: str, method: str, brush: str) -> dict:
         try:
             about = own.details(state.made, point)
         except UserError as reason:
@@ -47,16 +42,18 @@ def wire_picking(frame: Frame, results: Results) -> None:
         update = {
             results.about: html.point(about),
             results.chosen: point,
-            results.plot["map"]: own.chart(state.made, colour, method, [point]),
+            results.plot["map"]: drawn(state, colour, method, brush),
             results.plot["novelty"]: own.novelty(state.made, [point]),
             results.score: views.hint("A zip of class folders named as the head's classes."),
             results.judged: None,
         }
         try:
-            head = own.save_head(state.made, point)
+            head = heads.save_head(state.made, point)
+            seen = heads.seen(state.made, point)
         except UserError as reason:
             return {
                 **update,
+                results.right: "",
                 results.offers: gr.update(visible=False),
                 results.judge: gr.update(visible=False),
                 results.about: html.point(about) + views.notice(str(reason), "note"),
@@ -66,20 +63,12 @@ def wire_picking(frame: Frame, results: Results) -> None:
             results.offers: gr.update(visible=True),
             results.judge: gr.update(visible=True),
             results.head: str(head),
+            results.right: html.recognised(*seen) if seen else "",
+            results.send: gr.update(visible="generate" in frame.receivers and heads.can_send(state.made, point)),
+            results.endpoint: gr.update(visible="interpolate" in frame.receivers and state.made.found.noun == "head"),
         }
 
-    def brush(state: ExploreState, points: list[int], folder: Path) -> dict:
-        if not points:
-            return {results.many: gr.update(visible=False)}
-        archive = own.take(state.made, points, folder / "selected-heads.zip")
-        return {
-            results.many: gr.update(visible=True),
-            results.table: own.table(state.made, points),
-            results.count: views.title(f"{views.count(len(points), 'head')} chosen"),
-            results.several: str(archive),
-        }
-
-    def on_map(visit: Session | None, colour: str, method: str, event: gr.EventData):
+    def on_map(visit: Session | None, colour: str, method: str, brush: str, event: gr.EventData):
         state = current(visit)
         data = event._data if isinstance(event._data, dict) else {}
         given = data.get("points")
@@ -87,12 +76,13 @@ def wire_picking(frame: Frame, results: Results) -> None:
         if state is None or (data.get("kind") == "one" and not points):
             return gr.skip()
         if data.get("kind") == "one":
-            return pick(state, points[0], colour, method)
-        return brush(state, sorted(set(points)), visit.subfolder())
+            return pick(state, points[0], colour, method, brush)
+        on_it = set(state.made.view.rows.tolist())
+        return listed(results, visit, state, sorted(on_it & set(points)), "chosen")
 
-    def from_list(visit: Session | None, point: int | None, colour: str, method: str):
+    def from_list(visit: Session | None, point: int | None, *looks: str):
         state = current(visit)
-        return gr.skip() if state is None or point is None else pick(state, int(point), colour, method)
+        return gr.skip() if state is None or point is None else pick(state, int(point), *looks)
 
     async def judge(visit: Session | None, files: list[str] | None):
         state = current(visit)
@@ -107,6 +97,9 @@ def wire_picking(frame: Frame, results: Results) -> None:
 
     picked = [
         results.about,
+        results.right,
+        results.send,
+        results.endpoint,
         results.chosen,
         results.plot["map"],
         results.plot["novelty"],
@@ -116,9 +109,9 @@ def wire_picking(frame: Frame, results: Results) -> None:
         results.score,
         results.judged,
     ]
-    many = [results.many, results.table, results.count, results.several]
-    how = [results.colour, results.method]
-    results.events.click(on_map, [session, *how], [*picked, *many], queue=False, **PRIVATE)
+    how = [results.colour, results.method, results.brush]
+    event = results.events.click(on_map, [session, *how], [*picked, *outputs(results)], queue=False, **PRIVATE)
+    wire_files(session, results, event)
     results.chosen.input(from_list, [session, results.chosen, *how], picked, queue=False, **PRIVATE)
     results.judged.upload(judge, [session, results.judged], [results.score, results.judged], **COMPUTE, **PRIVATE)
 
@@ -134,7 +127,7 @@ def wire_sending(frame: Frame, results: Results) -> None:
             return gr.skip()
         try:
             kept = visit.state(GenerateState)
-            kept.result, kept.picked = own.for_generate(state.made, state.picked, visit.subfolder())
+            kept.result, kept.picked = heads.for_generate(state.made, state.picked, visit.subfolder())
         except UserError as reason:
             return {results.score: views.notice(str(reason))}
         return {frame.tabs: gr.Tabs(selected="generate"), **frame.receivers["generate"].show(visit)}
@@ -144,7 +137,7 @@ def wire_sending(frame: Frame, results: Results) -> None:
         if state is None or state.picked is None:
             return gr.skip()
         try:
-            file = own.save_head(state.made, state.picked)
+            file = heads.save_head(state.made, state.picked)
         except UserError as reason:
             return {results.score: views.notice(str(reason))}
         return {frame.tabs: gr.Tabs(selected="interpolate"), **frame.receivers["interpolate"].show(visit, file)}

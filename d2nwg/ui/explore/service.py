@@ -1,14 +1,13 @@
 """What the Explore tab does, without gradio: library calls, and the files they leave."""
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from d2nwg.data.examples import EXAMPLES
 from d2nwg.jobs.owner import STRANGER, Viewer
 from d2nwg.pipelines import DEFAULT
-from d2nwg.ui.generate import service as generate
 from d2nwg.ui.gpu import on_gpu
 from d2nwg.ui.libraries import import_libraries
 from d2nwg.ui.settings import LIMITS, check_bundle, whole, whole_numbers
@@ -32,11 +31,15 @@ DEFAULTS: dict[str, Any] = dict(
     perplexity=30,
     map_seed=0,
     method="tsne",
+    dimensions=2,
+    brush="lasso",
     colour="origin",
 )
-LINKED = ("data", "tasks", "classes", "explored", "method", "colour")  # what a link may hold
+LINKED = ("data", "tasks", "classes", "explored", "method", "dimensions", "colour")  # what a link may hold
 CHOICES = {
     "method": {"t-SNE": "tsne", "PCA": "pca"},
+    "brush": {"a loop": "lasso", "a box": "select"},
+    "dimensions": {"2-D": 2, "3-D": 3},
     "colour": {"origin": "origin", "task": "task", "accuracy": "accuracy", "distance": "distance"},
     "where": {"weight space": "weights", "latent space": "latent"},
 }
@@ -49,7 +52,6 @@ OWN_LIMITS = {
     "map_seed": ("Seed of the map", 0, 2**31 - 1),
     "perplexity": ("Perplexity", 1, 500),
 }
-MOST_TAKEN = 200  # heads in one archive
 
 
 class Explored(NamedTuple):
@@ -78,7 +80,7 @@ def check(
     Raises:
         UserError: a number out of its limits, or a bundle that is not here.
     """
-    check_bundle(bundle, viewer)
+    check_bundle(bundle, viewer, networks=True)
     values = dict(
         tasks=tasks,
         classes=classes,
@@ -93,7 +95,7 @@ def check(
     return {**chosen, "sampler": sampler or DEFAULT, "steps": None, **checked}
 
 
-def check_view(where, part, perplexity, map_seed, all_counts) -> dict:
+def check_view(where, part, perplexity, map_seed, all_counts, dimensions=2) -> dict:
     """The keyword arguments of `d2nwg.exploration.look.look`. Raises UserError for a number out of its limits."""
     return {
         "where": where or "weights",
@@ -101,6 +103,7 @@ def check_view(where, part, perplexity, map_seed, all_counts) -> dict:
         "perplexity": whole(perplexity, *OWN_LIMITS["perplexity"]),
         "seed": whole(map_seed, *OWN_LIMITS["map_seed"]),
         "all_counts": bool(all_counts),
+        "dimensions": 3 if dimensions == 3 else 2,
     }
 
 
@@ -114,6 +117,8 @@ def from_link(query: Mapping[str, str]) -> dict:
             values[key] = whole(int(query[key]), *OWN_LIMITS[key])
         except (UserError, ValueError, KeyError):
             continue
+    if query.get("dimensions") in ("2", "3"):
+        values["dimensions"] = int(query["dimensions"])
     for key in ("method", "colour"):
         if query.get(key) in CHOICES[key].values():
             values[key] = query[key]
@@ -139,10 +144,16 @@ def make(
     return Explored(found, look(found, progress=progress, **(view if exact else possible(found, view))), folder)
 
 
-def again(made: Explored, view: dict, folder: Path, progress: Progress = silent) -> Explored:
-    """The same heads in another view."""
-    from d2nwg.exploration.look import look
+def again(
+    made: Explored, view: dict, folder: Path, before: dict | None = None, progress: Progress = silent
+) -> Explored:
+    """The same heads in another view. ``before`` are the settings of the one that there is: where only the dimensions
+    differ, nothing is compared again."""
+    from d2nwg.exploration.look import look, turned
 
+    if before and {**before, "dimensions": view["dimensions"]} == view:
+        turn = {key: view[key] for key in ("dimensions", "perplexity", "seed")}
+        return Explored(made.found, turned(made.view, **turn, progress=progress), folder)
     return Explored(made.found, look(made.found, progress=progress, **possible(made.found, view)), folder)
 
 
@@ -162,11 +173,18 @@ def figures(made: Explored, colour: str, method: str, picked: Sequence[int] = ()
     return {**drawn, "map": map_figure(made.found, made.view, method, colour, picked)} if len(picked) else drawn
 
 
-def chart(made: Explored, colour: str, method: str, picked: Sequence[int] = ()):
-    """The map alone."""
+def chart(
+    made: Explored,
+    colour: str,
+    method: str,
+    picked: Sequence[int] = (),
+    matching: Collection[int] | None = None,
+    brush: str = "lasso",
+):
+    """The map alone; what a search does not match is faint. ``brush`` is plotly's mode of drawing around points."""
     from d2nwg.figures.explore_map import map_figure
 
-    return map_figure(made.found, made.view, method, colour, picked)
+    return map_figure(made.found, made.view, method, colour, picked, matching).update_layout(dragmode=brush)
 
 
 def novelty(made: Explored, picked: Sequence[int] = ()):
@@ -240,58 +258,6 @@ def pack(path: Path, members: Sequence[Path]) -> Path:
     return path
 
 
-def table(made: Explored, points: Sequence[int]) -> list[list]:
-    """The rows of the table of brushed heads: head, task, right in percent, distance."""
-    from d2nwg.exploration.words import table as columns
-
-    every = columns(made.found, made.view)
-    wanted = set(points)
-    rows = zip(
-        every["point"],
-        every["head"],
-        every["task"],
-        every["accuracy"],
-        every["distance_to_nearest_zoo_head"],
-        strict=True,
-    )
-    return [
-        [head, task, None if right != right else round(100 * right, 1), None if far != far else round(far, 3)]
-        for point, head, task, right, far in rows
-        if point in wanted
-    ]
-
-
-def take(made: Explored, points: Sequence[int], path: Path) -> Path:
-    """The brushed heads as an archive: ``heads.csv`` and a head file each (the first `MOST_TAKEN`)."""
-    from d2nwg.exploration.words import table as columns
-    from d2nwg.exploration.words import write_csv
-
-    every = columns(made.found, made.view)
-    chosen = [i for i, point in enumerate(every["point"]) if point in set(points)]
-    listing = write_csv(path.with_suffix(".csv"), {name: [values[i] for i in chosen] for name, values in every.items()})
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        archive.write(listing, "heads.csv")
-        for i in chosen[:MOST_TAKEN]:
-            try:
-                head = made.found.head(every["point"][i])
-            except UserError:  # a zoo head of as many classes as no task has
-                continue
-            data = head.save(path.with_suffix(".safetensors")).read_bytes()
-            archive.writestr(f"{every['head'][i].replace(' ', '-')}-{every['point'][i]}.safetensors", data)
-    return path
-
-
-def save_head(made: Explored, point: int) -> Path:
-    """One head as a file.
-
-    Raises:
-        UserError: see `Exploration.head`.
-    """
-    name = made.found.name(point).replace(" ", "-")
-    (made.folder / f"point-{point}").mkdir(exist_ok=True)
-    return made.found.head(point).save(made.folder / f"point-{point}" / f"head-{name}.safetensors")
-
-
 @on_gpu
 def score(made: Explored, point: int, uploads: list[str], into: Path, progress: Progress = silent) -> str:
     """The accuracy of a head on uploaded images, in a sentence.
@@ -307,37 +273,6 @@ def score(made: Explored, point: int, uploads: list[str], into: Path, progress: 
         f"{made.found.name(point).capitalize()} is right on {100 * scores['accuracy']:.1f} % of "
         f"{scores['num_images']:,} images of {images.name}."
     )
-
-
-def for_generate(made: Explored, point: int, folder: Path) -> tuple[generate.Result, int | None]:
-    """What the Generate tab shows for a head's task, and the number of the sample to use there: None where the head is
-    no sample and takes the place of the chosen one.
-
-    Raises:
-        UserError: see `Exploration.head`.
-    """
-    from d2nwg.analysis.populations import SAMPLE
-    from d2nwg.figures.generate import confusion_figure
-
-    found, head = made.found, made.found.head(point)
-    number = int(found.heads.task[point])
-    if number < 0:
-        number = next(i for i, task in enumerate(found.tasks) if task.images.classes == head.classes)
-    task, picked = found.tasks[number], None
-    generation = task.generation
-    if found.heads.origin[point] == SAMPLE:
-        picked = int(found.heads.number[point])
-    else:
-        generation = task.with_chosen(head)
-    saved = generation.save(folder)
-    kept = {
-        "head": saved / "head.safetensors",
-        "samples": saved / "samples.safetensors",
-        "report": saved / "report.json",
-    }
-    result = generate.Result(task.images, generation, kept, (None, None))
-    result.figures = result.strip(picked), confusion_figure(generation.confusion, head.classes)
-    return result, picked
 
 
 def summary(made: Explored) -> dict:

@@ -1,6 +1,6 @@
 """What the Explore tab keeps for a visitor."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from d2nwg.ui.explore.by_name import Mapped
 from d2nwg.ui.explore.by_task import MappedTasks
@@ -15,6 +15,9 @@ class ExploreState:
         made: what was explored last.
         asked: the settings of the view that was asked for last.
         picked: the number of the point that is picked.
+        matching: numbers of the points that a search found; None where nothing is searched for.
+        listed: numbers of the points in the table of chosen ones.
+        packed: those whose files were packed last.
         mapped: the names that were mapped last.
         tasks: the tasks that were mapped last.
     """
@@ -22,5 +25,8 @@ class ExploreState:
     made: Explored | None = None
     asked: dict | None = None
     picked: int | None = None
+    matching: list[int] | None = None
+    listed: list[int] = field(default_factory=list)
+    packed: list[int] | None = None
     mapped: Mapped | None = None
     tasks: MappedTasks | None = None

@@ -11,7 +11,9 @@ from d2nwg.ui.explore import by_task as tasking
 from d2nwg.ui.explore import html
 from d2nwg.ui.explore import service as own
 from d2nwg.ui.explore.api import add_endpoints
-from d2nwg.ui.explore.layout import Choices, NameResults, Results, TaskResults
+from d2nwg.ui.explore.finding import drawn, wire_finding
+from d2nwg.ui.explore.layout import KINDS, Choices, Results
+from d2nwg.ui.explore.layout_by import NameResults, TaskResults
 from d2nwg.ui.explore.names import show_names, wire_names
 from d2nwg.ui.explore.picking import wire_picking, wire_sending
 from d2nwg.ui.explore.service import CHOICES, Explored
@@ -41,6 +43,7 @@ def build_tab(frame: Frame) -> None:
     _wire_run(frame, choices, results, by_name, by_task)
     _wire_colours(frame, results)
     wire_picking(frame, results)
+    wire_finding(frame, results)
     wire_names(frame, choices, by_name)
     wire_tasks(frame, choices, by_task)
     views_of = {
@@ -95,8 +98,8 @@ def _wire_run(frame: Frame, choices: Choices, results: Results, by_name: NameRes
         view = own.check_view(*controls)
         if view == state.asked:  # a field was left as it was
             return None
-        state.asked = view
-        return partial(own.again, state.made, view, visit.subfolder())
+        before, state.asked = state.asked, view
+        return partial(own.again, state.made, view, visit.subfolder(), before)
 
     def show(visit: Session, made, colour: str, method: str, of_names: str, of_tasks: str, by: str):
         state = visit.state(ExploreState)
@@ -110,7 +113,7 @@ def _wire_run(frame: Frame, choices: Choices, results: Results, by_name: NameRes
             update = show_names(by_name, made, of_names)
             return {**update, by_name.made: gr.update(visible=by == "names"), choices.status: done}
         again = state.made is not None and state.made.found is made.found
-        state.made, state.picked = made, None
+        state.made, state.picked, state.matching, state.listed = made, None, None, []
         news = "" if again else done
         update = _results(choices, results, made, colour, method)
         return {**update, results.made: gr.update(visible=by == "heads"), choices.status: news}
@@ -120,10 +123,11 @@ def _wire_run(frame: Frame, choices: Choices, results: Results, by_name: NameRes
         return "What you had is still here." if state.made or state.mapped or state.tasks else ""
 
     view = [choices.where, choices.part, choices.perplexity, choices.map_seed, choices.all_counts]
+    view.append(results.dimensions)
     source = [frame.bundle, choices.by, choices.named, by_name.search, choices.data, choices.files]
     numbers = [choices.tasks, choices.classes, choices.explored, choices.trained]
     numbers += [choices.shots, choices.seed, choices.steps, choices.most, choices.sampler]
-    changed = [choices.where.input, choices.part.input, choices.all_counts.input]
+    changed = [choices.where.input, choices.part.input, choices.all_counts.input, results.dimensions.input]
     for number in (choices.perplexity, choices.map_seed):
         changed += [number.submit, number.blur]
     shown = [
@@ -133,6 +137,7 @@ def _wire_run(frame: Frame, choices: Choices, results: Results, by_name: NameRes
         choices.where,
         choices.no_latent,
         choices.part,
+        choices.all_counts,
     ]
     looks = [results.colour, results.method, by_name.method, by_task.method, choices.by]
     for trigger, asks, inputs in (
@@ -163,7 +168,9 @@ def _results(choices: Choices, results: Results, made: Explored, colour: str, me
     files = own.files(made, drawn)
     found, view = made.found, made.view
     spaces = [(name, key) for name, key in CHOICES["where"].items() if key in found.spaces]
-    parts = [("whole heads" if part == "all" else part, part) for part in found.parts(view.where)]
+    parts = [(found.whole if part == "all" else part, part) for part in found.parts(view.where)]
+    there = set(found.heads.origin.tolist())
+    kinds = [(name, key) for name, key in KINDS.items() if key in there]
     return {
         results.places: gr.update(visible=False),
         results.made: gr.update(visible=True),
@@ -176,6 +183,11 @@ def _results(choices: Choices, results: Results, made: Explored, colour: str, me
         choices.where: gr.update(choices=spaces, value=view.where),
         choices.no_latent: gr.update(visible="latent" not in found.spaces),
         choices.part: gr.update(choices=parts, value=view.part),
+        choices.all_counts: gr.update(visible=found.noun == "head"),
+        results.search: "",
+        results.kinds: gr.update(choices=kinds, value=[key for _, key in kinds]),
+        results.nothing: "",
+        results.right: "",
         results.chosen: gr.update(choices=own.listed(made), value=None),
         results.about: html.nothing_picked(),
         results.offers: gr.update(visible=False),
@@ -187,17 +199,17 @@ def _results(choices: Choices, results: Results, made: Explored, colour: str, me
 def _wire_colours(frame: Frame, results: Results) -> None:
     """Drawing the map anew."""
 
-    def recolour(visit: Session | None, colour: str, method: str):
+    def recolour(visit: Session | None, colour: str, method: str, brush: str):
         state = visit.state(ExploreState) if visit else None
         if state is None or state.made is None:
             return gr.skip()
-        chart = own.chart(state.made, colour, method, [] if state.picked is None else [state.picked])
+        chart = drawn(state, colour, method, brush)
         return {results.plot["map"]: chart, results.page["map"]: str(own.page(state.made, chart, "map"))}
 
     gr.on(
-        [results.colour.input, results.method.input],
+        [results.colour.input, results.method.input, results.brush.input],
         recolour,
-        [frame.session, results.colour, results.method],
+        [frame.session, results.colour, results.method, results.brush],
         [results.plot["map"], results.page["map"]],
         queue=False,
         trigger_mode="always_last",

@@ -6,7 +6,8 @@ from d2nwg.ui.events import PRIVATE
 from d2nwg.ui.explore import by_task as own
 from d2nwg.ui.explore import html
 from d2nwg.ui.explore.by_task import MappedTasks
-from d2nwg.ui.explore.layout import Choices, TaskResults
+from d2nwg.ui.explore.layout import Choices
+from d2nwg.ui.explore.layout_by import TaskResults
 from d2nwg.ui.explore.state import ExploreState
 from d2nwg.ui.frame import Frame
 from d2nwg.ui.session import Session

@@ -71,7 +71,9 @@ element.addEventListener('dragstart', event => {
     if (!selected.has(tile.dataset.picture)) { selected.clear(); selected.add(tile.dataset.picture); apply(); }
     event.dataTransfer.setData('text/plain', 'pictures');
 });
-element.addEventListener('dragover', event => event.target.closest('.class-box') && selected.size && event.preventDefault());
+element.addEventListener('dragover', event => {
+    if (event.target.closest('.class-box') && selected.size) event.preventDefault();
+});
 element.addEventListener('drop', event => {
     const box = event.target.closest('.class-box');
     if (!box || !selected.size) return;

@@ -102,9 +102,14 @@ def generate(images, settings: dict, folder: Path, free, typed: str, progress: P
     run = {key: settings[key] for key in ("bundle", "shots", "num_samples", "seed", "steps", "max_query")}
     made = generate_network(images, **run, progress=progress)
     progress("Writing the files", 0, 1)
+    return made, written(made, folder)
+
+
+def written(made, folder: Path) -> dict[str, Path]:
+    """Write a `NetworkGeneration` into a folder that is there: its files as head, onnx, samples, report."""
     made.save(folder, made.report.data)
     names = {"head": "network.safetensors", "onnx": "model.onnx", "samples": "samples.safetensors"}
-    return made, {key: folder / name for key, name in (names | {"report": "report.json"}).items()}
+    return {key: folder / name for key, name in (names | {"report": "report.json"}).items()}
 
 
 def finetune(start, data, settings: dict, bundle: Path | None, file: Path, progress: Progress = silent):
