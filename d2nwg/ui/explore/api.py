@@ -6,7 +6,7 @@ import gradio as gr
 
 from d2nwg.pipelines import DEFAULT, SAMPLERS
 from d2nwg.ui.api import PROGRESS, refusals, reports_to
-from d2nwg.ui.events import COMPUTE
+from d2nwg.ui.events import MINUTES
 from d2nwg.ui.explore import by_name, by_task
 from d2nwg.ui.explore import service as own
 from d2nwg.ui.explore.service import CHOICES, DEFAULTS
@@ -146,7 +146,7 @@ def add_endpoints() -> None:
         [files, example, bundle, *numbers, space, part, perplexity, sampler],
         [words, numbers_out, *made],
         api_name="explore",
-        **COMPUTE,
+        **MINUTES,
         api_description=(
             "Generate heads for labelled images and set them beside the zoo heads that a bundle keeps; with a bundle "
             "of whole networks that are made for images, the same of networks. Returns the comparison in words, its "
@@ -159,7 +159,7 @@ def add_endpoints() -> None:
         [named, search, bundle],
         [words, numbers_out, *mapped],
         api_name="explore_names",
-        **COMPUTE,
+        **MINUTES,
         api_description=(
             "Map the rows that a bundle knows by name, with other class names among them, and search them. Returns "
             "what lies near in words, its numbers, an archive with names.csv, names.json and files for the TensorBoard "
@@ -171,7 +171,7 @@ def add_endpoints() -> None:
         [described, adapters, *task_numbers],
         [words, numbers_out, *tasks],
         api_name="explore_tasks",
-        **COMPUTE,
+        **MINUTES,
         api_description=(
             "Map the adapters that a bundle of adapters knows, by task, with samples for a description among them. "
             "Returns in words which known tasks are nearest and how far samples lie from the zoo, its numbers, an "

@@ -5,7 +5,7 @@ from functools import partial
 import gradio as gr
 
 from d2nwg.ui import html as views
-from d2nwg.ui.events import PRIVATE
+from d2nwg.ui.events import MINUTES, PRIVATE
 from d2nwg.ui.explore import by_name as naming
 from d2nwg.ui.explore import by_task as tasking
 from d2nwg.ui.explore import html
@@ -144,7 +144,7 @@ def _wire_run(frame: Frame, choices: Choices, results: Results, by_name: NameRes
         (choices.go.click, ask, [*source, *numbers, *view, *of_task]),
         (partial(gr.on, changed), ask_view, view),
     ):
-        run.on(trigger, asks, inputs, show, shown, looks=looks, kept=kept)
+        run.on(trigger, asks, inputs, show, shown, looks=looks, kept=kept, slot=MINUTES)
 
 
 def _source(visit: Session, data: str, files: list[str] | None) -> dict:

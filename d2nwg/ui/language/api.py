@@ -12,7 +12,7 @@ from d2nwg.llm.prompts import PROMPTS
 from d2nwg.llm.questions import BUILT_IN
 from d2nwg.ui.access import on_a_space
 from d2nwg.ui.api import PROGRESS, refusals, reports_to
-from d2nwg.ui.events import COMPUTE
+from d2nwg.ui.events import MINUTES
 from d2nwg.ui.language import html, refining
 from d2nwg.ui.language import service as own
 from d2nwg.ui.language.chat import NAMES, TALKING
@@ -206,7 +206,7 @@ def add_endpoints() -> None:
         [model, mode, percent, model_file],
         found,
         api_name="language_spectrum",
-        **COMPUTE,
+        **MINUTES,
         api_description=(
             "The signal-to-noise ratio of every weight matrix of a language model, its rank within its type, and which "
             "are chosen. Reports progress; cancelling the job stops the work."
@@ -243,7 +243,7 @@ def add_endpoints() -> None:
         [model, delta, asked, count, model_file],
         [said, telling],
         api_name="language_prompts",
-        **COMPUTE,
+        **MINUTES,
         api_description=(
             "Of a list of prompts, those that tell a language model and its refinement (a delta) apart, the furthest "
             "first: how far it is from log p(answer | base) to log p(answer | refined), a token of the answer, which "

@@ -9,7 +9,7 @@ import gradio as gr
 from d2nwg.llm.conversation import Turn
 from d2nwg.llm.tally import SAME, Tally
 from d2nwg.ui import html as views
-from d2nwg.ui.events import COMPUTE, PRIVATE
+from d2nwg.ui.events import MINUTES, PRIVATE
 from d2nwg.ui.frame import Frame
 from d2nwg.ui.language import html
 from d2nwg.ui.language import service as own
@@ -320,7 +320,7 @@ def _wire_prompts(frame: Frame, chat: Chat) -> None:
         }
 
     outputs = [chat.telling, *chat.prompts]
-    run.on(chat.find.click, ask, [], show, outputs, looks=[chat.blind, chat.marked], slot=COMPUTE)
+    run.on(chat.find.click, ask, [], show, outputs, looks=[chat.blind, chat.marked], slot=MINUTES)
 
 
 def _found(talk: own.Talk, variant: dict, progress: Progress = silent) -> tuple[str, list[tuple[str, float]]]:

@@ -5,7 +5,7 @@ from functools import partial
 import gradio as gr
 
 from d2nwg.ui import html as views
-from d2nwg.ui.events import PRIVATE
+from d2nwg.ui.events import MINUTES, PRIVATE
 from d2nwg.ui.frame import Frame
 from d2nwg.ui.language import html
 from d2nwg.ui.language import service as own
@@ -73,6 +73,7 @@ def wire_look(frame: Frame, choices: LookChoices, results: LookResults) -> None:
         show,
         [*results.components, choices.hint],
         kept=kept,
+        slot=MINUTES,
     )
     gr.on(
         [choices.mode.input, choices.percent.submit, choices.percent.blur],
