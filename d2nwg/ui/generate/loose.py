@@ -26,7 +26,7 @@ GONE = "This page was left alone for long: the pictures are no longer here."
 SORT = """
 const selected = new Set();
 let last = null;
-const find = key => [...element.querySelectorAll('.tile')].filter(tile => selected.has(tile.dataset.picture));
+const find = () => [...element.querySelectorAll('.tile')].filter(tile => selected.has(tile.dataset.picture));
 const name = button => [button.className, button.closest('.class-box')?.dataset.box, button.dataset.picture].join('|');
 const apply = () => {
     for (const tile of element.querySelectorAll('.tile')) {
@@ -36,12 +36,14 @@ const apply = () => {
     const some = find().length > 0;
     for (const here of element.querySelectorAll('.here')) if (here.hidden === some) here.hidden = !some;
 };
-const move = to => {
+const ask = what => {
     const pictures = find().map(tile => Number(tile.dataset.picture));
     selected.clear();
-    if (pictures.length) trigger('click', {act: 'move', pictures, to});
+    if (pictures.length) trigger('click', {...what, pictures});
     apply();
 };
+const move = to => ask({act: 'move', to});
+element.closest('#boxes').dropSelected = () => ask({act: 'drop'});
 element.addEventListener('click', event => {
     const button = event.target.closest('button'), box = event.target.closest('.class-box');
     if (!button || !box) return;
@@ -61,9 +63,7 @@ element.addEventListener('click', event => {
     } else trigger('click', {act: 'pick', to: box.dataset.box});
 });
 element.addEventListener('keydown', event => {
-    if (event.key !== 'Delete' || !find().length) return;
-    trigger('click', {act: 'drop', pictures: find().map(tile => Number(tile.dataset.picture))});
-    selected.clear();
+    if (event.key === 'Delete') ask({act: 'drop'});
 });
 element.addEventListener('dragstart', event => {
     const tile = event.target.closest('.tile');
@@ -85,14 +85,9 @@ new MutationObserver(() => {
     if (last === null || document.activeElement !== document.body) return;
     [...element.querySelectorAll('button')].find(button => name(button) === last)?.focus({preventScroll: true});
 }).observe(element, {childList: true, subtree: true});
-element.dropSelected = () => {
-    if (find().length) trigger('click', {act: 'drop', pictures: find().map(tile => Number(tile.dataset.picture))});
-    selected.clear();
-    apply();
-};
 """
 VERBS = {"add": "Add class", "rename": "Rename class", "remove": "Remove class", "out": "Delete pictures"}
-DROP = "() => document.querySelector('#boxes .boxes').parentElement.closest('.prose, [id]').dropSelected?.()"
+DROP = "() => document.querySelector('#boxes').dropSelected()"
 
 
 def controls() -> dict[str, Block]:
