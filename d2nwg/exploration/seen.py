@@ -1,5 +1,6 @@
 """Finding heads among those of an exploration, and the images that one of them gets right and wrong."""
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -65,7 +66,7 @@ def search(
     Args:
         rows: numbers of heads.
         text: a part of the head's name, or of its task's or one of its classes' names, in any case; several words are
-            all looked for. A zoo head's classes are not known.
+            all looked for, and a number only as a whole: 2 is not found in 12. A zoo head's classes are not known.
         origins: of `d2nwg.analysis.populations.ORIGINS`; None for all.
     """
     words = text.casefold().split()
@@ -74,6 +75,11 @@ def search(
     for row in rows:
         number = int(found.heads.task[row])
         said = f"{found.name(row)} {found.task_name(row)} {about[number] if number >= 0 else ''}".casefold()
-        if (origins is None or found.heads.origin[row] in origins) and all(word in said for word in words):
+        if (origins is None or found.heads.origin[row] in origins) and _all_in(words, said):
             matching.append(int(row))
     return matching
+
+
+def _all_in(words: Sequence[str], said: str) -> bool:
+    whole = set(re.findall(r"\w+", said))
+    return all(word in whole if word.isdigit() else word in said for word in words)

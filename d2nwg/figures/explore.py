@@ -79,6 +79,8 @@ def density_figure(found: Exploration) -> go.Figure:
                 hovertemplate=f"{called[origin]}<br>%{{meta}} = %{{x:.3f}}<br>density %{{y:.2f}}<extra></extra>",
             )
         figure.update_xaxes(title=f"value of {label(tensor)}", **place)
+        if down > 1:  # narrow panels, one above the other: ticks that are turned would reach the next
+            figure.update_xaxes(nticks=4, tickangle=0, **place)
     figure.update_yaxes(title="density", col=1)
     figure.update_layout(
         template="d2nwg",

@@ -69,7 +69,7 @@ def map_figure(
     places = view.projection.tsne if method == "tsne" else view.projection.pca
     figure, solid = go.Figure(), view.projection.dimensions == 3
     hover = _hover(found, columns)
-    size = (9 if len(view.rows) <= 600 else 6) // (2 if solid else 1)
+    size = (9 if len(view.rows) <= 600 else 6) // (3 if solid else 1)
     origin = np.array(columns["origin"])
     values = {
         "accuracy": 100 * np.array(columns["accuracy"], float),
@@ -175,12 +175,19 @@ def lay_out(figure: go.Figure, projection: Projection, method: str, height: int)
             showspikes=False,
             color=INK,
         )
-        axis |= dict(showticklabels=method == "pca", tickfont=dict(size=10))
+        axis |= dict(showticklabels=method == "pca", tickfont=dict(size=10), nticks=4)
         named = {
-            f"{letter}axis": dict(title=dict(text=in_lines(name, 16), font=dict(size=11)), **axis)
+            f"{letter}axis": dict(title=dict(text=name.replace(" of the variance", ""), font=dict(size=11)), **axis)
             for letter, name in zip("xyz", axes, strict=True)
         }
-        figure.update_layout(scene=dict(dragmode="turntable", aspectmode="cube", **named))
+        figure.update_layout(
+            scene=dict(
+                dragmode="turntable",
+                aspectmode="cube",
+                camera=dict(eye=dict(x=1.45, y=1.45, z=1.1)),  # far enough for the titles on a phone
+                **named,
+            )
+        )
         return figure.update_layout(
             template="d2nwg", height=height, showlegend=True, legend=LEGEND, hovermode="closest", uirevision=method
         )

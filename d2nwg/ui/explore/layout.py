@@ -220,22 +220,28 @@ class Results(Components):
                         label="Dimensions",
                         elem_id="explore-dimensions",
                     )
-                with gr.Row(elem_classes="pair"):
+                with gr.Row():
                     self.search = gr.Textbox(
                         label="Search",
                         placeholder="a task's, class's or head's name",
                         max_lines=1,
                         info="press Enter; others fade",
                         elem_id="explore-find",
+                        min_width=220,
                     )
                     self.kinds = gr.CheckboxGroup(
-                        list(KINDS.items()), value=list(KINDS.values()), label="Kinds", elem_id="explore-kinds"
+                        list(KINDS.items()),
+                        value=list(KINDS.values()),
+                        label="Kinds",
+                        elem_id="explore-kinds",
+                        min_width=220,
                     )
                     self.brush = gr.Radio(
                         list(CHOICES["brush"].items()),
                         value=DEFAULTS["brush"],
                         label="Draw around with",
                         elem_id="explore-brush",
+                        min_width=180,
                     )
                 self.nothing = gr.HTML(elem_id="explore-nothing")
                 self._figure("map", inside=False)
