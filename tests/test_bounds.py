@@ -15,7 +15,7 @@ from tests.helpers.refusals import refusal
 @pytest.fixture
 def images(patterns, cheap_encoder, monkeypatch):
     """A data set whose images must not be read."""
-    for module in ("d2nwg.generate", "d2nwg.interpolation.path"):
+    for module in ("d2nwg.opened", "d2nwg.interpolation.path"):
         monkeypatch.setattr(f"{module}.load_encoder", lambda *_: cheap_encoder)
     for kind in (type(cheap_encoder), Encoder):
         monkeypatch.setattr(kind, "encode", lambda *_args, **_options: pytest.fail("images were read"))
