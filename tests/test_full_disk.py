@@ -78,7 +78,7 @@ def computed_once(monkeypatch, module: str, name: str) -> None:
 
 
 def test_what_is_generated(place, call, tiny_bundle, cheap_encoder, tmp_path_factory, monkeypatch):
-    for module in ("d2nwg.generate", "d2nwg.interpolation.path"):
+    for module in ("d2nwg.opened", "d2nwg.interpolation.path"):
         monkeypatch.setattr(f"{module}.load_encoder", lambda name, device=None: cheap_encoder)
     for where in ("generate:generate_heads", "exploration.explore:explore", "exploration.look:look"):
         computed_once(monkeypatch, *f"d2nwg.{where}".split(":"))

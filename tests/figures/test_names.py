@@ -58,7 +58,7 @@ def pictures(tmp_path_factory):
 @pytest.fixture(scope="module")
 def encoder(cheap_encoder):
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("d2nwg.generate", "d2nwg.interpolation.path", "d2nwg.encoders.images"):
+        for module in ("d2nwg.opened", "d2nwg.interpolation.path", "d2nwg.encoders.images"):
             patch.setattr(f"{module}.load_encoder", lambda *_, **__: cheap_encoder)
         yield
 
