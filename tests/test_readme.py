@@ -111,6 +111,9 @@ SMALLEST = {  # command: options that make it small, in the order in which the c
         "--epochs 1 --seeds 1"
     ),
     "python -m d2nwg predict mnist-network picture.jpg": "",
+    "python -m d2nwg explore --data gray-mnist.npz --bundle networks-28px --dimensions 3 --out networks-explored": (
+        "--num-samples 4 --num-trained 2"
+    ),
     "python -m d2nwg zoo import checkpoints/ --preview": "",
     "python -m d2nwg zoo import checkpoints.zip --table scores.csv --out model-zoo": "",
     "python -m d2nwg zoo import more/ --append --out model-zoo": "",
