@@ -103,6 +103,13 @@ SMALLEST = {  # command: options that make it small, in the order in which the c
     "python -m d2nwg llm refine default --zoo smollm2-135m-questions --select questions/select.jsonl --report "
     "questions/report.jsonl --select-questions 240 --report-questions 500 --layers 3 --candidates 3 --normalise "
     "--seed 0 --out refined-zoo-0": "--zoo llm-zoo --preset tiny --candidates 2",
+    "python -m d2nwg llm split arc_challenge.jsonl arc_easy.jsonl openbookqa.jsonl --parts train=900 select=400 "
+    "--seed 0 --out others": "--parts train=8 select=8",
+    "python -m d2nwg zoo build others/train.jsonl --select others/select.jsonl --select-questions 120 --llm default "
+    "--epochs 2 --keep 2 --rows 320 --seeds 2 --out other-zoo": "--rank 1 --rows 4",
+    "python -m d2nwg llm refine default --zoo other-zoo --select others/select.jsonl --report hellaswag.jsonl "
+    "piqa.jsonl winogrande.jsonl --select-questions 160 --report-questions 500 --layers 3 --candidates 3 --normalise "
+    "--seed 0 --out other-refined": "--preset tiny --candidates 2",
     "python -m d2nwg zoo build gray-mnist.npz gray-notmnist.npz --network cnn --classes 10 --subsets 100 --variants "
     "negative turned-90 --out small-networks": "--subsets 3 --updates 2",
     "python -m d2nwg train --zoo small-networks --generator dataset-networks --out my-networks": "--set steps=1",
@@ -190,7 +197,7 @@ def fill(folder: Path) -> None:
     (folder / "names.txt").write_text("bluebell\ngreen carnation\nred rose\n")
     for name in ("caltech101", "clothing10", "fruits3var", "grocery", "gtsrb", "pacs", "tiny_imagenet"):
         shutil.copytree(folder / "birds", folder / f"train-{name}")
-    counts = {"arc_easy": 404, "openbookqa": 128, "arc_challenge": 2, "piqa": 2, "winogrande": 2}
+    counts = {"arc_easy": 404, "openbookqa": 128, "arc_challenge": 2, "hellaswag": 2, "piqa": 2, "winogrande": 2}
     for seed, (name, count) in enumerate(counts.items()):
         (folder / f"{name}.jsonl").write_text(questions(count, seed))
     for seed, name in enumerate(("select", "report"), len(counts)):
