@@ -10,7 +10,7 @@ from d2nwg.ui.generate import history
 from d2nwg.ui.generate.made import Result
 from d2nwg.ui.generate.state import GenerateState
 from tests.helpers.reports import make_named, make_report
-from tests.ui.test_in_use import page, result  # noqa: F401 (fixtures)
+from tests.ui.test_in_use import CLASSES, page, result  # noqa: F401 (fixtures)
 
 
 def made(right, images=None, query=None, **report) -> Result:
@@ -68,7 +68,9 @@ def test_one_is_shown_again(page, result):  # noqa: F811
     parts, state = page.results.history, page.visit.state(GenerateState)
     alone = page.view.show(page.visit)
     assert state.history == [result] and not alone[parts["card"]]["visible"]
-    again = replace(result, generation=replace(result.generation, report=make_report((0.3, 0.3), seed=7)))
+    again = replace(
+        result, generation=replace(result.generation, report=make_report((0.3, 0.3), classes=list(CLASSES), seed=7))
+    )
     both = page.view.show_new(page.visit, again)
     assert state.history == [result, again] and both[parts["card"]]["visible"]
     assert both[parts["again"]]["value"] == id(again) and [key for _, key in both[parts["beside"]]["choices"]] == [

@@ -90,7 +90,9 @@ def ask_finetune(page):  # noqa: F811
     parts = {**page.results.finetune, "go": SimpleNamespace(click=trigger)}
     with pytest.MonkeyPatch.context() as patch:
         asked = []
-        patch.setattr(finetune, "Run", lambda *args: SimpleNamespace(on=lambda _, ask, *rest: asked.append(ask)))
+        patch.setattr(
+            finetune, "Run", lambda *args: SimpleNamespace(on=lambda _, ask, *rest, **options: asked.append(ask))
+        )
         finetune.wire(SimpleNamespace(session=None), parts)
     return asked[0](page.visit, 1, 1)
 
