@@ -71,7 +71,7 @@ def test_from_an_empty_start(visit, two_sets, tmp_path):
         page.get_by_label(field, exact=False).filter(visible=True).first.fill(str(value))
     page.fill("#train-name input, #train-name textarea", "mine")
     page.click("#train-go")
-    page.wait_for_selector("#train-status:has-text('in the queue')")
+    page.wait_for_selector("#train-status:has-text('mine')")  # in the queue, and soon running
 
     page.reload()  # a job does not mind
     page.get_by_role("tab", name="Train").click()
