@@ -61,3 +61,15 @@ def interval(right: int, total: int) -> tuple[float, float]:
 
     found = binomtest(int(right), int(total)).proportion_ci(LEVEL, method="wilson")
     return float(found.low), float(found.high)
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """The p-value of the exact McNemar test (McNemar, 1947) of two models on the same items: how likely so uneven a
+    split is by chance.
+
+    Args:
+        gained, lost: items that only the one, or only the other, gets right. Without any the p-value is 1.
+    """
+    from scipy.stats import binomtest
+
+    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0

@@ -55,7 +55,7 @@ def compare(base: np.ndarray, other: np.ndarray, *, seed: int = 0) -> dict:
     Raises:
         ValueError: no questions, or different numbers of them.
     """
-    from scipy.stats import binomtest
+    from d2nwg.evaluation.accuracy import LEVEL, mcnemar  # brings torch, and the page is up before that
 
     base, other = np.asarray(base, bool), np.asarray(other, bool)
     if base.shape != other.shape or not len(base):
@@ -65,8 +65,6 @@ def compare(base: np.ndarray, other: np.ndarray, *, seed: int = 0) -> dict:
     draws = np.concatenate(
         [change[rng.integers(len(change), size=(100, len(change)))].mean(1) for _ in range(DRAWS // 100)]
     )
-    from d2nwg.evaluation.accuracy import LEVEL
-
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     gained, lost = int((change > 0).sum()), int((change < 0).sum())
     return {
@@ -74,7 +72,7 @@ def compare(base: np.ndarray, other: np.ndarray, *, seed: int = 0) -> dict:
         "interval": [float(low), float(high)],
         "gained": gained,
         "lost": lost,
-        "mcnemar": float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
+        "mcnemar": mcnemar(gained, lost),
     }
 
 

@@ -295,6 +295,7 @@ def cases(tmp_path, monkeypatch):
                 generate.named_result(make_named([name, "b"], variance=0.99, nearest=(name, "b")))
             ],
             (generate, "finetuned"): [generate.finetuned(replace(tuned, notes=[name]))],
+            (generate, "score_table"): [generate.score_table(name, [name], [(True, [name, name])])],
             (generate, "learning"): [generate.learning(make_curve(notes=[name]))],
             (generate, "seen"): [generate.seen(name, {name: 0.9, "b": 0.1}, name)],
             (generate, "likeliest"): [generate.likeliest({name: 0.9, "b": 0.1})],

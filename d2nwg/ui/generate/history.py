@@ -9,6 +9,7 @@ import numpy as np
 from gradio.blocks import Block
 
 from d2nwg.ui import html as views
+from d2nwg.ui.generate import html
 from d2nwg.ui.generate.made import Result
 from d2nwg.ui.html import percent
 from d2nwg.utils.text import number
@@ -63,9 +64,13 @@ def title(result: Result) -> str:
     """A result in a few words."""
     facts, scores = settings(result), measured(result)
     right = next(iter(scores.values()), None)
-    told = facts["Labelled items a class"]
-    parts = [facts["Bundle"], facts["Data"], *([f"{told} a class"] if told != NOTHING else []), facts["Seed"]]
-    parts[-1] = f"seed {parts[-1]}"
+    shots = facts["Labelled items a class"]
+    parts = [
+        facts["Bundle"],
+        facts["Data"],
+        *([f"{shots} a class"] if shots != NOTHING else []),
+        f"seed {facts['Seed']}",
+    ]
     return " · ".join(parts) + (f" · {percent(right)}" if right is not None else "")
 
 
@@ -124,24 +129,18 @@ def compare(one: Result, other: Result) -> str:
         values = [found.get(name) for found in scores]
         if any(value is not None for value in values):
             rows.append((name, [NOTHING if value is None else percent(value) for value in values]))
-    body = "".join(
-        f"<tr{_differs(cells)}><th>{escape(name)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
-        for name, cells in rows
-    )
-    return (
-        f"<p>{escape(against(one, other))}</p>"
-        '<div class="scores" tabindex="0" role="group" aria-label="two results side by side"><table>'
-        f"<thead><tr><th></th><th>shown</th><th>beside it</th></tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    table = html.score_table("two results side by side", ["", "shown", "beside it"], _marked(rows))
+    return f"<p>{escape(against(one, other))}</p>{table}"
 
 
-def _differs(cells: Sequence[str]) -> str:
-    return "" if cells[0] == cells[1] else ' class="own"'
+def _marked(rows: Sequence[tuple[str, Sequence[str]]]) -> list[tuple[bool, list[str]]]:
+    """The rows of a table; those in which the two differ are marked."""
+    return [(cells[0] != cells[1], [name, *cells]) for name, cells in rows]
 
 
 def against(one: Result, other: Result) -> str:
     """Which of two is better on the items that both were measured on, and whether that is more than chance."""
-    from scipy.stats import binomtest
+    from d2nwg.evaluation.accuracy import mcnemar  # brings torch, and the page is up before that
 
     if one.images is None or other.images is None:
         return "Only one of them was measured, or neither: what is made from names alone has no images to measure on."
@@ -157,7 +156,7 @@ def against(one: Result, other: Result) -> str:
     items = number(len(shared[0]), one.noun)
     if first == second:
         return f"Of {items} that both were measured on, each is right on {first:,} that the other gets wrong."
-    p = float(binomtest(first, first + second).pvalue)
+    p = mcnemar(first, second)
     better = "shown" if first > second else "beside it"
     chance = "more than chance explains" if p < 0.05 else "which chance explains"
     return (

@@ -163,22 +163,38 @@ def result(report: Report, when: str = "") -> str:
     )
 
 
+def score_table(label: str, heads: Sequence[str], rows: Sequence[tuple[bool, Sequence[str]]]) -> str:
+    """A table of accuracies that scrolls sideways on a phone, and says what it is as `label`.
+
+    Args:
+        rows: whether each is marked, and its cells, of which the first names it.
+    """
+    top = "".join(f"<th>{escape(words)}</th>" for words in heads)
+    body = ""
+    for marked, (name, *cells) in rows:
+        own = ' class="own"' if marked else ""
+        body += f"<tr{own}><th>{escape(name)}</th>{''.join(f'<td>{escape(text)}</td>' for text in cells)}</tr>"
+    return (
+        f'<div class="scores" tabindex="0" role="group" aria-label="{escape(label)}"><table>'
+        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
 def finetuned(report: FineTuneReport) -> str:
     """What training a head further came to: epochs saved, the table, and what trained and scored."""
     answer, *more = sentences(report)
-    heads = "".join(f"<th>{epoch:,}</th>" for epoch in report.checkpoints)
-    own = ' class="own"'
-    rows = "".join(
-        f"<tr{own if row['arm'] == GENERATED else ''}><th>{escape(row['label'])}</th>"
-        + "".join(f"<td>{cell(found, len(report.seeds))}</td>" for found in row["checkpoints"])
-        + f"<td>{row['lr']:g}</td></tr>"
+    rows = [
+        (
+            row["arm"] == GENERATED,
+            [row["label"], *(cell(found, len(report.seeds)) for found in row["checkpoints"]), f"{row['lr']:g}"],
+        )
         for row in report_table(report)
-    )
+    ]
+    heads = ["% right after epoch", *(f"{epoch:,}" for epoch in report.checkpoints), "learning rate"]
     notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
     return (
         f'<div class="tuned"><p>{escape(answer)}</p>{"".join(f"<p>{escape(line)}</p>" for line in more)}'
-        f'<div class="scores" tabindex="0" role="group" aria-label="accuracy of each start over epochs"><table><thead>'
-        f"<tr><th>% right after epoch</th>{heads}<th>learning rate</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        f"{score_table('accuracy of each start over epochs', heads, rows)}"
         f'<p class="made">{escape(measured_on(report))}</p>'
         + (f'<ul class="notes">{notes}</ul>' if notes else "")
         + "</div>"
@@ -190,16 +206,11 @@ def learning(curve: "LearningCurve") -> str:
     from d2nwg.learning_curve import rows, sentences
 
     heads, own, *others = rows(curve)
-    cells = "".join(f"<th>{escape(words)}</th>" for words in heads)
-    body = "".join(
-        f"<tr{mark}><th>{escape(row[0])}</th>{''.join(f'<td>{value}</td>' for value in row[1:])}</tr>"
-        for row, mark in [(own, ' class="own"'), *((row, "") for row in others)]
-    )
+    marked = [(True, own), *((False, row) for row in others)]
     notes = "".join(f"<li>{escape(note)}</li>" for note in curve.notes)
     return (
         f'<div class="tuned">{"".join(f"<p>{escape(line)}</p>" for line in sentences(curve))}'
-        '<div class="scores" tabindex="0" role="group" aria-label="accuracy over the number of labelled items"><table>'
-        f"<thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>"
+        + score_table("accuracy over the number of labelled items", heads, marked)
         + (f'<ul class="notes">{notes}</ul>' if notes else "")
         + "</div>"
     )
