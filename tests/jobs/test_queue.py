@@ -42,7 +42,7 @@ def count(job, parameters, progress):
                "disk": OSError(28, "No space left on device")}[parameters["fail"]]
     Path(parameters["out"]).mkdir(parents=True)
 
-jobrun._train = count
+jobrun.WORK["train"] = count
 jobrun.start_next = lambda: None
 sys.exit(jobrun.run_job(Job(Path(sys.argv[1]))))
 """
