@@ -1,7 +1,6 @@
 """Where bundles are found: the shipped ones, one's own, or any path."""
 
 import contextlib
-import glob
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -280,21 +279,6 @@ def push_bundle(path: Path, name: str) -> str:
     Raises:
         UserError: the Hub cannot be reached, or does not let us.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from d2nwg.utils.hub import upload
 
-    try:
-        files = [str(file.relative_to(path)) for file in bundle_files(path)]
-        api = HfApi()
-        made = api.create_repo(name, exist_ok=True)
-        patterns = [glob.escape(file) for file in files]
-        api.upload_folder(
-            repo_id=made.repo_id, folder_path=path, allow_patterns=patterns, commit_message="Upload a D2NWG bundle"
-        )
-    except HFValidationError as reason:
-        raise UserError(f"{name} cannot be the name of a repository: write for instance me/my-bundle.") from reason
-    except HfHubHTTPError as reason:
-        raise UserError(f"The Hub refused {name}: log in with `hf auth login`; the bundle is in {path}.") from reason
-    except (OSError, OfflineModeIsEnabled) as reason:
-        raise UserError(f"The Hub cannot be reached from here; the bundle is in {path}.") from reason
-    return str(made)
+    return upload(path, bundle_files(path), name, "bundle")

@@ -1,4 +1,5 @@
-"""A head for other programs: an ONNX file, a scikit-learn estimator, and a script that does without this project."""
+"""A head for other programs: an ONNX file, a scikit-learn estimator, a script that does without this project, and a
+page of its own, for this machine or as a Hugging Face Space."""
 
 import json
 from pathlib import Path
@@ -13,10 +14,11 @@ if TYPE_CHECKING:
     from d2nwg.heads import Head
 
 ONNX, ESTIMATOR, SCRIPT, CARD = "model.onnx", "classifier.skops", "predict.py", "README.md"
+PAGE, NEEDS = "app.py", "requirements.txt"  # the names that a Space asks for
 
 _IMAGES = '''"""Labels pictures: python predict.py PICTURE ...
 
-pip install onnxruntime pillow numpy
+pip install {needs}
 """
 
 import sys
@@ -60,7 +62,7 @@ if __name__ == "__main__":
 
 _TEXTS = '''"""Labels texts: python predict.py TEXT ...{pairs}
 
-pip install sentence-transformers skops scikit-learn
+pip install {needs}
 """
 
 import sys
@@ -72,6 +74,7 @@ from sentence_transformers import SentenceTransformer
 
 encoder = SentenceTransformer("{encoder}")
 classifier = skops.io.load(Path(__file__).with_name("{estimator}"))
+CLASSES = [str(name) for name in classifier.classes_]
 
 
 def features(texts):
@@ -85,14 +88,72 @@ def probabilities(texts):
 if __name__ == "__main__":
     for text in {loop}:
         (found,) = probabilities([text])
-        print(text, classifier.classes_[found.argmax()], f"{{found.max():.4f}}", sep="\\t")
+        print(text, CLASSES[found.argmax()], f"{{found.max():.4f}}", sep="\\t")
 '''
 _ONE = "return classifier.predict_proba(features(texts))"
 _TWO = """u, v = (features(side) for side in zip(*texts))
     both = np.concatenate([abs(u - v), np.linalg.norm(u + v, axis=-1, keepdims=True)], -1) / 2
     return classifier.predict_proba(both)"""
 
-_CARD = """# {classes} classes, for other programs
+# `predict.py` reads the head; the page asks it.
+_PAGE = '''"""The head as a page: pip install -r requirements.txt && python app.py"""
+
+import gradio as gr
+from predict import CLASSES, probabilities
+
+
+def label({arguments}):
+    if not {given}:
+        raise gr.Error("{ask}", print_exception=False)
+    (found,) = probabilities([{one}])
+    return {{name: float(chance) for name, chance in zip(CLASSES, found)}}
+
+
+page = gr.Interface(
+    label,
+    [{inputs}],
+    gr.Label(num_top_classes=5, label="What it is"),
+    title="{title}",
+    flagging_mode="never",
+)
+
+if __name__ == "__main__":
+    page.launch()
+'''
+_ASKS = {
+    "image": {
+        "arguments": "picture",
+        "given": "picture",
+        "one": "picture",
+        "ask": "Give a picture.",
+        "inputs": 'gr.Image(type="filepath", image_mode=None, label="A picture")',
+        "title": "What is in this picture?",
+    },
+    "text": {
+        "arguments": "text",
+        "given": "text",
+        "one": "text",
+        "ask": "Write a text.",
+        "inputs": 'gr.Textbox(label="A text", lines=3)',
+        "title": "What is this text?",
+    },
+    "pair": {
+        "arguments": "first, second",
+        "given": "(first and second)",
+        "one": "(first, second)",
+        "ask": "Write two texts.",
+        "inputs": 'gr.Textbox(label="A text", lines=3), gr.Textbox(label="The other text", lines=3)',
+        "title": "What are these texts to each other?",
+    },
+}
+_INSTALL = {True: "onnxruntime pillow numpy", False: "sentence-transformers skops scikit-learn"}  # of images, of texts
+
+_CARD = """---
+title: {title}
+sdk: gradio
+app_file: {page}
+---
+# {classes} classes, for other programs
 
 {right}A head for {encoder}, as other programs read it:
 
@@ -108,7 +169,7 @@ def export_head(head: "Head", folder: Path) -> list[Path]:
     A head of images becomes ``model.onnx`` (its encoder and the head in one: uint8 images (B, 3, s, s) in,
     probabilities (B, C) out, any B), ``classifier.skops`` (a scikit-learn estimator on the features, of linear
     heads only) and ``predict.py`` (runs the ONNX file). A head of texts has no ONNX file: its ``predict.py`` runs
-    sentence-transformers and the estimator.
+    sentence-transformers and the estimator. ``app.py`` and ``requirements.txt`` make the folder a page, or a Space.
 
     Returns:
         the files.
@@ -121,9 +182,24 @@ def export_head(head: "Head", folder: Path) -> list[Path]:
         script = _images_script(head)
     else:
         script = _texts_script(head)
-    (folder / SCRIPT).write_text(script, encoding="utf-8")
-    (folder / CARD).write_text(_card(head, [path.name for path in files]), encoding="utf-8")
-    return [*files, folder / SCRIPT, folder / CARD]
+    card = _card(head, [path.name for path in files])
+    page, needs = _PAGE.format(**_ASKS[head.noun]), "\n".join(["gradio", *_INSTALL[head.noun == "image"].split(), ""])
+    texts = {SCRIPT: script, PAGE: page, NEEDS: needs, CARD: card}
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [*files, *(folder / name for name in texts)]
+
+
+def push_head(folder: Path, name: str, space: bool = False) -> str:
+    """Upload the files that `export_head` wrote as the Hugging Face repository ``name``, of a model or of a Space with
+    a page that runs the head; its address.
+
+    Raises:
+        UserError: the Hub cannot be reached, or does not let us.
+    """
+    from d2nwg.utils.hub import upload
+
+    return upload(folder, [path for path in folder.iterdir() if path.is_file()], name, "head", space)
 
 
 def scikit_learn(head: "Head"):
@@ -182,6 +258,7 @@ def _images_script(head: "Head") -> str:
         side=round(prepared["size"] / prepared["crop_pct"]),
         method=str(prepared["interpolation"]).upper(),
         onnx=ONNX,
+        needs=_INSTALL[True],
     )
 
 
@@ -193,6 +270,7 @@ def _texts_script(head: "Head") -> str:
     return _TEXTS.format(
         encoder=json.dumps(named, ensure_ascii=True)[1:-1],
         estimator=ESTIMATOR,
+        needs=_INSTALL[False],
         pairs=", two texts a pair" if pair else "",
         body=_TWO if pair else _ONE,
         loop="zip(sys.argv[1::2], sys.argv[2::2])" if pair else "sys.argv[1:]",
@@ -210,7 +288,14 @@ def _card(head: "Head", names: list[str]) -> str:
     said = f"Right on {right:.1%} of {many} held-out {head.noun}s. " if isinstance(right, float) and many else ""
     lines = [f"- `{name}`: {about[name]}" for name in names]
     lines.append(f"- `{SCRIPT}`: run it; its first lines say what to install")
-    classes = ", ".join(map(markdown, head.classes))
+    lines.append(f"- `{PAGE}`, `{NEEDS}`: a page that tries it: this folder is a Hugging Face Space as it is")
+    title = " or ".join(head.classes) if len(head.classes) == 2 else f"{head.classes[0]}, {head.classes[1]} or another"
     return _CARD.format(
-        classes=len(head.classes), right=said, encoder=markdown(head.encoder), files="\n".join(lines), names=classes
+        title=json.dumps(title, ensure_ascii=True),
+        page=PAGE,
+        classes=len(head.classes),
+        right=said,
+        encoder=markdown(head.encoder),
+        files="\n".join(lines),
+        names=", ".join(map(markdown, head.classes)),
     )

@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pytest
 import skops.io
 import torch
+from huggingface_hub import metadata_load
 from PIL import Image
 
 from d2nwg import cli
@@ -20,6 +23,7 @@ from d2nwg.heads import Head
 from d2nwg.utils.errors import UserError
 from tests.helpers.images import make_pattern_folder
 
+NAMES = {"predict.py", "app.py", "requirements.txt", "README.md"}
 CLASSES = ("=a\"'cat", "dög", "fox")
 
 
@@ -67,6 +71,33 @@ def test_the_script_needs_nothing_of_this_project(exported):
     assert "75.0% of 40 held-out images" in (folder / "README.md").read_text()
 
 
+def asked(folder, given):
+    """What the page of an exported head answers, in a process that finds nothing of this project."""
+    ask = (
+        "import json, sys; sys.path[:0] = [sys.argv[1]]; import app; from gradio_client import Client, handle_file\n"
+        "_, url, _ = app.page.launch(prevent_thread_lock=True, quiet=True)\n"
+        "files = [handle_file(text) if text.endswith('.png') else text for text in sys.argv[2:]]\n"
+        "found = Client(url, verbose=False).predict(*files, api_name='/label')\n"
+        "print(json.dumps({row['label']: row['confidence'] for row in found['confidences']}))"
+    )
+    run = [sys.executable, "-I", "-c", ask, str(folder), *map(str, given)]
+    done = subprocess.run(run, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    chances = json.loads(done.stdout.splitlines()[-1])
+    return {name: chances[name] for name in CLASSES}
+
+
+def test_the_folder_is_a_space(exported):
+    head, folder, pictures = exported
+    (expected,), _ = head.probabilities(pictures[:1])
+    assert list(asked(folder, pictures[:1]).values()) == pytest.approx(expected.tolist(), abs=2e-3)
+    front = metadata_load(folder / "README.md")
+    assert (front["sdk"], front["app_file"]) == ("gradio", "app.py") and (folder / "app.py").is_file()
+    assert front["title"] == "=a\"'cat, dög or another"
+    needed = (folder / "requirements.txt").read_text().split()
+    assert needed == ["gradio", "onnxruntime", "pillow", "numpy"]
+
+
 @pytest.mark.parametrize("classes", [CLASSES, ("no", "yes")])
 def test_the_estimator_says_the_same(classes, cheap_encoder, tmp_path):
     head = made(cheap_encoder, classes)
@@ -85,7 +116,7 @@ def test_a_head_of_texts(kind, tmp_path):
 
     encoder = open_encoder(f"{PAIRS if kind == 'pair' else TEXTS}{DEFAULT_TEXT_ENCODER}")
     head = made(encoder)
-    assert {path.name for path in export_head(head, tmp_path)} == {"classifier.skops", "predict.py", "README.md"}
+    assert {path.name for path in export_head(head, tmp_path)} == {"classifier.skops", *NAMES}
     script = tmp_path / "predict.py"
     script.write_text(script.read_text().replace(DEFAULT_TEXT_ENCODER, str(_embedded())))  # the Hub is not asked
     given = ["A fox.", "Two dogs."]
@@ -94,6 +125,9 @@ def test_a_head_of_texts(kind, tmp_path):
     expected, _ = head.probabilities([tuple(given)] if kind == "pair" else given)
     said = [(CLASSES[row.argmax()], pytest.approx(float(row.max()), abs=1e-3)) for row in expected]
     assert [(line.split("\t")[1], float(line.split("\t")[2])) for line in lines] == said
+    chances = asked(tmp_path, given if kind == "pair" else given[:1])
+    assert list(chances) == list(CLASSES)
+    assert list(chances.values()) == pytest.approx(expected[0].tolist(), abs=1e-3)
 
 
 def test_two_layers_are_no_estimator(cheap_encoder):
@@ -114,7 +148,41 @@ def test_the_command_line(exported, tmp_path, capsys):
     head.save(tmp_path / "made" / "head.safetensors")
     out = tmp_path / "out"
     assert cli.main(["export", str(tmp_path / "made"), "--out", str(out)]) == 0
-    assert {path.name for path in out.iterdir()} == {"model.onnx", "classifier.skops", "predict.py", "README.md"}
-    assert "predict.py and README.md are in" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == {"model.onnx", "classifier.skops", *NAMES}
+    assert "requirements.txt and README.md are in" in capsys.readouterr().out
     assert cli.main(["export", str(tmp_path / "nowhere"), "--out", str(tmp_path / "other")]) == 2
     assert not (tmp_path / "other").exists()
+
+
+def test_pushed(exported, tmp_path, monkeypatch, capsys):
+    """Both repositories hold the files, and no other; what the Hub refuses is a sentence."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    head, _, _ = exported
+    head.save(tmp_path / "head.safetensors")
+    asked = []
+
+    class Hub:
+        def create_repo(self, name, **given):
+            if name == "offline":
+                raise OfflineModeIsEnabled
+            asked.append(("create", name, given.get("repo_type"), given.get("space_sdk")))
+            return SimpleNamespace(repo_id=name)
+
+        def upload_folder(self, repo_id, folder_path, allow_patterns, repo_type=None, **_):
+            asked.append(("upload", repo_id, repo_type, {path.name for path in Path(folder_path).iterdir()}))
+            assert set(allow_patterns) == asked[-1][3]
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    files = {"model.onnx", "classifier.skops", *NAMES}
+    to = ["export", str(tmp_path / "head.safetensors"), "--out"]
+    assert cli.main([*to, str(tmp_path / "a"), "--push-to-hub", "me/a", "--push-to-space", "me/b"]) == 0
+    assert asked == [
+        ("create", "me/a", "model", None),
+        ("upload", "me/a", "model", files),
+        ("create", "me/b", "space", "gradio"),
+        ("upload", "me/b", "space", files),
+    ]
+    assert cli.main([*to, str(tmp_path / "b"), "--push-to-space", "offline"]) == 2
+    assert capsys.readouterr().err == f"The Hub cannot be reached from here; the head is in {tmp_path / 'b'}.\n"
+    assert (tmp_path / "b" / "model.onnx").is_file()

@@ -63,6 +63,7 @@ SMALLEST = {  # command: options that make it small, in the order in which the c
     'python -m d2nwg generate --describe "Is this film review positive?" --out positive': "--num-samples 2",
     "python -m d2nwg predict flowers-head/head.safetensors more-flowers/ --csv labels.csv": "",
     "python -m d2nwg export flowers-head --out flowers-elsewhere": "",
+    "python -m d2nwg export flowers-head --out flowers-space --push-to-space me/flowers": "",
     "python -m d2nwg evaluate flowers-head/head.safetensors flowers/": "",
     "python -m d2nwg explore --data flowers/ --num-samples 200 --out flowers-explored": "--num-samples 6",
     "python -m d2nwg interpolate photos/ sketches/ --out path": "--points 3 --seeds 1 --num-samples 2",
@@ -229,6 +230,7 @@ def folder(tmp_path_factory):
 def outside(monkeypatch):
     """What leaves this machine or asks a person, replaced."""
     monkeypatch.setattr("d2nwg.bundles.push_bundle", lambda path, name: f"https://hub/{name}")
+    monkeypatch.setattr("d2nwg.exports.push_head", lambda folder, name, space: f"https://hub/{name}")
     monkeypatch.setattr(sys, "stdin", io.StringIO("hot?\n"))
 
 

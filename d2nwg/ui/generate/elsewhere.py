@@ -21,9 +21,10 @@ from d2nwg.utils.progress import Progress, silent
 
 KEY = "elsewhere"
 HINT = {
-    "image": "For other programs, a zip: encoder and head as ONNX, a scikit-learn estimator, and a predict.py, "
-    "which needs none of this project.",
-    "text": "For other programs, a zip: a scikit-learn estimator, and a predict.py that needs none of this project.",
+    "image": "For other programs, a zip: encoder and head as ONNX, a scikit-learn estimator, a predict.py, which "
+    "needs none of this project, and a page (app.py): unpacked, it is a Hugging Face Space.",
+    "text": "For other programs, a zip: a scikit-learn estimator, a predict.py that needs none of this project, and a "
+    "page (app.py): unpacked, it is a Hugging Face Space.",
 }
 
 

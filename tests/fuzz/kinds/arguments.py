@@ -142,7 +142,8 @@ def _options(verb: list[str]) -> list[tuple[str, argparse.Action]]:
     return [
         (action.option_strings[-1], action)
         for action in parser._actions
-        if action.option_strings and not {"--help", "--push-to-hub", "--device", "--job"} & set(action.option_strings)
+        if action.option_strings
+        and not {"--help", "--push-to-hub", "--push-to-space", "--device", "--job"} & set(action.option_strings)
     ]
 
 
