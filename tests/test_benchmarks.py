@@ -55,6 +55,7 @@ SMALLEST = {  # documented command: options that make it small; the last one cou
         "--rows base predictor half --seeds 0 --classes 2 --records 10 --tasks 1 --shots 1 --num-samples 2 "
         "--set vae_steps=1 --set align_steps=1 --set diffusion_steps=1 --set predictor_steps=1 --set batch_size=2"
     ),
+    "python -m benchmarks.app --out app.json": "--smoke",
     "python -m benchmarks.explore --out explore.json": "--heads 100 --numbers 50 --samples 20",
     "python -m benchmarks.training --zoo zoo --presets tiny small --processes 1 2 --repeat 2 --out training.json": (
         "--presets tiny --processes 1 --repeat 1 --seconds 60"

@@ -131,14 +131,17 @@ def test_predict_many(client, made, digits_zip, a_picture, tmp_path):
 
 def test_explore(client, tmp_path):
     words, numbers, data, figures, projector = client.predict(
-        example="digits", tasks=2, num_samples=8, num_trained=4, max_query=40, api_name="/explore"
+        example="digits", tasks=2, num_samples=8, num_trained=4, max_query=40, dimensions=3, api_name="/explore"
     )
     assert words.startswith("Samples are ") and numbers["points"]["sample"] == 8
     with zipfile.ZipFile(data) as archive:
         assert {"projection.csv", "summary.json"} <= set(archive.namelist())
+        assert ",x,y,z" in archive.read("projection.csv").decode().splitlines()[0]
     with zipfile.ZipFile(figures) as archive:
         assert {"map.html", "novelty.html", "plotly.min.js"} <= set(archive.namelist())
     assert zipfile.is_zipfile(projector)
+    with pytest.raises(AppError, match="The number of dimensions"):
+        client.predict(example="digits", num_samples=4, dimensions=4, api_name="/explore")
     with pytest.raises(AppError, match="There is no part row 99"):
         client.predict(example="digits", num_samples=4, max_query=40, part="row 99", api_name="/explore")
 

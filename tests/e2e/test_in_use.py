@@ -54,3 +54,25 @@ def test_many_pictures_a_baseline_a_cell_and_other_programs(visit, digits_zip, a
     run = [sys.executable, "-I", str(folder / "predict.py"), str(a_picture)]
     line = subprocess.run(run, capture_output=True, text=True, check=True, cwd=folder).stdout
     assert line.split("\t")[1].startswith("digit ")
+
+
+def test_a_link_opens_a_result_again(visit, digits_zip):
+    page = visit()
+    assert not page.is_visible("#keep-go"), "what stands there at first needs no keeping"
+    upload(page, "#files input[type=file]", digits_zip)
+    page.wait_for_selector("#images .summary:has-text('5 classes · 80 images')")
+    generate(page, samples=4)
+    page.click("#keep-go")
+    link = page.get_attribute("#kept a", "href")
+    said, rows = page.inner_text("#sentence"), page.inner_text("#table")
+    page.context.close()
+
+    other = visit(link, ready="#status:has-text('A kept result, of my digits')")
+    assert (other.inner_text("#sentence"), other.inner_text("#table")) == (said, rows)
+    other.wait_for_selector("#seen:has-text('The chosen head predicts')")
+    other.click("#table [role=gridcell]:has-text('sample 2')")
+    other.wait_for_selector("#seen:has-text('Sample 2 predicts')")
+    assert "result=" in other.url
+    generate(other, samples=3)  # of what is chosen, and no longer what the link says
+    other.wait_for_function("!location.search.includes('result=')")
+    visit("?result=nothing", ready="#status:has-text('not kept here, or no longer')")

@@ -17,6 +17,7 @@ from d2nwg.ui.uploads import read_images
 from d2nwg.ui.visitor import visitor
 from d2nwg.ui.work import call
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.limits import whole
 
 
 async def explore(
@@ -36,6 +37,7 @@ async def explore(
     part: str = "all",
     perplexity: int = 30,
     sampler: str = "default",
+    dimensions: int = 2,
     progress=PROGRESS,
 ) -> tuple[str, dict, str, str, str]:
     folder = call_folder()
@@ -44,7 +46,8 @@ async def explore(
         settings = own.check(
             bundle, tasks, classes, num_samples, num_trained, shots, seed, steps, max_query, sampler, viewer
         )
-        view = own.check_view(space, part, perplexity, seed, False)
+        dimensions = whole(dimensions, "The number of dimensions", 2, 3)
+        view = own.check_view(space, part, perplexity, seed, False, dimensions)
         images = await call(partial(read_images, files=files, example=example, into=folder), reports_to(progress))
         make = partial(own.make, {"images": images}, settings, view, folder / "result", exact=True)
         made = await call(make, reports_to(progress))
@@ -123,6 +126,7 @@ def add_endpoints() -> None:
         part = gr.Textbox("all", label="Part: all, a tensor, or a class row such as row 1")
         perplexity = gr.Number(DEFAULTS["perplexity"], precision=0, label="Perplexity of t-SNE")
         sampler = gr.Radio(list(SAMPLERS), value=DEFAULT, label="Sampler: the bundle's own, or the paper's")
+        dimensions = gr.Number(DEFAULTS["dimensions"], precision=0, label="Dimensions of the maps, 2 or 3")
         words, numbers_out = gr.Textbox(label="In words"), gr.JSON(label="Summary")
         made = [gr.File(label=label) for label in ("Data", "Figures", "Embedding Projector files")]
         named = gr.Textbox(
@@ -143,7 +147,7 @@ def add_endpoints() -> None:
         run = gr.Button()
     run.click(
         explore,
-        [files, example, bundle, *numbers, space, part, perplexity, sampler],
+        [files, example, bundle, *numbers, space, part, perplexity, sampler, dimensions],
         [words, numbers_out, *made],
         api_name="explore",
         **MINUTES,

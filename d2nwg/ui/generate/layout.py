@@ -8,7 +8,7 @@ from gradio.blocks import Block
 from d2nwg.data.rows import LONGEST
 from d2nwg.ui import html as views
 from d2nwg.ui.events import Components
-from d2nwg.ui.generate import cells, curve, elsewhere, finetune, history, html, loose, many
+from d2nwg.ui.generate import cells, curve, elsewhere, finetune, history, html, kept, loose, many
 from d2nwg.ui.generate.settings import DEFAULTS, NAMES, SAMPLER_CHOICES, SORTED, STEPS_OF
 from d2nwg.ui.generate.state import GenerateState
 from d2nwg.ui.parts import Folder, Picture, Upload, python_code
@@ -235,4 +235,5 @@ class Results(Components):
             self.everything = gr.DownloadButton("All samples", elem_id="download-samples")
             self.report = gr.DownloadButton("Report", elem_id="download-report")
         self.elsewhere = elsewhere.controls()
+        self.keep = kept.controls()
         self.snippet = python_code("snippet")

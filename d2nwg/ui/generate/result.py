@@ -8,7 +8,7 @@ import gradio as gr
 from d2nwg.ui import html as views
 from d2nwg.ui.events import COMPUTE, PRIVATE
 from d2nwg.ui.frame import Frame
-from d2nwg.ui.generate import cells, curve, elsewhere, finetune, history, html, many, service
+from d2nwg.ui.generate import cells, curve, elsewhere, finetune, history, html, kept, many, service
 from d2nwg.ui.generate.layout import Results
 from d2nwg.ui.generate.state import GenerateState
 from d2nwg.ui.session import Session
@@ -35,6 +35,7 @@ class ResultView:
         earlier = results.history
         earlier["again"].input(self._show_again, [session, earlier["again"]], results.components, **COMPUTE, **PRIVATE)
         earlier["beside"].input(self._compare, [session, earlier["beside"]], earlier["said"], **COMPUTE, **PRIVATE)
+        results.keep["go"].click(self._keep, session, results.keep["said"], **COMPUTE, **PRIVATE)
         texts = [session, results.text, results.second]
         for trigger in (results.try_text.click, results.text.submit, results.second.submit):
             trigger(self._try_text, texts, results.seen, **COMPUTE, **PRIVATE)
@@ -69,8 +70,8 @@ class ResultView:
         if measured:
             state.picture = result.draw()
         else:  # a picture that the visitor gave is looked at again
-            kept = state.picture and state.picture[1] is None and isinstance(state.picture[0], Path)
-            state.picture = state.picture if kept else None
+            given = state.picture and state.picture[1] is None and isinstance(state.picture[0], Path)
+            state.picture = state.picture if given else None
         return {
             results.places: gr.update(visible=False),
             results.made: gr.update(visible=True),
@@ -86,6 +87,7 @@ class ResultView:
             **finetune.nothing_yet(results.finetune),
             **curve.nothing_yet(results.curve),
             **history.of(results.history, state.history, result),
+            **kept.of(results.keep, result),
             results.curve_card: gr.update(visible=result.learns),
             **many.nothing_yet(results.many),
             **self._use(state, result.files),
@@ -183,6 +185,10 @@ class ResultView:
         state = _with_result(visit)
         other = state and history.found(state.history, key)
         return history.compare(state.result, other) if state and state.result and other else ""
+
+    def _keep(self, visit: Session | None):
+        state = _with_result(visit)
+        return kept.said(state and state.result)
 
     def _try_upload(self, visit: Session | None, path: str | None):
         if (state := _with_result(visit)) is None or path is None:

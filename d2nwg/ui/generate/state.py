@@ -20,6 +20,7 @@ class GenerateState:
         example: the key of the example that they are, "own", "names" for none at all, or "sorted" for photographs that
             are sorted here and become images when heads are generated.
         news: a sentence to show once the data are there.
+        asked: the key of a kept result that the link asks for; nothing without.
         opens_with_first: whether the page opened as the stored first result was made, and so may show it.
         result: the one that is shown.
         history: the last ones, the newest at the end.
@@ -33,6 +34,7 @@ class GenerateState:
     images: "Data | None" = None
     example: str = "own"
     news: str = ""
+    asked: str = ""
     opens_with_first: bool = False
     result: Result | None = None
     history: list[Result] = field(default_factory=list)

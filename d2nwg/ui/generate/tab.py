@@ -11,6 +11,7 @@ from d2nwg.ui.frame import Frame, Receiver
 from d2nwg.ui.generate import cards, cells, curve, elsewhere, finetune, html, loose, many, service, sorting
 from d2nwg.ui.generate.api import add_endpoints
 from d2nwg.ui.generate.first import first_result
+from d2nwg.ui.generate.kept import open_kept
 from d2nwg.ui.generate.layout import Choices, Results
 from d2nwg.ui.generate.result import ResultView
 from d2nwg.ui.generate.settings import DEFAULTS, NAMES, SORTED, as_at_first, check_settings, from_link, steps_of
@@ -25,10 +26,13 @@ from d2nwg.ui.visitor import new_token, visitor
 from d2nwg.utils.errors import Cancelled, UserError
 
 KEY, LABEL = "generate", "Generate"
-# Once there is an answer: scroll to where it begins, if it is not all in view.
+# Once there is an answer: scroll to where it begins, if it is not all in view. The address names no kept result then.
 SCROLL = """() => setTimeout(() => {
     const answer = document.querySelector("#status .good") && document.querySelector("#sentence");
     if (!answer?.offsetParent) return;
+    const link = new URL(location.href);
+    link.searchParams.delete("result");
+    history.replaceState(history.state, "", link);
     const {top, bottom} = answer.getBoundingClientRect();
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
     if (top < 0 || bottom > innerHeight) answer.scrollIntoView({behavior: still ? "auto" : "smooth"});
@@ -82,7 +86,8 @@ def _wire_images(frame: Frame, choices: Choices, view: ResultView, run: Run) -> 
         visit = Session(request.session_hash, visitor(request, token))
         state = visit.state(GenerateState)
         values, state.news = from_link(dict(request.query_params), visit.viewer)
-        state.opens_with_first = as_at_first(values)
+        state.asked = str(request.query_params.get("result", ""))
+        state.opens_with_first = as_at_first(values) and not state.asked
         values["bundle"] = bundle_update(visit.viewer, values.get("bundle"))
         return {frame.session: visit, frame.token: token, **{linked[key]: value for key, value in values.items()}}
 
@@ -136,9 +141,20 @@ def _wire_images(frame: Frame, choices: Choices, view: ResultView, run: Run) -> 
 
     def show_first(visit: Session):
         state = visit.state(GenerateState)
+        if state.asked:
+            return show_kept(visit, state)
         if not state.opens_with_first or state.result is not None:
             return gr.skip()
         return view.show_new(visit, first_result())
+
+    def show_kept(visit: Session, state: GenerateState) -> dict:
+        try:
+            result = open_kept(state.asked)
+        except UserError as reason:
+            state.news = str(reason)  # where the data that are chosen are read later
+            return {choices.status: views.notice(state.news)}
+        state.news = f"A kept result, of {result.generation.report.data}; what is chosen above had no part in it."
+        return {**view.show_new(visit, result), choices.status: views.notice(state.news, "note")}
 
     boxes = [choices.loose[name] for name in ("boxes", "said", "zip")]
     shown = [choices.shown, choices.files, choices.folder, choices.files_said, choices.example]
@@ -146,7 +162,7 @@ def _wire_images(frame: Frame, choices: Choices, view: ResultView, run: Run) -> 
     loose.wire(frame, choices.loose, run)
     frame.demo.load(None, js=RELATIVE, api_visibility="private")
     opened = frame.demo.load(open_page, frame.token, [frame.session, frame.token, *linked.values()], **PRIVATE)
-    opened.then(show_first, frame.session, results.components, queue=False, **PRIVATE)
+    opened.then(show_first, frame.session, [*results.components, choices.status], queue=False, **PRIVATE)
     for trigger, ask, inputs in (
         (opened.then, read_example, [choices.example]),
         (choices.example.input, read_example, [choices.example]),
