@@ -72,7 +72,7 @@ class Folder(Upload):
 RELATIVE = """() => document.addEventListener("change", event => {
     const input = event.target;
     if (!input.webkitdirectory || !input.files.length) return;
-    const seen = [...input.files].filter(file => !/(^|\\/)\\./.test(file.webkitRelativePath));
+    const seen = [...input.files].filter(file => !/(^|\\/)\\./.test(file.webkitRelativePath || file.name));
     const known = seen.filter(file => /\\.(KINDS)(\\.gz)?$/i.test(file.name));
     const files = (known.length ? known : seen.length ? seen : [...input.files]).map(
         file => new File([file], file.webkitRelativePath || file.name, {type: file.type}));
@@ -91,3 +91,28 @@ class Picture(_Uploaded, gr.Image):
         if payload and payload.path is None:
             raise Refusal(NOT_FETCHED)
         return payload.path if payload else None
+
+# A folder that is dropped among the drop zones goes the way of one that is chosen: gradio takes dropped files alone.
+DROPPED = """() => {
+    const of = (what, how, ...given) => new Promise((done, failed) => what[how](...given, done, failed));
+    const walk = async (entry, path) => {
+        if (entry.isFile) {
+            const file = await of(entry, "file");
+            return [new File([file], path + entry.name, {type: file.type})];
+        }
+        const reader = entry.createReader(), found = [];
+        for (let some; (some = await of(reader, "readEntries")).length;) found.push(...some);  // a hundred at a time
+        return (await Promise.all(found.map(part => walk(part, `${path}${entry.name}/`)))).flat();
+    };
+    document.addEventListener("drop", async event => {
+        const zones = event.target.closest?.(".zones"), input = zones?.querySelector(".folder input[type=file]");
+        const entries = [...event.dataTransfer?.items ?? []].map(item => item.webkitGetAsEntry?.()).filter(Boolean);
+        if (!input || !entries.some(entry => entry.isDirectory)) return;
+        event.preventDefault();
+        event.stopPropagation();
+        event.target.dispatchEvent(new DragEvent("dragleave", {bubbles: true}));  // it does not look dragged over
+        const files = (await Promise.all(entries.map(entry => walk(entry, "")))).flat();
+        Object.defineProperty(input, "files", {value: files, configurable: true});
+        input.dispatchEvent(new Event("change", {bubbles: true}));
+    }, true);
+}"""

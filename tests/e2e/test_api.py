@@ -136,7 +136,7 @@ def test_explore(client, tmp_path):
     assert words.startswith("Samples are ") and numbers["points"]["sample"] == 8
     with zipfile.ZipFile(data) as archive:
         assert {"projection.csv", "summary.json"} <= set(archive.namelist())
-        assert ",x,y,z" in archive.read("projection.csv").decode().splitlines()[0]
+        assert "tsne_3" in archive.read("projection.csv").decode().splitlines()[0]
     with zipfile.ZipFile(figures) as archive:
         assert {"map.html", "novelty.html", "plotly.min.js"} <= set(archive.namelist())
     assert zipfile.is_zipfile(projector)

@@ -26,6 +26,25 @@ def photographs(tmp_path):
     return loose, folder
 
 
+def test_a_folder_is_dropped(visit, photographs):
+    """As a person's hand does it: the browser makes the events, and reads the folder."""
+    _, folder = photographs
+    page = visit()
+    page.wait_for_selector("#folder input[type=file]", state="attached")
+    browser, data = page.context.new_cdp_session(page), {"items": [], "files": [str(folder)], "dragOperationsMask": 1}
+    for zone in ("#files", "#folder"):
+        page.locator(zone).scroll_into_view_if_needed()
+        area = page.locator(zone).bounding_box()
+        at = {"x": area["x"] + area["width"] / 2, "y": area["y"] + area["height"] / 2}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            browser.send("Input.dispatchDragEvent", {"type": kind, **at, "data": data})
+        page.wait_for_selector("#images .summary:has-text('2 classes · 12 images')")
+        assert not page.locator("#images .notes").count(), "what is no picture did not come along"
+        page.reload()
+        page.wait_for_selector("#folder input[type=file]", state="attached")
+        page.wait_for_selector("#images .summary:has-text('10 classes')")
+
+
 def test_from_loose_photographs_or_a_folder_to_a_result(visit, photographs, tmp_path):
     loose, folder = photographs
     page = visit()

@@ -18,7 +18,7 @@ from d2nwg.ui.generate.settings import DEFAULTS, NAMES, SORTED, as_at_first, che
 from d2nwg.ui.generate.sorting import LooseState
 from d2nwg.ui.generate.state import GenerateState
 from d2nwg.ui.link import keep_in_address
-from d2nwg.ui.parts import RELATIVE
+from d2nwg.ui.parts import DROPPED, RELATIVE
 from d2nwg.ui.run import Run
 from d2nwg.ui.session import Session
 from d2nwg.ui.settings import network_bundles, task_names
@@ -160,7 +160,8 @@ def _wire_images(frame: Frame, choices: Choices, view: ResultView, run: Run) -> 
     shown = [choices.shown, choices.files, choices.folder, choices.files_said, choices.example]
     shown += [*choices.of_bundle, *boxes]
     loose.wire(frame, choices.loose, run)
-    frame.demo.load(None, js=RELATIVE, api_visibility="private")
+    for script in (RELATIVE, DROPPED):
+        frame.demo.load(None, js=script, api_visibility="private")
     opened = frame.demo.load(open_page, frame.token, [frame.session, frame.token, *linked.values()], **PRIVATE)
     opened.then(show_first, frame.session, [*results.components, choices.status], queue=False, **PRIVATE)
     for trigger, ask, inputs in (
