@@ -28,12 +28,13 @@ def upload(page, field: str, files, refused: bool = False) -> None:
 
 
 STAYS = """async ([box, name]) => {  // whether a box shows a file or a picture, and still does after a while
-    for (let shown = 0, frame = 0; frame < 3_000; frame++) {
+    for (let shown = 0, gone = 0, seen = false, frame = 0; frame < 3_000; frame++) {
         await new Promise(requestAnimationFrame);
         const found = document.querySelector(box);  // the page parts a name from its ending
         const there = found.querySelector("img") || found.textContent.replace(/\\s/g, "").includes(name);
-        if (!there && shown) return false;
-        if (there && ++shown > 60) return true;
+        [shown, gone, seen] = there ? [shown + 1, 0, true] : [0, gone + 1, seen];
+        if (shown > 60) return true;
+        if (seen && gone > 120) return false;  // fewer: it is only drawn anew, and given again would be there twice
     }
     return false;
 }"""
