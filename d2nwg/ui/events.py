@@ -9,8 +9,8 @@ from d2nwg.jobs.owner import Viewer
 from d2nwg.ui.settings import bundle_choices
 
 # Of every event of the page. None shows gradio's progress: without a component to show it on, the page need not tell
-# each output of each event of a new stage, for which it would search the whole tree of components each time. Half of the
-# time until the page stood went there.
+# each output of each event of a new stage, for which it would search the whole tree of components each time. Half of
+# the time until the page stood went there.
 PRIVATE: dict[str, Any] = dict(api_visibility="private", show_progress="hidden", show_progress_on=[])
 COMPUTE: dict[str, Any] = dict(concurrency_limit=1, concurrency_id="compute")  # one slot for what takes seconds
 MINUTES: dict[str, Any] = dict(concurrency_limit=1, concurrency_id="minutes")  # and one for what can take minutes
