@@ -58,15 +58,15 @@ def denoise(
     Returns:
         (B, ...) denoised latents.
     Raises:
-        UserError: the scheduler does not support the prediction type.
+        UserError: the scheduler does not support the prediction type, or what comes out is not finite.
     """
     scheduler.set_timesteps(steps, device=noise.device)
     times, latents = scheduler.timesteps, noise * scheduler.init_noise_sigma
     if start is not None:
         times = times[len(times) - round(strength * len(times)) :]
         latents = scheduler.add_noise(start, noise, times[:1].expand(len(noise))) if len(times) else start
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(len(scheduler.timesteps) - len(times))
+    if hasattr(scheduler, "set_begin_index"):  # else it looks for the first time step, which may be there twice
+        scheduler.set_begin_index(len(scheduler.timesteps) - len(times))
     # As diffusers' own pipelines do: pass what this scheduler's `step` takes.
     extra = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
     for number, time in enumerate(times):
@@ -82,6 +82,8 @@ def denoise(
                 raise
             raise _unsupported(scheduler) from reason
     progress(stage, len(times), len(times))
+    if not latents.isfinite().all():
+        raise UserError("Sampling ended in numbers that are not finite: the settings of the scheduler do not fit.")
     return latents if padding is None else torch.where(padding.mask, padding.value, latents)
 
 

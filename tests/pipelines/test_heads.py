@@ -216,6 +216,14 @@ def test_padding_ends_at_its_value_with_any_prediction(pipe):
         torch.testing.assert_close(last["latents"].pred_original_sample, expected, rtol=1e-3, atol=1e-3)
 
 
+def test_settings_that_make_no_schedule_are_told(pipe):
+    """As somebody's bundle may have them: this one has two time steps twice, and its latents do not stay finite."""
+    other, kind = LatentHeadPipeline(**pipe.components), diffusers.DPMSolverMultistepScheduler
+    other.scheduler = kind.from_config(pipe.scheduler.config, lambda_min_clipped=float("inf"))
+    with pytest.raises(UserError, match="not finite: the settings of the scheduler do not fit"):
+        sample(other, support())
+
+
 def test_the_ancestral_sampler_of_the_paper(tiny_bundle):
     pipe = WeightGenerationPipeline.from_pretrained(tiny_bundle)
     pipe = pipe.ancestral()
