@@ -92,6 +92,7 @@ class Picture(_Uploaded, gr.Image):
             raise Refusal(NOT_FETCHED)
         return payload.path if payload else None
 
+
 # A folder that is dropped among the drop zones goes the way of one that is chosen: gradio takes dropped files alone.
 DROPPED = """() => {
     const of = (what, how, ...given) => new Promise((done, failed) => what[how](...given, done, failed));

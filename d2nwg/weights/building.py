@@ -17,7 +17,7 @@ from typing import Any
 from d2nwg.utils.devices import leave_group_at_exit, resolve_device
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.outputs import claimed, explained, resolved
-from d2nwg.utils.paths import read_json, whole_folder, write_whole
+from d2nwg.utils.paths import is_partial, read_json, whole_folder, write_whole
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights.info import CHECKPOINTS, write_info
 from d2nwg.weights.model_zoo import ModelZoo
@@ -131,7 +131,9 @@ def _open_work(held: ExitStack, job: Building, out: Path, resume: bool) -> Path:
     else:
         if resume:
             raise UserError(f"There is no unfinished zoo in {work} to resume: leave out --resume to start one.")
-        if work.exists() and (not work.is_dir() or any(path.is_file() for path in work.rglob("*"))):
+        # A build may have been killed while it wrote the first file.
+        there = [path for path in work.rglob("*") if path.is_file() and not is_partial(path)]
+        if work.exists() and (there or not work.is_dir()):
             raise UserError(f"{work} is there and no unfinished zoo: choose another name, or remove it.")
         for folder in job.folders:
             (work / folder).mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,9 @@ plain peft reads what is kept."""
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from d2nwg.encoders.lora import AdaptedEncoder, LoraShape
 from d2nwg.utils.errors import UserError
 from d2nwg.weights import tuning as building
 from d2nwg.weights.build_adapters import AdapterZooConfig, build_adapters
+from d2nwg.weights.building import _open_work
 from d2nwg.weights.finetune import TuneConfig
 from d2nwg.weights.model_zoo import ModelZoo
 from tests.helpers.text_tasks import opinions, tiny_text_encoder, write_task
@@ -92,6 +95,20 @@ def test_an_interrupted_build_goes_on_to_the_same_zoo(tasks, config, tmp_path, m
     assert (cut.path / "zoo.json").read_text() == (whole.path / "zoo.json").read_text()
     for number in range(len(whole)):
         assert all(torch.equal(value, cut.state(number)[name]) for name, value in whole.state(number).items())
+
+
+def test_killed_at_its_first_file_a_build_begins_again(tmp_path):
+    """That file is not there then: only what a killed process left of it, in folders that are empty."""
+    job = SimpleNamespace(about={"tasks": 1}, folders=("models",), prepare=lambda work: None)
+    work = tmp_path / "a.building"
+    (work / "models").mkdir(parents=True)
+    (work / ".building.json.partial-999999999-1.file").write_text("{")
+    with ExitStack() as held:
+        assert _open_work(held, job, tmp_path / "a", False) == work
+    assert [path.name for path in work.iterdir() if path.is_file()] == ["building.json"]
+    (work / "building.json").rename(work / "models" / "mine.json")
+    with ExitStack() as held, pytest.raises(UserError, match="is there and no unfinished zoo"):
+        _open_work(held, job, tmp_path / "a", False)
 
 
 def test_what_cannot_be_built_is_refused(tasks, config, tmp_path):
