@@ -28,7 +28,7 @@ LARGEST, ALL = 256 * 2**20, 2 * 2**30  # bytes of one result, and of all that ar
 GONE = "The result of this link is not kept here, or no longer: it has to be generated anew."
 FILES = {"head": "head.safetensors", "samples": "samples.safetensors", "report": "report.json"}
 SPLIT = ("support", "labels", "query", "query_labels")  # of `SplitFeatures`
-HINT = "Kept here with its images or texts: whoever has the link sees them too."
+HINT = "Kept with its images or texts, for whoever has the link:"
 
 
 def controls() -> dict[str, Block]:
@@ -57,8 +57,8 @@ def said(result: Result | None) -> str:
     except Exception:
         log.exception("Unforeseen")
         return views.notice(UNEXPECTED)
-    link = f'<a href="?tab=generate&amp;result={key}" target="_blank">The link that opens it again</a>'
-    return f'<p class="notice good">{link}</p>{views.hint(HINT)}'
+    link = f'<a href="?tab=generate&amp;result={key}" target="_blank">open it again</a>'
+    return f'<div class="notice good">{HINT} {link}</div>'
 
 
 def results_dir() -> Path:

@@ -26,17 +26,20 @@ from d2nwg.ui.visitor import new_token, visitor
 from d2nwg.utils.errors import Cancelled, UserError
 
 KEY, LABEL = "generate", "Generate"
-# Once there is an answer: scroll to where it begins, if it is not all in view. The address names no kept result then.
-SCROLL = """() => setTimeout(() => {
-    const answer = document.querySelector("#status .good") && document.querySelector("#sentence");
-    if (!answer?.offsetParent) return;
+# Scroll to where an answer begins, if it is not all in view: once one is there, after which the address names no kept
+# result any more, and once a kept one is opened.
+_SCROLL = """() => setTimeout(() => {
     const link = new URL(location.href);
-    link.searchParams.delete("result");
-    history.replaceState(history.state, "", link);
+    const answer = %s && document.querySelector("#sentence");
+    if (!answer?.offsetParent) return;
     const {top, bottom} = answer.getBoundingClientRect();
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
     if (top < 0 || bottom > innerHeight) answer.scrollIntoView({behavior: still ? "auto" : "smooth"});
+    if (%s) link.searchParams.delete("result");
+    history.replaceState(history.state, "", link);
 }, 200)"""
+SCROLL = _SCROLL % ('document.querySelector("#status .good")', "true")
+SCROLL_KEPT = _SCROLL % ('link.searchParams.has("result")', "false")
 
 
 def build_tab(frame: Frame) -> None:
@@ -163,7 +166,8 @@ def _wire_images(frame: Frame, choices: Choices, view: ResultView, run: Run) -> 
     for script in (RELATIVE, DROPPED):
         frame.demo.load(None, js=script, api_visibility="private")
     opened = frame.demo.load(open_page, frame.token, [frame.session, frame.token, *linked.values()], **PRIVATE)
-    opened.then(show_first, frame.session, [*results.components, choices.status], queue=False, **PRIVATE)
+    first = opened.then(show_first, frame.session, [*results.components, choices.status], queue=False, **PRIVATE)
+    first.then(None, None, None, js=SCROLL_KEPT, **PRIVATE)
     for trigger, ask, inputs in (
         (opened.then, read_example, [choices.example]),
         (choices.example.input, read_example, [choices.example]),
