@@ -18,6 +18,7 @@ from d2nwg.data.split import candidates
 from d2nwg.encoders.split import SplitReader
 from d2nwg.evaluation.accuracy import accuracies
 from d2nwg.evaluation.baselines import fit_baselines
+from d2nwg.evaluation.report import BASELINES
 from d2nwg.evaluation.selection import choose
 from d2nwg.opened import Opened, open_for
 from d2nwg.pipelines import DEFAULT
@@ -31,9 +32,7 @@ MOST_DRAWS = 100
 GENERATED = "generated"
 ARMS = {
     GENERATED: "generated head",
-    "class_mean": "class mean",
-    "ridge": "ridge regression",
-    "logistic_regression": "logistic regression",
+    **{name: BASELINES[name] for name in ("class_mean", "ridge", "logistic_regression")},
 }
 
 

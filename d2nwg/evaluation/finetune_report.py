@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 
+from d2nwg.evaluation.report import BASELINES
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.text import aligned, number, shown
 
@@ -13,8 +14,8 @@ GENERATED, RANDOM = "generated", "random"
 LABELS = {
     GENERATED: "generated start",
     RANDOM: "random initialisation",
-    "class_mean": "class mean",
-    "ridge": "ridge",
+    "class_mean": BASELINES["class_mean"],
+    "ridge": BASELINES["ridge"],
     "ridge_all": "ridge on all training images",
     "average": "zoo average",
     "nearest": "nearest zoo member",

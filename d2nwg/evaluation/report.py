@@ -99,6 +99,14 @@ class Clock:
         return Seconds(**laps, total=round(self._last - self._started, 3))
 
 
+BASELINES = {  # fields of `QueryAccuracy`, in words
+    "class_mean": "class mean",
+    "ridge": "ridge",
+    "logistic_regression": "logistic regression",
+    "random": "random head",
+}
+
+
 @dataclass(frozen=True)
 class Report:
     """What ``report.json`` holds.

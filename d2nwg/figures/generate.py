@@ -7,15 +7,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from d2nwg.evaluation.network_report import NetworkReport
-from d2nwg.evaluation.report import Report, SampleScore
+from d2nwg.evaluation.report import BASELINES, Report, SampleScore
 from d2nwg.figures.base import ACCENT, BASELINE, INK, LENGTHS, STRONG, label, percent
-
-BASELINES = {
-    "class_mean": "class mean",
-    "ridge": "ridge",
-    "logistic_regression": "logistic regression",
-    "random": "random head",
-}
 
 
 def samples_figure(report: Report, picked: int | None = None) -> go.Figure:
