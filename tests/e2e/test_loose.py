@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from tests.e2e.acts import download, upload
+from tests.e2e.acts import download, open_settings, upload
 from tests.e2e.test_accessibility import axe, faults
 
 
@@ -43,6 +43,34 @@ def test_a_folder_is_dropped(visit, photographs):
         page.reload()
         page.wait_for_selector("#folder input[type=file]", state="attached")
         page.wait_for_selector("#images .summary:has-text('10 classes')")
+
+
+COPY = """async () => {
+    const canvas = document.createElement("canvas");
+    canvas.getContext("2d").fillRect(0, 0, 64, 64);
+    const picture = await new Promise(done => canvas.toBlob(done, "image/png"));
+    await navigator.clipboard.write([new ClipboardItem({"image/png": picture})]);
+}"""
+
+
+def test_pictures_of_the_clipboard_and_of_a_camera(visit):
+    page = visit()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write", "camera"])
+    open_settings(page, "#sort", "#class-name :is(input, textarea)")
+    page.fill("#class-name :is(input, textarea)", "zero, one")
+    page.press("#class-name :is(input, textarea)", "Enter")
+    page.wait_for_selector("#boxes [data-box=one]")
+    page.click("#camera-part button")
+    page.evaluate(COPY)
+    page.click("#camera button[aria-label='Paste from clipboard']")
+    page.wait_for_selector("#boxes [data-box=zero] .tile img")
+    page.click("#boxes [data-box=one] .pick")
+    page.wait_for_selector("#boxes [data-box=one]:has-text('new ones go here')")
+    page.click("#camera button[aria-label='Capture from camera']")
+    page.click("#camera button:has-text('Click to Access Webcam')")
+    page.click("#camera button[aria-label='capture photo']")
+    page.wait_for_selector("#boxes [data-box=one] .tile img")
+    assert page.locator("#boxes .tile img").count() == 2
 
 
 def test_from_loose_photographs_or_a_folder_to_a_result(visit, photographs, tmp_path):

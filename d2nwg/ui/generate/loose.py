@@ -128,7 +128,7 @@ def controls() -> dict[str, Block]:
             parts["camera"] = Picture(
                 show_label=False,
                 sources=["webcam", "clipboard"],
-                height=220,
+                height=290,  # in less the camera's own place lies over the choice of the clipboard
                 buttons=[],
                 alt_text="the picture to add",
                 elem_id="camera",
