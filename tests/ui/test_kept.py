@@ -3,6 +3,8 @@
 import os
 import re
 import shutil
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from d2nwg.ui.generate import kept
 from d2nwg.ui.generate.kept import keep, open_kept, results_dir
 from d2nwg.ui.generate.state import GenerateState
+from d2nwg.ui.session import private_root
 from d2nwg.ui.uploads import read_data
 from d2nwg.utils.errors import UserError
 from tests.helpers.reports import make_named
@@ -20,6 +23,11 @@ from tests.ui.test_texts import write_pairs
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("D2NWG_CACHE", str(tmp_path / "cache"))
+
+
+def folder() -> Path:
+    """As if it were a visitor's."""
+    return Path(tempfile.mkdtemp(dir=private_root()))
 
 
 def same(one, other) -> None:
@@ -37,7 +45,7 @@ def test_it_opens_again_without_its_first_images(page, result, image_folder):  #
     key = re.search(r'href="\?tab=generate&amp;result=([\w-]{22})"', said)[1]
     contents = [path.read_bytes() for path in result.images.items]
     shutil.rmtree(image_folder)
-    again = open_kept(key)
+    again = open_kept(key, folder())
     same(result, again)
     assert [path.read_bytes() for path in again.images.items] == contents
     assert "predicts" in page.view.show_new(page.visit, again)[page.results.seen]
@@ -50,7 +58,7 @@ def test_pairs_of_texts_and_an_example(page, tmp_path):  # noqa: F811
     state = page.visit.state(GenerateState)
     state.images = read_data(files=[upload(write_pairs(tmp_path / "pairs.csv"))])
     page.press("", example="own", samples=2, shots=2)
-    again = open_kept(keep(state.result))
+    again = open_kept(keep(state.result), folder())
     same(state.result, again)
     assert again.images.items == state.result.images.items and again.noun == "pair"
 
@@ -59,13 +67,13 @@ def test_an_example_is_not_copied(page, result):  # noqa: F811
     result.images = read_data(example="clothes")
     key = keep(result)
     assert list((results_dir() / key / "items").iterdir()) == []
-    assert open_kept(key).images.items == result.images.items
+    assert open_kept(key, folder()).images.items == result.images.items
 
 
 @pytest.mark.parametrize("key", ["", "x", "../" * 7 + "x", "a" * 22, "a" * 21 + "\n", "é" * 22, "\0" * 22])
 def test_no_such_link(key):
     with pytest.raises(UserError, match="not kept here, or no longer"):
-        open_kept(key)
+        open_kept(key, folder())
 
 
 def test_bounds(page, result, monkeypatch):  # noqa: F811
@@ -78,7 +86,7 @@ def test_the_oldest_make_room(page, result, tmp_path, monkeypatch):  # noqa: F81
     keys = [keep(result) for _ in range(3)]
     for age, key in enumerate(keys):
         os.utime(results_dir() / key, (age, age))
-    open_kept(keys[0])  # looked at: no longer the oldest
+    open_kept(keys[0], folder())  # looked at: no longer the oldest
     held = sum(file.stat().st_size for file in (results_dir() / keys[0]).rglob("*") if file.is_file())
     monkeypatch.setattr(kept, "ALL", 3 * held)
     last = keep(result)

@@ -16,7 +16,6 @@ from d2nwg.data.examples import EXAMPLES
 from d2nwg.ui import html as views
 from d2nwg.ui.generate.made import Result
 from d2nwg.ui.libraries import import_libraries
-from d2nwg.ui.session import new_folder
 from d2nwg.ui.uploads import read_data
 from d2nwg.ui.work import UNEXPECTED
 from d2nwg.utils.errors import UserError
@@ -97,8 +96,8 @@ def keep(result: Result) -> str:
     return key
 
 
-def open_kept(key: str) -> Result:
-    """A result that `keep` wrote.
+def open_kept(key: str, into: Path) -> Result:
+    """A result that `keep` wrote; the files that the page offers are copied into a folder of the visitor's.
 
     Raises:
         UserError: there is none of this key.
@@ -111,8 +110,7 @@ def open_kept(key: str) -> Result:
 
     os.utime(folder)  # what is looked at is not among the oldest
     generation, images = _generation(folder), _images(folder)
-    mine = new_folder("kept")  # what the page offers lies where the app may
-    files = {key: Path(shutil.copy(folder / name, mine / name)) for key, name in FILES.items()}
+    files = {key: Path(shutil.copy(folder / name, into / name)) for key, name in FILES.items()}
     made = Result(images, generation, files, (None, None))
     made.figures = made.strip(), confusion_figure(generation.confusion, generation.head.classes)
     return made

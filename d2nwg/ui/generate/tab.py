@@ -152,7 +152,7 @@ def _wire_images(frame: Frame, choices: Choices, view: ResultView, run: Run) -> 
 
     def show_kept(visit: Session, state: GenerateState) -> dict:
         try:
-            result = open_kept(state.asked)
+            result = open_kept(state.asked, visit.subfolder())
         except UserError as reason:
             state.news = str(reason)  # where the data that are chosen are read later
             return {choices.status: views.notice(state.news)}
