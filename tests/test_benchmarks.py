@@ -51,7 +51,7 @@ SMALLEST = {  # documented command: options that make it small; the last one cou
     "python -m benchmarks.speed --only heads": "--smoke --data flowers",
     "python -m benchmarks.speed --zoo zoo --images photos/ --data flowers/": "--smoke --only heads classes",
     "python -m benchmarks.speed --only sampler --bundle heads-efficientnet-lite0": "--smoke --data flowers",
-    "python -m benchmarks.ablations DATA... --out ablations.json": (
+    "python -m benchmarks.ablations caltech101/ grocery/ clothing/ --out ablations.json": (
         "--rows base predictor half --seeds 0 --classes 2 --records 10 --tasks 1 --shots 1 --num-samples 2 "
         "--set vae_steps=1 --set align_steps=1 --set diffusion_steps=1 --set predictor_steps=1 --set batch_size=2"
     ),
@@ -161,7 +161,7 @@ def folder(tmp_path_factory):
     for name in ("mrpc", "rte"):
         (folder / name).mkdir()
         write_pairs(folder / name / "train.csv", 6)
-    for seed, name in enumerate(SETS):
+    for seed, name in enumerate((*SETS, "caltech101", "grocery", "clothing")):
         make_image_folder(folder / name, ("dark", "light"), per_class=4, seed=seed)
     config = ZooConfig(subsets=16, max_classes=3, images=3, max_per_class=6, width=8)
     build_zoo([load_images(folder / "photos")], load_encoder(), config, folder / "zoo", device="cpu")

@@ -181,8 +181,14 @@ ABLATIONS = """# All
 | table | row | mean |
 |---|---|---|
 |  | heads of the zoo | 90.0 |
-| 21, figure 7 | joint | 50.0 ± 1.0 |
-| 11 | no condition | 20.0 |
+| 20, 21 | Set Transformer, aligned: one sample | 80.0 ± 1.0 |
+| 21, figure 7 | Set Transformer, joint with the denoiser: one sample | 75.0 ± 1.0 |
+| 21 | two-layer MLP, aligned: one sample | 50.0 ± 1.0 |
+| 20 | with a predictor that ranks samples: one sample | 81.0 ± 1.0 |
+| 11 | no condition: one sample | 20.0 |
+| figure 6b | no VAE, diffusion of weights: one sample | 10.0 |
+| figure 6a | half of the zoo: one sample | 70.0 |
+| figure 6a | an eighth of the zoo: one sample | 72.0 |
 
 `python -m benchmarks.ablations sets/train-pacs --out ablations.json`
 """
@@ -192,10 +198,14 @@ def test_a_table_that_waits_for_a_benchmark_shows_its_rows_once_they_are_there(t
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "README.md").write_text(ABLATIONS, encoding="utf-8")
     monkeypatch.setattr("benchmarks.papers.markdown.ROOT", tmp_path)
-    waiting = {name: ENTRIES[name] for name in ("table21", "table11", "figure2")}
+    waiting = {name: ENTRIES[name] for name in ("table21", "table11", "figure6", "figure7", "figure2")}
     verdicts = {name: verdict_of(entry, found_for(entry, tmp_path)[0]) for name, entry in waiting.items()}
-    assert verdicts["table21"].ours == "heads of the zoo: 90.0; joint: 50.0 ± 1.0"
-    assert verdicts["table11"].ours == "heads of the zoo: 90.0; no condition: 20.0"
+    assert verdicts["table21"].ours == "trained 90.0, MLP 50.0, aligned Set Transformer 80.0, with predictor 81.0"
+    assert verdicts["table21"].why == "the order of the encoders holds; predictor +1.0"
+    assert verdicts["table11"].ours == "with a condition 80.0, without 20.0"
+    assert verdicts["figure6"].ours.endswith("72.0, 70.0, 80.0; without the VAE 10.0")
+    assert verdicts["figure6"].why.startswith("a larger zoo is not always better; the VAE is needed")
+    assert verdicts["figure7"].ours == "aligned 80.0, joint 75.0" and verdicts["figure7"].why.startswith("not alike")
     assert verdicts["figure2"].status == NOT_MEASURED and "benchmarks.transfer" in verdicts["figure2"].why
 
 
