@@ -1,6 +1,7 @@
 """Gradio components with our manners: files are uploaded, never fetched from an address, nor decoded unseen."""
 
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from gradio_client.utils import is_http_url_like, is_valid_file
@@ -40,6 +41,20 @@ def python_code(elem_id: str) -> gr.Code:
         max_lines=16,
         elem_id=elem_id,
     )
+
+
+def action(label: str, key: str, **button: Any) -> tuple[gr.Button, gr.Button, gr.HTML]:
+    """What a `d2nwg.ui.run.Run` needs: a button, one that cancels what it began, and a line below for how it goes.
+
+    Args:
+        key: their ids begin with it.
+        button: options of the button.
+    """
+    size = {"size": button["size"]} if "size" in button else {}
+    with gr.Row(elem_classes="do"):
+        go = gr.Button(label, elem_id=f"{key}-go", **button)
+        stop = gr.Button("Cancel", elem_id=f"{key}-stop", visible=False, min_width=100, **size)
+    return go, stop, gr.HTML(elem_id=f"{key}-status")
 
 
 class Upload(_Uploaded, gr.File):

@@ -10,7 +10,7 @@ from d2nwg.ui import html as views
 from d2nwg.ui.describe import html
 from d2nwg.ui.describe.settings import DEFAULTS, known_tasks
 from d2nwg.ui.events import Components
-from d2nwg.ui.parts import Upload, python_code
+from d2nwg.ui.parts import Upload, action, python_code
 from d2nwg.ui.settings import adapter_bundles
 
 
@@ -75,10 +75,7 @@ class Choices(Components):
                     visible=len(names) > 1,
                     elem_id="d-bundle",
                 )
-        with gr.Row(elem_classes="do"):
-            self.go = gr.Button("Generate", variant="primary", elem_id="d-go")
-            self.stop = gr.Button("Cancel", elem_id="d-stop", visible=False, min_width=100)
-        self.status = gr.HTML(elem_id="d-status")
+        self.go, self.stop, self.status = action("Generate", "d", variant="primary")
 
 
 class Results(Components):

@@ -10,7 +10,7 @@ from d2nwg.ui.events import Components
 from d2nwg.ui.explore import by_task, html
 from d2nwg.ui.explore.service import CHOICES, DEFAULTS
 from d2nwg.ui.generate.settings import SAMPLER_CHOICES, STEPS_OF
-from d2nwg.ui.parts import Upload
+from d2nwg.ui.parts import Upload, action
 from d2nwg.ui.settings import adapter_bundles, example_names
 
 FROM_GENERATE = ("The images chosen in Generate", "generate")
@@ -62,10 +62,7 @@ class Choices(Components):
             )
         with gr.Column(elem_classes="card", visible=False) as self.of_tasks:
             self._tasks()
-        with gr.Row(elem_classes="do"):
-            self.go = gr.Button("Explore", variant="primary", elem_id="explore-go")
-            self.stop = gr.Button("Cancel", elem_id="explore-stop", visible=False, min_width=100)
-        self.status = gr.HTML(elem_id="explore-status")
+        self.go, self.stop, self.status = action("Explore", "explore", variant="primary")
         with gr.Column(elem_classes="card") as seen:
             self._seen()
         self.of_heads = [compared, seen]

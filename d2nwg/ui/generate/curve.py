@@ -13,6 +13,7 @@ from d2nwg.ui.generate.finetune import GONE
 from d2nwg.ui.generate.state import GenerateState
 from d2nwg.ui.gpu import on_gpu
 from d2nwg.ui.libraries import import_libraries
+from d2nwg.ui.parts import action
 from d2nwg.ui.run import Run
 from d2nwg.ui.session import Session
 from d2nwg.ui.settings import whole_numbers
@@ -43,10 +44,7 @@ def controls() -> dict[str, Block]:
     parts["draws"] = gr.Number(
         DRAWS, precision=0, label="Draws", info="of the labelled ones, each with its own seed", elem_id="curve-draws"
     )
-    with gr.Row(elem_classes="do"):
-        parts["go"] = gr.Button("Draw the curve", size="sm", elem_id="curve-go")
-        parts["stop"] = gr.Button("Cancel", size="sm", elem_id="curve-stop", visible=False, min_width=100)
-    parts["status"] = gr.HTML(elem_id="curve-status")
+    parts["go"], parts["stop"], parts["status"] = action("Draw the curve", "curve", size="sm")
     with gr.Column(visible=False, elem_id="curve") as parts["made"]:
         parts["sentence"] = gr.HTML(elem_id="curve-sentence")
         parts["figure"] = gr.Plot(show_label=False, container=False, elem_id="curve-figure")

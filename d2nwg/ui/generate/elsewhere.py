@@ -14,6 +14,7 @@ from d2nwg.ui.generate.finetune import GONE
 from d2nwg.ui.generate.made import Picked, Result
 from d2nwg.ui.generate.state import GenerateState
 from d2nwg.ui.libraries import import_libraries
+from d2nwg.ui.parts import action
 from d2nwg.ui.run import Run
 from d2nwg.ui.session import Session
 from d2nwg.utils.errors import UserError
@@ -41,10 +42,7 @@ def controls() -> dict[str, Block]:
     parts: dict[str, Block] = {}
     with gr.Column(visible=False, elem_id="elsewhere") as parts["card"]:
         parts["hint"] = gr.HTML()
-        with gr.Row(elem_classes="do"):
-            parts["go"] = gr.Button("Make it for other programs", size="sm", elem_id="elsewhere-go")
-            parts["stop"] = gr.Button("Cancel", size="sm", elem_id="elsewhere-stop", visible=False, min_width=100)
-        parts["status"] = gr.HTML(elem_id="elsewhere-status")
+        parts["go"], parts["stop"], parts["status"] = action("Make it for other programs", "elsewhere", size="sm")
         parts["file"] = gr.DownloadButton("Download the zip", size="sm", visible=False, elem_id="download-elsewhere")
     return parts
 

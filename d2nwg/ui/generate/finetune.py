@@ -14,6 +14,7 @@ from d2nwg.ui.generate import html, networks
 from d2nwg.ui.generate.state import GenerateState
 from d2nwg.ui.gpu import on_gpu
 from d2nwg.ui.libraries import import_libraries
+from d2nwg.ui.parts import action
 from d2nwg.ui.run import Run
 from d2nwg.ui.session import Session
 from d2nwg.ui.settings import whole_numbers
@@ -44,10 +45,7 @@ def controls() -> dict[str, Block]:
         number = partial(gr.Number, precision=0, min_width=120)
         parts["epochs"] = number(EPOCHS, label="Epochs", info="passes over what trains", elem_id="tune-epochs")
         parts["seeds"] = number(SEEDS, label="Runs", info="of each start", elem_id="tune-seeds")
-    with gr.Row(elem_classes="do"):
-        parts["go"] = gr.Button("Train it further", size="sm", elem_id="tune-go")
-        parts["stop"] = gr.Button("Cancel", size="sm", elem_id="tune-stop", visible=False, min_width=100)
-    parts["status"] = gr.HTML(elem_id="tune-status")
+    parts["go"], parts["stop"], parts["status"] = action("Train it further", "tune", size="sm")
     with gr.Column(visible=False, elem_id="tuned") as parts["made"]:
         parts["sentence"] = gr.HTML(elem_id="tuned-sentence")
         parts["figure"] = gr.Plot(show_label=False, container=False, elem_id="tuned-figure")

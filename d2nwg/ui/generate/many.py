@@ -16,7 +16,7 @@ from d2nwg.ui.generate.made import Picked, Result
 from d2nwg.ui.generate.state import GenerateState
 from d2nwg.ui.gpu import on_gpu
 from d2nwg.ui.libraries import import_libraries
-from d2nwg.ui.parts import Upload
+from d2nwg.ui.parts import Upload, action
 from d2nwg.ui.run import Run
 from d2nwg.ui.session import Session
 from d2nwg.ui.uploads import own_file
@@ -51,10 +51,7 @@ def controls() -> dict[str, Block]:
             elem_classes="drop",
         )
     }
-    with gr.Row(elem_classes="do"):
-        parts["go"] = gr.Button("Predict", size="sm", elem_id="many-go")
-        parts["stop"] = gr.Button("Cancel", size="sm", elem_id="many-stop", visible=False, min_width=100)
-    parts["status"] = gr.HTML(elem_id="many-status")
+    parts["go"], parts["stop"], parts["status"] = action("Predict", "many", size="sm")
     with gr.Column(visible=False, elem_id="many") as parts["made"]:
         parts["stale"] = gr.HTML(elem_id="many-stale")
         parts["said"] = gr.HTML(elem_id="many-said", elem_classes="tuned")

@@ -22,7 +22,7 @@ from d2nwg.ui.interpolate.settings import (
     default_bundle,
     naming_bundles,
 )
-from d2nwg.ui.parts import Upload
+from d2nwg.ui.parts import Upload, action
 from d2nwg.ui.settings import adapter_bundles, bundle_names, example_names
 
 SCORES_UNDER = "With the head that was made for {}; dotted: the same head without an adapter."
@@ -55,10 +55,7 @@ class Choices(Components):
         self.texts: dict[str, Upload] = {}
         self.labels: dict[str, gr.Textbox] = {}
         self._descriptions()
-        with gr.Row(elem_classes="do"):
-            self.go = gr.Button("Interpolate", variant="primary", elem_id="interpolate-go")
-            self.stop = gr.Button("Cancel", elem_id="interpolate-stop", visible=False, min_width=100)
-        self.status = gr.HTML(elem_id="interpolate-status", elem_classes="status")
+        self.go, self.stop, self.status = action("Interpolate", "interpolate", variant="primary")
 
     def _tasks(self) -> None:
         number = partial(gr.Number, precision=0, min_width=110)
