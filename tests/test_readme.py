@@ -87,8 +87,6 @@ SMALLEST = {  # command: options that make it small, in the order in which the c
     "python -m d2nwg llm refine default --select select.jsonl --report report.jsonl --preset quick --out refined": (
         REFINE
     ),
-    "python -m d2nwg llm refine default --select select.jsonl --report report.jsonl --preset quick --criterion "
-    "confidence --candidates 8 --layers 8 --select-questions 0 --report-questions 1500 --out refined-longer": REFINE,
     "python -m d2nwg llm spectrum default --mode paper --out spectrum.json": "",
     "python -m d2nwg llm evaluate refined report.jsonl": "",
     "python -m d2nwg llm evaluate refined report.jsonl --shots 5 --shots-from select.jsonl": "",
@@ -104,6 +102,10 @@ SMALLEST = {  # command: options that make it small, in the order in which the c
     "python -m d2nwg llm refine default --zoo smollm2-135m-questions --select questions/select.jsonl --report "
     "questions/report.jsonl --select-questions 240 --report-questions 500 --layers 3 --candidates 3 --normalise "
     "--seed 0 --out refined-zoo-0": "--zoo llm-zoo --preset tiny --candidates 2",
+    "python -m d2nwg llm refine default --select questions/select.jsonl --report questions/report.jsonl --preset quick "
+    "--criterion confidence --normalise --select-questions 240 --report-questions 500 --seed 0 --out refined-one-0": (
+        f"{REFINE} --select-questions 0 --report-questions 0"
+    ),
     "python -m d2nwg llm split arc_challenge.jsonl arc_easy.jsonl openbookqa.jsonl --parts train=900 select=400 "
     "--seed 0 --out others": "--parts train=8 select=8",
     "python -m d2nwg zoo build others/train.jsonl --select others/select.jsonl --select-questions 120 --llm default "
