@@ -23,8 +23,6 @@ BROWSER_OPTIONS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--use-fake-device-for-media-stream",  # a camera
-    "--use-fake-ui-for-media-stream",
 ]
 
 
