@@ -51,8 +51,8 @@ class Watch(threading.Thread):
         while not self._ended.wait(0.25):
             self.look()
 
-    def look(self) -> int:
-        """The bytes that they hold now."""
+    def look(self) -> None:
+        """Count the bytes that they hold now."""
         total = 0
         for process in [self._process, *self._process.children(recursive=True)]:
             try:
@@ -60,7 +60,6 @@ class Watch(threading.Thread):
             except psutil.Error:  # it has ended
                 continue
         self.now, self.most = total, max(self.most, total)
-        return total
 
     def stop(self) -> None:
         self._ended.set()

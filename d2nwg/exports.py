@@ -103,9 +103,9 @@ from predict import CLASSES, probabilities
 
 
 def label({arguments}):
-    if not {given}:
+    if not all([{arguments}]):
         raise gr.Error("{ask}", print_exception=False)
-    (found,) = probabilities([{one}])
+    (found,) = probabilities([({arguments})])
     return {{name: float(chance) for name, chance in zip(CLASSES, found)}}
 
 
@@ -123,24 +123,18 @@ if __name__ == "__main__":
 _ASKS = {
     "image": {
         "arguments": "picture",
-        "given": "picture",
-        "one": "picture",
         "ask": "Give a picture.",
         "inputs": 'gr.Image(type="filepath", image_mode=None, label="A picture")',
         "title": "What is in this picture?",
     },
     "text": {
         "arguments": "text",
-        "given": "text",
-        "one": "text",
         "ask": "Write a text.",
         "inputs": 'gr.Textbox(label="A text", lines=3)',
         "title": "What is this text?",
     },
     "pair": {
         "arguments": "first, second",
-        "given": "(first and second)",
-        "one": "(first, second)",
         "ask": "Write two texts.",
         "inputs": 'gr.Textbox(label="A text", lines=3), gr.Textbox(label="The other text", lines=3)',
         "title": "What are these texts to each other?",
@@ -194,6 +188,8 @@ def push_head(folder: Path, name: str, space: bool = False) -> str:
     """Upload the files that `export_head` wrote as the Hugging Face repository ``name``, of a model or of a Space with
     a page that runs the head; its address.
 
+    Args:
+        space: as a Space.
     Raises:
         UserError: the Hub cannot be reached, or does not let us.
     """

@@ -14,6 +14,7 @@ def upload(folder: Path, files: Iterable[Path], name: str, what: str, space: boo
         files: which ones, below the folder.
         name: the repository: ``me/name``, or ``name`` for whoever is logged in.
         what: what is uploaded, for sentences: "bundle".
+        space: as a Space.
     Raises:
         UserError: the Hub cannot be reached, or does not let us.
     """

@@ -93,7 +93,7 @@ def test_the_oldest_make_room(page, result, tmp_path, monkeypatch):  # noqa: F81
     assert {path.name for path in results_dir().iterdir()} == {keys[0], keys[2], last}
 
 
-def test_a_full_disk_and_an_image_that_is_gone(page, result, monkeypatch):  # noqa: F811
+def test_an_image_that_is_gone(page, result):  # noqa: F811
     result.images.items[0].unlink()
     assert "could not be kept: no such file" in page.view._keep(page.visit)
     assert not results_dir().exists() or not list(results_dir().iterdir())

@@ -17,14 +17,13 @@ import numpy as np
 from d2nwg.bundles import bundle_files, resolve_bundle
 from d2nwg.evaluation.report import Report
 from d2nwg.ui.generate import html
-from d2nwg.ui.generate.made import ITEMS, SNIPPET, Picked, Result
+from d2nwg.ui.generate.made import FILES, ITEMS, SNIPPET, Picked, Result
 from d2nwg.ui.generate.settings import DEFAULTS, check_settings
 from d2nwg.ui.session import new_folder
 from d2nwg.ui.uploads import read_data
 from d2nwg.utils.paths import shipped, write_whole
 
 STORED = shipped("assets") / "first"
-FILES = {"head": "head.safetensors", "samples": "samples.safetensors", "report": "report.json"}
 BASELINES = ("class_mean", "ridge", "logistic_regression")
 BEFOREHAND = "Computed beforehand, with the settings that stand here at first; Generate computes it again."
 

@@ -14,7 +14,7 @@ from gradio.blocks import Block
 
 from d2nwg.data.examples import EXAMPLES
 from d2nwg.ui import html as views
-from d2nwg.ui.generate.made import Result
+from d2nwg.ui.generate.made import FILES, Result
 from d2nwg.ui.libraries import import_libraries
 from d2nwg.ui.uploads import read_data
 from d2nwg.ui.work import UNEXPECTED
@@ -25,7 +25,6 @@ from d2nwg.utils.paths import cache_dir, whole_folder
 log = logging.getLogger("d2nwg.ui")
 LARGEST, ALL = 256 * 2**20, 2 * 2**30  # bytes of one result, and of all that are kept
 GONE = "The result of this link is not kept here, or no longer: it has to be generated anew."
-FILES = {"head": "head.safetensors", "samples": "samples.safetensors", "report": "report.json"}
 SPLIT = ("support", "labels", "query", "query_labels")  # of `SplitFeatures`
 HINT = "Kept with its images or texts, for whoever has the link:"
 
@@ -76,7 +75,9 @@ def keep(result: Result) -> str:
     key = secrets.token_urlsafe(16)
     target = results_dir() / key
     try:
-        files = _own_files(result)
+        # Texts are words, and an example is here anyway.
+        example = _example(result.images.items) if result.noun == "image" else None
+        files: list[Path | bytes] = [] if result.noun != "image" or example else list(result.images.items)
         total = sum(item.stat().st_size if isinstance(item, Path) else len(item) for item in files)
         if total > LARGEST:
             raise UserError(
@@ -90,7 +91,7 @@ def keep(result: Result) -> str:
             (part / "items").mkdir()
             for number, item in enumerate(files):
                 _copy(item, part / "items" / _name(number, item))
-            (part / "data.json").write_text(json.dumps(_about(result)), encoding="utf-8")
+            (part / "data.json").write_text(json.dumps(_about(result, example)), encoding="utf-8")
     except OSError as reason:
         raise UserError(f"The result could not be kept: {(reason.strerror or str(reason)).lower()}.") from reason
     return key
@@ -109,7 +110,8 @@ def open_kept(key: str, into: Path) -> Result:
     from d2nwg.figures.generate import confusion_figure
 
     os.utime(folder)  # what is looked at is not among the oldest
-    generation, images = _generation(folder), _images(folder)
+    about = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+    generation, images = _generation(folder, about), _images(folder, about)
     files = {key: Path(shutil.copy(folder / name, into / name)) for key, name in FILES.items()}
     made = Result(images, generation, files, (None, None))
     made.figures = made.strip(), confusion_figure(generation.confusion, generation.head.classes)
@@ -133,11 +135,6 @@ def _example(items) -> str | None:
     return next((key for key, one in EXAMPLES.items() if first and first.is_relative_to(one.folder())), None)
 
 
-def _own_files(result: Result) -> list[Path | bytes]:
-    """The images to copy: none of texts, which are words, nor of an example, which is here anyway."""
-    return [] if result.noun != "image" or _example(result.images.items) else list(result.images.items)
-
-
 def _name(number: int, item: Path | bytes) -> str:
     return f"{number:06}{item.suffix[:8].lower() if isinstance(item, Path) else ''}"
 
@@ -149,10 +146,9 @@ def _copy(item: Path | bytes, to: Path) -> None:
         to.write_bytes(item)
 
 
-def _about(result: Result) -> dict:
+def _about(result: Result, example: str | None) -> dict:
     """What ``data.json`` holds."""
     images = result.images
-    example = _example(images.items) if result.noun == "image" else None
     return {
         "example": example,
         "name": images.name,
@@ -166,12 +162,11 @@ def _about(result: Result) -> dict:
     }
 
 
-def _images(folder: Path):
+def _images(folder: Path, about: dict):
     """The labelled set that a result was made from."""
     from d2nwg.data.image_set import ImageSet
     from d2nwg.data.text_set import TextSet
 
-    about = json.loads((folder / "data.json").read_text(encoding="utf-8"))
     if about["example"]:
         return read_data(example=about["example"])
     known = about["name"], tuple(about["classes"])
@@ -196,7 +191,7 @@ def _tensors(generation) -> dict:
     return found
 
 
-def _generation(folder: Path):
+def _generation(folder: Path, about: dict):
     """The `Generation`, without its standardised vectors."""
     from safetensors.torch import load_file
 
@@ -206,7 +201,6 @@ def _generation(folder: Path):
     from d2nwg.heads import Head
 
     more = load_file(folder / "more.safetensors")
-    about = json.loads((folder / "data.json").read_text(encoding="utf-8"))
     baselines = {
         baseline: {name: more[f"baselines.{baseline}.{name}"] for name in ("weight", "bias")}
         for baseline in about["baselines"]

@@ -19,6 +19,7 @@ for name, p in zip(head.classes, probabilities[0]):
 
 layer = head.module()  # a plain torch module, on {encoder} features"""
 Picked = int | str | None  # the number of a sample, the name of a baseline, None for what is handed out
+FILES = {"head": "head.safetensors", "samples": "samples.safetensors", "report": "report.json"}  # of `Generation.save`
 ITEMS = {"image": '"picture.jpg"', "text": '"A text."', "pair": '("One text.", "The other.")'}  # in the snippet
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from d2nwg.bundles import makes_for_data
 from d2nwg.data.deep import PixelScale
 from d2nwg.ui.generate import html, networks
-from d2nwg.ui.generate.made import Result
+from d2nwg.ui.generate.made import FILES, Result
 from d2nwg.ui.generate.settings import NAMES, SORTED
 from d2nwg.ui.gpu import on_gpu
 from d2nwg.ui.html import examples
@@ -79,11 +79,7 @@ def generate(
         unlabelled = load_free(more, images, into=folder, progress=progress) if more else ()
         generation = generate_heads(images, unlabelled=unlabelled, names=names, progress=progress, **settings)
     saved = generation.save(folder)
-    return generation, {
-        "head": saved / "head.safetensors",
-        "samples": saved / "samples.safetensors",
-        "report": saved / "report.json",
-    }
+    return generation, {key: saved / name for key, name in FILES.items()}
 
 
 def _new_names(images, typed: str) -> list[str]:
