@@ -66,12 +66,12 @@ class Watch(threading.Thread):
         self.join()
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="seconds and memory of the app, action by action")
     parser.add_argument("--visitors", type=int, default=8, help="who press Generate at the same time (8)")
     parser.add_argument("--smoke", action="store_true", help="two actions and two visitors")
     parser.add_argument("--out", help="write JSON here")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     actions = dict(list(ACTIONS.items())[: 2 if args.smoke else None])
     with tempfile.TemporaryDirectory() as folder:
         found = measure(actions, 2 if args.smoke else args.visitors, Path(folder))

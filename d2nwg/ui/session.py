@@ -80,14 +80,14 @@ class Session:
         page: gradio's name for the page the visitor has open.
         viewer: who the visitor is.
         folder: the visitor's own, for everything made for them.
-        uploads: the visitor's files that gradio keeps outside the folder.
+        uploads: the visitor's files that gradio keeps outside the folder, and when each was written (nanoseconds).
         works: what waits or runs, by the key of its `d2nwg.ui.run.Run`.
     """
 
     def __init__(self, page: str | None = None, viewer: Viewer = STRANGER):
         self.page, self.viewer = page, viewer
         self.folder = new_folder("session")
-        self.uploads: set[Path] = set()
+        self.uploads: dict[Path, int] = {}
         self.works: dict[str, Work] = {}
         self._states: dict[type, Any] = {}
         _open.add(self)
@@ -101,7 +101,9 @@ class Session:
 
     def uploaded(self, files: Iterable[str] | None) -> None:
         """Have uploaded files removed with the visitor's own."""
-        self.uploads.update(map(Path, files or ()))
+        for path in map(Path, files or ()):
+            with contextlib.suppress(OSError):  # it is gone
+                self.uploads[path] = path.stat().st_mtime_ns
 
     def cancel(self) -> None:
         """Stop whatever is under way, in any tab."""
@@ -117,9 +119,15 @@ class Session:
         self.cancel()
         _open.discard(self)
         shutil.rmtree(self.folder, ignore_errors=True)
-        # Gradio keeps equal uploads of two visitors once.
-        for path in self.uploads.difference(*(other.uploads for other in list(_open))):
-            path.unlink(missing_ok=True)
+        # Gradio keeps equal uploads of two visitors once, as the later one wrote it: who uploaded it after this visitor
+        # did may only be about to use it.
+        for path, written in self.uploads.items():
+            others = [other for other in list(_open) if path in other.uploads]
+            for other in others:
+                other.uploads[path] = max(written, other.uploads[path])
+            with contextlib.suppress(OSError):
+                if not others and path.stat().st_mtime_ns <= written:
+                    path.unlink()
 
 
 _open: set[Session] = set()

@@ -1,6 +1,9 @@
 """What visitors do in several tabs."""
 
+from contextlib import suppress
 from pathlib import Path
+
+from playwright.sync_api import TimeoutError
 
 PATIENCE = 400  # seconds, for whatever is waited for: a busy machine is slow
 
@@ -56,6 +59,20 @@ def _stands(page, field: str) -> None:
         }""",
         field,
     )
+
+
+def pick(page, field: str, words: str = "", number: int = 0) -> None:
+    """Pick from a dropdown an option that holds the words, or the one of a number.
+
+    Gradio places a list when it opens it: where the page grows at that moment, it may lie outside of what is seen.
+    """
+    option = page.locator(f"{field} [role=option]").filter(has_text=words).nth(number)
+    for _ in range(PATIENCE // 20):
+        page.click(f"{field} input")
+        with suppress(TimeoutError):
+            return option.click(timeout=20_000)
+        page.locator(f"{field} input").blur()
+    raise AssertionError(f"{field} offers no {words or number}")
 
 
 def download(page, button: str, folder):

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from playwright.sync_api import TimeoutError
 
-from tests.e2e.acts import download, open_settings, upload
+from tests.e2e.acts import download, open_settings, pick, upload
 from tests.helpers.llm_zoo import make_llm_zoo, random_questions, write_questions
 from tests.tiny_llm import make_tiny_llm
 
@@ -243,8 +243,7 @@ def test_equal_answers_are_put_to_no_vote(visit, tiny, tmp_path):
 
 def refine(page, **fields):
     """Choose the smallest preset, fill in fields, press the button."""
-    page.click("#language-preset input")
-    page.click("#language-preset [role=option]:has-text('tiny')")
+    pick(page, "#language-preset", "tiny")
     page.wait_for_function("() => document.querySelector('#language-layers-count input').value === '4'")
     for name, value in fields.items():
         page.fill(f"#language-{name} input", str(value))
@@ -265,8 +264,7 @@ def test_refine_compare_and_take_it_away(visit, tiny, tmp_path):
     for name, part in (("mine", rows[:40]), ("both", rows[:20])):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, part)))
     for key in ("select", "report"):
-        page.click(f"#language-{key} input")
-        page.click(f"#language-{key} [role=option]:has-text('A JSONL file of mine')")
+        pick(page, f"#language-{key}", "A JSONL file of mine")
     upload(page, "#language-select-file input[type=file]", tmp_path / "mine.jsonl")
     upload(page, "#language-report-file input[type=file]", tmp_path / "both.jsonl")
     page.wait_for_selector("#language-report-file:has-text('both')")
@@ -280,8 +278,7 @@ def test_refine_compare_and_take_it_away(visit, tiny, tmp_path):
     page.wait_for_selector("#language-status .bad:has-text('Line 2 of broken.jsonl is not JSON')")
 
     for key, words in (("select", "even ones"), ("report", "odd ones")):
-        page.click(f"#language-{key} input")
-        page.click(f"#language-{key} [role=option]:has-text('{words}')")
+        pick(page, f"#language-{key}", words)
     page.click("#language-criterion label:has-text('confidence')")
     refine(page, **{"layers-count": 2, "candidates": 4})
     page.wait_for_selector("#language-figure .js-plotly-plot .points")
@@ -329,8 +326,7 @@ def test_refine_compare_and_take_it_away(visit, tiny, tmp_path):
 def pick_refinement(page, number: int = 0):
     """Pick a refinement of the list, by its place in it: 0 is the newest."""
     page.wait_for_selector("#language-refinements:visible")
-    page.click("#language-job input")
-    page.locator("#language-job [role=option]").nth(number).click()
+    pick(page, "#language-job", number=number)
 
 
 def test_the_page_can_be_closed_and_a_refinement_opened_again(visit, tiny, tmp_path):
@@ -400,8 +396,7 @@ def test_sampling_and_refining_from_a_zoo(visit, tuned):
     send(page, "is it hot?")
     answered(page)
     assert page.inner_text("#language-pane-right h4") == "refined"
-    page.click("#language-preset input")
-    page.click("#language-preset [role=option]:has-text('tiny: 3 candidates, 40 questions')")
+    pick(page, "#language-preset", "tiny: 3 candidates, 40 questions")
     page.wait_for_function("() => document.querySelector('#language-candidates input').value === '3'")
     page.fill("#language-layers-count input", "2")
     page.keyboard.press("Tab")

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import os
 import re
 import subprocess
 import sys
@@ -166,14 +167,17 @@ def test_private_root(root, tmp_path):
 def test_a_session_takes_its_files_along(root):
     one, two = sessions.Session(), sessions.Session()
     shared, own = root / "shared.zip", root / "own.zip"
-    for file in (shared, own, one.subfolder() / "head.safetensors"):
+    for file in (shared, own, again := root / "again.zip", one.subfolder() / "head.safetensors"):
         file.write_text("x")
-    one.uploads, two.uploads = {shared, own}, {shared}
+    one.uploaded([str(shared), str(own), str(again), str(root / "gone.zip")])
+    os.utime(shared, (10, 10))  # given anew by the other visitor
+    two.uploaded([str(shared)])
+    os.utime(again, ns=(2 * again.stat().st_mtime_ns,) * 2)  # and by a program, which has not said what for
     assert one.folder != two.folder and len(one.folder.name) > 30
     one.close()
     assert not one.folder.exists() and not own.exists() and shared.exists() and two.folder.exists()
     two.close()
-    assert not shared.exists()
+    assert not shared.exists() and again.exists()
 
 
 def test_old_calls_are_cleared(root, monkeypatch):
