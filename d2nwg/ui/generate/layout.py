@@ -212,8 +212,8 @@ class Results(Components):
         gr.HTML(views.title("Try it"))
         self.picture = Picture(
             show_label=False,
-            sources=["upload", "clipboard"],
-            height=190,
+            sources=["upload", "webcam", "clipboard"],
+            height=240,
             buttons=[],
             alt_text="the picture to try",
             elem_id="picture",
