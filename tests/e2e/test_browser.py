@@ -124,6 +124,7 @@ def test_upload_generate_try_pick_download(visit, digits_zip, a_picture, tmp_pat
     upload(page, "#files input[type=file]", digits_zip)
     page.wait_for_selector("#images .summary:has-text('5 classes · 80 images')")
     generate(page, samples=8)
+    page.wait_for_selector("#sentence:has-text('Drawn 5 times: with 5 labelled images a class')")
     sentence = page.inner_text("#sentence .answer")
     assert sentence.startswith("The generated head is right on ") and "of 55 images it never saw" in sentence
     page.wait_for_selector("#strip .js-plotly-plot")

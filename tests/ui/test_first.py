@@ -1,6 +1,7 @@
 """The result that stands on the page at first, and the cards above it."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,8 @@ def test_it_is_what_the_default_bundle_gives(tmp_path):
     assert new == old
     again = json.loads((tmp_path / "first.json").read_text())
     assert again["query"] == facts["query"] and again["tried"]["item"] == facts["tried"]["item"]
+    mean, others = (float(re.search(r"right on ([\d.]+)%", found["draws"])[1]) for found in (again, facts))
+    assert "of 5 draws." in facts["draws"] and mean == pytest.approx(others, abs=100 * one)
     assert again["tried"]["likeliest"] == pytest.approx(facts["tried"]["likeliest"], abs=0.02)
     assert abs(torch.tensor(again["confusion"]) - torch.tensor(facts["confusion"])).sum() <= 4
     for name in ("head", "samples", *first.BASELINES):
@@ -61,7 +64,7 @@ def test_the_page_shows_it_without_torch():
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     report = json.loads((first.STORED / "report.json").read_text())
     right = f"{100 * report['query_accuracy']['chosen']:.1f}\u00a0%"
-    assert right in shown and first.BEFOREHAND in shown and shown.split()[-1] == "False"
+    assert right in shown and "of 5 draws" in shown and first.BEFOREHAND in shown and shown.split()[-1] == "False"
 
 
 def test_its_files_and_heads_are_real(tmp_path):

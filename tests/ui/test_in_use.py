@@ -3,6 +3,7 @@
 import csv
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from d2nwg.encoders.texts import DEFAULT_TEXT_ENCODER
 from d2nwg.evaluation.baselines import fit_baselines
 from d2nwg.generate import Generation
 from d2nwg.heads import Head
-from d2nwg.ui.generate import cells, elsewhere, finetune, html, items_html, many
+from d2nwg.ui.generate import cells, curve, elsewhere, finetune, html, items_html, luck, many
 from d2nwg.ui.generate.made import Result
 from d2nwg.ui.generate.state import GenerateState
 from d2nwg.ui.session import private_root
@@ -186,8 +187,6 @@ def test_a_zip_for_other_programs(page):  # noqa: F811
 
 def test_a_learning_curve_of_what_was_given(page, result, image_folder, monkeypatch):  # noqa: F811
     """With the result's bundle, samples, seed and new names; the update of another result leaves it away."""
-    from d2nwg.ui.generate import curve
-
     asked = {}
     monkeypatch.setattr(curve, "measure", lambda data, settings, progress: asked.update(settings) or make_curve())
     result.generation.report = make_report((0.3, 0.3), classes=[*CLASSES[:-1], "new"], bundle="tiny", seed=3)
@@ -198,3 +197,30 @@ def test_a_learning_curve_of_what_was_given(page, result, image_folder, monkeypa
     assert update[page.results.curve_card]["visible"] and not update[page.results.curve["made"]]["visible"]
     result.generation.report = make_report((0.3, 0.3), classes=list(CLASSES), task="digits")
     assert not page.view.show(page.visit)[page.results.curve_card]["visible"], "more images would change nothing"
+
+
+def test_how_much_luck_is_in_a_result(page, result, monkeypatch):  # noqa: F811
+    """Other labelled images of those that were read, as many; not where that would say nothing, or take long."""
+    asked = []
+    monkeypatch.setattr(curve, "measure", lambda *given: asked.append(given) or make_curve(noun="<b>image"))
+    report = result.generation.report = make_report((0.3, 0.3), classes=list(CLASSES), shots=2, seed=3)
+    result.generation.data.query_index.sort()
+    result.generation.data = replace(result.generation.data, query_index=result.generation.data.query_index[:6])
+    assert result.draws is None and luck.repeats(result)
+    drawn = luck.draw(result)
+    (pool, settings, _), read = asked[0], result.generation.data
+    assert settings["shots"] == [2] and settings["draws"] == 5 and settings["seed"] == 3
+    numbers = sorted([*read.support_index, *read.query_index])
+    assert len(pool) == 12 and pool.items == [result.images.items[number] for number in numbers]
+    assert (pool.labels == result.images.labels[numbers]).all()
+    assert " draws." in drawn.draws and "&lt;b&gt;image" in drawn.sentence() and "<b>image" not in drawn.sentence()
+    for other in (
+        {"num_unlabelled": 3},
+        {"task": "digits"},
+        {"num_support": luck.MOST + 1},
+    ):
+        result.generation.report = replace(report, **other)
+        assert not luck.repeats(result)
+    result.generation.report = report
+    result.images = replace(result.images, is_test=result.images.labels == 0)
+    assert not luck.repeats(result)

@@ -82,13 +82,17 @@ def wire(frame: Frame, parts: dict[str, Block]) -> None:
 
 def make(result, draws: int, progress: Progress = silent) -> Drawn:
     """`measure` for a visitor, with the bundle, samples and seed of their result, and what the page shows of it."""
-    report = result.generation.report
-    names = [] if list(report.classes) == list(result.images.classes) else report.classes
-    settings = {"bundle": report.bundle, "num_samples": report.num_samples, "seed": report.seed, "names": names}
-    curve = measure(result.images, {**settings, "draws": draws}, progress=progress)
+    curve = measure(result.images, {**settings_of(result), "draws": draws}, progress=progress)
     from d2nwg.figures.learning_curve import learning_curve_figure
 
     return Drawn(result, curve, learning_curve_figure(curve))
+
+
+def settings_of(result) -> dict[str, Any]:
+    """The bundle, samples, seed and names of a result, as `learning_curve` takes them."""
+    report = result.generation.report
+    names = [] if list(report.classes) == list(result.images.classes) else report.classes
+    return {"bundle": report.bundle, "num_samples": report.num_samples, "seed": report.seed, "names": names}
 
 
 @on_gpu

@@ -34,6 +34,7 @@ def write(folder: Path = STORED) -> Any:
     from safetensors.torch import load_file, save_file
 
     from d2nwg.ui.generate import service
+    from d2nwg.ui.generate.luck import sentence_of_draws
 
     images = read_data(example=DEFAULTS["example"])
     keys = ("shots", "samples", "seed", "steps", "max_query")
@@ -50,6 +51,7 @@ def write(folder: Path = STORED) -> Any:
         "confusion": made.confusion.tolist(),
         "query": made.data.query_index.tolist(),
         "tried": {"item": item, "likeliest": service.look(made.head, images.items[item])},
+        "draws": sentence_of_draws(Result(images, made, {}, ())),
     }
     write_whole(folder / "first.json", json.dumps(facts))
     (folder / "README.md").unlink()
@@ -73,7 +75,7 @@ class Stored:
 
     def __init__(self, folder: Path):
         facts = json.loads((folder / "first.json").read_text(encoding="utf-8"))
-        self.folder, self.tried = folder, facts["tried"]
+        self.folder, self.tried, self.draws = folder, facts["tried"], facts["draws"]
         self.report = Report.from_json(json.loads((folder / FILES["report"]).read_text(encoding="utf-8")))
         self.confusion = np.array(facts["confusion"])
         self.data = SimpleNamespace(query_index=np.array(facts["query"]))
@@ -145,7 +147,7 @@ class FirstResult(Result):
 
     def sentence(self) -> str:
         """See `Result`: it says also that it was computed beforehand."""
-        return html.result(self.generation.report, BEFOREHAND)
+        return html.result(self.generation.report, BEFOREHAND, self.draws)
 
     def snippet(self, file: Path) -> str:
         """See `Result`."""
@@ -161,7 +163,7 @@ def first_result() -> FirstResult:
     index = made.tried["item"]
     item, truth = images.items[index], images.classes[images.labels[index]]
     known = {(None, item): made.tried["likeliest"]}
-    result = FirstResult(images, made, files, (), known, (item, truth))
+    result = FirstResult(images, made, files, (), known, made.draws, (item, truth))
     result.figures = result.strip(), confusion_figure(made.confusion, made.report.classes)
     return result
 

@@ -147,8 +147,8 @@ def named_result(made: "NamedGeneration") -> str:
     )
 
 
-def result(report: Report, when: str = "") -> str:
-    """The result card; ``when`` is as in `result_sentences`."""
+def result(report: Report, when: str = "", draws: str | None = None) -> str:
+    """The result card; ``when`` is as in `result_sentences`, ``draws`` a sentence on several draws of the support."""
     answer, baselines, made = map(escape, result_sentences(report, when))
     number = percent(report.query_accuracy.chosen)
     notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
@@ -158,7 +158,8 @@ def result(report: Report, when: str = "") -> str:
     better = f'<div class="notice note" role="status">{escape(said)}</div>' if (said := advice(report)) else ""
     return (
         f'<section class="result"><p class="about">{data}</p>'
-        f'<p class="answer">{answer.replace(number, f"<b>{number}</b>", 1)}</p><p>{baselines}</p>{better}'
+        f'<p class="answer">{answer.replace(number, f"<b>{number}</b>", 1)}</p><p>{baselines}</p>'
+        f"{f'<p>{escape(draws)}</p>' if draws else ''}{better}"
         f'<p class="made">{made}</p>{notes}</section>'
     )
 

@@ -113,7 +113,7 @@ def open_kept(key: str, into: Path) -> Result:
     about = json.loads((folder / "data.json").read_text(encoding="utf-8"))
     generation, images = _generation(folder, about), _images(folder, about)
     files = {key: Path(shutil.copy(folder / name, into / name)) for key, name in FILES.items()}
-    made = Result(images, generation, files, (None, None))
+    made = Result(images, generation, files, (None, None), draws="")
     made.figures = made.strip(), confusion_figure(generation.confusion, generation.head.classes)
     return made
 

@@ -34,6 +34,8 @@ class Result:
         figures: samples, confusion; None for names alone, of which nothing is measured.
         known: the likeliest classes of what was tried before, by the number of the sample (None: the chosen head) and
             the picture or text.
+        draws: a sentence on several draws of the labelled items, or "" for none; None where they were not drawn yet
+            (`d2nwg.ui.generate.luck`).
     """
 
     images: Any
@@ -41,6 +43,7 @@ class Result:
     files: dict[str, Path]
     figures: tuple
     known: dict[tuple, dict[str, float]] = field(default_factory=dict)
+    draws: str | None = None
     kind = "head"  # a key of `html.TITLES`
 
     @property
@@ -92,7 +95,9 @@ class Result:
 
     def sentence(self) -> str:
         """The result card."""
-        return html.named_result(self.generation) if self.images is None else html.result(self.generation.report)
+        if self.images is None:
+            return html.named_result(self.generation)
+        return html.result(self.generation.report, draws=self.draws)
 
     def table(self) -> dict | None:
         """The rows to pick from."""

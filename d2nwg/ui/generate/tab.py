@@ -8,7 +8,7 @@ from d2nwg.jobs.owner import STRANGER, owner_of
 from d2nwg.ui import html as views
 from d2nwg.ui.events import PRIVATE, bundle_update
 from d2nwg.ui.frame import Frame, Receiver
-from d2nwg.ui.generate import cards, cells, curve, elsewhere, finetune, html, loose, many, service, sorting
+from d2nwg.ui.generate import cards, cells, curve, elsewhere, finetune, html, loose, luck, many, service, sorting
 from d2nwg.ui.generate.api import add_endpoints
 from d2nwg.ui.generate.first import first_result
 from d2nwg.ui.generate.kept import open_kept
@@ -56,6 +56,7 @@ def build_tab(frame: Frame) -> None:
     _wire_images(frame, choices, view, run)
     _wire_generate(frame, choices, view, run)
     cards.wire(frame, started_by, choices, view, run, SCROLL)
+    luck.wire(frame, view.results.sentence)
     finetune.wire(frame, results.finetune)
     curve.wire(frame, results.curve)
     cells.wire(frame, results.cells)
