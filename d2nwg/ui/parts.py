@@ -60,6 +60,10 @@ def action(label: str, key: str, **button: Any) -> tuple[gr.Button, gr.Button, g
 class Upload(_Uploaded, gr.File):
     """A drop zone; handlers get paths."""
 
+    def get_config(self, *given: Any) -> dict:
+        config = super().get_config(*given)
+        return {**config, "elem_classes": [*config["elem_classes"], "drop"]}  # of assets/style.css
+
     def _process_single_file(self, f) -> str:  # gradio's leaves an empty temporary file for each
         if self.file_types and not is_valid_file(f.path, self.file_types):
             raise Refusal(f"Give a file of one of these kinds: {', '.join(self.file_types)}.")

@@ -105,7 +105,6 @@ class Choices(Components):
             file_count="multiple",
             height=84,
             elem_id="explore-files",
-            elem_classes="drop",
             visible=False,
         )
         with gr.Row(elem_classes="pair"):
@@ -258,7 +257,6 @@ class Results(Components):
                         file_count="multiple",
                         height=84,
                         elem_id="explore-judge",
-                        elem_classes="drop",
                     )
                     self.score = gr.HTML(
                         views.hint("A zip of class folders named as the head's classes."), elem_id="explore-score"

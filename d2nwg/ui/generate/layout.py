@@ -110,7 +110,7 @@ class Choices(Components):
                 file_count="directory",
                 height=84,
                 elem_id="folder",
-                elem_classes="drop folder",
+                elem_classes="folder",
             )
         self.files_said = gr.HTML(elem_id="files-said")
         self.sort = gr.Button("Sort photographs by hand", size="sm", elem_id="sort")

@@ -100,14 +100,13 @@ def controls() -> dict[str, Block]:
                 file_count="multiple",
                 height=84,
                 elem_id="loose-files",
-                elem_classes="drop",
             )
             parts["folder"] = Folder(
                 label="A folder",
                 file_count="directory",
                 height=84,
                 elem_id="loose-folder",
-                elem_classes="drop folder",
+                elem_classes="folder",
             )
         parts["said"] = gr.HTML(elem_id="loose-said")
         parts["name"] = gr.Textbox(

@@ -48,7 +48,6 @@ def controls() -> dict[str, Block]:
             file_count="multiple",
             height=84,
             elem_id="many-files",
-            elem_classes="drop",
         )
     }
     parts["go"], parts["stop"], parts["status"] = action("Predict", "many", size="sm")

@@ -116,7 +116,6 @@ class Choices(Components):
             height=84,
             visible=False,
             elem_id="path-liked-files",
-            elem_classes="drop",
         )
         with gr.Accordion("Settings", open=False):
             self.name_points = gr.Number(
@@ -148,7 +147,6 @@ class Choices(Components):
                     file_count="multiple",
                     height=84,
                     elem_id=f"path-texts-{letter}",
-                    elem_classes="drop",
                 )
                 self.labels[letter] = gr.Textbox(
                     label="Class names (optional)",
@@ -189,7 +187,6 @@ class Choices(Components):
             height=84,
             visible=False,
             elem_id=f"files-{letter}",
-            elem_classes="drop",
         )
         self.strip[letter] = gr.HTML(elem_id=f"strip-{letter}")
 

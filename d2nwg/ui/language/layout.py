@@ -51,7 +51,6 @@ class LookChoices(Components):
                 label="A model of your own: a GGUF file, or a zip of a folder with config.json",
                 height=84,
                 elem_id="language-model-file",
-                elem_classes="drop",
                 visible=not on_a_space(),
             )
             self.mode = gr.Radio(
@@ -216,7 +215,6 @@ class Chat(Components):
                 label="A delta saved earlier",
                 height=84,
                 elem_id="language-delta",
-                elem_classes="drop",
                 file_types=[".safetensors"],
             )
             gr.HTML(views.hint("Drop a delta.safetensors saved earlier to talk with that refinement of the model."))

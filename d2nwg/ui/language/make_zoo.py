@@ -38,7 +38,6 @@ class MakeZoo(Components):
                 file_count="multiple",
                 height=110,
                 elem_id="language-make-files",
-                elem_classes="drop",
                 file_types=[".jsonl", ".gz", ".json"],
             )
             self.found = gr.HTML(elem_id="language-make-found")

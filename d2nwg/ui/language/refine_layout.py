@@ -87,7 +87,6 @@ class Refining(Components):
                 height=84,
                 visible=False,
                 elem_id=f"language-{key}-file",
-                elem_classes="drop",
                 file_types=[".jsonl", ".gz", ".json"],
             )
         self.preset = gr.Dropdown(

@@ -39,9 +39,7 @@ class ZooCard(Components):
         with gr.Column(elem_classes="card"):
             gr.HTML(views.title("1 · Zoo", "Trained weights to learn from."))
             self.source = gr.Radio(SOURCES, value=BUILD, show_label=False, container=False, elem_id="zoo-source")
-            self.files = Upload(
-                label="Your files", file_count="multiple", height=130, elem_id="zoo-files", elem_classes="drop"
-            )
+            self.files = Upload(label="Your files", file_count="multiple", height=130, elem_id="zoo-files")
             self.hint = gr.HTML(views.hint(HINTS[BUILD]))
             self.status = gr.HTML(elem_id="zoo-status")
             self.found = gr.HTML(elem_id="zoo-found")
