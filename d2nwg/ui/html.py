@@ -1,5 +1,6 @@
 """Pieces of HTML that every tab uses. Whatever comes from a visitor is escaped here."""
 
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
@@ -51,6 +52,23 @@ def progress(stage) -> str:
         f'<div class="working" role="status"><div class="words"><b>{escape(stage.name)}</b>'
         f"<span>{' · '.join(filter(None, (numbers, left)))}</span></div>"
         f'<div class="bar{"" if stage.total else " unknown"}"><i style="width:{width:.1f}%"></i></div></div>'
+    )
+
+
+def score_table(label: str, heads: Sequence[str], rows: Sequence[tuple[bool, Sequence[str]]]) -> str:
+    """A table of accuracies that scrolls sideways on a phone, and says what it is as `label`.
+
+    Args:
+        rows: whether each is marked, and its cells, of which the first names it.
+    """
+    top = "".join(f"<th>{escape(words)}</th>" for words in heads)
+    body = ""
+    for marked, (name, *cells) in rows:
+        own = ' class="own"' if marked else ""
+        body += f"<tr{own}><th>{escape(name)}</th>{''.join(f'<td>{escape(text)}</td>' for text in cells)}</tr>"
+    return (
+        f'<div class="scores" tabindex="0" role="group" aria-label="{escape(label)}"><table>'
+        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 

@@ -274,6 +274,7 @@ def cases(tmp_path, monkeypatch):
         panes = [language.pane(said, side, blind, True) for side in (0, 1) for blind in (True, False)]
         return {
             (views, "title"): [views.title(name, name)],
+            (views, "score_table"): [views.score_table(name, [name], [(True, [name, name])])],
             (views, "notice"): [views.notice(name)],
             (views, "hint"): [views.hint(name)],
             (views, "progress"): [views.progress(Stage(name, 1, 2, 3.0))],
@@ -295,7 +296,6 @@ def cases(tmp_path, monkeypatch):
                 generate.named_result(make_named([name, "b"], variance=0.99, nearest=(name, "b")))
             ],
             (generate, "finetuned"): [generate.finetuned(replace(tuned, notes=[name]))],
-            (generate, "score_table"): [generate.score_table(name, [name], [(True, [name, name])])],
             (generate, "learning"): [generate.learning(make_curve(notes=[name]))],
             (generate, "seen"): [generate.seen(name, {name: 0.9, "b": 0.1}, name)],
             (generate, "likeliest"): [generate.likeliest({name: 0.9, "b": 0.1})],

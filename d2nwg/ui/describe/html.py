@@ -5,7 +5,7 @@ from html import escape
 from d2nwg.bundles import NO_ADAPTERS
 from d2nwg.ui.describe.service import Looked, Result, Scored
 from d2nwg.ui.generate.html import likeliest
-from d2nwg.ui.html import count, hint, percent, title
+from d2nwg.ui.html import count, hint, percent, score_table, title
 from d2nwg.utils.text import shown
 
 RIGHT_ANGLE = 90.0  # degrees: vectors with nothing in common
@@ -91,18 +91,15 @@ def scores(scored: Scored, near: str) -> str:
     rows = []
     for name, value in found.scores.items():
         if name in found.intervals:
-            low, high = found.intervals[name]
-            cells = f"<td>{percent(value)}</td><td>{percent(low)} to {percent(high)}</td>"
+            cells = [percent(value), " to ".join(map(percent, found.intervals[name]))]
         else:
-            cells = f"<td>{value:.3f}</td>"
-        rows.append(
-            f'<tr{" class=own" if name == "generated" else ""}><th scope="row">{escape(NAMES[name])}</th>{cells}</tr>'
-        )
-    head = "<th>right</th><th>95 % interval</th>" if found.intervals else "<th>Pearson</th>"
+            cells = [f"{value:.3f}"]
+        rows.append((name == "generated", [NAMES[name], *cells]))
+    heads = ["", *(["right", "95 % interval"] if found.intervals else ["Pearson"])]
     notes = "".join(f"<li>{escape(note)}</li>" for note in found.targets.notes)
     return (
-        f'<p class="seen">{escape(words(found, near))}</p><div class="scores"><table><thead><tr><th></th>{head}</tr>'
-        f"</thead><tbody>{''.join(rows)}</tbody></table></div>" + (f'<ul class="notes">{notes}</ul>' if notes else "")
+        f'<p class="seen">{escape(words(found, near))}</p>{score_table("the adapter and its baselines", heads, rows)}'
+        + (f'<ul class="notes">{notes}</ul>' if notes else "")
     )
 
 

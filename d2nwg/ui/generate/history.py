@@ -9,9 +9,8 @@ import numpy as np
 from gradio.blocks import Block
 
 from d2nwg.ui import html as views
-from d2nwg.ui.generate import html
 from d2nwg.ui.generate.made import Result
-from d2nwg.ui.html import percent
+from d2nwg.ui.html import percent, score_table
 from d2nwg.utils.text import number
 
 MOST = 8  # results that are kept; the oldest goes first
@@ -129,7 +128,7 @@ def compare(one: Result, other: Result) -> str:
         values = [found.get(name) for found in scores]
         if any(value is not None for value in values):
             rows.append((name, [NOTHING if value is None else percent(value) for value in values]))
-    table = html.score_table("two results side by side", ["", "shown", "beside it"], _marked(rows))
+    table = score_table("two results side by side", ["", "shown", "beside it"], _marked(rows))
     return f"<p>{escape(against(one, other))}</p>{table}"
 
 

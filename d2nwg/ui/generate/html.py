@@ -9,7 +9,7 @@ import numpy as np
 from d2nwg.evaluation.finetune_report import GENERATED, FineTuneReport, cell, measured_on, sentences
 from d2nwg.evaluation.finetune_report import table as report_table
 from d2nwg.evaluation.report import Report, SampleScore, advice
-from d2nwg.ui.html import count, hint, percent, title
+from d2nwg.ui.html import count, hint, percent, score_table, title
 from d2nwg.utils.text import shown
 
 if TYPE_CHECKING:
@@ -161,23 +161,6 @@ def result(report: Report, when: str = "", draws: str | None = None) -> str:
         f'<p class="answer">{answer.replace(number, f"<b>{number}</b>", 1)}</p><p>{baselines}</p>'
         f"{f'<p>{escape(draws)}</p>' if draws else ''}{better}"
         f'<p class="made">{made}</p>{notes}</section>'
-    )
-
-
-def score_table(label: str, heads: Sequence[str], rows: Sequence[tuple[bool, Sequence[str]]]) -> str:
-    """A table of accuracies that scrolls sideways on a phone, and says what it is as `label`.
-
-    Args:
-        rows: whether each is marked, and its cells, of which the first names it.
-    """
-    top = "".join(f"<th>{escape(words)}</th>" for words in heads)
-    body = ""
-    for marked, (name, *cells) in rows:
-        own = ' class="own"' if marked else ""
-        body += f"<tr{own}><th>{escape(name)}</th>{''.join(f'<td>{escape(text)}</td>' for text in cells)}</tr>"
-    return (
-        f'<div class="scores" tabindex="0" role="group" aria-label="{escape(label)}"><table>'
-        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
