@@ -186,6 +186,7 @@ def test_a_bad_upload_is_a_sentence(visit, tmp_path):
 def test_a_failure_keeps_the_result(visit):
     page = visit(DIGITS)
     generate(page, samples=3)
+    page.wait_for_selector("#sentence:has-text('Drawn 5 times')")
     sentence = page.inner_text("#sentence .result")
     page.fill("#shots input", "60")
     page.click("#go")

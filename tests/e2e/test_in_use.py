@@ -62,6 +62,7 @@ def test_a_link_opens_a_result_again(visit, digits_zip):
     upload(page, "#files input[type=file]", digits_zip)
     page.wait_for_selector("#images .summary:has-text('5 classes · 80 images')")
     generate(page, samples=4)
+    page.wait_for_selector("#sentence:has-text('Drawn 5 times')")
     page.click("#keep-go")
     link = page.get_attribute("#kept a", "href")
     said, rows = page.inner_text("#sentence"), page.inner_text("#table")

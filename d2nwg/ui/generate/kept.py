@@ -113,7 +113,7 @@ def open_kept(key: str, into: Path) -> Result:
     about = json.loads((folder / "data.json").read_text(encoding="utf-8"))
     generation, images = _generation(folder, about), _images(folder, about)
     files = {key: Path(shutil.copy(folder / name, into / name)) for key, name in FILES.items()}
-    made = Result(images, generation, files, (None, None), draws="")
+    made = Result(images, generation, files, (None, None), draws=about.get("draws", ""))
     made.figures = made.strip(), confusion_figure(generation.confusion, generation.head.classes)
     return made
 
@@ -159,6 +159,7 @@ def _about(result: Result, example: str | None) -> dict:
         "texts": None if result.noun == "image" else list(images.items),
         "split_notes": list(result.generation.data.notes),
         "baselines": list(result.generation.baselines),
+        "draws": result.draws or "",
     }
 
 
