@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--checkpoints", type=int, nargs="+", default=[0, 1, 5, 50])
-    parser.add_argument("--max-images", type=int, default=600, help="of a set, to show, train and score on")
+    parser.add_argument("--max-images", type=int, default=1500, help="of a set, to show, train and score on")
     parser.add_argument("--readme", action="store_true", help="put the table into benchmarks/README.md")
     args = parser.parse_args(argv)
     out = Path(args.out)

@@ -20,7 +20,6 @@ from tests.tiny_llm import make_tiny_llm
 
 SETS = ["flowers12", "house_rooms", "scenes6", "trashnet", "weather4", "yoga8", "cifar100"]
 SETS = [f"unseen-{name}" for name in SETS]
-TUNED = ["unseen-flowers12", "unseen-weather4", "unseen-yoga8", "unseen-trashnet"]
 TEXT_SETS = "sst2 mr sst5 cola ag_news trec6 tweet_emotion banking77"
 RENAMED = "--rename mr=negative,positive trec6=description,entity,abbreviation,human,location,number"
 UNSEEN = "--seeds 1 --seeds-many 1 --shots 1 --ways 2 --num-samples 2 --query 2 --unlabelled 1"
@@ -43,7 +42,7 @@ SMALLEST = {  # documented command: options that make it small; the last one cou
     ),
     "python -m benchmarks.adapters adapter-zoo texts/* --about benchmarks/text_tasks.json --out new.json --unseen "
     "ag_news clinc150 cola imdb mrpc sst2 trec6 tweet_emotion": "--preset tiny --seeds 1 --unseen sst2 --smoke",
-    f"python -m benchmarks.finetune {' '.join(TUNED)} --out finetune.json --readme": (
+    f"python -m benchmarks.finetune {' '.join(SETS)} --out finetune.json --readme": (
         "--repetitions 2 --epochs 2 --checkpoints 0 1 --shots 1 --num-samples 2 --max-images 8"
     ),
     "python -m benchmarks.speed --zoo zoo --images photos/ --out speed.json": "--smoke --only probes encoder",
