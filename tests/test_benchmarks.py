@@ -78,6 +78,9 @@ SMALLEST = {  # documented command: options that make it small; the last one cou
     "python -m benchmarks.tasks gray-mnist.npz gray-notmnist.npz --out tasks-small-networks --write-card": (
         "--smoke --out again"
     ),
+    "python -m benchmarks.epochs gray-mnist.npz fashion.npz cifar10.npz gray-notmnist.npz --out epochs.json": (
+        "--smoke --seeds 2"
+    ),
     "python -m benchmarks.populations gray-mnist.npz --count 4 --steps 40 --out populations.json": (
         "--count 2 --steps 2 --repeats 1"
     ),
