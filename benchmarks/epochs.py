@@ -71,8 +71,8 @@ class Sizes:
     epochs: tuple[int, ...] = (0, 1, 5, 25)
     long: int = 50  # epochs of a random start, beside them
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)  # of Adam
-    by_id: NetworksConfig = field(default_factory=NetworksConfig)
-    by_data: DatasetNetworksConfig = field(default_factory=lambda: DatasetNetworksConfig(steps=600, held_out=0.0))
+    by_id: NetworksConfig = field(default_factory=lambda: NetworksConfig(diffusion_steps=1200))
+    by_data: DatasetNetworksConfig = field(default_factory=lambda: DatasetNetworksConfig(steps=1500, held_out=0.0))
 
 
 _SMOKE = Sizes(
