@@ -4,12 +4,12 @@
 
 All data sets have ten classes and become grey pictures of 28 × 28 (CIFAR-10 too). Of each, 2,000 training images train,
 666 others choose (validation), and 2,000 test images score. The zoo holds ten small CNNs (2,464 numbers) of each data
-set, which begin alike, are trained for 25 epochs in batches of 64, and keep their last three checkpoints, an epoch
-apart. Two generators learn it: one is given the name of the data set (`NetworksConfig`), the other five images a class
-of it (`DatasetNetworksConfig`). Every arm is then trained further on the same 2,000 images, in the same batches. Its
-learning rate, for each data set and number of epochs, is the best of four on the validation images, with seed 0. A
-seed decides the random start, the samples, the images shown and the order of batches; all seeds have the same zoo and
-generators.
+set, which begin alike, are trained on the 2,000 images for 25 epochs in batches of 64, and keep their last three
+checkpoints, an epoch apart. Two generators learn it: one is given the name of the data set (`NetworksConfig`, 600 steps
+of the VAE and 1,200 of diffusion), the other five images a class of it (`DatasetNetworksConfig`, 1,500 steps). Every
+arm is then trained further on the same 2,000 images, in the same batches. Its learning rate, for each data set and
+number of epochs, is the best of four on the validation images, with seed 0. A seed decides the random start, the
+samples, the images shown and the order of the batches; all seeds have the same zoo and generators.
 
 Average, kernel density and members are those of the data set, not of the whole zoo. *Nearest member* is the checkpoint
 of the data set that is nearest to the sample by id; noise moves each tensor of a member as far as the sample's is from
