@@ -73,6 +73,7 @@ class Sizes:
     epochs: tuple[int, ...] = (0, 1, 5, 25)
     long: int = 50  # epochs of a random start, beside them
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)  # of Adam
+    random_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)  # a random start wants larger ones
     by_id: NetworksConfig = field(default_factory=lambda: NetworksConfig(diffusion_steps=1200))
     by_data: DatasetNetworksConfig = field(default_factory=lambda: DatasetNetworksConfig(steps=1500, held_out=0.0))
 
@@ -87,6 +88,7 @@ _SMOKE = Sizes(
     epochs=(0, 1),
     long=2,
     rates=(1e-3, 1e-2),
+    random_rates=(1e-3, 1e-2),
     by_id=NetworksConfig.preset("tiny", vae_steps=4, align_steps=2, diffusion_steps=4),
     by_data=DatasetNetworksConfig.preset("tiny", steps=3, held_out=0.0),
 )
@@ -263,7 +265,9 @@ def table(result: dict, sizes: Sizes) -> str:
             cells = [said(chosen(rows, data, arm, e)) if str(e) in own[0]["test"] else "–" for e in epochs]
             rate = best(rows, data, arm)
             rates = ", ".join(f"{rate[str(e)]:g}" for e in epochs if str(e) in rate)
-            lines.append(f"| {words} | {' | '.join(cells)} | {rates} | {said([row['distance'] for row in own])} |")
+            lines.append(
+                f"| {words} | {' | '.join(cells)} | {rates} | {np.mean([row['distance'] for row in own]):.2f} |"
+            )
         parts.append("\n".join(lines))
     return "\n\n".join([*parts, paired(result, sizes)])
 
@@ -311,9 +315,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 result["zoo"][task.name] = accuracy_of(module, members.states, *scored).tolist()
             arms = starts(task, members, pipes, sizes, seed)
             arms = {arm: state for arm, state in arms.items() if arm not in there}
-            rates = {
-                arm: sorted(set(best(rows, task.name, arm).values())) if seed else list(sizes.rates) for arm in arms
-            }
+            rates = {arm: list(sizes.random_rates if arm == "random" else sizes.rates) for arm in arms}
+            if seed:
+                rates = {arm: sorted(set(best(rows, task.name, arm).values())) for arm in arms}
             for arm, found in measure(task, arms, rates, module, sizes, seed, progress).items():
                 away = round(members.nearest(arms[arm])[1], 4)
                 rows.append({"data": task.name, "seed": seed, "arm": arm, "distance": away, **found})
