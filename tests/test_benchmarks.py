@@ -77,6 +77,9 @@ SMALLEST = {  # documented command: options that make it small; the last one cou
     "python -m benchmarks.tasks gray-mnist.npz gray-notmnist.npz --out tasks-small-networks --write-card": (
         "--smoke --out again"
     ),
+    "python -m benchmarks.epochs gray-mnist.npz fashion.npz cifar10.npz gray-notmnist.npz --out epochs.json": (
+        "--smoke --seeds 2"
+    ),
     "python -m benchmarks.populations gray-mnist.npz --count 4 --steps 40 --out populations.json": (
         "--count 2 --steps 2 --repeats 1"
     ),
@@ -215,3 +218,33 @@ def test_what_scores_ablations_is_in_no_zoo(tmp_path):
     assert np.bincount(held.labels).tolist() == [2, 2, 2] and np.bincount(kept.labels).tolist() == [6, 6, 6]
     for part in (kept, held):
         assert [part.classes[label] for label in part.labels] == [path.parent.name for path in part.items]
+
+
+def test_what_chooses_and_what_trains_in_epochs_share_no_image(tmp_path):
+    from benchmarks.epochs import Task, sizes_of
+    from d2nwg.utils.progress import silent
+
+    rng, labels = np.random.default_rng(0), np.arange(300) % 10
+    pictures = {f"x_{part}": rng.integers(0, 256, (300, 28, 28)).astype(np.uint8) for part in ("train", "test")}
+    names = np.array([*"abcdefghij"])
+    np.savez(tmp_path / "gray-set.npz", **pictures, y_train=labels, y_test=labels, class_names=names)
+    task = Task.read(str(tmp_path / "gray-set.npz"), sizes_of(smoke=True), silent)
+    found = {part: {image.numpy().tobytes() for image in images} for part, images in task.images.items()}
+    assert {part: len(of) for part, of in found.items()} == {"train": 128, "validation": 60, "test": 100}
+    assert not found["train"] & found["validation"] and not found["test"] & (found["train"] | found["validation"])
+    zoo = task.arrays()
+    assert {image.tobytes() for image in zoo.train} == found["train"]
+    assert {image.tobytes() for image in zoo.test} == found["validation"]
+
+
+def test_rates_of_epochs_are_chosen_on_validation_images_of_the_first_seed():
+    from benchmarks.epochs import best, chosen
+
+    def row(seed: int, rates: list[float], validation: list[float], test: list[float]) -> dict:
+        scores = {"validation": {"0": validation, "5": validation}, "test": {"0": [0.1] * len(rates), "5": test}}
+        return {"data": "set", "arm": "id", "seed": seed, "rates": rates, **scores}
+
+    rows = [row(0, [0.1, 0.2], [0.5, 0.6], [0.9, 0.7]), row(1, [0.2], [0.4], [0.8])]
+    assert best(rows, "set", "id") == {"5": 0.2}
+    assert chosen(rows, "set", "id", 5).tolist() == pytest.approx([70, 80])
+    assert chosen(rows, "set", "id", 0).tolist() == pytest.approx([10, 10])

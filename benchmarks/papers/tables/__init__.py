@@ -1,10 +1,10 @@
 """The specifications: every table and figure of the first paper, and the scenarios of the second."""
 
 from benchmarks.papers.spec import Entry
-from benchmarks.papers.tables import facts, few_shot, language, networks, retrieval, task_ids, transfer
+from benchmarks.papers.tables import epochs, facts, few_shot, language, networks, retrieval, task_ids, transfer
 
 FIRST, SECOND = "Diffusion-based neural network weights generation", "Reimagining parameter space exploration"
-_PARTS = (facts, few_shot, language, networks, retrieval, transfer)
+_PARTS = (epochs, facts, few_shot, language, networks, retrieval, transfer)
 
 
 def _order(entry: Entry) -> tuple[bool, int]:
