@@ -106,6 +106,12 @@ SMALLEST = {  # command: options that make it small, in the order in which the c
     "--criterion confidence --normalise --select-questions 240 --report-questions 500 --seed 0 --out refined-one-0": (
         f"{REFINE} --select-questions 0 --report-questions 0"
     ),
+    "python -m d2nwg llm refine default --parts head --select questions/select.jsonl --report questions/report.jsonl "
+    "--preset quick --criterion confidence --normalise --select-questions 240 --report-questions 500 --seed 0 --out "
+    "refined-head": f"{REFINE} --select-questions 0 --report-questions 0",
+    "python -m d2nwg llm refine default --parts all --select questions/select.jsonl --report questions/report.jsonl "
+    "--preset quick --criterion confidence --normalise --candidates 1 --select-questions 60 --report-questions 500 "
+    "--seed 0 --out refined-all": f"{REFINE} --select-questions 0 --report-questions 0",
     "python -m d2nwg llm split arc_challenge.jsonl arc_easy.jsonl openbookqa.jsonl --parts train=900 select=400 "
     "--seed 0 --out others": "--parts train=8 select=8",
     "python -m d2nwg zoo build others/train.jsonl --select others/select.jsonl --select-questions 120 --llm default "
