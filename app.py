@@ -9,7 +9,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is sent or
 
 from d2nwg.ui.access import ACCESS, open_to_visitors
 from d2nwg.ui.app import build_app, launch_options
-from d2nwg.ui.libraries import warm_up
+from d2nwg.ui.libraries import import_first, warm_up
 from d2nwg.utils.errors import UserError
 
 demo = build_app()
@@ -47,6 +47,7 @@ def main() -> None:
     except UserError as mistake:
         parser.error(str(mistake))
 
+    import_first()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop by the system cleans up as Ctrl+C does
     try:
         demo.launch(

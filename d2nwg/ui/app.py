@@ -18,6 +18,7 @@ from d2nwg.ui.gpu import device_words
 from d2nwg.ui.http import app_options
 from d2nwg.ui.interpolate import tab as interpolate
 from d2nwg.ui.language import tab as language
+from d2nwg.ui.libraries import import_libraries
 from d2nwg.ui.session import close, page_closed, private_root
 from d2nwg.ui.settings import bundle_choices, default_bundle
 from d2nwg.ui.theme import studio_theme
@@ -122,7 +123,8 @@ def _page_closed(request: gr.Request) -> None:
 
 
 async def _tools() -> str:
-    return TOOLS % escape(await asyncio.to_thread(device_words))
+    await asyncio.to_thread(import_libraries)  # torch knows the device
+    return TOOLS % escape(device_words())
 
 
 def _asked_tab(asked: str | None):

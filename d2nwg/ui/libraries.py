@@ -23,6 +23,19 @@ def import_libraries() -> None:
         import d2nwg.interpolation.path  # noqa: F401
 
 
+def import_first() -> None:
+    """Import what a page needs when it opens, by doing it once; it is called before there is a page. While `warm_up`
+    imports in one thread, a handler that imports the same packages in another can fail (``_DeadlockError``) where their
+    modules import each other, as those of narwhals do, which plotly and scikit-learn use."""
+    from d2nwg.ui.generate.first import first_result
+    from d2nwg.ui.interpolate.html import endpoint_strip
+    from d2nwg.ui.interpolate.settings import DEFAULTS
+
+    first_result().table()
+    for end in ("a", "b"):
+        endpoint_strip(DEFAULTS[end])
+
+
 def warm_up() -> None:
     """Import what is slow and load the default encoder, bundle and text encoder, so that the first click does not wait
     for them."""
