@@ -6,6 +6,7 @@ from d2nwg.ui.app import TABS
 
 axe = pytest.importorskip("axe_playwright_python.base", reason="axe-playwright-python, of the extra test, carries axe")
 SERIOUS = ("serious", "critical")
+AT_REST = "document.getAnimations().every(one => one.playState !== 'running')"  # no colour is on its way to another
 
 
 def faults(page) -> list[str]:
@@ -31,7 +32,7 @@ def test_every_tab(visit, theme):
     for tab in TABS:
         page.get_by_role("tab", name=tab.LABEL, exact=True).click()
         page.wait_for_selector(f"#{tab.KEY}", state="visible")
-        page.wait_for_function("document.getAnimations().every(one => one.playState !== 'running')")
+        page.wait_for_function(AT_REST)
         found[tab.KEY] = faults(page)
     assert not any(found.values()), found
 
@@ -42,7 +43,11 @@ def test_a_result(visit):
     page.click("#go")
     page.wait_for_selector("#status .notice:is(.good, .bad)")
     page.wait_for_selector("#snippet .cm-line")
-    page.wait_for_selector("#strip .js-plotly-plot")
+    page.wait_for_selector("#sentence:has-text('Drawn 5 times')")
+    for figure in ("strip", "confusion"):
+        page.wait_for_selector(f"#{figure} .js-plotly-plot")
     found = faults(page)
     page.evaluate("document.body.classList.add('dark')")
-    assert not found + faults(page), found
+    page.wait_for_function(AT_REST)
+    found += faults(page)
+    assert not found, found
