@@ -77,8 +77,7 @@ def pick(page, field: str, words: str = "", number: int = 0) -> None:
 
 def photograph(page, field: str) -> None:
     """Take a picture with the camera, once it shows one."""
-    if page.locator(f"{field} button[aria-label='Capture from camera']").count():
-        page.click(f"{field} button[aria-label='Capture from camera']")
+    page.click(f"{field} button[aria-label='Capture from camera']")
     page.click(f"{field} [title='grant webcam access'] button")
     page.wait_for_function("field => document.querySelector(`${field} video`)?.readyState === 4", arg=field)
     page.click(f"{field} button[aria-label='capture photo']")

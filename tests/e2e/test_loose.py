@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from tests.e2e.acts import download, open_settings, photograph, upload
+from tests.e2e.acts import STAYS, download, open_settings, photograph, upload
 from tests.e2e.test_accessibility import axe, faults
 
 
@@ -69,21 +69,13 @@ def test_a_picture_of_the_clipboard(visit):
     assert page.locator("#boxes .tile img").count() == 1
 
 
-def test_pictures_of_the_camera(visit):
+def test_a_picture_of_the_camera(visit):
     page = visit()
     page.wait_for_selector("#seen:has-text('has not seen')")  # of the result that stands at first, which comes late
+    assert page.evaluate(STAYS, ["#picture", "its picture"])
     photograph(page, "#picture")
     page.wait_for_selector("#seen:has-text('The chosen head predicts'):not(:has-text('has not seen'))")
     assert page.locator("#picture img").count() == 1
-    open_settings(page, "#sort", "#class-name :is(input, textarea)")
-    page.fill("#class-name :is(input, textarea)", "clock, other")
-    page.press("#class-name :is(input, textarea)", "Enter")
-    page.wait_for_selector("#boxes [data-box=other]")
-    page.click("#camera-part button")
-    for taken in (1, 2):
-        photograph(page, "#camera")
-        page.wait_for_function("taken => document.querySelectorAll('#boxes .tile img').length === taken", arg=taken)
-    page.wait_for_selector("#loose-said:has-text('1 picture added to clock.')")
 
 
 def test_from_loose_photographs_or_a_folder_to_a_result(visit, photographs, tmp_path):
