@@ -32,8 +32,7 @@ def import_first() -> None:
     from d2nwg.ui.interpolate.settings import DEFAULTS
 
     first_result().table()
-    for end in ("a", "b"):
-        endpoint_strip(DEFAULTS[end])
+    endpoint_strip(DEFAULTS["a"])
 
 
 def warm_up() -> None:

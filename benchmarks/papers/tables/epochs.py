@@ -6,11 +6,12 @@ from pathlib import Path
 from benchmarks.papers.markdown import tables
 from benchmarks.papers.run import Run
 from benchmarks.papers.spec import NOT, PARTLY, Call, Entry, Grid, Published, Verdict, grid
+from benchmarks.papers.tables.networks import DENSITY, RANDOM, cells
 
 HEADING = "Networks of seen data sets, by epoch"
 SETS = ("mnist", "fashion", "cifar10", "notmnist")  # in the order of the page's tables
 FILES = ("gray-mnist", "fashion", "cifar10", "gray-notmnist")
-ZOO, RANDOM, DENSITY = "the zoo's networks of the data set", "random", "kernel density of the 30 best (SKDE30)"
+ZOO = "the zoo's networks of the data set"
 OURS = {
     "by id": "ours by id, one sample",
     "a sample by data set": "ours by data set, one sample",
@@ -53,10 +54,6 @@ def _parts(found: dict[str, Grid]) -> tuple[list[Grid], Grid]:
     return sets, differences
 
 
-def _cells(grids: list[Grid], label: str, column: str) -> str:
-    return " / ".join(f"{one[label, column]:.0f}" for one in grids)
-
-
 def missed(pairs: list[tuple[float, float]], least: float = 0.0) -> str:
     """On which of the data sets the first number is not at least the second and ``least``."""
     apart = [(name, own - other) for name, (own, other) in zip(SETS, pairs, strict=True)]
@@ -68,10 +65,10 @@ def verdict(found: dict[str, Grid]) -> Verdict:
     """As good as the zoo without training, ahead of random and SKDE30, after 25 epochs as good as random after 50; and
     whether the average, or a member with noise, is as good."""
     grids, differences = _parts(found)
-    ours = [f"{' / '.join(SETS)}: zoo {_cells(grids, ZOO, '0')}"]
+    ours = [f"{' / '.join(SETS)}: zoo {cells(grids, ZOO, '0')}"]
     words, ahead = [], True
     for name, label in OURS.items():
-        ours.append(f"{name} at 0 epochs {_cells(grids, label, '0')}, at {LAST} {_cells(grids, label, LAST)}")
+        ours.append(f"{name} at 0 epochs {cells(grids, label, '0')}, at {LAST} {cells(grids, label, LAST)}")
         near = missed([(one[label, "0"], one[ZOO, "0"]) for one in grids], -CLOSE)
         twice = missed([(one[label, LAST], one[RANDOM, LONG]) for one in grids])
         early = all(one[label, e] > one[RANDOM, e] for one in grids for e in ("0", "1", "5"))
@@ -89,7 +86,7 @@ def verdict(found: dict[str, Grid]) -> Verdict:
             f"{'' if dense else 'not '}ahead of SKDE30 at epoch 0",
             f"behind the average or a member with noise in {behind} of {len(own)} places",
         ]
-    ours.append(f"random at {LAST} {_cells(grids, RANDOM, LAST)}, at {LONG} {_cells(grids, RANDOM, LONG)}")
+    ours.append(f"random at {LAST} {cells(grids, RANDOM, LAST)}, at {LONG} {cells(grids, RANDOM, LONG)}")
     words.append("2,464 numbers, grey images, 2,000 to train on, one zoo and one training of each generator")
     return Verdict(PARTLY if ahead else NOT, "; ".join(ours), "; ".join(words))
 

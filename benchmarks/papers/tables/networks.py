@@ -61,7 +61,8 @@ def _three(found: dict[str, Grid]) -> list[Grid]:
     return [found[f"published-{number}"] for number in range(3)]
 
 
-def _cells(grids: list[Grid], label: str, column: str) -> str:
+def cells(grids: list[Grid], label: str, column: str) -> str:
+    """A row's number in each of the grids, without decimals."""
     return " / ".join(f"{one[label, column]:.0f}" for one in grids)
 
 
@@ -73,8 +74,8 @@ def unseen_verdict(found: dict[str, Grid]) -> Verdict:
     """Tables 19 and 20: unseen data sets without fine-tuning, ahead of SKDE30."""
     grids = _three(found)
     ahead = all(one[SAMPLE, "0"] > one[DENSITY, "0"] for one in grids)
-    ours = f"{_names(grids)}: one sample {_cells(grids, SAMPLE, '0')}, SKDE30 {_cells(grids, DENSITY, '0')}, random "
-    ours += f"{_cells(grids, RANDOM, '0')}, {SOLVED} {_cells(grids, SOLVED, '0')}"
+    ours = f"{_names(grids)}: one sample {cells(grids, SAMPLE, '0')}, SKDE30 {cells(grids, DENSITY, '0')}, random "
+    ours += f"{cells(grids, RANDOM, '0')}, {SOLVED} {cells(grids, SOLVED, '0')}"
     words = f"{'ahead of' if ahead else 'not ahead of'} SKDE30 on all three sets"
     if any(one[SAMPLE, "0"] < one[SOLVED, "0"] for one in grids):
         words += ", and behind a closed-form head on the zoo's average trunk, which the paper has not"
@@ -152,7 +153,7 @@ def tuned_verdict(found: dict[str, Grid]) -> Verdict:
 def whole_tuned_verdict(found: dict[str, Grid]) -> Verdict:
     """Figure 4: whole networks after a little fine-tuning on unseen tasks."""
     grids = _three(found)
-    ours = f"{_names(grids)}: after 10 steps {_cells(grids, OURS, '10')} (random {_cells(grids, RANDOM, '10')})"
+    ours = f"{_names(grids)}: after 10 steps {cells(grids, OURS, '10')} (random {cells(grids, RANDOM, '10')})"
     ahead = all(one[OURS, "10"] > one[RANDOM, "10"] for one in grids)
     words = (
         f"{'ahead' if ahead else 'not ahead'} of random weights on all three; no such network is pretrained on ImageNet"
