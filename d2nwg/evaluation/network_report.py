@@ -92,6 +92,12 @@ class NetworkReport:
         """As ``report.json`` holds it."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, data: dict) -> "NetworkReport":
+        """The reverse of `to_json`, for what that has written: nothing is checked."""
+        parts = {"query_accuracy": NetworkAccuracy(**data["query_accuracy"]), "seconds": Seconds(**data["seconds"])}
+        return cls(**{**data, **parts, "samples": [SampleScore(**one) for one in data["samples"]]})
+
     def baselines(self) -> dict[str, float]:
         """What a person would otherwise take, in a few words, with its accuracy; random comes last."""
         right = self.query_accuracy

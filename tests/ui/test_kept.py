@@ -17,6 +17,7 @@ from d2nwg.ui.uploads import read_data
 from d2nwg.utils.errors import UserError
 from tests.helpers.reports import make_named
 from tests.ui.test_in_use import page, result, upload  # noqa: F401 (fixtures)
+from tests.ui.test_networks import digits  # noqa: F401 (a fixture)
 from tests.ui.test_texts import write_pairs
 
 
@@ -62,6 +63,26 @@ def test_pairs_of_texts_and_an_example(page, tmp_path):  # noqa: F811
     again = open_kept(keep(state.result), folder())
     same(state.result, again)
     assert again.images.items == state.result.images.items and again.noun == "pair"
+
+
+def test_a_network_from_an_array_file(page, digits):  # noqa: F811
+    state = page.visit.state(GenerateState)
+    state.images = read_data(files=[upload(digits)])
+    update = page.press("", example="own", bundle="networks-28px", samples=2, shots=3)
+    assert update[page.results.keep["card"]]["visible"]
+    first = state.result
+    digits.unlink()
+    again = open_kept(keep(first), folder())
+    assert again.kind == "network" and again.sentence() == first.sentence() and again.table() == first.table()
+    for picked in (None, 1):
+        one, other = first.head(picked), again.head(picked)
+        assert one.facts() == other.facts() and all((one.state[name] == other.state[name]).all() for name in one.state)
+        assert np.array_equal(first.predicted(picked), again.predicted(picked))
+    assert np.array_equal(first.truth(), again.truth()) and np.array_equal(first.held_out(), again.held_out())
+    assert sorted(path.name for path in again.files.values()) == sorted(path.name for path in first.files.values())
+    assert {bytes(item) for item in first.images.items} == {path.read_bytes() for path in again.images.items}
+    shown = page.view.show_new(page.visit, again)
+    assert "The network predicts" in shown[page.results.seen] and shown[page.results.onnx]["visible"]
 
 
 def test_an_example_is_not_copied(page, result):  # noqa: F811

@@ -15,6 +15,8 @@ from gradio.blocks import Block
 from d2nwg.data.examples import EXAMPLES
 from d2nwg.ui import html as views
 from d2nwg.ui.generate.made import FILES, Result
+from d2nwg.ui.generate.networks import FILES as NETWORK_FILES
+from d2nwg.ui.generate.networks import NetworkResult
 from d2nwg.ui.libraries import import_libraries
 from d2nwg.ui.uploads import read_data
 from d2nwg.ui.work import UNEXPECTED
@@ -26,6 +28,8 @@ log = logging.getLogger("d2nwg.ui")
 LARGEST, ALL = 256 * 2**20, 2 * 2**30  # bytes of one result, and of all that are kept
 GONE = "The result of this link is not kept here, or no longer: it has to be generated anew."
 SPLIT = ("support", "labels", "query", "query_labels")  # of `SplitFeatures`
+OF_NETWORKS = ("confusion", "query_index", "query", "truth", "shown", "labels")  # of `NetworkGeneration`
+NUMBERS = ("confusion", "query_index", "truth")  # of these, as NumPy's arrays
 HINT = "Kept with its images or texts, for whoever has the link:"
 
 
@@ -39,8 +43,8 @@ def controls() -> dict[str, Block]:
 
 def of(parts: dict[str, Block], result: Result) -> dict:
     """The update for a new result: what was computed beforehand, or comes from names alone, the page's own link shows
-    anyway; a network is a file."""
-    mine = type(result) is Result and result.images is not None
+    anyway."""
+    mine = type(result) in (Result, NetworkResult) and result.images is not None
     return {parts["card"]: gr.update(visible=mine), parts["said"]: ""}
 
 
@@ -86,8 +90,11 @@ def keep(result: Result) -> str:
         _make_room(total)
         with whole_folder(target) as part:
             part.chmod(0o700)
-            result.generation.save(part)
-            save_file(_tensors(result.generation), part / "more.safetensors")
+            if result.kind == "network":
+                result.generation.save(part, result.generation.report.data)
+            else:
+                result.generation.save(part)
+            save_file(_tensors(result), part / "more.safetensors")
             (part / "items").mkdir()
             for number, item in enumerate(files):
                 _copy(item, part / "items" / _name(number, item))
@@ -111,10 +118,13 @@ def open_kept(key: str, into: Path) -> Result:
 
     os.utime(folder)  # what is looked at is not among the oldest
     about = json.loads((folder / "data.json").read_text(encoding="utf-8"))
-    generation, images = _generation(folder, about), _images(folder, about)
-    files = {key: Path(shutil.copy(folder / name, into / name)) for key, name in FILES.items()}
-    made = Result(images, generation, files, (None, None), draws=about.get("draws", ""))
-    made.figures = made.strip(), confusion_figure(generation.confusion, generation.head.classes)
+    network = about.get("kind") == "network"
+    generation = (_network_generation if network else _generation)(folder, about)
+    names = {key: name for key, name in (NETWORK_FILES if network else FILES).items() if (folder / name).is_file()}
+    files = {key: Path(shutil.copy(folder / name, into / name)) for key, name in names.items()}
+    kind = NetworkResult if network else Result
+    made = kind(_images(folder, about), generation, files, (None, None), draws=about.get("draws", ""))
+    made.figures = made.strip(), confusion_figure(generation.confusion, made.head(None).classes)
     return made
 
 
@@ -149,7 +159,9 @@ def _copy(item: Path | bytes, to: Path) -> None:
 def _about(result: Result, example: str | None) -> dict:
     """What ``data.json`` holds."""
     images = result.images
+    network = result.kind == "network"
     return {
+        "kind": result.kind,
         "example": example,
         "name": images.name,
         "classes": list(images.classes),
@@ -157,8 +169,8 @@ def _about(result: Result, example: str | None) -> dict:
         "is_test": images.is_test.tolist(),
         "notes": list(images.notes),
         "texts": None if result.noun == "image" else list(images.items),
-        "split_notes": list(result.generation.data.notes),
-        "baselines": list(result.generation.baselines),
+        "split_notes": [] if network else list(result.generation.data.notes),
+        "baselines": [] if network else list(result.generation.baselines),
         "draws": result.draws or "",
     }
 
@@ -178,10 +190,13 @@ def _images(folder: Path, about: dict):
     return TextSet(*known, texts, labels, is_test, tuple(about["notes"]))
 
 
-def _tensors(generation) -> dict:
-    """What a `Generation` holds beside its head, samples and report."""
+def _tensors(result: Result) -> dict:
+    """What a `Generation` or `NetworkGeneration` holds beside its head or network, samples and report."""
     import torch
 
+    generation = result.generation
+    if result.kind == "network":
+        return {name: torch.as_tensor(getattr(generation, name)).contiguous() for name in OF_NETWORKS}
     data = generation.data
     numbers = {"confusion": generation.confusion, "right": generation.sample_accuracy}
     numbers |= {"support_index": data.support_index, "query_index": data.query_index}
@@ -216,4 +231,21 @@ def _generation(folder: Path, about: dict):
         more["right"].numpy(),
         data,
         baselines,
+    )
+
+
+def _network_generation(folder: Path, about: dict):
+    """The `NetworkGeneration`."""
+    from safetensors.torch import load_file
+
+    from d2nwg.evaluation.network_report import NetworkReport
+    from d2nwg.network_generation import NetworkGeneration
+    from d2nwg.weights.network_files import read_network
+
+    more, samples = load_file(folder / "more.safetensors"), folder / NETWORK_FILES["samples"]
+    return NetworkGeneration(
+        read_network(folder / NETWORK_FILES["head"]),
+        load_file(samples) if samples.is_file() else {},
+        NetworkReport.from_json(json.loads((folder / NETWORK_FILES["report"]).read_text(encoding="utf-8"))),
+        **{name: more[name].numpy() if name in NUMBERS else more[name] for name in OF_NETWORKS},
     )

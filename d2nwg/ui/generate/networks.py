@@ -13,6 +13,12 @@ from d2nwg.ui.settings import network_bundles
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 
+FILES = {  # of `NetworkGeneration.save`
+    "head": "network.safetensors",
+    "onnx": "model.onnx",
+    "samples": "samples.safetensors",
+    "report": "report.json",
+}
 MAX_IMAGES = 1000  # that a network is trained further on
 
 
@@ -108,8 +114,7 @@ def generate(images, settings: dict, folder: Path, free, typed: str, progress: P
 def written(made, folder: Path) -> dict[str, Path]:
     """Write a `NetworkGeneration` into a folder that is there: its files as head, onnx, samples, report."""
     made.save(folder, made.report.data)
-    names = {"head": "network.safetensors", "onnx": "model.onnx", "samples": "samples.safetensors"}
-    return {key: folder / name for key, name in (names | {"report": "report.json"}).items()}
+    return {key: folder / name for key, name in FILES.items()}
 
 
 def finetune(start, data, settings: dict, bundle: Path | None, file: Path, progress: Progress = silent):
