@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from d2nwg.data.tables import facts_of, read_tables
+from d2nwg.data.tables import TABLES, facts_of, read_tables
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.outputs import explained, new_folder, resolved
 from d2nwg.utils.paths import partial_folder, remove_partial, sole_writer
@@ -107,12 +107,12 @@ def _collect(
     progress: Progress,
 ) -> Imported:
     """Read every checkpoint and write those that are imported below `folder`."""
-    finds = [find_checkpoints(one, into=into, progress=progress) for one in sources]
+    made, seen = Imported(), {record["sha256"]: record["name"] for record in old}
+    finds = [_find(one, len(sources) > 1, made.refused, into, progress) for one in sources]
     tables = [Path(table)] if table else [file for found in finds for file in found.tables]
     rows = read_tables(tables)
     used: set[str] = set()
     checkpoints = [one for found in finds for one in found.checkpoints]
-    made, seen = Imported(), {record["sha256"]: record["name"] for record in old}
     first = max((int(Path(record["file"]).stem) + 1 for record in old), default=0)
     if folder is not None:
         (folder / "models").mkdir(exist_ok=True)
@@ -145,11 +145,26 @@ def _collect(
         raise UserError(
             made.refused[0][1]
             if len(made.refused) == 1
-            else f"None of {len(checkpoints)} checkpoints can be imported; the first one: {made.refused[0][1]}"
+            else f"None of {len(made.refused)} checkpoints can be imported; the first one: {made.refused[0][1]}"
         )
     if unused := sorted(set(rows) - used):
         made.notes.append(f"The table has rows of files that are not here: {some(unused)}.")
     return made
+
+
+def _find(source: str | Path, among_others: bool, refused: list, into: Path | None, progress: Progress) -> Found:
+    """The checkpoints of one source. A file or folder that is given among others may be a table, and may hold none: it
+    is then refused by itself. What is not there at all is a wrong name, which ends the import."""
+    path = Path(source).expanduser()
+    if among_others and path.is_file() and path.suffix.lower() in TABLES:
+        return Found(tables=[path])
+    try:
+        return find_checkpoints(source, into=into, progress=progress)
+    except UserError as reason:
+        if not among_others or not path.exists():
+            raise
+        refused.append((path.name, str(reason)))
+        return Found(others=[path.name])
 
 
 def _account(made: Imported, finds: Sequence[Found], checkpoints: Sequence[CheckpointFiles]) -> str:

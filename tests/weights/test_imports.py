@@ -313,3 +313,23 @@ def test_two_appends_lose_no_record(tmp_path, monkeypatch):
     assert [record["name"] for record in ModelZoo(zoo).records] == ["0.pt", "1.pt"]
     import_checkpoints(tmp_path / "2.pt", zoo, append=True)
     assert [record["name"] for record in ModelZoo(zoo).records] == ["0.pt", "1.pt", "2.pt"]
+
+
+def test_files_given_together_are_each_imported_used_or_named(tmp_path):
+    (tmp_path / "there").mkdir()
+    files = [tmp_path / name for name in ("a.pt", "facts.csv", "notes.txt", "broken.zip", "there", "b.pt")]
+    torch.save({"w": torch.ones(3)}, files[0])
+    files[1].write_text("file,accuracy\na.pt,0.5\nb.pt,0.25\n")
+    files[2].write_text("two of them")
+    files[3].write_bytes(b"PK\x03\x04")
+    torch.save({"w": torch.zeros(3)}, files[-1])
+    made = import_checkpoints(files, tmp_path / "zoo")
+    assert [(record["name"], record["accuracy"]) for record in made.records] == [("a.pt", 0.5), ("b.pt", 0.25)]
+    assert [name for name, _ in made.refused] == ["notes.txt", "broken.zip", "there"]
+    assert made.account.startswith("6 files: 2 imported as 2 checkpoints, 1 table, 3 of other kinds")
+    with pytest.raises(UserError, match="There is no folder or archive at"):
+        import_checkpoints([files[0], tmp_path / "c.pt"], None)
+    with pytest.raises(UserError, match="None of 2 checkpoints can be imported; the first one: "):
+        import_checkpoints(files[2:4], None)
+    with pytest.raises(UserError, match=r"notes\.txt"):
+        import_checkpoints(files[2], None)
