@@ -22,7 +22,7 @@ import argparse
 import copy
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
@@ -66,6 +66,8 @@ class Sizes:
 
     loaded: int = 6000  # training images, of which others than those that train choose; a third as many score
     train: int = 2000
+    channels: int = 1
+    classes: int = 0  # of a data set, drawn by seed 0; 0 for all of them
     shots: int = 5
     networks: int = 10
     zoo_epochs: int = 25
@@ -99,9 +101,24 @@ def sizes_of(smoke: bool) -> Sizes:
     return _SMOKE if smoke else Sizes()
 
 
+def few_classes(data: ImageArrays, count: int) -> ImageArrays:
+    """So many of its classes, drawn by seed 0; all of them for 0."""
+    if not count:
+        return data
+    chosen = np.sort(np.random.default_rng(0).permutation(len(data.classes))[:count])
+    place = np.full(len(data.classes), -1)
+    place[chosen] = np.arange(len(chosen))
+    parts = ((data.train, data.train_labels), (data.test, data.test_labels))
+    (train, seen), (test, scored) = ((x[place[y] >= 0], place[y][place[y] >= 0]) for x, y in parts)
+    return replace(
+        data, classes=tuple(data.classes[c] for c in chosen), train=train, train_labels=seen, test=test,
+        test_labels=scored, test_index=np.zeros(0, np.int64),
+    )  # fmt: skip
+
+
 @dataclass
 class Task:
-    """A data set. Images are bytes (n, 1, 28, 28), labels (n,): ``train``, ``validation`` and ``test``."""
+    """A data set. Images are bytes (n, c, 28, 28), labels (n,): ``train``, ``validation`` and ``test``."""
 
     name: str
     classes: tuple[str, ...]
@@ -111,15 +128,19 @@ class Task:
     @classmethod
     def read(cls, source: str, sizes: Sizes, progress) -> "Task":
         """Training images are shared out between ``train`` and ``validation``, each class in proportion."""
-        data = load_arrays(source, rows=sizes.loaded, progress=progress)
+        data = few_classes(load_arrays(source, rows=sizes.loaded, progress=progress), sizes.classes)
         drawn = draw(data.train_labels, np.zeros(len(data.train), bool), sizes.train, seed=0)
         rows = dict(zip(("train", "validation"), drawn, strict=True))
-        images = {part: data.train[of] for part, of in rows.items()} | {"test": data.test}
+        parts = {part: data.train[of] for part, of in rows.items()} | {"test": data.test}
+        images = {part: torch.from_numpy(np.ascontiguousarray(x)) for part, x in parts.items()}
         labels = {part: data.train_labels[of] for part, of in rows.items()} | {"test": data.test_labels}
         return cls(
             data.name.removeprefix("gray-"),
             data.classes,
-            {part: to_channels(torch.from_numpy(np.ascontiguousarray(x)), 1) for part, x in images.items()},
+            {
+                part: to_channels(torch.from_numpy(np.ascontiguousarray(x)), sizes.channels)
+                for part, x in images.items()
+            },
             {part: torch.from_numpy(y).long() for part, y in labels.items()},
         )
 

@@ -80,6 +80,7 @@ SMALLEST = {  # documented command: options that make it small; the last one cou
     "python -m benchmarks.epochs gray-mnist.npz fashion.npz cifar10.npz gray-notmnist.npz --out epochs.json": (
         "--smoke --seeds 2"
     ),
+    "python -m benchmarks.retrieval all-sets/* --out retrieval.json": "--smoke --seeds 2",
     "python -m benchmarks.populations gray-mnist.npz --count 4 --steps 40 --out populations.json": (
         "--count 2 --steps 2 --repeats 1"
     ),
@@ -173,6 +174,9 @@ def folder(tmp_path_factory):
     write_resnets(folder)
     for seed, name in enumerate(("omniglot-aside", "fashion")):
         write_archive(folder / f"{name}.npz", "ABCDEFGHIJ", seed + 2)
+    (folder / "all-sets").mkdir()
+    for name in ("gray-mnist", "fashion"):
+        shutil.copy(folder / f"{name}.npz", folder / "all-sets")
     make_tiny_llm(folder / "tiny")
     shutil.copytree(shipped("pretrained") / "heads-dual", folder / "BUNDLE")
     with pytest.MonkeyPatch.context() as patch:
@@ -235,6 +239,19 @@ def test_what_chooses_and_what_trains_in_epochs_share_no_image(tmp_path):
     zoo = task.arrays()
     assert {image.tobytes() for image in zoo.train} == found["train"]
     assert {image.tobytes() for image in zoo.test} == found["validation"]
+
+
+def test_few_classes_of_a_set_keep_their_pictures():
+    from benchmarks.epochs import few_classes
+    from d2nwg.data.arrays import ImageArrays
+
+    labels = np.arange(60) % 6  # a picture's grey is its class
+    pictures = np.broadcast_to(labels[:, None, None, None], (60, 1, 2, 2)).astype(np.uint8)
+    whole = ImageArrays("set", tuple("012345"), pictures, labels, pictures[:30], labels[:30])
+    few = few_classes(whole, 4)
+    assert len(few.classes) == 4 and len(few.train) == 40 and len(few.test) == 20 and few_classes(whole, 0) is whole
+    for images, of in ((few.train, few.train_labels), (few.test, few.test_labels)):
+        assert [int(few.classes[label]) for label in of] == images[:, 0, 0, 0].tolist() and len(set(of)) == 4
 
 
 def test_rates_of_epochs_are_chosen_on_validation_images_of_the_first_seed():

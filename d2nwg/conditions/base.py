@@ -67,6 +67,7 @@ class Conditioner(ModelMixin, ConfigMixin):
         sorts_classes: whether training sees the classes of a task in the order of their numbers in the zoo, and not in
             a random one.
         has_slots: whether it makes class-wise embeddings; without, z_D holds all that it says.
+        takes_images: whether a bundle of it is given images of the classes when it samples.
     """
 
     given: ClassVar[str]
@@ -74,6 +75,7 @@ class Conditioner(ModelMixin, ConfigMixin):
     lr_scale: ClassVar[float] = 1.0
     sorts_classes: ClassVar[bool] = False
     has_slots: ClassVar[bool] = True
+    takes_images: ClassVar[bool] = True
 
     @classmethod
     def for_zoo(cls, zoo, config, latent_size: int) -> "Conditioner":

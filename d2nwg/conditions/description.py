@@ -23,6 +23,7 @@ class DescriptionEncoder(Conditioner):
     """
 
     given, described = "a description of the task in words", "a sentence encoder's vectors"
+    takes_images = False
 
     @register_to_config
     def __init__(self, text_encoder: str, text_width: int, width: int = 64, tokens: int = 1, latent_size: int = 64):

@@ -27,7 +27,7 @@ class TaskIndex(Conditioner):
 
     given, described = "the names of its classes (`pipe.for_tasks`), without an image", "learned class embeddings"
     lr_scale = 10.0  # a table is learnt row by row
-    sorts_classes = True
+    sorts_classes, takes_images = True, False
 
     @register_to_config
     def __init__(self, names: list[str], width: int = 64, latent_size: int = 1024):

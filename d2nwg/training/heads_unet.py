@@ -69,7 +69,7 @@ def make_predictor(config: UNetConfig, zoo: Zoo, layout: WholeLayout) -> Accurac
         return None
     if config.predictor == "weights":
         return AccuracyPredictor(layout.size, layout.tokens)
-    if config.condition == "task":
-        raise UserError("A bundle that is conditioned on task ids sees no images: choose predictor=weights.")
+    if not get_conditioner(config.condition).takes_images:
+        raise UserError(f"A bundle with condition={config.condition} sees no images: choose predictor=weights.")
     width = zoo.images["projection"].shape[0]
     return AccuracyPredictor(layout.size, layout.tokens, num_classes=layout.num_classes, num_features=width)
