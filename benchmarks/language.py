@@ -6,10 +6,11 @@
 Scoring: every matrix that a preset refines is changed a little, and the questions are scored with it in two ways, in
 turns: by one full pass over every choice, in batches (what a harness does), and as `refine` does it, with prefixes
 shared and the blocks below run once a matrix; the time for these is spread over the candidates. Racing: every matrix
-gets candidates (noise of a fifth of its norm, at the strengths of a search), which race, and then all are scored on all
-questions: tokens computed in both ways, and whether what the race chose (a candidate, or the weights in hand where all
-were dropped) is within one paired standard error of what is best on all questions. Memory: a whole `refine` in a
-process of its own, its peak beside the model's bytes and beside what the libraries take before that.
+gets candidates (noise of a fifth of its norm, at the strengths of a search), which are scored on all questions and race
+over these scores in many orders of the questions: the tokens that a race takes, and whether what it chooses (one of the
+candidates, or the weights in hand where all are dropped) is within one paired standard error of what is best on all
+questions. Memory: a whole `refine` in a process of its own, its peak beside the model's bytes and beside what the
+libraries take before that.
 """
 
 import argparse
@@ -31,13 +32,14 @@ from d2nwg.llm.models import LanguageModel, load_language_model
 from d2nwg.llm.pack import pair
 from d2nwg.llm.presets import RefineConfig
 from d2nwg.llm.questions import Question, load_questions
-from d2nwg.llm.racing import race, rungs
+from d2nwg.llm.racing import lower_bound, race, rungs
 from d2nwg.llm.refine import draw
 from d2nwg.llm.score import Scorer, Scores, fit_temperature
 from d2nwg.llm.search import STRENGTHS
 from d2nwg.utils.progress import TerminalProgress
 
 NOISE = 0.2  # of a matrix's norm: how far candidates lie away in a race
+ORDERS = 100  # of the questions, in which candidates race
 REPO = Path(__file__).resolve().parents[1]
 PEAK = """
 import json, resource, sys
@@ -119,12 +121,12 @@ def scoring(name: str, questions: list[Question], config: RefineConfig, device: 
 
 
 def racing(name: str, questions: list[Question], config: RefineConfig, device: str | None) -> dict:
-    """Tokens that a race computes beside full scoring, and how good its choice is, over the matrices of a run."""
+    """Tokens that a race computes beside full scoring, and how good its choice is, over the matrices of a run and
+    `ORDERS` orders of the questions. Candidates of a matrix run the same blocks, so that their tokens count alike."""
     model = load_language_model(name, device=device, fresh=True, progress=TerminalProgress())
-    parts = rungs(len(questions), config.seed)
-    scorer, rows = Scorer(model, questions, parts=parts), []
+    scorer, rows = Scorer(model, questions), []
     base = scorer.score(progress=TerminalProgress())
-    temperature = fit_temperature(base, config.normalise)
+    temperature, tokens = fit_temperature(base, config.normalise), np.array([len(row.tokens) for row in scorer.rows])
 
     def measure(scores: Scores) -> np.ndarray:
         return np.stack([scores.log_probability(config.normalise, temperature), scores.correct(config.normalise)])
@@ -132,48 +134,48 @@ def racing(name: str, questions: list[Question], config: RefineConfig, device: s
     current = measure(base)
     for number, matrix in enumerate(row.matrix for row in choose(model, config)):
         weights = model.model.get_parameter(matrix.name)
-        kept = weights.detach().clone()
-
-        def score(candidate: int, rung: int, number=number, layer=matrix.layer, weights=weights, kept=kept):
-            scorer.advance(layer, rung)
+        kept, full = weights.detach().clone(), []
+        scorer.advance(matrix.layer)
+        for candidate in range(config.candidates):
             draw = torch.Generator().manual_seed(1000 * number + candidate)
             noise = torch.randn(kept.shape, generator=draw).to(kept)
             size = NOISE * STRENGTHS[candidate % len(STRENGTHS)] * kept.norm() / noise.norm()
             with torch.no_grad():
                 weights.copy_(kept + size * noise)
-            return measure(scorer.score(rung))
-
-        before = scorer.tokens
-        found, best = race(parts, config.candidates, score, current)
-        raced = scorer.tokens - before
-        full = found[:, 0].copy()
-        for candidate in range(config.candidates):
-            for rung, part in enumerate(parts):
-                if np.isnan(full[candidate, part[0]]):
-                    full[candidate, part] = score(candidate, rung)[0]
+            full.append(measure(scorer.score()))
         with torch.no_grad():
             weights.copy_(kept)
-        every = np.concatenate([full, current[:1]])
-        chosen = config.candidates if np.isnan(found[best]).any() else best
-        behind = every[every.mean(1).argmax()] - every[chosen]
-        rows.append(
-            {
-                "matrix": matrix.name,
-                "raced": raced,
-                "full": scorer.tokens - before,
-                "questions": (~np.isnan(found[:, 0])).sum(1).tolist(),
-                "behind": float(behind.mean()),
-                "standard_error": float(behind.std(ddof=1)) / len(questions) ** 0.5,
-            }
-        )
-        print(f"{matrix.name}: {raced / rows[-1]['full']:.0%} of the tokens, {rows[-1]['questions']}", flush=True)
+        races = [raced(np.stack(full), current, tokens, seed) for seed in range(ORDERS)]
+        row = {key: float(np.mean([race[key] for race in races])) for key in races[0]}
+        rows.append({"matrix": matrix.name, **row})
+        print(f"{matrix.name}: {row['tokens']:.0%} of the tokens, near the best in {row['near']:.0%}", flush=True)
+    means = {key: float(np.mean([row[key] for row in rows])) for key in ("tokens", "near", "same")}
+    return {"rows": rows, "candidates": config.candidates, "orders": ORDERS, "temperature": temperature, **means}
+
+
+def raced(full: np.ndarray, current: np.ndarray, tokens: np.ndarray, seed: int) -> dict[str, float]:
+    """A race over scores (K, 2, Q) that are known: the share of the ``tokens`` (Q,) that it takes; whether what it
+    chooses (a candidate, or the weights in hand where it drops all) is ``near`` the best of all these on all questions,
+    within one paired standard error; and whether it comes to the ``same`` as full scoring: nothing is accepted, or one
+    within a standard error of the best candidate."""
+    parts = rungs(len(tokens), seed)
+    found, best = race(parts, len(full), lambda candidate, rung: full[candidate][:, parts[rung]], current)
+    seen = ~np.isnan(found[:, 0])
+    chosen = full[best, 0] if seen[best].all() else current[0]
+    every = np.concatenate([full[:, 0], current[:1]])
+    winner = full[full[:, 0].mean(1).argmax(), 0]
+    wanted, had = (lower_bound(values - current[0]) > 0 for values in (winner, chosen))
     return {
-        "rows": rows,
-        "candidates": config.candidates,
-        "temperature": temperature,
-        "share_of_tokens": sum(row["raced"] for row in rows) / sum(row["full"] for row in rows),
-        "within_one_error": sum(row["behind"] <= row["standard_error"] for row in rows),
+        "tokens": float((seen * tokens).sum() / (len(full) * tokens.sum())),
+        "near": float(near(chosen, every[every.mean(1).argmax()])),
+        "same": float(wanted == had and (not wanted or near(chosen, winner))),
     }
+
+
+def near(chosen: np.ndarray, best: np.ndarray) -> bool:
+    """Whether the mean is within one paired standard error of the best."""
+    behind = best - chosen
+    return bool(behind.mean() <= behind.std(ddof=1) / len(behind) ** 0.5)
 
 
 def memory(name: str, questions: str, config: RefineConfig) -> dict:
@@ -217,8 +219,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.only in (None, "racing"):
         result["racing"] = found = racing(args.model, questions, config, args.device)
         print(
-            f"Racing computes {found['share_of_tokens']:.0%} of the tokens; its choice is within one paired standard "
-            f"error of the best for {found['within_one_error']} of {len(found['rows'])} matrices."
+            f"Racing computes {found['tokens']:.0%} of the tokens; its choice is within one paired standard error of "
+            f"the best in {found['near']:.0%} of the races, and that of full scoring in {found['same']:.0%}."
         )
     if args.only in (None, "memory"):
         small = RefineConfig.of(

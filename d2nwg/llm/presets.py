@@ -31,8 +31,8 @@ class RefineConfig(JsonConfig):
             Norms always have their own.
         candidates: K, sampled for each matrix; baselines have as many tries, or fewer.
         passes: over all matrices, with fresh candidates in each; one that accepts nothing is the last.
-        racing: candidates are scored on an eighth, a quarter, half and all of the selection questions, and dropped on
-            the way (`d2nwg.llm.racing`); otherwise all are scored on all.
+        racing: candidates are scored on a tenth, a fifth, two fifths, seven tenths and all of the selection questions,
+            and dropped on the way (`d2nwg.llm.racing`); otherwise all are scored on all.
         chunk: numbers a chunk; whole rows of the residual stream.
         compression: numbers of a matrix for each latent; what can be had is near it.
         vae_channels: width of the VAE's convolutions.
