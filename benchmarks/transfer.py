@@ -314,7 +314,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--images", type=Path, required=True, help="CIFAR-10: an .npz, or as zoo build takes it")
     parser.add_argument("--seeds", type=int, default=3, help="of random starts, samples and the order of images (3)")
     parser.add_argument("--samples", type=int, default=3, help="of each architecture, in the reconstruction (3)")
-    parser.add_argument("--steps", type=int, default=20, help="of 128 images (20: half an epoch of 5,000 images)")
+    parser.add_argument("--steps", type=int, default=39, help="of 128 images (39: an epoch of the 5,000)")
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3], help="of Adam, to choose from")
     parser.add_argument("--only", choices=("reconstruction", "transfer"), help="one of the two")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of `train`")

@@ -1,5 +1,5 @@
-"""``interpolate``: heads between two tasks by several methods, scored on the images of both, or what lies between two
-names, or between two descriptions of tasks."""
+"""``interpolate``: heads or networks between two tasks by several methods, scored on the images of both, or what lies
+between two names, or between two descriptions of tasks."""
 
 import argparse
 
@@ -12,13 +12,14 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
     parser = subparsers.add_parser(
         "interpolate",
         parents=[parent],
-        help="interpolate heads from one task to another",
-        description="Make heads along a path from A to B, score each on held-out images of both, and write path.json, "
-        "figures (HTML) and the heads. Classes are matched by name. Linear interpolation of the two endpoints' weights "
-        "is always done too, as the baseline of the other methods. With --names instead: go from one class name to "
-        "another, and write what the bundle knows near each point, and which images of A, where it is given, it likes. "
-        "With --describe: make adapters of a text encoder from one description of a task to another, by the condition "
-        "and by the weights, and score each on the texts of A and B, where they are given, with the heads of the two.",
+        help="interpolate heads or networks from one task to another",
+        description="Make heads, or whole networks, along a path from A to B, score each on held-out images of both, "
+        "and write path.json, figures (HTML) and all of them. Classes are matched by name. Linear interpolation of the "
+        "two endpoints' weights is always done too, as the baseline of the other methods. With --names instead: go "
+        "from one class name to another, and write what the bundle knows near each point, and which images of A, where "
+        "it is given, it likes. With --describe: make adapters of a text encoder from one description of a task to "
+        "another, by the condition and by the weights, and score each on the texts of A and B, where they are given, "
+        "with the heads of the two.",
         epilog="example: python -m d2nwg interpolate photos/ sketches/ --method condition latent --out path; between "
         'names: python -m d2nwg interpolate animals/ --names "wolf, dog" --out wolf-to-dog; between '
         'descriptions: python -m d2nwg interpolate films.csv mail.csv --describe "Is this film review positive?" '
@@ -50,7 +51,10 @@ def add_parser(subparsers, parent: argparse.ArgumentParser) -> None:
         help="with --describe: names of the classes of both tasks, as with --names, or - for none; needed where a "
         "table's labels are not those of a known task",
     )
-    bundle = "name or folder of a bundle (heads-efficientnet-lite0; with --names heads-dual; with --describe adapters)"
+    bundle = (
+        "name or folder of a bundle (heads-efficientnet-lite0; networks-28px makes whole networks between two data "
+        "sets; with --names heads-dual; with --describe adapters)"
+    )
     parser.add_argument("--bundle", metavar="BUNDLE", help=bundle)
     method = dict(nargs="+", choices=METHODS)
     parser.add_argument(
@@ -194,5 +198,6 @@ def _between_tasks(args: argparse.Namespace) -> None:
         save_figures(made, folder)
     for note in (*made.endpoints.notes, *made.missing.values()):
         print(note)
-    sampled = f"{number(len(made.alpha), 'point')} of the path, {number(made.mixer.steps, 'denoising step')}"
+    steps = f", {number(made.mixer.steps, 'denoising step')}" if made.mixer.steps else ""
+    sampled = f"{number(len(made.alpha), 'point')} of the path{steps}"
     print(" ".join(made.sentences()), f"All of it ({sampled}) is in {args.out}.")

@@ -144,15 +144,16 @@ def distance_figure(made: Interpolation) -> go.Figure | None:
 def map_figure(made: Interpolation, alpha: float | None = None) -> go.Figure | None:
     """Where does the path run? The conditions of the zoo's tasks and of the paths, on the first two principal
     components of the zoo's. None where the bundle keeps none."""
-    seen = made.mixer.pipe.weight_space.zoo_conditions
+    seen = getattr(made.mixer.pipe.weight_space, "zoo_conditions", None)
     lines = {method: paths.condition for method, paths in made.paths.items() if paths.condition is not None}
     return None if seen is None or not lines else _map(made, seen.detach().cpu(), lines, "task", "conditions", alpha)
 
 
 def weights_map_figure(made: Interpolation, alpha: float | None = None) -> go.Figure | None:
-    """The same for weights: the zoo's heads with as many classes, in the space of Explore's map, and the paths'."""
+    """The same for weights: the zoo's heads with as many classes, or networks, in the space of Explore's map, and the
+    paths'."""
     found = made.in_weights()
-    return None if found is None else _map(made, *found, "head", "weights", alpha)
+    return None if found is None else _map(made, *found, made.mixer.noun, "weights", alpha)
 
 
 def _map(made: Interpolation, seen, lines: dict, dot: str, of: str, alpha: float | None) -> go.Figure:

@@ -135,9 +135,9 @@ def read_endpoints(
     sources = [_named(source, tasks or {}) for source in sources]
     if not any(_images(source) for source in sources):
         raise UserError("The endpoints have no images to be scored on: give a data set for one of them.")
-    names = _names(sources)
+    names = names_of(sources)
     every = [tuple(_classes(source, tasks or {})) for source in sources]
-    classes, notes = _shared_classes(every, names)
+    classes, notes = shared_classes(every, names)
     if max_classes and len(classes) > max_classes:
         raise UserError(
             f"The endpoints share {len(classes)} classes, and this bundle makes heads for at most {max_classes}: leave "
@@ -157,7 +157,7 @@ def read_endpoints(
             endpoint.task = name_classes(tasks, source.text, classes)
         if images is None:
             continue
-        images = _restricted(images, _rows(images.classes, classes), classes)
+        images = restricted(images, classes)
 
         def read(stage: str, done: int, total: int, name=name) -> None:
             progress(f"{stage} of {name}", done, total)
@@ -218,13 +218,18 @@ def _name(source: ImageSet | Head | NamedTask) -> str:
     return source.text if isinstance(source, NamedTask) else source.name
 
 
-def _names(sources: Sequence[ImageSet | Head | NamedTask]) -> list[str]:
+def names_of(sources: Sequence[ImageSet | Head | NamedTask]) -> list[str]:
     """A name for each endpoint; equal names get a letter."""
     names = [_name(source) for source in sources]
     return [f"{n} ({chr(65 + i)})" if names.count(n) > 1 else n for i, n in enumerate(names)]
 
 
-def _shared_classes(every: list[tuple[str, ...]], names: list[str]) -> tuple[tuple[str, ...], list[str]]:
+def shared_classes(every: list[tuple[str, ...]], names: list[str]) -> tuple[tuple[str, ...], list[str]]:
+    """The classes that all endpoints have, in the order of the first one, and sentences on those that are left out.
+
+    Raises:
+        UserError: there are fewer than two.
+    """
     common = set.intersection(*({folded(c) for c in own} for own in every))
     classes = tuple(c for c in every[0] if folded(c) in common)
     if len(classes) < 2:
@@ -241,10 +246,11 @@ def _shared_classes(every: list[tuple[str, ...]], names: list[str]) -> tuple[tup
     return classes, notes
 
 
-def _restricted(images: ImageSet, rows: Sequence[int], classes: tuple[str, ...]) -> ImageSet:
-    """The data set with only the classes ``rows``, in that order."""
+def restricted(images: ImageSet, classes: tuple[str, ...]) -> ImageSet:
+    """The data set with only these of its classes, in that order."""
+    rows = _rows(images.classes, classes)
     place = np.full(len(images.classes), -1)
-    place[list(rows)] = np.arange(len(rows))
+    place[rows] = np.arange(len(rows))
     kept = np.flatnonzero(place[images.labels] >= 0)
     return replace(
         images,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from d2nwg.conditions.base import Condition, Task
 from d2nwg.evaluation.accuracy import accuracies
+from d2nwg.heads import Head
 from d2nwg.interpolation.endpoints import Endpoint, Endpoints
 from d2nwg.interpolation.methods import BASELINE, CONDITION, CONDITION_SPHERICAL, LATENT, METHODS
 from d2nwg.pipelines import DEFAULT_STEPS
@@ -20,7 +21,7 @@ from d2nwg.pipelines.sampling import sample_heads
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights.layouts import WholeLayout
-from d2nwg.weights.networks import State
+from d2nwg.weights.networks import State, logits
 
 
 def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
@@ -70,6 +71,15 @@ def blend(points: Sequence[Tensor], mix: Tensor, spherical: bool = False) -> Ten
     return mixed
 
 
+def mixed_weights(states: Sequence[State], mix: Tensor) -> State:
+    """Weights (S, …) of each of E endpoints, mixed linearly by ``mix`` (P, E) → (S, P, …)."""
+    mixed = {}
+    for name in states[0]:
+        blended = blend([state[name].flatten(1) for state in states], mix)
+        mixed[name] = blended.reshape(len(mix), *states[0][name].shape).transpose(0, 1)
+    return mixed
+
+
 class Mixer:
     """Interpolates heads between endpoints, in one bundle.
 
@@ -82,6 +92,8 @@ class Mixer:
         steps: denoising steps (`DEFAULT_STEPS`).
         progress: stage "Making the endpoints".
     """
+
+    noun = "head"  # what it makes
 
     def __init__(
         self,
@@ -151,11 +163,7 @@ class Mixer:
         self.check(method)
         mix = mix.to(self.device, torch.float32)
         if method == BASELINE:
-            mixed = {}
-            for name in self.states[0]:  # (S, …) of each endpoint → (P, S, …)
-                blended = blend([state[name].flatten(1) for state in self.states], mix.cpu())
-                mixed[name] = blended.reshape(len(mix), *self.states[0][name].shape).transpose(0, 1)
-            return mixed
+            return mixed_weights(self.states, mix.cpu())
         made = []
         for number in range(len(self.seeds)):
             progress("Sampling along the path", number, len(self.seeds))
@@ -177,6 +185,28 @@ class Mixer:
         if method not in (CONDITION, CONDITION_SPHERICAL) or self._why_not(method):
             return None
         return self._mixed_condition(method, mix.to(self.device, torch.float32))
+
+    def probabilities(self, state: State, query: Tensor) -> Tensor:
+        """Class probabilities (n, C) of a head for features (n, D)."""
+        return logits(state, query).softmax(-1)
+
+    def file(self, state: State, info: dict) -> Head:
+        """A head as it is saved."""
+        made = Head(state, self.endpoints.encoder, self.endpoints.classes, self.endpoints.preprocessing, info)
+        made.keep_scale(self.endpoints.scale)
+        return made
+
+    def in_weights(self, states: dict[str, State]) -> tuple[Tensor, dict[str, Tensor]] | None:
+        """Heads (P, …) of each method among the zoo's, as `Interpolation.in_weights` gives them."""
+        space, order = self.pipe.weight_space, getattr(self, "order", None)
+        zoo = space.zoo_vectors[space.zoo_counts == self.count]
+        if order is None or len(zoo) < 3:
+            return None
+        mask, vectors = space.layout.mask(torch.tensor([self.count])).to(zoo), {}
+        for method, state in states.items():
+            here = {name: tensor.to(self.device) for name, tensor in state.items()}
+            vectors[method] = (space.to_vectors(here, order) * mask).cpu()
+        return (zoo * mask).cpu(), vectors
 
     def _lay_out(self, supports: list[list[Tensor] | None]) -> None:
         """One class order for all endpoints, their conditions, and the noise, the same for every endpoint and point."""

@@ -8,19 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from d2nwg.bundles import load_pipeline, resolve_bundle
+from d2nwg.bundles import data_bundle, load_pipeline, makes_for_data, resolve_bundle
 from d2nwg.data.image_set import ImageSet
 from d2nwg.encoders.images import load_encoder
 from d2nwg.heads import Head
 from d2nwg.interpolation.endpoints import NamedTask, read_endpoints
 from d2nwg.interpolation.methods import BASELINE, METHODS, POINTS
 from d2nwg.interpolation.mixer import Mixer
+from d2nwg.interpolation.networks import NetworkMixer, read_network_endpoints
 from d2nwg.interpolation.result import Interpolation, Paths, path_mix
+from d2nwg.pipelines.dataset_networks import DatasetNetworkPipeline
 from d2nwg.pipelines.heads import LatentHeadPipeline, WeightGenerationPipeline
 from d2nwg.utils.errors import UserError
 from d2nwg.utils.limits import MOST_SEED, check_memory, seed_number, whole
 from d2nwg.utils.progress import Progress, silent
-from d2nwg.weights.networks import State, logits
 
 DEFAULT_BUNDLE = "heads-efficientnet-lite0"  # the shipped one that every method can be used with
 
@@ -45,7 +46,9 @@ def interpolate(
     Args:
         sources: data sets with the same classes, saved heads, named tasks; more than two can be mixed by `mixed`.
         methods: of `METHODS`; by default all that can be used. The linear path between weights is always computed.
-        bundle: name or path; by default the shipped one that every method can be used with.
+        bundle: name or path; by default the shipped one that every method can be used with. One of whole networks for
+            images makes networks in place of heads, between data sets alone, one path a method
+            (`d2nwg.interpolation.networks`).
         points: P, of the path, both endpoints included.
         seeds: S, paths of a method, each from its own noise.
         shots: support images a class.
@@ -72,31 +75,39 @@ def interpolate(
     if unknown:
         raise UserError(f"Method {unknown[0]!r} is not known: choose one of {', '.join(METHODS)}.")
     progress("Opening the bundle", 0, 1)
-    path = resolve_bundle(bundle or DEFAULT_BUNDLE)
+    path = data_bundle(bundle) if makes_for_data(bundle) else resolve_bundle(bundle or DEFAULT_BUNDLE)
     pipe = load_pipeline(path, device)
-    space = pipe.weight_space
-    if steps is not None:
-        whole(steps, "The number of denoising steps", 1, pipe.scheduler.config.num_train_timesteps)
-    _check_size(pipe, points, seeds, num_samples, shots)
-    encoder = load_encoder(space.config.encoder, device)
-    progress("Opening the bundle", 1, 1)
-    most = pipe.max_classes
     split: dict[str, Any] = dict(shots=shots, seed=seed, max_query=max_query)
-    endpoints = read_endpoints(sources, encoder, tasks=pipe.tasks, max_classes=most, progress=progress, **split)
-    numbers = [seed + i for i in range(seeds)]
-    mixer = Mixer(pipe, endpoints, seeds=numbers, num_samples=num_samples, steps=steps, progress=progress)
+    mixer: Mixer | NetworkMixer
+    if isinstance(pipe, DatasetNetworkPipeline):
+        if steps is not None:
+            raise UserError(f"The bundle {path.name} makes whole networks without denoising steps: leave them out.")
+        progress("Opening the bundle", 1, 1)
+        mixer = NetworkMixer(
+            pipe, read_network_endpoints(sources, pipe, progress=progress, **split), seed=seed, progress=progress
+        )
+    else:
+        if steps is not None:
+            whole(steps, "The number of denoising steps", 1, pipe.scheduler.config.num_train_timesteps)
+        _check_size(pipe, points, seeds, num_samples, shots)
+        encoder = load_encoder(pipe.weight_space.config.encoder, device)
+        progress("Opening the bundle", 1, 1)
+        split |= dict(tasks=pipe.tasks, max_classes=pipe.max_classes)
+        endpoints = read_endpoints(sources, encoder, progress=progress, **split)
+        numbers = [seed + i for i in range(seeds)]
+        mixer = Mixer(pipe, endpoints, seeds=numbers, num_samples=num_samples, steps=steps, progress=progress)
     for method in methods or ():
         mixer.check(method)
     missing = {method: why for method, why in mixer.methods().items() if why}
     used = [m for m in METHODS if m not in missing and (methods is None or m in methods or m == BASELINE)]
     made = Interpolation(
-        endpoints,
+        mixer.endpoints,
         torch.linspace(0, 1, points),
         {},
         mixer,
         path.name,
-        dict(shots=shots, seeds=numbers, num_samples=num_samples, denoising_steps=mixer.steps),
-        radius=None if space.zoo_conditions is None else space.seen_radius(),
+        dict(shots=shots, seeds=list(mixer.seeds), num_samples=mixer.num_samples, denoising_steps=mixer.steps),
+        radius=_radius(pipe.weight_space),
         missing=missing if methods is None else {},
     )
     for number, method in enumerate(used):
@@ -107,6 +118,11 @@ def interpolate(
         made.paths[method] = _paths(made, method, report)
     made.seconds = time.perf_counter() - started
     return made
+
+
+def _radius(space) -> float | None:
+    """See `Interpolation`."""
+    return None if getattr(space, "zoo_conditions", None) is None else space.seen_radius()
 
 
 def _check_size(pipe: WeightGenerationPipeline, points: int, seeds: int, num_samples: int, shots: int) -> None:
@@ -145,8 +161,3 @@ def barrier(accuracy: Tensor, alpha: Tensor) -> Tensor:
     """
     line = (1 - alpha) * accuracy[..., :1] + alpha * accuracy[..., -1:]
     return (line - accuracy).amax(-1).clamp_min(0)
-
-
-def probabilities(state: State, features: Tensor) -> Tensor:
-    """Class probabilities (..., n, C) of heads (..., C) for features (n, D)."""
-    return logits(state, features).softmax(-1)

@@ -12,7 +12,9 @@ from d2nwg.heads import Head
 from d2nwg.interpolation.endpoints import Endpoints
 from d2nwg.interpolation.methods import BASELINE, LABELS
 from d2nwg.interpolation.mixer import Mixer
+from d2nwg.interpolation.networks import NetworkMixer
 from d2nwg.utils.errors import UserError
+from d2nwg.weights.network_files import NetworkFile
 from d2nwg.weights.networks import State, pick
 
 
@@ -59,7 +61,7 @@ class Interpolation:
     endpoints: Endpoints
     alpha: Tensor
     paths: dict[str, Paths]
-    mixer: Mixer
+    mixer: Mixer | NetworkMixer
     bundle: str
     settings: dict
     radius: float | None = None
@@ -79,13 +81,13 @@ class Interpolation:
         """The weights of the head at a point, on the path number ``seed``."""
         return pick(pick(self.paths[method].state, seed), point)
 
-    def head(self, method: str, point: int, seed: int = 0) -> Head:
-        """The same as a `Head`. Its accuracies on the query images are in ``info``."""
+    def head(self, method: str, point: int, seed: int = 0) -> Head | NetworkFile:
+        """The same as a `Head` or `NetworkFile`. Its accuracies on the query images are in ``info``."""
         accuracy = self.paths[method].accuracy[:, seed, point].tolist()
         scores = dict(zip(self.scored, accuracy, strict=True))
         return self.as_head(self.state(method, point, seed), method, self.mix(point), scores, seed)
 
-    def mixed(self, shares: Sequence[float], method: str) -> tuple[Head, dict[str, float]]:
+    def mixed(self, shares: Sequence[float], method: str) -> tuple[Head | NetworkFile, dict[str, float]]:
         """Make a head for any shares of the endpoints, and score it.
 
         Args:
@@ -109,8 +111,11 @@ class Interpolation:
         scores = dict(zip(self.scored, self.mixer.score(states)[:, 0, 0].tolist(), strict=True))
         return self.as_head(pick(pick(states, 0), 0), method, mix, scores), scores
 
-    def as_head(self, state: State, method: str, mix: Tensor, scores: dict[str, float], seed: int = 0) -> Head:
-        """An interpolated head as a `Head`; ``info`` says from which endpoints, by which method, and its accuracies."""
+    def as_head(
+        self, state: State, method: str, mix: Tensor, scores: dict[str, float], seed: int = 0
+    ) -> Head | NetworkFile:
+        """An interpolated head as a `Head`, a network as a `NetworkFile`; ``info`` says from which endpoints, by which
+        method, and its accuracies."""
         names = [endpoint.name for endpoint in self.endpoints.members]
         info = {
             "bundle": self.bundle,
@@ -121,26 +126,16 @@ class Interpolation:
             "seed": self.settings["seeds"][seed],
             "query_accuracy": {name: round(value, 6) for name, value in scores.items()},
         }
-        made = Head(state, self.endpoints.encoder, self.endpoints.classes, self.endpoints.preprocessing, info)
-        made.keep_scale(self.endpoints.scale)
-        return made
+        return self.mixer.file(state, info)
 
     def in_weights(self) -> tuple[Tensor, dict[str, Tensor]] | None:
         """The paths among the zoo's heads, in the standardised weight space that Explore shows.
 
         Returns:
-            Vectors (Z, N) of the zoo's heads with as many classes, and method → vectors (P, N) of the first seed. None
-            where the bundle keeps fewer than three such heads.
+            Vectors (Z, N) of the zoo's heads with as many classes, or of the trunks of its networks, and method →
+            vectors (P, N) of the first seed. None where the bundle keeps fewer than three of them.
         """
-        space, order = self.mixer.pipe.weight_space, getattr(self.mixer, "order", None)
-        zoo = space.zoo_vectors[space.zoo_counts == len(self.endpoints.classes)]
-        if order is None or len(zoo) < 3:
-            return None
-        mask, vectors = space.layout.mask(torch.tensor([len(self.endpoints.classes)])).to(zoo), {}
-        for method, paths in self.paths.items():
-            state = {name: tensor[0].to(space.mean.device) for name, tensor in paths.state.items()}
-            vectors[method] = (space.to_vectors(state, order) * mask).cpu()
-        return (zoo * mask).cpu(), vectors
+        return self.mixer.in_weights({method: pick(paths.state, 0) for method, paths in self.paths.items()})
 
     def report(self) -> dict:
         """The content of ``path.json``.
@@ -214,13 +209,15 @@ class Interpolation:
         return said
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``path.json`` and ``heads/METHOD-ALPHA.safetensors``, the head of the first seed at every point."""
+        """Write ``path.json`` and ``heads/METHOD-ALPHA.safetensors``, the head of the first seed at every point; whole
+        networks below ``networks/``."""
         folder, digits = Path(folder), max(3, len(str(len(self.alpha) - 1)))  # so many that all names differ
-        (folder / "heads").mkdir(parents=True, exist_ok=True)
+        heads = folder / f"{self.mixer.noun}s"
+        heads.mkdir(parents=True, exist_ok=True)
         (folder / "path.json").write_text(json.dumps(self.report(), indent=1, ensure_ascii=False), encoding="utf-8")
         for method in self.paths:
             for point, alpha in enumerate(self.alpha.tolist()):
-                self.head(method, point).save(folder / "heads" / f"{method}-{alpha:.{digits}f}.safetensors")
+                self.head(method, point).save(heads / f"{method}-{alpha:.{digits}f}.safetensors")
         return folder
 
 

@@ -109,7 +109,8 @@ def check_bundle(bundle: str | None, viewer: Viewer = STRANGER, networks: bool =
             if networks:
                 return bundle
             raise UserError(
-                f"The bundle {shown(bundle)} makes whole networks in Generate and Explore; choose one of heads here."
+                f"The bundle {shown(bundle)} makes whole networks in Generate, Explore and Interpolate; choose one of "
+                "heads here."
             )
         raise UserError(f"There is no bundle {shown(bundle)} here; choose one from the list.")
     return bundle

@@ -58,3 +58,18 @@ def test_a_picture_of_every_class():
     ends.classes = images.classes[:2]
     numbers, _ = service._pictures(SimpleNamespace(endpoints=ends))[0]
     assert len(numbers) == service.SHOWN, "no fewer where there are few classes"
+
+
+def test_a_path_of_whole_networks(tmp_path):
+    settings = check("networks-28px", 3, 3, 16, 2, 0)
+    made = service.interpolate([("digits-on-black", None), ("digits-on-white", None)], settings, tmp_path)
+    answer = html.answer(made)
+    assert "3 points, each a whole network, nothing of it drawn, made by networks-28px" in answer
+    assert "the network is right on <b>" in html.point(made, "condition", 1)
+    looked = html.looked(made, made.found.state("condition", 1))
+    assert looked.count("<img") == 12 and "From B, <b>digits-on-white</b>" in looked
+    assert service.head_file(made, "condition", 1).name == "network-condition-0.50.safetensors"
+    drawn = service.figures(made.found, 0.5)
+    assert len(drawn.curves) == 2 and drawn.distance is None and "networks of the zoo" in drawn.map.data[0].name
+    assert service.everything(made).stat().st_size > 0
+    assert from_link({"with": "networks-28px"}) == {"bundle": "networks-28px"}

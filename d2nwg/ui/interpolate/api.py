@@ -18,7 +18,7 @@ from d2nwg.ui.interpolate.settings import (
 )
 from d2nwg.ui.parts import Upload
 from d2nwg.ui.session import call_folder
-from d2nwg.ui.settings import adapter_bundles, bundle_names, example_names
+from d2nwg.ui.settings import adapter_bundles, bundle_choices, example_names
 from d2nwg.ui.visitor import visitor
 from d2nwg.ui.work import call
 
@@ -117,7 +117,7 @@ def add_endpoints() -> None:
             )
             for letter in "AB"
         ]
-        bundle = gr.Dropdown(bundle_names(), value=default_bundle(), label="Bundle", allow_custom_value=True)
+        bundle = gr.Dropdown(bundle_choices(), value=default_bundle(), label="Bundle", allow_custom_value=True)
         numbers = [
             gr.Number(DEFAULTS[key], precision=0, label=label)
             for key, label in (

@@ -45,12 +45,10 @@ def strip(images) -> str:
 
 def looked(made: Interpolated, state: dict) -> str:
     """The pictures of every endpoint, with what a head says about each."""
-    from d2nwg.interpolation.path import probabilities
-
     rows = []
     for number, (indices, pictures) in made.pictures.items():
         endpoint, classes = made.found.endpoints.members[number], made.found.endpoints.classes
-        chances = probabilities(state, endpoint.query[indices])
+        chances = made.found.mixer.probabilities(state, endpoint.query[indices])
         sure, said = chances.max(-1)
         cells = []
         for picture, truth, best, p in zip(
@@ -84,7 +82,7 @@ def point(made: Interpolated, method: str, number: int) -> str:
         else ""
     )
     return (
-        f'<p class="seen">At {found.alpha[number]:.2f} the head is right on {where} (path 1 of '
+        f'<p class="seen">At {found.alpha[number]:.2f} the {found.mixer.noun} is right on {where} (path 1 of '
         f"{len(found.settings['seeds'])}).{out}</p>"
     )
 
@@ -110,12 +108,16 @@ def answer(made: Interpolated) -> str:
         f"{' → '.join(names[:2])}{f', and {names[2]}' if names[2:] else ''} · "
         f"{views.count(len(found.endpoints.classes), 'class')} · {seen}"
     )
+    if found.mixer.noun == "network":
+        made_of = f"{len(found.alpha)} points, each a whole network, nothing of it drawn"
+    else:
+        made_of = (
+            f"{len(found.settings['seeds'])} paths of {len(found.alpha)} points, each point the average of "
+            f"{views.count(found.settings['num_samples'], 'head')} from the same noise"
+        )
     return (
         f'<section class="result"><p class="about">{about}</p><p class="answer">{first}</p>'
-        f'<p>{" ".join(others)}</p><p class="made">'
-        f"{len(found.settings['seeds'])} paths of {len(found.alpha)} points, "
-        f"each point the average of {views.count(found.settings['num_samples'], 'head')} from the same noise, made by "
-        f"{escape(found.bundle)}. "
+        f'<p>{" ".join(others)}</p><p class="made">{made_of}, made by {escape(found.bundle)}. '
         f"{found.seconds:.1f} s.</p>{f'<ul class=notes>{notes}</ul>' if notes else ''}</section>"
     )
 
@@ -225,9 +227,9 @@ def places() -> str:
     bars = "".join(f'<rect x="{24 * i}" y="{70 - h}" width="16" height="{h}"/>' for i, h in enumerate((18, 26, 12, 44)))
     return f"""<div class="places">
 <section class="place wide">{views.title("What lies between two tasks?")}
-<p>Choose two data sets with the same classes and press <b>Interpolate</b>. Heads between A and B are made by mixing
-their conditions, the latents that the generator samples, or the finished weights; every head is scored on images of
-both endpoints that generation never saw.</p>
+<p>Choose two data sets with the same classes and press <b>Interpolate</b>. Heads or whole networks between A and B are
+made by mixing their conditions, the latents that the generator samples, or the finished weights; every one is scored on
+images of both endpoints that generation never saw.</p>
 <svg viewBox="0 0 200 84" aria-hidden="true">{hills}</svg></section>
 <section class="place">{views.title("Pictures from both endpoints")}<p>Their predictions change as the slider moves.</p>
 <svg viewBox="0 0 132 84" aria-hidden="true"><g class="cells">{cells}</g></svg></section>

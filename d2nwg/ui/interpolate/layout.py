@@ -23,10 +23,11 @@ from d2nwg.ui.interpolate.settings import (
     naming_bundles,
 )
 from d2nwg.ui.parts import Upload, action
-from d2nwg.ui.settings import adapter_bundles, bundle_names, example_names
+from d2nwg.ui.settings import adapter_bundles, bundle_choices, example_names
 
 SCORES_UNDER = "With the head that was made for {}; dotted: the same head without an adapter."
 OWN_LABEL = "Your own images, or a saved head"
+THE_ONE = "The {} at this point"
 
 
 class Choices(Components):
@@ -72,13 +73,13 @@ class Choices(Components):
                 )
             )
             self.bundle = gr.Dropdown(
-                bundle_names(),
+                bundle_choices(),
                 value=default_bundle(),
                 label="Bundle of the path",
                 elem_id="path-bundle",
                 info=f"of its own: {PREFERRED} has conditions and latents to mix; one without a VAE, such as "
                 "heads-dual, may be right more often, but only its weights can be mixed. With tasks-…, the endpoints "
-                "are tasks that the bundle knows by name",
+                "are tasks that the bundle knows by name; networks-… makes whole networks between data sets",
             )
             with gr.Accordion("Add a third endpoint", open=False):
                 self._endpoint("c", "A third endpoint, C")
@@ -220,7 +221,10 @@ class Results(Components):
                 )
             with gr.Column(elem_classes="card") as self.map_card:
                 gr.HTML(
-                    views.title("Where does the path run?", "A dot a task or a head of the zoo; principal components.")
+                    views.title(
+                        "Where does the path run?",
+                        "A dot for each of the zoo; principal components.",
+                    )
                 )
                 self.map_of = gr.Radio(MAPS, value=MAPS[0][1], show_label=False, container=False, elem_id="map-of")
                 self.map = gr.Plot(show_label=False, container=False, elem_id="path-map")
@@ -228,7 +232,7 @@ class Results(Components):
 
     def _point(self) -> None:
         with gr.Column(elem_classes="card"):
-            gr.HTML(views.title("Move along the path", "Every stop of the slider is a head that was measured."))
+            gr.HTML(views.title("Move along the path", "Every stop of the slider was measured."))
             self.method = gr.Radio(
                 [(LABELS[key].capitalize(), key) for key in METHODS], label="Mixed", elem_id="interpolate-method"
             )
@@ -236,8 +240,8 @@ class Results(Components):
             self.where = gr.HTML(elem_id="where")
             self.pictures = gr.HTML(elem_id="looked")
             with gr.Row(elem_classes="downloads"):
-                self.head = gr.DownloadButton("The head at this point", variant="primary", elem_id="download-point")
-                self.everything = gr.DownloadButton("Path, figures and all heads", elem_id="download-path")
+                self.head = gr.DownloadButton(THE_ONE.format("head"), variant="primary", elem_id="download-point")
+                self.everything = gr.DownloadButton("Path and figures, with all of them", elem_id="download-path")
 
     def _curves(self) -> None:
         self.curve_cards: list[gr.Column] = []
@@ -254,7 +258,7 @@ class Results(Components):
 
     def _mix(self) -> None:
         with gr.Column(elem_classes="card", visible=False, elem_id="mix-card") as self.mix_card:
-            gr.HTML(views.title("Mix all three", "Heads for any shares of the three endpoints, made as you ask."))
+            gr.HTML(views.title("Mix all three", "For any shares of the three endpoints, made as you ask."))
             with gr.Row():
                 self.share = {
                     letter: gr.Slider(

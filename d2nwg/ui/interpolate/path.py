@@ -9,7 +9,7 @@ from d2nwg.ui import html as views
 from d2nwg.ui.events import COMPUTE, PRIVATE
 from d2nwg.ui.frame import Frame
 from d2nwg.ui.interpolate import html, service
-from d2nwg.ui.interpolate.layout import Results
+from d2nwg.ui.interpolate.layout import THE_ONE, Results
 from d2nwg.ui.interpolate.service import Interpolated
 from d2nwg.ui.interpolate.settings import LETTERS
 from d2nwg.ui.interpolate.state import InterpolateState
@@ -45,6 +45,7 @@ def show_path(results: Results, made: Interpolated, method: str | None, alpha: f
         results.distance_card: gr.update(visible=figures.distance is not None),
         results.map: service.figures(found, None, of).map,
         results.map_card: gr.update(visible=figures.map is not None),
+        results.map_of: gr.update(visible=found.mixer.noun == "head"),  # of networks there is one map
         results.everything: str(service.everything(made)),
         results.mix_card: gr.update(visible=three),
         **{results.share[letter]: 1 for letter in LETTERS},
@@ -58,7 +59,9 @@ def _point(results: Results, made: Interpolated, method: str, number: int) -> di
     return {
         results.where: html.point(made, method, number),
         results.pictures: html.looked(made, made.found.state(method, number)),
-        results.head: str(service.head_file(made, method, number)),
+        results.head: gr.update(
+            value=str(service.head_file(made, method, number)), label=THE_ONE.format(made.found.mixer.noun)
+        ),
     }
 
 

@@ -117,13 +117,13 @@ def _pictures(found: "Interpolation") -> dict[int, tuple[list[int], list[str]]]:
 
 
 def head_file(made: Interpolated, method: str, number: int) -> Path:
-    """The head at a point, as a file."""
-    file = made.folder / f"head-{method}-{made.found.alpha[number]:.2f}.safetensors"
+    """The head or network at a point, as a file."""
+    file = made.folder / f"{made.found.mixer.noun}-{method}-{made.found.alpha[number]:.2f}.safetensors"
     return file if file.exists() else made.found.head(method, number).save(file)
 
 
 def everything(made: Interpolated) -> Path:
-    """path.json, figures and all heads as one zip."""
+    """path.json, figures and all heads or networks as one zip."""
     from d2nwg.figures.interpolate import save_figures
 
     folder = made.found.save(made.folder / "path")

@@ -9,8 +9,8 @@ from d2nwg.interpolation.methods import CONDITION, METHODS, NAME_POINTS
 from d2nwg.jobs.owner import STRANGER, Viewer
 from d2nwg.ui.settings import (
     LIMITS,
+    bundle_choices,
     bundle_names,
-    bundles,
     check_adapters,
     check_bundle,
     example_names,
@@ -76,7 +76,7 @@ def check(bundle: str | None, points, seeds, samples, shots, seed, viewer: Viewe
         UserError: a number out of its limits, or a bundle that is not here.
     """
     values = dict(points=points, seeds=seeds, samples=samples, shots=shots, seed=seed)
-    checked = {"bundle": check_bundle(bundle, viewer), **whole_numbers(values, OWN_LIMITS)}
+    checked = {"bundle": check_bundle(bundle, viewer, networks=True), **whole_numbers(values, OWN_LIMITS)}
     return {"num_samples": checked.pop("samples"), **checked}
 
 
@@ -124,7 +124,7 @@ def names_from_link(query: Mapping[str, str]) -> dict:
 def from_link(query: Mapping[str, str], viewer: Viewer = STRANGER) -> dict:
     """The control values that a link's query asks for; what is not to be had is left out."""
     values: dict = {}
-    if query.get("with") in bundles(viewer):
+    if query.get("with") in bundle_choices(viewer):
         values["bundle"] = query["with"]
     can_be = {key for _, key in choices(values.get("bundle", default_bundle()), viewer)[0]} - {OWN[1]}
     for key, letter in (("from", "a"), ("to", "b"), ("third", "c")):
