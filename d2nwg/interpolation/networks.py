@@ -23,6 +23,7 @@ from d2nwg.models.hypernetwork import Slots
 from d2nwg.network_generation import ROWS, split
 from d2nwg.pipelines.dataset_networks import DatasetNetworkPipeline
 from d2nwg.utils.errors import UserError
+from d2nwg.utils.limits import check_memory
 from d2nwg.utils.progress import Progress, silent
 from d2nwg.weights.network_files import NetworkFile
 from d2nwg.weights.networks import State
@@ -123,10 +124,13 @@ class NetworkMixer:
     def heads(self, method: str, mix: Tensor, progress: Progress = silent) -> State:
         """See `Mixer`: networks (1, P, …)."""
         self.check(method)
-        mix = mix.float()
+        mix, space = mix.float(), self.pipe.weight_space
+        each = 4 * space.numel + 16 * sum(one.shape[1] for one in self.support) * (space.num_features + mix.shape[1])
+        what = f"Making {len(mix):,} networks at once"
+        check_memory(4 * len(mix) * each, what, "ask for fewer points or shots", space.centre.device)
         if method == BASELINE:
             return mixed_weights(self.states, mix.cpu())
-        made = self._made(method, mix.to(self.pipe.weight_space.centre.device))
+        made = self._made(method, mix.to(space.centre.device))
         return {name: value.unsqueeze(0) for name, value in made.items()}
 
     @torch.inference_mode()
