@@ -68,7 +68,7 @@ SMALLEST = {  # documented command: options that make it small; the last one cou
         f"{WHOLE} --work common"
     ),
     f"{NETWORKS} --out networks.json": STARTS,
-    f"{NETWORKS} --rows 2000 --steps 0 10 50 --out networks.json": STARTS,
+    f"{NETWORKS} --rows 2000 --out networks.json": STARTS,
     f"python -m benchmarks.transfer {RESNETS} --images cifar10.npz --out transfer.json": (
         "--seeds 2 --samples 1 --steps 1 --set chunk=64 --set encoder_width=64 --set unet_channels=32 "
         "--set vae_steps=2 --set align_steps=2 --set diffusion_steps=2"
