@@ -15,8 +15,8 @@ SAMPLE, OURS = "ours, one sample", "ours, deterministic + closed-form head"
 SOLVED = "average trunk + closed-form head"
 KEPT = (RANDOM, "average of the zoo", NEAREST, DENSITY, SOLVED, SAMPLE, OURS)
 PUBLISHED = tuple(
-    Published(NETWORKS, NETWORKS_COMMAND, table=number, keep=lambda cells: cells[0] in KEPT, columns=("0", "10", "50", "200"),
-              title=f"{name}, percent right after steps of fine-tuning")
+    Published(NETWORKS, NETWORKS_COMMAND, table=number, keep=lambda cells: cells[0] in KEPT,
+              columns=("0", "10", "50", "200"), title=f"{name}, percent right after steps of fine-tuning")
     for number, name in enumerate(SETS)
 )  # fmt: skip
 SEEN = Published(
