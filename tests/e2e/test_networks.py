@@ -1,5 +1,7 @@
 """Whole networks in the Generate tab, as a visitor uses them."""
 
+import zipfile
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -53,5 +55,10 @@ def test_a_network_for_a_program(studio, digits_zip, a_picture, tmp_path):
     assert said.startswith("The generated start is right on: untrained ") and curves["num_shown"] == 25
     assert {row["arm"] for row in curves["table"]} >= {"generated", "random", "average", "nearest"}
     assert read_network(tuned).info["finetuned"]["epochs"] == 1
+    ends = {"example_a": "digits-on-black", "example_b": "digits-on-white"}
+    words, report, everything = client.predict(**ends, bundle="networks-28px", points=3, api_name="/interpolate")
+    assert "images that generation never saw" in words and list(report["ways"])[-1] == "weights"
+    with zipfile.ZipFile(everything) as archive:
+        assert "networks/condition-0.500.safetensors" in archive.namelist()
     with pytest.raises(AppError, match="Class names cannot be used by the bundle networks-28px"):
         client.predict(files=files, bundle="networks-28px", names="a, b, c, d, e", api_name="/generate")
