@@ -140,6 +140,7 @@ def interpolated(name: str):
         settings={"seeds": [0], "shots": 5, "num_samples": 2},
         seconds=1.0,
         sentences=lambda: [name, name],
+        mixer=SimpleNamespace(noun="head", probabilities=lambda state, query: torch.tensor([[0.9, 0.1]])),
     )
     return SimpleNamespace(found=found, pictures={0: ([0], ["data:image/webp;base64,"])})
 
