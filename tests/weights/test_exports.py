@@ -6,6 +6,7 @@ import unicodedata
 import zipfile
 from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -125,6 +126,7 @@ def test_heads_of_a_long_path_have_names_of_their_own(tmp_path):
     class Long(Interpolation):
         def __init__(self):
             self.alpha, self.paths = torch.linspace(0, 1, 1501), {"weights": None}
+            self.mixer = SimpleNamespace(noun="head")
 
         def report(self):
             return {}
