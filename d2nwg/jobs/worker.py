@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from d2nwg.jobs.job import Job
+from d2nwg.jobs.job import Job, jobs_lock
 from d2nwg.jobs.process import identity
 from d2nwg.jobs.queue import start_next
 from d2nwg.utils.errors import Cancelled, UserError
@@ -72,7 +72,8 @@ def run_job(job: Job) -> int:
 
     signal.signal(signal.SIGTERM, ask)
     signal.signal(signal.SIGINT, ask)
-    job.write(state="running", pid=os.getpid(), identity=identity(os.getpid()))
+    with jobs_lock():  # held by who starts this, who then writes the state: a quick job would have ended by then
+        job.write(state="running", pid=os.getpid(), identity=identity(os.getpid()))
     ended, code = {"state": "failed", "message": "Something went wrong here; the log says what."}, 1
     try:
         spec = job.spec

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -169,6 +170,24 @@ def test_what_goes_wrong_is_told(fail, message, cache, counting):
     job = submit("train", "x", {"steps": 1, "fail": fail})
     assert re.search(message, wait(job, "failed")["message"])
     assert ("Traceback" in job.log.read_text()) == (fail != "user")
+
+
+def test_a_job_begins_once_it_is_written_that_it_was_started(counting, monkeypatch):
+    """Or that would overwrite how a quick one ended."""
+    begun = []
+
+    def slow(pid):  # what is written last by who starts it
+        (job,) = list_jobs()
+        while not (job.folder / "run.lock").exists():  # its process is there, and does nothing but wait
+            time.sleep(0.01)
+        for _ in range(50):
+            begun.append(job.state().get("pid"))
+            time.sleep(0.01)
+        return identity(pid)
+
+    monkeypatch.setattr(jobs, "identity", slow)
+    job = submit("train", "x", {"steps": 1, "fail": "bug"})
+    assert set(begun) == {None} and "the log says what" in wait(job, "failed")["message"]
 
 
 def test_names(counting, cache):
