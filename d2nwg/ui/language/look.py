@@ -47,12 +47,16 @@ def wire_look(frame: Frame, choices: LookChoices, results: LookResults) -> None:
         looked = current(visit)
         if looked is None:
             return gr.skip()
+        state = visit.state(LanguageState)
+        # What else the line says stays: this may answer late, after a look that was asked for later.
+        said = {choices.status: ""} if state.misranked else {}
         try:
-            looked = own.again(looked, **own.check_look(mode, percent))
+            state.looked = looked = own.again(looked, **own.check_look(mode, percent))
         except UserError as reason:
+            state.misranked = True
             return {choices.status: views.notice(str(reason))}
-        visit.state(LanguageState).looked = looked
-        return {**_looked(results, looked), choices.status: ""}
+        state.misranked = False
+        return {**_looked(results, looked), **said}
 
     def on_map(visit: Session | None, event: gr.EventData):
         looked = current(visit)

@@ -23,6 +23,7 @@ class LanguageState:
 
     Attributes:
         looked: the model that was looked at last.
+        misranked: whether the line below says that it cannot be ranked as was asked.
         variant: the tensors of the model to compare with (by their names), or None.
         variant_of: the name of the model that they belong to.
         made: the refinement that they were made by, a `d2nwg.llm.refine.Refined`, or None.
@@ -34,6 +35,7 @@ class LanguageState:
     """
 
     looked: Looked | None = None
+    misranked: bool = False
     variant: dict | None = None
     variant_of: str | None = None
     made: Any = None
