@@ -142,6 +142,11 @@ SMALLEST = {  # command: options that make it small, in the order in which the c
     "python -m d2nwg jobs show first": "",
     "python -m d2nwg train --zoo zoo --out my-bundle --push-to-hub me/my-bundle": STEPS,
     "python -m d2nwg train --zoo zoo --preset paper --out bundle": STEPS,
+    "python -m d2nwg train --zoo zoo --preset paper --set vae_channels=8,16,32 --set vae_layers=1 --set "
+    "unet_channels=32,64,96 --set unet_layers=1 --set encoder_width=256 --set vae_steps=400 --set align_steps=100 "
+    "--set diffusion_steps=800 --set batch_size=64 --set mixed_precision=no --set ema=0.999 --out paper-reduced": (
+        "--set vae_steps=1 --set align_steps=1 --set diffusion_steps=1 --set batch_size=2"
+    ),
     'SETS="train-caltech101 train-clothing10 train-fruits3var train-grocery train-gtsrb train-pacs '
     'train-tiny_imagenet"': "",
     "python -m d2nwg zoo build $SETS --subsets 16384 --out zoo": FEW,
