@@ -285,7 +285,9 @@ def test_killed_it_goes_on(folder, made, tmp_path):
     rest = refine(folder, SELECT, REPORT, config(), folder=work, resume=True)
     assert (work / "log.jsonl").read_text().startswith(kept[: kept.rfind("\n") + 1])
     assert rest.report["rows"] == made[0].report["rows"]
-    assert all(torch.equal(rest.tensors[name], made[0].tensors[name]) for name in made[0].tensors)
+    assert set(rest.tensors) == set(made[0].tensors)
+    for name, tensor in made[0].tensors.items():  # two processes may round differently
+        torch.testing.assert_close(rest.tensors[name], tensor, rtol=1e-4, atol=1e-6)
 
 
 def test_stopped_in_a_second_pass_it_goes_on(folder, tmp_path):
