@@ -141,6 +141,8 @@ def _collect(
     progress("Reading checkpoints", len(checkpoints), len(checkpoints))
     made.notes += [note for found in finds for note in found.notes]
     made.account = _account(made, finds, checkpoints)
+    if not made.records and not made.refused:
+        raise UserError(f"These are tables and no checkpoints ({some([file.name for file in tables])}): give both.")
     if not made.records:
         raise UserError(
             made.refused[0][1]

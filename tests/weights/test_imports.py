@@ -331,5 +331,7 @@ def test_files_given_together_are_each_imported_used_or_named(tmp_path):
         import_checkpoints([files[0], tmp_path / "c.pt"], None)
     with pytest.raises(UserError, match="None of 2 checkpoints can be imported; the first one: "):
         import_checkpoints(files[2:4], None)
+    with pytest.raises(UserError, match=r"tables and no checkpoints \(facts\.csv, facts\.csv\)"):
+        import_checkpoints([files[1]] * 2, None)
     with pytest.raises(UserError, match=r"notes\.txt"):
         import_checkpoints(files[2], None)
