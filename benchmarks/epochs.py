@@ -207,6 +207,29 @@ class Members:
         return pick(self.states, int(number)), float(distance) / self.unit
 
 
+def work_of(args: argparse.Namespace) -> Path:
+    """Where the zoo and the generators lie."""
+    return args.out.with_suffix(".smoke" if args.smoke else "")
+
+
+def opened(args: argparse.Namespace, sizes: Sizes, empty: dict, progress) -> tuple[list[Task], ModelZoo, list, dict]:
+    """The data sets, the zoo, the pipelines of both generators, and what ``--out`` holds, or ``empty``."""
+    work = work_of(args)
+    work.mkdir(parents=True, exist_ok=True)
+    tasks = [Task.read(source, sizes, progress) for source in args.data]
+    zoo, *bundles = learn(tasks, sizes, work, progress)
+    result = json.loads(args.out.read_text()) if args.out.is_file() else {"smoke": args.smoke, **empty}
+    if result["smoke"] != args.smoke:
+        raise SystemExit(f"{args.out} is of a run of another size: choose another file.")
+    return tasks, zoo, [load_bundle(bundle) for bundle in bundles], result
+
+
+def tested(task: Task, members: Members, states: State) -> list[float]:
+    """Accuracies of networks (M, …) on the test images."""
+    module = baselines.module_for(members.space, len(task.classes))
+    return accuracy_of(module, states, task.images["test"][None], task.labels["test"][None]).tolist()
+
+
 def starts(task: Task, members: Members, pipes, sizes: Sizes, seed: int) -> dict[str, State]:
     """Each arm's network before training (no batch axis)."""
     classes, generators = len(task.classes), [torch.Generator().manual_seed(seed) for _ in range(3)]
@@ -315,14 +338,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="RESULTS.json", help="what it holds is kept")
     args = parser.parse_args(argv)
     sizes, progress = sizes_of(args.smoke), TerminalProgress()
-    work = args.out.with_suffix(".smoke" if args.smoke else "")
-    work.mkdir(parents=True, exist_ok=True)
-    tasks = [Task.read(source, sizes, progress) for source in args.data]
-    zoo, *bundles = learn(tasks, sizes, work, progress)
-    pipes = [load_bundle(bundle) for bundle in bundles]
-    result = json.loads(args.out.read_text()) if args.out.is_file() else {"smoke": args.smoke, "zoo": {}, "rows": []}
-    if result["smoke"] != args.smoke:
-        raise SystemExit(f"{args.out} is of a run of another size: choose another file.")
+    tasks, zoo, pipes, result = opened(args, sizes, {"zoo": {}, "rows": []}, progress)
     known = {task.name: Members(zoo, task.name, pipes[1].weight_space) for task in tasks}
     for seed in range(args.seeds):
         for task in tasks:
@@ -332,8 +348,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 continue
             module = baselines.module_for(members.space, len(task.classes))
             if task.name not in result["zoo"]:
-                scored = task.images["test"][None], task.labels["test"][None]
-                result["zoo"][task.name] = accuracy_of(module, members.states, *scored).tolist()
+                result["zoo"][task.name] = tested(task, members, members.states)
             arms = starts(task, members, pipes, sizes, seed)
             arms = {arm: state for arm, state in arms.items() if arm not in there}
             rates = {arm: list(sizes.random_rates if arm == "random" else sizes.rates) for arm in arms}

@@ -22,14 +22,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.epochs import BATCH, Members, Sizes, Task, learn, said, sizes_of
+from benchmarks.epochs import BATCH, Members, Sizes, Task, opened, said, sizes_of, tested, work_of
 from benchmarks.transfer import noisy
-from d2nwg.bundles import load_bundle
 from d2nwg.evaluation import network_baselines as baselines
 from d2nwg.utils.paths import write_whole
 from d2nwg.utils.progress import TerminalProgress
 from d2nwg.weights.networks import State, pick
-from d2nwg.weights.populations import accuracy_of, stack_states, train_networks
+from d2nwg.weights.populations import stack_states, train_networks
 
 ARMS = {  # in the order of the columns
     "trained": "trained",
@@ -73,12 +72,9 @@ def measure(task: Task, members: Members, pipes, sizes: Sizes, seed: int) -> dic
         "fixed": fixed,
         "average": {name: value.mean(0) for name, value in members.states.items()},
     }
-    module = baselines.module_for(members.space, len(task.classes))
-    right = accuracy_of(
-        module, stack_states(list(arms.values())), *(x["test"][None] for x in (task.images, task.labels))
-    )
+    right = tested(task, members, stack_states(list(arms.values())))
     return {
-        "right": dict(zip(arms, (round(value, 5) for value in right.tolist()), strict=True)),
+        "right": dict(zip(arms, (round(value, 5) for value in right), strict=True)),
         "distance": {arm: round(members.nearest(arms[arm])[1], 4) for arm in AWAY},
         "seconds": {"id": round(id_seconds, 4), "data": round(data_seconds, 4)},
     }
@@ -86,21 +82,18 @@ def measure(task: Task, members: Members, pipes, sizes: Sizes, seed: int) -> dic
 
 def table(result: dict) -> str:
     """Markdown: a line a data set, percent right, and their average; then what it costs, in words."""
-    sets, names = result["sets"], [*ARMS.values(), *AWAY.values()]
-    lines = [f"| data set | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    means: dict[str, list[float]] = {name: [] for name in (*ARMS, *AWAY)}
+    sets, heads, means = result["sets"], [*ARMS.values(), *AWAY.values()], []
+    lines = [f"| data set | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for name, one in sets.items():
-        values = {"trained": 100 * np.array(one["trained"])}
-        values |= {arm: 100 * np.array([row["right"][arm] for row in one["rows"]]) for arm in ARMS if arm != "trained"}
-        cells = [said(value) if value.std() else f"{value.mean():.1f}" for value in values.values()]
-        away = {arm: float(np.mean([row["distance"][arm] for row in one["rows"]])) for arm in AWAY}
-        lines.append(f"| {name} | {' | '.join([*cells, *(f'{value:.2f}' for value in away.values())])} |")
-        for arm, value in values.items():
-            means[arm].append(float(value.mean()))
-        for arm, far in away.items():
-            means[f"{arm}_away"] = [*means.get(f"{arm}_away", []), far]
-    cells = [f"{np.mean(means[arm]):.1f}" for arm in ARMS] + [f"{np.mean(means[f'{arm}_away']):.2f}" for arm in AWAY]
-    lines.append(f"| **average of {len(sets)}** | {' | '.join(f'**{cell}**' for cell in cells)} |")
+        each = {arm: [row["right"][arm] for row in one["rows"]] for arm in ARMS if arm != "trained"}
+        right = [100 * np.array(values) for values in (one["trained"], *each.values())]
+        away = [float(np.mean([row["distance"][arm] for row in one["rows"]])) for arm in AWAY]
+        cells = [said(values) if values.std() else f"{values.mean():.1f}" for values in right]
+        lines.append(f"| {name} | {' | '.join([*cells, *(f'{value:.2f}' for value in away)])} |")
+        means.append([*(values.mean() for values in right), *away])
+    digits = [1] * len(ARMS) + [2] * len(AWAY)
+    cells = [f"**{value:.{few}f}**" for value, few in zip(np.mean(means, 0), digits, strict=True)]
+    lines.append(f"| **average of {len(sets)}** | {' | '.join(cells)} |")
     return "\n".join([*lines, "", cost(result)])
 
 
@@ -128,23 +121,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="RESULTS.json", help="what it holds is kept")
     args = parser.parse_args(argv)
     sizes, progress = replace(sizes_of(True), **COLOUR) if args.smoke else SIZES, TerminalProgress()
-    work = args.out.with_suffix(".smoke" if args.smoke else "")
-    work.mkdir(parents=True, exist_ok=True)
-    tasks = [Task.read(source, sizes, progress) for source in args.data]
-    zoo, *bundles = learn(tasks, sizes, work, progress)
-    pipes = [load_bundle(bundle) for bundle in bundles]
-    result = json.loads(args.out.read_text()) if args.out.is_file() else {"smoke": args.smoke, "sets": {}}
-    if result["smoke"] != args.smoke:
-        raise SystemExit(f"{args.out} is of a run of another size: choose another file.")
-    result["bytes"] = {
-        path.name: sum(file.stat().st_size for file in path.rglob("*.safetensors")) for path in bundles
-    } | {"networks": 4 * sum(value.numel() for value in zoo.plain_state(0).values()) * len(tasks)}
+    tasks, zoo, pipes, result = opened(args, sizes, {"sets": {}}, progress)
+    files = {name: (work_of(args) / name).rglob("*.safetensors") for name in ("by-id", "by-data")}
+    result["bytes"] = {name: sum(file.stat().st_size for file in of) for name, of in files.items()}
+    result["bytes"]["networks"] = 4 * sum(value.numel() for value in zoo.plain_state(0).values()) * len(tasks)
     for task in tasks:
         members = Members(zoo, task.name, pipes[1].weight_space)
         if task.name not in result["sets"]:
-            module = baselines.module_for(members.space, len(task.classes))
-            scored = task.images["test"][None], task.labels["test"][None]
-            right = accuracy_of(module, members.states, *scored).tolist()
+            right = tested(task, members, members.states)
             seconds = round(training_seconds(task, members, sizes), 3)
             result["sets"][task.name] = {"trained": right, "seconds": seconds, "rows": []}
             measure(task, members, pipes, sizes, 0)  # what a first call costs is not in the seconds

@@ -161,10 +161,9 @@ def generate_network(
         notes=notes,
     )
     info: dict[str, Any] = {"data": data.name, "seed": seed, "shots": shots, "query_accuracy": accuracy.network}
-    if scale := given.scale():
-        info["pixel_scale"] = scale.to_json()
     shape = config.network, config.channels, data.classes, config.size
     network = NetworkFile(made.states()[0], *shape, config.mean, config.std, path.name, info)
+    network.keep_scale(given.scale())
     return NetworkGeneration(network, drawn, report, confusion, index, query, truth.numpy(), images, labels)
 
 

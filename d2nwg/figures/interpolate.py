@@ -144,7 +144,7 @@ def distance_figure(made: Interpolation) -> go.Figure | None:
 def map_figure(made: Interpolation, alpha: float | None = None) -> go.Figure | None:
     """Where does the path run? The conditions of the zoo's tasks and of the paths, on the first two principal
     components of the zoo's. None where the bundle keeps none."""
-    seen = getattr(made.mixer.pipe.weight_space, "zoo_conditions", None)
+    seen = made.mixer.zoo_conditions
     lines = {method: paths.condition for method, paths in made.paths.items() if paths.condition is not None}
     return None if seen is None or not lines else _map(made, seen.detach().cpu(), lines, "task", "conditions", alpha)
 

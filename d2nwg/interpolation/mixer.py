@@ -80,7 +80,25 @@ def mixed_weights(states: Sequence[State], mix: Tensor) -> State:
     return mixed
 
 
-class Mixer:
+class Methods:
+    """Which methods a mixer has, as its `_why_not` says."""
+
+    def methods(self) -> dict[str, str]:
+        """Every method, with the reason why it cannot be used here; an empty text where it can."""
+        return {method: self._why_not(method) for method in METHODS}
+
+    def check(self, method: str) -> None:
+        """Raises UserError when the method is not known, or cannot be used between these endpoints in this bundle."""
+        if method not in METHODS:
+            raise UserError(f"Method {method!r} is not known: choose one of {', '.join(METHODS)}.")
+        if why := self._why_not(method):
+            raise UserError(why)
+
+    def _why_not(self, method: str) -> str:
+        raise NotImplementedError
+
+
+class Mixer(Methods):
     """Interpolates heads between endpoints, in one bundle.
 
     Args:
@@ -119,17 +137,6 @@ class Mixer:
                 progress("Making the endpoints", number, len(supports))
                 self.states.append(self._endpoint_state(number, endpoint, support))
             progress("Making the endpoints", len(supports), len(supports))
-
-    def methods(self) -> dict[str, str]:
-        """Every method, with the reason why it cannot be used here; an empty text where it can."""
-        return {method: self._why_not(method) for method in METHODS}
-
-    def check(self, method: str) -> None:
-        """Raises UserError when the method is not known, or cannot be used between these endpoints in this bundle."""
-        if method not in METHODS:
-            raise UserError(f"Method {method!r} is not known: choose one of {', '.join(METHODS)}.")
-        if why := self._why_not(method):
-            raise UserError(why)
 
     def _why_not(self, method: str) -> str:
         if method == BASELINE:
@@ -185,6 +192,11 @@ class Mixer:
         if method not in (CONDITION, CONDITION_SPHERICAL) or self._why_not(method):
             return None
         return self._mixed_condition(method, mix.to(self.device, torch.float32))
+
+    @property
+    def zoo_conditions(self) -> Tensor | None:
+        """z_D of the zoo's tasks (Z, z), where the bundle keeps them."""
+        return self.pipe.weight_space.zoo_conditions
 
     def probabilities(self, state: State, query: Tensor) -> Tensor:
         """Class probabilities (n, C) of a head for features (n, D)."""

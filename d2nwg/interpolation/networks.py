@@ -17,8 +17,8 @@ from d2nwg.data.deep import PixelScale
 from d2nwg.data.image_set import ImageSet
 from d2nwg.evaluation.network_baselines import module_for
 from d2nwg.interpolation.endpoints import Endpoint, Endpoints, names_of, restricted, shared_classes
-from d2nwg.interpolation.methods import BASELINE, CONDITION, CONDITION_SPHERICAL, METHODS
-from d2nwg.interpolation.mixer import blend, mixed_weights
+from d2nwg.interpolation.methods import BASELINE, CONDITION, CONDITION_SPHERICAL
+from d2nwg.interpolation.mixer import Methods, blend, mixed_weights
 from d2nwg.models.hypernetwork import Slots
 from d2nwg.network_generation import ROWS, split
 from d2nwg.pipelines.dataset_networks import DatasetNetworkPipeline
@@ -73,7 +73,7 @@ def read_network_endpoints(
     return Endpoints(tuple(members), classes, "", {}, tuple(notes), scale)
 
 
-class NetworkMixer:
+class NetworkMixer(Methods):
     """Interpolates whole networks between endpoints: as `d2nwg.interpolation.mixer.Mixer`, for one path a method.
 
     Args:
@@ -84,6 +84,7 @@ class NetworkMixer:
     """
 
     noun, steps, num_samples = "network", 0, 1
+    zoo_conditions = None  # the bundle keeps none
 
     def __init__(
         self, pipe: DatasetNetworkPipeline, endpoints: Endpoints, *, seed: int = 0, progress: Progress = silent
@@ -104,17 +105,6 @@ class NetworkMixer:
         ends = self._made(CONDITION, torch.eye(len(endpoints.members), device=device))
         self.states = [{name: value[i : i + 1] for name, value in ends.items()} for i in range(len(endpoints.members))]
         progress("Making the endpoints", len(endpoints.members), len(endpoints.members))
-
-    def methods(self) -> dict[str, str]:
-        """See `Mixer`."""
-        return {method: self._why_not(method) for method in METHODS}
-
-    def check(self, method: str) -> None:
-        """See `Mixer`."""
-        if method not in METHODS:
-            raise UserError(f"Method {method!r} is not known: choose one of {', '.join(METHODS)}.")
-        if why := self._why_not(method):
-            raise UserError(why)
 
     def _why_not(self, method: str) -> str:
         if method in (BASELINE, CONDITION, CONDITION_SPHERICAL):
@@ -176,9 +166,9 @@ class NetworkMixer:
         """See `Mixer`: a `NetworkFile`."""
         config = self.pipe.weight_space.config
         shape = config.network, config.channels, self.endpoints.classes, config.size
-        if self.endpoints.scale:
-            info = info | {"pixel_scale": self.endpoints.scale.to_json()}
-        return NetworkFile(state, *shape, config.mean, config.std, info["bundle"], info)
+        made = NetworkFile(state, *shape, config.mean, config.std, info["bundle"], info)
+        made.keep_scale(self.endpoints.scale)
+        return made
 
     def in_weights(self, states: dict[str, State]) -> tuple[Tensor, dict[str, Tensor]] | None:
         """See `Mixer`: trunks, in standardised numbers."""

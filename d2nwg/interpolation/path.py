@@ -107,7 +107,7 @@ def interpolate(
         mixer,
         path.name,
         dict(shots=shots, seeds=list(mixer.seeds), num_samples=mixer.num_samples, denoising_steps=mixer.steps),
-        radius=_radius(pipe.weight_space),
+        radius=None if mixer.zoo_conditions is None else pipe.weight_space.seen_radius(),
         missing=missing if methods is None else {},
     )
     for number, method in enumerate(used):
@@ -118,11 +118,6 @@ def interpolate(
         made.paths[method] = _paths(made, method, report)
     made.seconds = time.perf_counter() - started
     return made
-
-
-def _radius(space) -> float | None:
-    """See `Interpolation`."""
-    return None if getattr(space, "zoo_conditions", None) is None else space.seen_radius()
 
 
 def _check_size(pipe: WeightGenerationPipeline, points: int, seeds: int, num_samples: int, shots: int) -> None:

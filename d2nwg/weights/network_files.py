@@ -136,6 +136,11 @@ class NetworkFile:
         mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (self.mean, self.std))
         return (pixels / 255 - mean) / std
 
+    def keep_scale(self, scale: PixelScale) -> None:
+        """As `d2nwg.heads.Head.keep_scale`."""
+        if scale:
+            self.info["pixel_scale"] = scale.to_json()
+
     @property
     def noun(self) -> str:
         """What it tells apart."""

@@ -220,12 +220,7 @@ class Results(Components):
                     "Distance of each mixed condition to the nearest task of the zoo.",
                 )
             with gr.Column(elem_classes="card") as self.map_card:
-                gr.HTML(
-                    views.title(
-                        "Where does the path run?",
-                        "A dot for each of the zoo; principal components.",
-                    )
-                )
+                gr.HTML(views.title("Where does the path run?", "A dot for each of the zoo; principal components."))
                 self.map_of = gr.Radio(MAPS, value=MAPS[0][1], show_label=False, container=False, elem_id="map-of")
                 self.map = gr.Plot(show_label=False, container=False, elem_id="path-map")
             self._mix()
